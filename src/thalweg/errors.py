@@ -1,0 +1,63 @@
+"""Every error Thalweg raises: our base class and the builtin that each of them is."""
+
+from __future__ import annotations
+
+
+class ThalwegError(Exception):
+    """Base of all errors raised by Thalweg; the CLI prints them without a traceback."""
+
+
+class InvalidArgument(ThalwegError, ValueError):
+    """An argument has a value that the call cannot use."""
+
+
+class RunNotFound(ThalwegError, FileNotFoundError):
+    """A folder is not a run directory."""
+
+
+class RunConflict(ThalwegError, FileExistsError):
+    """A run directory exists and belongs to another configuration."""
+
+
+class TaskFailed(ThalwegError, RuntimeError):
+    """A task failed at every attempt it was allowed."""
+
+
+class EntryNotFound(ThalwegError, ImportError):
+    """An entry string names nothing that can be imported."""
+
+
+class InvalidProblem(ThalwegError, TypeError):
+    """A problem is made of parts that do not fit together."""
+
+
+class CheckpointRefused(ThalwegError, ValueError):
+    """A checkpoint could only be read by running code from it, or is not a checkpoint."""
+
+
+class CheckpointMismatch(ThalwegError, ValueError):
+    """A checkpoint holds other weights than the model has."""
+
+
+class DataUnavailable(ThalwegError, FileNotFoundError):
+    """A data set cannot be found or read."""
+
+
+class MissingExtra(ThalwegError, ImportError):
+    """An optional dependency is needed and not installed."""
+
+
+class NotDeterministic(ThalwegError, RuntimeError):
+    """Model or data answer differently when asked twice."""
+
+
+class InvalidWeights(ThalwegError, ValueError):
+    """A weight vector has the wrong shape, dtype, device or values that are not finite."""
+
+
+class NotDefined(ThalwegError, TypeError):
+    """A quantity is not defined for this problem (classification error of a regression, ...)."""
+
+
+class OutOfBudget(ThalwegError, MemoryError):
+    """A computation would need more memory than it was given."""

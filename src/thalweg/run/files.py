@@ -1,0 +1,55 @@
+"""Atomic files: written under a temporary name, synced, renamed; a reader sees all or nothing."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+
+def write_atomic(path: Path, write: Callable[[Path], object]) -> None:
+    """
+    Have ``write`` fill a temporary file, then put it at ``path`` in one step.
+
+    Parameters
+    ----------
+    path : Path
+        Where the file shall lie. Its folder is made where it is missing.
+    write : callable
+        Called with the temporary path.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    # The process number keeps two workers that write the same file apart.
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        write(temporary)
+        _sync(temporary)
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+    _sync(path.parent)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write ``text`` at ``path`` atomically, in UTF-8."""
+    write_atomic(path, lambda temporary: temporary.write_text(text, encoding="utf-8"))
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write ``value`` as JSON at ``path`` atomically."""
+    write_text(path, json.dumps(value, indent=1, sort_keys=True) + "\n")
+
+
+def read_json(path: Path) -> Any:
+    """Read the JSON file at ``path``."""
+    return json.loads(path.read_text(encoding="utf-8"))
+
+
+def _sync(path: Path) -> None:
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

@@ -1,0 +1,57 @@
+"""Progress behind a two-method protocol: a no-op for libraries, tqdm for people."""
+
+from __future__ import annotations
+
+import sys
+from types import TracebackType
+from typing import Protocol, Self
+
+
+class Bar(Protocol):
+    """One piece of work under way."""
+
+    def update(self, n: int = 1, /) -> object:
+        """Count ``n`` more units as done."""
+
+    def __enter__(self) -> Self: ...
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+        /,
+    ) -> object: ...
+
+
+class Progress(Protocol):
+    """A factory of bars: ``progress(total, label)`` opens one."""
+
+    def __call__(self, total: int, label: str, /) -> Bar:
+        """Open a bar of ``total`` units named ``label``."""
+
+
+class _Silence:
+    def update(self, n: int = 1, /) -> None:
+        """Do nothing."""
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        return None
+
+
+def silent(total: int, label: str, /) -> Bar:
+    """Show nothing: the default everywhere outside the CLI."""
+    return _Silence()
+
+
+def on_screen(total: int, label: str, /) -> Bar:
+    """Show a tqdm bar with time left on standard error, once two seconds have passed."""
+    from tqdm import tqdm
+
+    bar: Bar = tqdm(
+        total=total, desc=label, file=sys.stderr, delay=2.0, dynamic_ncols=True, smoothing=0.1
+    )
+    return bar
