@@ -1,0 +1,34 @@
+"""Set-up for all that pytest runs: tests, doctests, and the blocks of the Markdown files."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+
+# Workers and commands started by tests inherit these. One thread: sums in the same order
+# everywhere, and no crowding where tests start processes. Agg: nothing opens a window.
+os.environ["OMP_NUM_THREADS"] = "1"
+os.environ["MPLBACKEND"] = "Agg"
+
+import pytest
+import torch
+from sybil import Sybil
+
+from markdown_blocks import MarkdownBlockParser
+
+torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="module")
+def document_directory(tmp_path_factory):
+    """Make an empty directory the current one while the blocks of one document run."""
+    directory = tmp_path_factory.mktemp("document")
+    with contextlib.chdir(directory):
+        yield directory
+
+
+pytest_collect_file = Sybil(
+    parsers=[MarkdownBlockParser()],
+    patterns=["README.md", "CONTRIBUTING.md", "docs/*.md"],
+    fixtures=["document_directory"],
+).pytest()
