@@ -46,8 +46,9 @@ lint: $(STAMP) ## style, formatting, types and the floors of the architecture
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
+# The variable silences an announcement of the theme.
 docs: $(STAMP) ## build the pages into site/; a broken link is an error
-	$(BIN)/mkdocs build --strict --quiet
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
 	@echo "Open site/index.html"
 
 bench: $(STAMP) ## the measurements of speed and memory, each a ratio to a plain alternative
