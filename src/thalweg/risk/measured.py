@@ -1,0 +1,120 @@
+"""A private copy of the user's model whose weights are one flat vector: never the model itself."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Iterator
+
+import torch
+from torch import Tensor, nn
+
+from thalweg.errors import InvalidProblem
+from thalweg.problems.problem import Problem
+from thalweg.problems.samples import Samples
+from thalweg.risk.normalization import Normalization, Policy
+from thalweg.risk.space import ParameterSpace
+
+# Statistics are re-estimated on batches of this size whatever the evaluation batch is, so that
+# no split of the data changes them.
+CALIBRATION_BATCH = 250
+
+
+def chunks(samples: int, size: int) -> Iterator[tuple[int, int]]:
+    """Split ``range(samples)`` into nearly equal parts of at most ``size``: no tiny last one."""
+    parts = max(1, -(-samples // size))
+    bounds = [samples * i // parts for i in range(parts + 1)]
+    yield from zip(bounds[:-1], bounds[1:], strict=True)
+
+
+def to(batch: object, device: torch.device, dtype: torch.dtype) -> object:
+    """Move a batch (tensors in tuples, lists, dicts) to a device; floats to a dtype."""
+    return torch.utils._pytree.tree_map_only(
+        Tensor, lambda t: t.to(device, dtype if t.is_floating_point() else t.dtype), batch
+    )
+
+
+class MeasuredModel:
+    """
+    A deep copy of a problem's model in evaluation mode, its weights views into a flat vector.
+
+    Parameters
+    ----------
+    problem : Problem
+        Whose model is copied.
+    policy : {"batch", "frozen", "recalibrate"}
+        What batch normalization uses.
+    dtype : torch.dtype
+        Of weights, buffers and inputs.
+    device : torch.device or None
+        None means where the model's parameters are.
+    """
+
+    def __init__(
+        self, problem: Problem, policy: Policy, dtype: torch.dtype, device: torch.device | None
+    ) -> None:
+        self.problem, self.policy, self.dtype = problem, policy, dtype
+        self.device = device or _device_of(problem.model)
+        self.space = ParameterSpace.of(problem.model)
+        self.model = copy.deepcopy(problem.model).to(self.device, dtype).eval()
+        self.norms = Normalization(self.model)
+        self.calibration: Samples | None = None
+        self._calibrated: Tensor | None = None
+        self.weights = self.space.pack(self.model).clone()
+        self.gradient = torch.zeros_like(self.weights)
+        named = dict(self.model.named_parameters())
+        views = self.space.unpack(self.weights), self.space.unpack(self.gradient)
+        for name in self.space.names:
+            named[name].data, named[name].grad = views[0][name], views[1][name]
+
+    def load(self, w: Tensor) -> None:
+        """Go to the point ``w``: one copy of W numbers."""
+        self.space.check(w)
+        self.weights.copy_(w)
+
+    def settle(self, w: Tensor) -> None:
+        """Go to ``w`` and have the statistics that the policy wants there."""
+        self.load(w)
+        if self.norms and self.policy == "recalibrate":
+            self._recalibrate()
+
+    @torch.no_grad()
+    def _recalibrate(self) -> None:
+        if self._calibrated is not None and torch.equal(self._calibrated, self.weights):
+            return
+        self.norms.store(self.norms.estimate(lambda: self.each_calibration(lambda _: None)))
+        self._calibrated = self.weights.clone()
+
+    def each_calibration(self, after: Callable[[int], None]) -> None:
+        """Run the model on every calibration batch, calling ``after(batch size)`` behind each."""
+        assert self.calibration is not None
+        for start, stop in chunks(len(self.calibration), CALIBRATION_BATCH):
+            self.forward(self.calibration.slice(start, stop))
+            after(stop - start)
+
+    def forward(self, batch: object) -> tuple[Tensor, Tensor | None, object]:
+        """Evaluate a batch: losses, outputs, and the batch as it was moved."""
+        moved = to(batch, self.device, self.dtype)
+        losses, outputs = self.problem.forward(self.model, moved)
+        return losses, outputs, moved
+
+    def buffers(self) -> dict[str, Tensor]:
+        """Copy the copy's buffers by name."""
+        return {name: tensor.detach().clone() for name, tensor in self.model.named_buffers()}
+
+    def set_buffers(self, buffers: dict[str, Tensor]) -> None:
+        """Overwrite the copy's buffers by name; those not named stay."""
+        own = dict(self.model.named_buffers())
+        for name in own.keys() & buffers.keys():
+            own[name].data.copy_(buffers[name])
+        self.norms.restore_buffers()
+        self._calibrated = None
+
+
+def _device_of(model: nn.Module) -> torch.device:
+    devices = {parameter.device for parameter in model.parameters()}
+    if len(devices) > 1:
+        raise InvalidProblem(
+            f"the model's parameters lie on several devices ({sorted(map(str, devices))}); expected"
+            " one: write model.to(device), or give EmpiricalRisk(..., device=...)."
+        )
+    return devices.pop() if devices else torch.device("cpu")

@@ -1,0 +1,400 @@
+"""The empirical risk of a network on its data: the landscape that Thalweg is about."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+from typing import Any, Literal, cast
+
+import torch
+from torch import Tensor, nn
+
+from thalweg.errors import InvalidArgument, InvalidWeights, NotDefined, NotDeterministic
+from thalweg.problems.problem import Problem
+from thalweg.risk.batching import choose_batch_size
+from thalweg.risk.measured import MeasuredModel, chunks
+from thalweg.risk.normalization import POLICIES, check_policy
+from thalweg.risk.space import ParameterSpace
+
+Split = Literal["train", "test"]
+_CHECKED = 64
+log = logging.getLogger("thalweg")
+
+
+class EmpiricalRisk:
+    """
+    The mean loss of a problem's model over its data, as a function of one flat vector.
+
+    The model is copied; the user's stays as it is, buffers included. Dropout is off. Means weigh
+    every sample the same however the data are split into batches, and are accumulated in float64.
+
+    Parameters
+    ----------
+    problem : Problem
+        Model, loss and data.
+    split : {"train", "test"}
+        Which data are measured. Batch-norm statistics are re-estimated on the training data in
+        either case.
+    batchnorm : {"recalibrate", "frozen", "batch"}
+        Which function of w is measured where the model has batch normalization: statistics
+        re-estimated at w in calibration batches of 250 whose moments are pooled (the default),
+        frozen at the model's buffers, or those of the whole set taken as one batch.
+    dtype : torch.dtype
+        float32, or float64 for reference.
+    device : torch.device or str, optional
+        Where to compute; by default where the model is.
+    batch_size : int, optional
+        Samples evaluated at once; by default the fastest of a quick measurement.
+    memory : int
+        Budget in bytes for the activations of a batch.
+
+    Raises
+    ------
+    NotDeterministic
+        If the first samples evaluated twice give two answers.
+
+    Notes
+    -----
+    Mini-batch gradients use the batch's own statistics, as training does, except under
+    ``"frozen"``. The full gradient is the gradient of the value: under ``"recalibrate"`` and
+    ``"batch"`` it goes through the statistics.
+    """
+
+    def __init__(
+        self,
+        problem: Problem,
+        *,
+        split: Split = "train",
+        batchnorm: str = "recalibrate",
+        dtype: torch.dtype = torch.float32,
+        device: torch.device | str | None = None,
+        batch_size: int | None = None,
+        memory: int = 1 << 30,
+    ) -> None:
+        place = None if device is None else torch.device(device)
+        _say_dropout(problem.model)
+        measured = MeasuredModel(problem, check_policy(batchnorm), dtype, place)
+        measured.calibration = problem.samples("train")
+        self._setup(measured, split, batch_size, memory)
+        self._check_deterministic()
+
+    def _setup(
+        self, measured: MeasuredModel, split: Split, batch_size: int | None, memory: int
+    ) -> None:
+        if batch_size is not None and batch_size < 1:
+            raise InvalidArgument(f"batch_size={batch_size}; write a positive number or None.")
+        self._measured, self.split, self.memory = measured, split, memory
+        self._samples = measured.problem.samples(split)
+        self._batch_size = batch_size
+
+    def on(self, split: Split) -> EmpiricalRisk:
+        """Give the risk on other data of the same problem; both share model and statistics."""
+        other = object.__new__(EmpiricalRisk)
+        other._setup(self._measured, split, self._batch_size, self.memory)
+        return other
+
+    @property
+    def problem(self) -> Problem:
+        """The problem measured."""
+        return self._measured.problem
+
+    @property
+    def space(self) -> ParameterSpace:
+        """The space of the trainable weights."""
+        return self._measured.space
+
+    @property
+    def samples(self) -> int:
+        """Number of samples N."""
+        return len(self._samples)
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Of weights, gradients and forward passes."""
+        return self._measured.dtype
+
+    @property
+    def device(self) -> torch.device:
+        """Where passes run."""
+        return self._measured.device
+
+    @property
+    def batch_size(self) -> int:
+        """Samples evaluated at once."""
+        if self._batch_size is None:
+            self._batch_size = choose_batch_size(self._measured, self._samples, self.memory)
+        return self._batch_size
+
+    @property
+    def described(self) -> dict[str, str | int]:
+        """Say which function is measured, and how: stands in the attributes of every result."""
+        norm = POLICIES[self._measured.policy] if self._measured.norms else "no batch norm"
+        return {
+            "problem": self.problem.name,
+            "split": self.split,
+            "samples": self.samples,
+            "batchnorm": norm,
+            "dtype": str(self.dtype).removeprefix("torch."),
+        }
+
+    def value(self, w: Tensor, /) -> float:
+        """Evaluate the mean loss at ``w``, shape (W,)."""
+        return self._evaluate(w, count_wrong=False)["loss"]
+
+    def error(self, w: Tensor, /) -> float:
+        """
+        Evaluate the share of misclassified samples at ``w``.
+
+        Raises
+        ------
+        NotDefined
+            If the problem is a regression.
+        """
+        answer = self._evaluate(w, count_wrong=True)
+        if "error" not in answer:
+            self._wrong_on_first()  # raises, and says why
+        return answer["error"]
+
+    def evaluate(self, w: Tensor, /) -> dict[str, float]:
+        """Evaluate ``loss`` and, where it is defined, ``error`` in one pass."""
+        return self._evaluate(w, count_wrong=True)
+
+    @torch.no_grad()
+    def sample_losses(self, w: Tensor, /) -> Tensor:
+        """Evaluate every sample's loss at ``w``: shape (N,), in the order of the data."""
+        self._settle(w)
+        return torch.cat([self._losses(start, stop) for start, stop in self._chunks()])
+
+    @torch.no_grad()
+    def residuals(self, w: Tensor, /) -> Tensor:
+        """
+        Evaluate outputs minus targets at ``w``: shape (N, C).
+
+        Raises
+        ------
+        NotDefined
+            If the loss is not the squared loss.
+        """
+        self._settle(w)
+        return torch.cat([self._residuals(batch) for _, batch in self._batches()])
+
+    def gradient(self, w: Tensor, batch: Tensor | None = None, /) -> Tensor:
+        """
+        Evaluate the gradient at ``w``.
+
+        Parameters
+        ----------
+        w : Tensor
+            Shape (W,).
+        batch : Tensor, optional
+            Indices of samples, shape (n,): the gradient of their mean loss.
+
+        Returns
+        -------
+        Tensor
+            Shape (W,), in the risk's dtype.
+        """
+        return self.value_and_gradient(w, batch)[1]
+
+    def value_and_gradient(self, w: Tensor, batch: Tensor | None = None, /) -> tuple[float, Tensor]:
+        """Evaluate loss and gradient (of a mini-batch, where one is given) in one pass."""
+        if batch is not None:
+            loss, _, gradient = self.batch_gradient(w, batch, track=False)
+            return float(loss), gradient.clone()
+        self._settle(w)
+        loss_sum, total, cotangents = self._full_gradient()
+        if cotangents:
+            total += self._gradient_through_statistics(cotangents)
+        return loss_sum, total.to(self.dtype)
+
+    def batch_gradient(
+        self, w: Tensor, batch: Tensor, /, *, track: bool = True
+    ) -> tuple[Tensor, Tensor | None, Tensor]:
+        """
+        Take one training step's gradient, without waiting for any number.
+
+        Parameters
+        ----------
+        w : Tensor
+            Shape (W,).
+        batch : Tensor
+            Indices of samples, shape (n,).
+        track : bool
+            Let batch norm update the running buffers of the model's copy, as training does.
+
+        Returns
+        -------
+        loss : Tensor
+            Mean loss of the batch, 0-d.
+        wrong : Tensor or None
+            Number of misclassified samples, 0-d; None where it is not defined.
+        gradient : Tensor
+            Shape (W,); overwritten by the next call.
+        """
+        measured = self._measured
+        measured.load(w)
+        measured.gradient.zero_()
+        with measured.norms.mode(self._step_mode(track)):
+            losses, outputs, moved = measured.forward(self._samples.take(batch))
+            loss = losses.mean()
+            loss.backward()  # type: ignore[no-untyped-call]
+        return loss.detach(), self._count_wrong(outputs, moved), measured.gradient
+
+    def buffers(self) -> dict[str, Tensor]:
+        """Copy the buffers of the model's copy, as training left them."""
+        return self._measured.buffers()
+
+    def set_buffers(self, buffers: dict[str, Tensor]) -> None:
+        """Set buffers of the model's copy by name."""
+        self._measured.set_buffers(buffers)
+
+    def _step_mode(self, track: bool) -> Literal["stored", "running", "batch"]:
+        if self._measured.policy == "frozen":
+            return "stored"
+        return "running" if track else "batch"
+
+    def _settle(self, w: Tensor) -> None:
+        self.space.check(w)
+        if not bool(torch.isfinite(w).all()):
+            bad = int((~torch.isfinite(w)).sum())
+            raise InvalidWeights(
+                f"{bad} of {w.numel()} weights are NaN or infinite; the risk is defined for finite"
+                " weights. Take a checkpoint from before the training diverged."
+            )
+        self._measured.settle(w)
+
+    def _chunks(self) -> Iterator[tuple[int, int]]:
+        whole = self._measured.policy == "batch" and bool(self._measured.norms)
+        yield from chunks(self.samples, self.samples if whole else self.batch_size)
+
+    def _batches(self) -> Iterator[tuple[int, Any]]:
+        for start, stop in self._chunks():
+            yield stop - start, self._samples.slice(start, stop)
+
+    def _pass(self) -> Iterator[tuple[int, Tensor, Tensor | None, object]]:
+        mode: Literal["batch", "stored"] = "batch" if self._measured.policy == "batch" else "stored"
+        for size, batch in self._batches():
+            with self._measured.norms.mode(mode):
+                yield size, *self._measured.forward(batch)
+
+    @torch.no_grad()
+    def _evaluate(self, w: Tensor, *, count_wrong: bool) -> dict[str, float]:
+        self._settle(w)
+        loss, wrong, defined = 0.0, 0, count_wrong
+        for size, losses, outputs, moved in self._pass():
+            loss += float(losses.double().mean()) * size
+            count = self._count_wrong(outputs, moved) if defined else None
+            defined = count is not None
+            wrong += int(count) if count is not None else 0
+        answer = {"loss": loss / self.samples}
+        return answer | ({"error": wrong / self.samples} if defined else {})
+
+    def _losses(self, start: int, stop: int) -> Tensor:
+        mode: Literal["batch", "stored"] = "batch" if self._measured.policy == "batch" else "stored"
+        with self._measured.norms.mode(mode):
+            losses, _, _ = self._measured.forward(self._samples.slice(start, stop))
+            if losses.dim():
+                return losses
+            # The user's loss gives only means, so samples go through it one at a time.
+            single = [
+                self._measured.forward(self._samples.slice(i, i + 1))[0] for i in range(start, stop)
+            ]
+        return torch.stack(single).reshape(-1)
+
+    def _residuals(self, batch: object) -> Tensor:
+        mode: Literal["batch", "stored"] = "batch" if self._measured.policy == "batch" else "stored"
+        with self._measured.norms.mode(mode):
+            _, outputs, moved = self._measured.forward(batch)
+        if outputs is None:
+            raise NotDefined(
+                "residuals need a squared loss with outputs; this loss(model, batch) shows none."
+                " Write Problem(model, nn.MSELoss(), train)."
+            )
+        return self.problem.residuals(outputs, moved)
+
+    def _count_wrong(self, outputs: Tensor | None, moved: object) -> Tensor | None:
+        if outputs is None:
+            return None
+        try:
+            return self.problem.wrong(outputs.detach(), moved).sum()
+        except NotDefined:
+            return None
+
+    @torch.no_grad()
+    def _wrong_on_first(self) -> None:
+        _, outputs, moved = self._measured.forward(self._samples.slice(0, 1))
+        if outputs is None:
+            raise NotDefined("classification error needs outputs, and this loss shows none.")
+        self.problem.wrong(outputs, moved)
+
+    def _full_gradient(self) -> tuple[float, Tensor, list[tuple[Tensor, Tensor]]]:
+        measured = self._measured
+        total = torch.zeros(self.space.size, dtype=torch.float64, device=self.device)
+        leaves = self._open_statistics()
+        loss = 0.0
+        for size, losses, _, _ in self._pass():
+            part = losses.mean() * (size / self.samples)
+            measured.gradient.zero_()
+            part.backward()  # type: ignore[no-untyped-call]
+            total += measured.gradient
+            loss += float(part.detach())
+        return loss, total, self._close_statistics(leaves)
+
+    def _open_statistics(self) -> list[tuple[Tensor, Tensor]]:
+        measured = self._measured
+        if not measured.norms or measured.policy != "recalibrate":
+            return []
+        leaves = [
+            (mean.detach().requires_grad_(), var.detach().requires_grad_())
+            for mean, var in measured.norms.stored()
+        ]
+        measured.norms.store(leaves)
+        return leaves
+
+    def _close_statistics(
+        self, leaves: list[tuple[Tensor, Tensor]]
+    ) -> list[tuple[Tensor, Tensor]]:
+        if not leaves:
+            return []
+        self._measured.norms.store([(mean.detach(), var.detach()) for mean, var in leaves])
+        return [(cast(Tensor, mean.grad), cast(Tensor, var.grad)) for mean, var in leaves]
+
+    def _gradient_through_statistics(self, cotangents: list[tuple[Tensor, Tensor]]) -> Tensor:
+        """Carry the risk's derivative by the statistics on to the weights, a batch at a time."""
+        measured, norms = self._measured, self._measured.norms
+        counts: list[list[int]] = []
+        with torch.no_grad(), norms.mode("collect"):
+            measured.each_calibration(lambda _: None)
+            counts = [[count for _, _, count in norm.moments] for norm in norms.norms]
+        total = torch.zeros(self.space.size, dtype=torch.float64, device=self.device)
+
+        def add(_: int) -> None:
+            measured.gradient.zero_()
+            norms.pull_back(cotangents, [sum(c) for c in counts]).backward()  # type: ignore[no-untyped-call]
+            total.add_(measured.gradient)
+
+        with norms.mode("collect"):
+            measured.each_calibration(add)
+        return total
+
+    @torch.no_grad()
+    def _check_deterministic(self) -> None:
+        stop = min(_CHECKED, self.samples)
+        first = self._losses(0, stop)
+        if not torch.equal(torch.nan_to_num(first), torch.nan_to_num(self._losses(0, stop))):
+            raise NotDeterministic(
+                f"{self.problem.name}: the first {stop} samples evaluated twice gave two answers."
+                " A landscape needs a deterministic model and fixed data: switch off noise layers,"
+                " augmentation and shuffling."
+            )
+
+
+def _say_dropout(model: nn.Module) -> None:
+    for name, module in model.named_modules():
+        if isinstance(module, nn.modules.dropout._DropoutNd) and module.training and module.p > 0:
+            log.warning(
+                "%s (Dropout) is in train mode; the risk is measured with dropout off. Write"
+                " model.eval() to say that this is meant.",
+                name,
+            )
+            return

@@ -1,0 +1,280 @@
+"""The parameter space: one flat vector of weights, and the names of everything in it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from thalweg.errors import InvalidProblem, InvalidWeights
+
+Kind = Literal["weight", "bias", "norm"]
+
+_NORMS = (
+    nn.modules.batchnorm._NormBase,
+    nn.LayerNorm,
+    nn.GroupNorm,
+    nn.RMSNorm,
+)
+_TRANSPOSED = (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
+
+
+@dataclass(frozen=True)
+class Parameter:
+    """
+    One named tensor of weights and its place in the flat vector.
+
+    Attributes
+    ----------
+    name : str
+        Its name in the model's ``state_dict``.
+    shape : tuple of int
+        Its shape.
+    start : int
+        Index of its first entry in the flat vector.
+    kind : {"weight", "bias", "norm"}
+        A kernel, a bias, or a scale or shift of a normalization layer.
+    filter_dim : int
+        The dimension that counts filters (output channels, rows).
+    """
+
+    name: str
+    shape: tuple[int, ...]
+    start: int
+    kind: Kind = "weight"
+    filter_dim: int = 0
+
+    @property
+    def size(self) -> int:
+        """Number of entries."""
+        return int(torch.Size(self.shape).numel())
+
+    @property
+    def slice(self) -> slice:
+        """Its entries in the flat vector."""
+        return slice(self.start, self.start + self.size)
+
+    @property
+    def layer(self) -> str:
+        """Name of the module it belongs to; its own name where it has none."""
+        return self.name.rpartition(".")[0] or self.name
+
+
+@dataclass(frozen=True)
+class ParameterSpace:
+    """
+    The space R^W of all trainable weights of a network, as one flat vector.
+
+    Tied weights count once, frozen ones (``requires_grad=False``) and buffers not at all.
+
+    Attributes
+    ----------
+    parameters : tuple of Parameter
+        The named tensors in the order of ``model.named_parameters()``.
+
+    Examples
+    --------
+    >>> space = ParameterSpace.of(nn.Linear(3, 2))
+    >>> space.size, space.names
+    (8, ('weight', 'bias'))
+    """
+
+    parameters: tuple[Parameter, ...]
+
+    @classmethod
+    def of(cls, model: nn.Module) -> ParameterSpace:
+        """
+        Take the space of a model's trainable weights.
+
+        Raises
+        ------
+        InvalidProblem
+            If the model has no trainable parameters.
+        """
+        modules = dict(model.named_modules())
+        rows: list[Parameter] = []
+        start = 0
+        for name, tensor in model.named_parameters():
+            if not tensor.requires_grad:
+                continue
+            module = modules[name.rpartition(".")[0]]
+            shape = tuple(tensor.shape)
+            filter_dim = 1 if isinstance(module, _TRANSPOSED) and len(shape) > 1 else 0
+            rows.append(Parameter(name, shape, start, _kind(module, name, shape), filter_dim))
+            start += tensor.numel()
+        if not rows:
+            raise InvalidProblem(
+                f"{type(model).__name__} has no trainable parameters: a landscape needs at least"
+                " one. Set requires_grad=True on the weights whose landscape is wanted."
+            )
+        return cls(tuple(rows))
+
+    @classmethod
+    def euclidean(cls, size: int, *, name: str = "w") -> ParameterSpace:
+        """Make the plain space R^size with one tensor, for synthetic landscapes."""
+        return cls((Parameter(name, (size,), 0),))
+
+    @cached_property
+    def size(self) -> int:
+        """Number of weights W."""
+        return sum(parameter.size for parameter in self.parameters)
+
+    @cached_property
+    def names(self) -> tuple[str, ...]:
+        """Names of the tensors, in their order."""
+        return tuple(parameter.name for parameter in self.parameters)
+
+    @cached_property
+    def layers(self) -> dict[str, slice]:
+        """Entries of each layer (module) in the flat vector, in their order."""
+        found: dict[str, slice] = {}
+        for parameter in self.parameters:
+            start = found[parameter.layer].start if parameter.layer in found else parameter.start
+            found[parameter.layer] = slice(start, parameter.slice.stop)
+        return found
+
+    def pack(self, source: nn.Module | Mapping[str, Tensor]) -> Tensor:
+        """
+        Copy the weights of a model, or named tensors, into one flat vector.
+
+        Parameters
+        ----------
+        source : nn.Module or mapping of str to Tensor
+            Must hold every name of the space in its shape; more names do no harm.
+
+        Returns
+        -------
+        Tensor
+            Shape (W,), in the dtype and on the device of the source.
+
+        Raises
+        ------
+        InvalidWeights
+            If a name is missing or a shape differs.
+        """
+        tensors = dict(source.named_parameters()) if isinstance(source, nn.Module) else source
+        parts = [self._part(parameter, tensors) for parameter in self.parameters]
+        return torch.cat(parts)
+
+    def _part(self, parameter: Parameter, tensors: Mapping[str, Tensor]) -> Tensor:
+        tensor = tensors.get(parameter.name)
+        if tensor is None:
+            raise InvalidWeights(
+                f"weights have no tensor {parameter.name!r}; the space has {_few(self.names)}."
+            )
+        if tuple(tensor.shape) != parameter.shape:
+            raise InvalidWeights(
+                f"{parameter.name!r} has shape {tuple(tensor.shape)}, expected {parameter.shape}."
+            )
+        return tensor.detach().reshape(-1)
+
+    def unpack(self, w: Tensor) -> dict[str, Tensor]:
+        """
+        Name the parts of a flat vector.
+
+        Parameters
+        ----------
+        w : Tensor
+            Shape (W,).
+
+        Returns
+        -------
+        dict of str to Tensor
+            Views into ``w``, shaped as the model's tensors.
+        """
+        self.check(w)
+        return {p.name: w[p.slice].view(p.shape) for p in self.parameters}
+
+    def check(self, w: Tensor) -> Tensor:
+        """
+        Return ``w`` if it is a point of this space.
+
+        Raises
+        ------
+        InvalidWeights
+            If its shape is not (W,) or its entries are not floating-point numbers.
+        """
+        if w.shape != (self.size,) or not w.is_floating_point():
+            raise InvalidWeights(
+                f"got a tensor of shape {tuple(w.shape)} and dtype {w.dtype}, expected a floating-"
+                f"point vector of shape ({self.size},): write w = risk.space.pack(model)."
+            )
+        return w
+
+    def layer_scales(self, w: Tensor) -> dict[str, float]:
+        """
+        Measure the weight scale of each layer.
+
+        Returns
+        -------
+        dict of str to float
+            Root mean square of the layer's weights: its kernel, or the scales of a normalization
+            layer; of all its entries where it has only biases.
+        """
+        return {
+            layer: float(torch.cat(parts).double().square().mean().sqrt())
+            for layer, parts in self._scaled_parts(w).items()
+        }
+
+    def _scaled_parts(self, w: Tensor) -> dict[str, list[Tensor]]:
+        self.check(w)
+        everything: dict[str, list[Tensor]] = {layer: [] for layer in self.layers}
+        kernels: dict[str, list[Tensor]] = {layer: [] for layer in self.layers}
+        for parameter in self.parameters:
+            part = w[parameter.slice].detach()
+            everything[parameter.layer].append(part)
+            if parameter.kind != "bias" and not parameter.name.endswith("bias"):
+                kernels[parameter.layer].append(part)
+        return {layer: kernels[layer] or everything[layer] for layer in everything}
+
+    def filter_norms(self, w: Tensor) -> dict[str, Tensor]:
+        """
+        Measure the Euclidean norm of each filter of each kernel.
+
+        Returns
+        -------
+        dict of str to Tensor
+            For each tensor of kind ``"weight"`` with two or more dimensions, shape (filters,).
+        """
+        return {
+            p.name: tensor.transpose(0, p.filter_dim).flatten(1).norm(dim=1)
+            for p, tensor in zip(self.parameters, self.unpack(w).values(), strict=True)
+            if p.kind == "weight" and len(p.shape) > 1
+        }
+
+    def mask(self, *kinds: Kind) -> Tensor:
+        """Mark the entries of the given kinds: a boolean tensor of shape (W,)."""
+        marks = [torch.full((p.size,), p.kind in kinds) for p in self.parameters]
+        return torch.cat(marks)
+
+    def slices(self, layers: Iterable[str]) -> list[slice]:
+        """
+        Look up the entries of layers by name.
+
+        Raises
+        ------
+        InvalidWeights
+            If a layer is unknown.
+        """
+        wanted = list(layers)
+        unknown = [layer for layer in wanted if layer not in self.layers]
+        if unknown:
+            raise InvalidWeights(f"no layer {unknown[0]!r}; the layers are {_few(self.layers)}.")
+        return [self.layers[layer] for layer in wanted]
+
+
+def _kind(module: nn.Module, name: str, shape: tuple[int, ...]) -> Kind:
+    if isinstance(module, _NORMS):
+        return "norm"
+    # A vector is a bias whatever its name: attention has in_proj_bias, some layers "b".
+    return "bias" if name.endswith("bias") or len(shape) < 2 else "weight"
+
+
+def _few(names: Iterable[str], most: int = 8) -> str:
+    listed = [repr(name) for name in names]
+    more = f" and {len(listed) - most} more" if len(listed) > most else ""
+    return ", ".join(listed[:most]) + more
