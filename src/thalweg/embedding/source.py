@@ -1,0 +1,278 @@
+"""Where the weights to embed come from: an array, or checkpoints read piece by piece."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping, Sequence
+from os import PathLike
+from pathlib import Path
+from typing import Any, NamedTuple, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+from safetensors import SafetensorError, safe_open
+
+from thalweg.errors import CheckpointMismatch, CheckpointRefused, InvalidArgument
+
+# The one metadata key and the prefix of extra tensors in a checkpoint of this package.
+_METADATA = "thalweg"
+_EXTRA_PREFIX = "thalweg/"
+# Batch norm's running statistics as PyTorch names them: state, never trained.
+_BUFFERS = ("running_mean", "running_var", "num_batches_tracked")
+# bfloat16, which numpy lacks, is the upper half of a float32.
+_DTYPES = {"F64": "<f8", "F32": "<f4", "F16": "<f2", "BF16": "<u2"}
+
+
+class Block(NamedTuple):
+    """A run of weights that belong together: one parameter, or one named slice."""
+
+    name: str
+    size: int
+    layer: str | None
+
+
+class WeightSource(Protocol):
+    """Points of R^W that can be read in pieces.
+
+    ``describe(point)`` names a point in messages.
+    """
+
+    @property
+    def points(self) -> int:
+        """Number of points n."""
+
+    @property
+    def blocks(self) -> tuple[Block, ...]:
+        """The W weights of a point, in order, as named blocks."""
+
+    def read(self, point: int, name: str, start: int, stop: int) -> NDArray[Any]:
+        """Weights ``start:stop`` of block ``name`` of one point, shape (stop - start,)."""
+
+    def describe(self, point: int) -> str:
+        """Name one point, for messages."""
+
+
+def layer_of(parameter: str) -> str:
+    """Module a parameter belongs to: its name up to the last dot.
+
+    Examples
+    --------
+    >>> layer_of("features.0.weight"), layer_of("scale")
+    ('features.0', 'scale')
+    """
+    return parameter.rpartition(".")[0] or parameter
+
+
+class ArraySource:
+    """The rows of an array.
+
+    Parameters
+    ----------
+    weights : array of shape (n, W), real
+        One point a row. It is not copied.
+    layers : mapping of layer name to slice of columns, optional
+        Must cover every column once.
+
+    Raises
+    ------
+    InvalidArgument
+        For an array that is not a real matrix, or layers that leave gaps or overlap.
+    """
+
+    def __init__(self, weights: NDArray[Any], *, layers: Mapping[str, slice] | None = None) -> None:
+        self._weights = np.asarray(weights)
+        if self._weights.ndim != 2 or self._weights.dtype.kind not in "fiu":
+            raise InvalidArgument(
+                f"got an array of shape {self._weights.shape} and type {self._weights.dtype}, "
+                "expected a real (n, W) array: one row of W weights for each point"
+            )
+        width = self._weights.shape[1]
+        slices = _tiling(layers, width) if layers else {"weights": slice(0, width)}
+        self._offsets = {name: columns.start for name, columns in slices.items()}
+        self._blocks = tuple(
+            Block(name, columns.stop - columns.start, name if layers else None)
+            for name, columns in slices.items()
+        )
+
+    @property
+    def points(self) -> int:
+        """Number of rows n."""
+        return int(self._weights.shape[0])
+
+    @property
+    def blocks(self) -> tuple[Block, ...]:
+        """One block for each layer, or one for all columns."""
+        return self._blocks
+
+    def read(self, point: int, name: str, start: int, stop: int) -> NDArray[Any]:
+        """Weights ``start:stop`` of block ``name`` of one row; a view."""
+        offset = self._offsets[name]
+        piece: NDArray[Any] = self._weights[point, offset + start : offset + stop]
+        return piece
+
+    def describe(self, point: int) -> str:
+        """Name one row, for messages."""
+        return f"row {point} of the array"
+
+
+def _tiling(layers: Mapping[str, slice], width: int) -> dict[str, slice]:
+    """Return the slices in column order, each with its start and stop, once they tile the row."""
+    spans = {name: columns.indices(width) for name, columns in layers.items()}
+    ordered = sorted(spans.items(), key=lambda item: item[1][0])
+    reached = 0
+    for name, (start, stop, step) in ordered:
+        if start != reached or step != 1:
+            raise InvalidArgument(
+                f"got layer {name!r} at columns {start}:{stop}:{step}, expected it to begin at "
+                f"column {reached} with step 1: the layers must cover every column once"
+            )
+        reached = stop
+    if reached != width:
+        raise InvalidArgument(
+            f"got layers that end at column {reached}, expected {width}: "
+            "the layers must cover every column once"
+        )
+    return {name: slice(start, stop) for name, (start, stop, _) in ordered}
+
+
+class CheckpointSource:
+    """Checkpoints in safetensors files, read in pieces and never held open.
+
+    Only the parameters named in a checkpoint's ``thalweg`` metadata are points of the
+    embedding. In a file without that metadata they are its floating-point tensors, except
+    the running statistics of batch norm.
+
+    Parameters
+    ----------
+    paths : sequence of paths
+        One safetensors file for each point.
+
+    Raises
+    ------
+    CheckpointRefused
+        For a file that is missing or not safetensors, or a parameter that is not floating point.
+    CheckpointMismatch
+        For a file whose parameters or shapes differ from the first file's.
+    """
+
+    def __init__(self, paths: Sequence[str | PathLike[str]]) -> None:
+        self.paths = tuple(Path(path) for path in paths)
+        headers = [_read_header(path) for path in self.paths]
+        self.metadata: tuple[dict[str, Any], ...] = tuple(h.metadata for h in headers)
+        self._tensors = [h.parameters for h in headers]
+        for path, parameters in zip(self.paths[1:], self._tensors[1:], strict=True):
+            _check_same(self.paths[0], self._tensors[0], path, parameters)
+        first = self._tensors[0] if headers else {}
+        self._blocks = tuple(
+            Block(name, math.prod(tensor.shape), layer_of(name)) for name, tensor in first.items()
+        )
+
+    @property
+    def points(self) -> int:
+        """Number of files n."""
+        return len(self.paths)
+
+    @property
+    def blocks(self) -> tuple[Block, ...]:
+        """One block for each parameter, in the order of the first file."""
+        return self._blocks
+
+    def read(self, point: int, name: str, start: int, stop: int) -> NDArray[Any]:
+        """Weights ``start:stop`` of parameter ``name``, flattened, from one file."""
+        tensor = self._tensors[point][name]
+        dtype = np.dtype(_DTYPES[tensor.dtype])
+        offset = tensor.offset + start * dtype.itemsize
+        values: NDArray[Any] = np.fromfile(
+            self.paths[point], dtype=dtype, count=stop - start, offset=offset
+        )
+        if tensor.dtype == "BF16":
+            values = (values.astype("<u4") << 16).view("<f4")
+        return values
+
+    def describe(self, point: int) -> str:
+        """Name one file, for messages."""
+        return str(self.paths[point])
+
+
+class _Tensor(NamedTuple):
+    """A tensor's place in its file: ``offset`` bytes from the file's beginning."""
+
+    dtype: str
+    shape: tuple[int, ...]
+    offset: int
+
+
+class _Header(NamedTuple):
+    metadata: dict[str, Any]
+    parameters: dict[str, _Tensor]
+
+
+def _read_header(path: Path) -> _Header:
+    """Read a file's header; safetensors itself checks that it is whole."""
+    try:
+        # Opening validates the header and every tensor's place against the file's length; the
+        # library keeps the offsets to itself, so they are read from the same bytes below.
+        with safe_open(path, framework="numpy"):
+            pass
+        with path.open("rb") as file:
+            length = int.from_bytes(file.read(8), "little")
+            header = json.loads(file.read(length))
+        metadata = json.loads(header.pop("__metadata__", {}).get(_METADATA, "{}"))
+    except (OSError, ValueError, SafetensorError) as error:
+        raise CheckpointRefused(
+            f"cannot read {path} as a checkpoint ({error}); expected a safetensors file, "
+            "as safetensors.torch.save_file(model.state_dict(), path) writes"
+        ) from None
+    tensors = {
+        name: _Tensor(entry["dtype"], tuple(entry["shape"]), 8 + length + entry["data_offsets"][0])
+        for name, entry in header.items()
+    }
+    return _Header(metadata, _parameters(path, tensors, metadata.get("parameters")))
+
+
+def _parameters(
+    path: Path, tensors: dict[str, _Tensor], names: list[str] | None
+) -> dict[str, _Tensor]:
+    """Select the tensors to embed, in their order."""
+    if names is None:
+        names = [name for name, tensor in tensors.items() if _looks_trainable(name, tensor)]
+    for name in names:
+        if name not in tensors:
+            raise CheckpointMismatch(
+                f"{path} lists the parameter {name!r} but holds no tensor of that name; "
+                "the file was not written whole, write it again"
+            )
+        if tensors[name].dtype not in _DTYPES:
+            raise CheckpointRefused(
+                f"{path}: parameter {name!r} has type {tensors[name].dtype}, "
+                f"expected one of {', '.join(_DTYPES)}"
+            )
+    return {name: tensors[name] for name in names}
+
+
+def _looks_trainable(name: str, tensor: _Tensor) -> bool:
+    return (
+        tensor.dtype in _DTYPES
+        and not name.startswith(_EXTRA_PREFIX)
+        and name.rpartition(".")[2] not in _BUFFERS
+    )
+
+
+def _check_same(
+    reference: Path, expected: dict[str, _Tensor], path: Path, got: dict[str, _Tensor]
+) -> None:
+    """Raise unless two files hold the same parameters in the same shapes."""
+    differences = [f"no {name!r}" for name in expected if name not in got]
+    differences += [f"{name!r} besides" for name in got if name not in expected]
+    differences += [
+        f"{name!r} of shape {got[name].shape} instead of {tensor.shape}"
+        for name, tensor in expected.items()
+        if name in got and got[name].shape != tensor.shape
+    ]
+    if differences:
+        more = f" and {len(differences) - 3} more" if len(differences) > 3 else ""
+        raise CheckpointMismatch(
+            f"{path} has {', '.join(differences[:3])}{more}, expected the parameters of "
+            f"{reference}; embed only checkpoints of one network"
+        )
