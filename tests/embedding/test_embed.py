@@ -13,7 +13,8 @@ from safetensors.numpy import save_file
 from scipy.spatial.distance import pdist, squareform
 
 from thalweg.embedding import ArraySource, embed, shown_distances
-from thalweg.errors import CheckpointMismatch, InvalidArgument
+from thalweg.errors import CheckpointMismatch, InvalidArgument, RunNotFound
+from thalweg.run import create_run
 
 METHODS = ["mds", "classical", "pca"]
 WIDTH = 500
@@ -130,6 +131,17 @@ def test_a_run_is_its_checkpoints(tmp_path):
     assert embed(Run()).identical(embed(paths))
 
 
+def test_a_run_directory_is_opened(tmp_path):
+    run = create_run(tmp_path / "run", {"preset": "demo"})
+    folder = run.path / "checkpoints" / "a"
+    folder.mkdir(parents=True)
+    expected = embed(checkpoints(folder))
+    assert embed(run).identical(expected)
+    assert embed(str(run.path)).identical(expected)
+    with pytest.raises(RunNotFound):
+        embed(tmp_path / "nowhere")
+
+
 def test_layers_are_chosen_and_embedded_by_their_own_distances():
     points = np.random.default_rng(0).standard_normal((8, 20))
     source = ArraySource(points, layers={"a": slice(0, 12), "b": slice(12, 20)})
@@ -162,7 +174,10 @@ def test_bad_input_gets_its_own_message(tmp_path):
         embed([])
     with pytest.raises(InvalidArgument, match="expected one of network"):
         embed(points, dims=2, layers=["conv"])
-    with pytest.raises(InvalidArgument, match="cannot embed object"):
+    for mixed in (["a", 1.0], [torch.ones(2, requires_grad=True)] * 2):
+        with pytest.raises(InvalidArgument, match=r"pass a run|expected a real"):
+            embed(mixed)
+    with pytest.raises(InvalidArgument, match=r"expected a real \(n, W\) array"):
         embed(object())
     paths = checkpoints(tmp_path)
     save_file({"other.weight": np.zeros(3)}, paths[2])

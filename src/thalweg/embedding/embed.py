@@ -178,7 +178,7 @@ def _as_source(given: Any) -> WeightSource:
         return CheckpointSource(given)
     try:
         return ArraySource(np.asarray(given))
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, RuntimeError) as error:
         raise InvalidArgument(
             f"cannot embed {type(given).__name__} ({error}); pass a run, a list of checkpoint "
             "paths, or an array of shape (n, W)"

@@ -99,7 +99,7 @@ def metric_mds(
     start: NDArray[np.float64],
     *,
     tolerance: float = 1e-7,
-    max_iterations: int = 300,
+    max_iterations: int = 1000,
 ) -> MetricScaling:
     """Metric scaling by SMACOF: least sum of squared errors of the distances themselves.
 
