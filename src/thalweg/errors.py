@@ -61,3 +61,15 @@ class NotDefined(ThalwegError, TypeError):
 
 class OutOfBudget(ThalwegError, MemoryError):
     """A computation would need more memory than it was given."""
+
+
+class NotElementwise(ThalwegError, TypeError):
+    """A function given as an activation does not act on each element by itself."""
+
+
+class NothingReplaced(ThalwegError, ValueError):
+    """A model has no activation module to replace."""
+
+
+class LeftInterval(ThalwegError, ArithmeticError):
+    """Pre-activations left the interval on which a polynomial approximates its activation."""

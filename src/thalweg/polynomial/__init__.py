@@ -1,0 +1,1 @@
+"""Polynomial fits of scalar activations, and networks that use them."""
