@@ -1,0 +1,151 @@
+"""Engines: factories of executors, on which the task driver runs its tasks."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import Executor, Future, ProcessPoolExecutor
+from contextlib import contextmanager, suppress
+from typing import Any, ParamSpec, Protocol, TypeVar
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+_SECONDS_BETWEEN_LOOKS = 0.5
+_PR_SET_PDEATHSIG = 1  # linux/prctl.h
+
+
+class Engine(Protocol):
+    """
+    A factory of executors.
+
+    The driver submits one function of one picklable argument, and asks for a new executor when one
+    has broken. Where an executor has a method ``terminate_workers``, an interrupt calls it;
+    otherwise ``shutdown(wait=False)``. `thalweg.run.testing.EngineContract` tests an engine.
+    """
+
+    def __call__(self) -> Executor:
+        """Make an executor."""
+
+
+class LocalProcesses:
+    """
+    Run tasks in processes on this machine, each with one thread.
+
+    Parameters
+    ----------
+    workers : int, optional
+        How many processes; by default as many as this process may use processors.
+
+    Notes
+    -----
+    Workers end with their parent, however it ends, and leave Ctrl-C to it. They are started afresh
+    (spawn), so a script that uses this engine needs ``if __name__ == "__main__":``.
+    """
+
+    def __init__(self, workers: int | None = None) -> None:
+        self.workers = workers or _usable_processors()
+
+    def __call__(self) -> Executor:
+        """Make a pool of worker processes."""
+        return _WorkerPool(
+            self.workers,
+            mp_context=multiprocessing.get_context("spawn"),
+            initializer=_begin_worker,
+            initargs=(os.getpid(),),
+        )
+
+
+class InProcess:
+    """Run each task in this process as it is submitted: for tests and for debugging."""
+
+    def __call__(self) -> Executor:
+        """Make an executor that runs what it is given at once."""
+        return _InProcessExecutor()
+
+
+class DaskEngine:
+    """
+    Run tasks on a Dask cluster whose workers see the run directory under the same path.
+
+    Parameters
+    ----------
+    client : distributed.Client
+        The caller's; it stays open.
+    """
+
+    def __init__(self, client: Any) -> None:
+        self.client = client
+
+    def __call__(self) -> Executor:
+        """Make an executor that submits to the cluster."""
+        # pure=True would merge an attempt with the failed one before it.
+        executor: Executor = self.client.get_executor(pure=False)
+        return executor
+
+
+class _WorkerPool(ProcessPoolExecutor):
+    def submit(self, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> Future[T]:
+        # Submitting starts processes. They inherit the blocked signal, so that Ctrl-C, which a
+        # terminal sends to all of them, stops only the driver; and no start is cut in two by it.
+        with _interrupts_held():
+            return super().submit(fn, *args, **kwargs)
+
+    def terminate_workers(self) -> None:
+        """End all workers at once, as Python 3.14's method of this name does."""
+        for process in list((self._processes or {}).values()):
+            process.kill()
+        self.shutdown(wait=True, cancel_futures=True)
+
+
+class _InProcessExecutor(Executor):
+    def submit(self, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> Future[T]:
+        future: Future[T] = Future()
+        try:
+            future.set_result(fn(*args, **kwargs))
+        except Exception as error:
+            future.set_exception(error)
+        return future
+
+
+@contextmanager
+def _interrupts_held() -> Iterator[None]:
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def _begin_worker(parent: int) -> None:
+    _die_with(parent)
+    # Read by the BLAS of NumPy when it is loaded; torch is told below.
+    os.environ["OMP_NUM_THREADS"] = "1"
+    import torch
+
+    torch.set_num_threads(1)
+
+
+def _die_with(parent: int) -> None:
+    """End this process soon after its parent: on Linux at once, elsewhere at the next look."""
+    import ctypes
+
+    with suppress(AttributeError):
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    threading.Thread(target=_watch, args=(parent,), daemon=True).start()
+
+
+def _watch(parent: int) -> None:
+    while os.getppid() == parent:
+        time.sleep(_SECONDS_BETWEEN_LOOKS)
+    os._exit(1)
+
+
+def _usable_processors() -> int:
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1

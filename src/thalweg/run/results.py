@@ -1,0 +1,216 @@
+"""Results at rest: labelled data sets in one zarr store, each of them whole or not there."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import shutil
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from thalweg.errors import InvalidArgument
+from thalweg.run.files import write_text
+from thalweg.run.locks import locked
+
+if TYPE_CHECKING:
+    import xarray as xr
+
+# Marks the groups that only hold results: a result itself has no results below it.
+_FOLDER = {"attributes": {"holds": "results"}, "zarr_format": 3, "node_type": "group"}
+_CHUNK_BYTES = 1 << 20
+_CHUNKS_PER_SHARD = 64
+_SEPARATOR = "|"
+
+
+class ResultStore:
+    """
+    Data sets under group names in one zarr store.
+
+    A data set is written whole beside the store and renamed into it. What it replaces is set aside
+    until then, so that after a kill at any moment either the old or the new one is found.
+
+    Parameters
+    ----------
+    path : Path
+        The store, made on the first result.
+    scratch : Path
+        A folder on the same file system for what is half-way in or out.
+    """
+
+    def __init__(self, path: Path, scratch: Path) -> None:
+        self.path = path
+        self.scratch = scratch
+
+    def save(self, name: str, dataset: xr.Dataset) -> None:
+        """Write ``dataset`` as the group ``name``, in place of what was there."""
+        target = self._target(name)
+        if not dataset.variables:
+            raise InvalidArgument(f"Result {name!r} has no variables: there is nothing to save.")
+        with self._lock():
+            self._restore()
+            self._check_leaf(name)
+            new, old = self._scratch(name, "new"), self._scratch(name, "old")
+            shutil.rmtree(new, ignore_errors=True)
+            _write(new, dataset)
+            self._make_parents(target)
+            if target.exists():
+                os.rename(target, old)
+            os.rename(new, target)
+            shutil.rmtree(old, ignore_errors=True)
+
+    def load(self, name: str) -> xr.Dataset:
+        """Read the data set ``name`` into memory; of a writer at work, the old or the new one."""
+        import xarray as xr
+
+        target = self._target(name)
+        while self.has(name):
+            before = _identity(target)
+            try:
+                with xr.open_dataset(target, engine="zarr", consolidated=False) as dataset:
+                    loaded = _recast(dataset.load(), "T", str)
+            except FileNotFoundError:
+                if before == _identity(target):
+                    raise
+                continue
+            if before == _identity(target):
+                return loaded
+        raise InvalidArgument(f"There is no result {name!r} in {self.path}. {self._offer()}")
+
+    def tree(self) -> xr.DataTree:
+        """Open all results lazily."""
+        import xarray as xr
+
+        self._settle()
+        if not (self.path / "zarr.json").exists():
+            return xr.DataTree()
+        return xr.open_datatree(self.path, engine="zarr", consolidated=False)
+
+    def has(self, name: str) -> bool:
+        """Say whether the result ``name`` is there."""
+        self._settle()
+        return _kind(self._target(name)) == "result"
+
+    def names(self) -> list[str]:
+        """List the names of all results."""
+        self._settle()
+        return sorted(_names_below(self.path))
+
+    def _target(self, name: str) -> Path:
+        parts = name.split("/")
+        if any(part == "" or part[0] in "._" or _SEPARATOR in part for part in parts):
+            raise InvalidArgument(
+                f"{name!r} cannot name a result. Use words with '/' between them, such as "
+                "'trajectories/embedding'; none is empty, begins with '.' or '_', or holds '|'."
+            )
+        return self.path.joinpath(*parts)
+
+    def _scratch(self, name: str, state: str) -> Path:
+        return self.scratch / f"{name.replace('/', _SEPARATOR)}.{state}"
+
+    def _lock(self) -> Any:
+        return locked(self.scratch / ".lock", wait=True)
+
+    def _settle(self) -> None:
+        if any(self.scratch.glob("*.old")):
+            with self._lock():
+                self._restore()
+
+    def _restore(self) -> None:
+        for old in self.scratch.glob("*.old"):
+            target = self._target(old.name.removesuffix(".old").replace(_SEPARATOR, "/"))
+            if target.exists():
+                shutil.rmtree(old)
+            else:
+                os.rename(old, target)
+
+    def _check_leaf(self, name: str) -> None:
+        if _kind(self._target(name)) == "folder":
+            raise InvalidArgument(
+                f"{name!r} holds other results and cannot be one. {self._offer()}"
+            )
+        parts = name.split("/")
+        for above in ("/".join(parts[:depth]) for depth in range(1, len(parts))):
+            if _kind(self._target(above)) == "result":
+                raise InvalidArgument(
+                    f"{above!r} is a result, so that {name!r} cannot lie below it."
+                )
+
+    def _make_parents(self, target: Path) -> None:
+        folders = [above for above in target.parents if above.is_relative_to(self.path)]
+        for folder in reversed(folders):
+            if not (folder / "zarr.json").exists():
+                write_text(folder / "zarr.json", json.dumps(_FOLDER))
+
+    def _offer(self) -> str:
+        names = sorted(_names_below(self.path))
+        return f"There are: {', '.join(names)}." if names else "There are no results yet."
+
+
+def _kind(folder: Path) -> str:
+    try:
+        about = json.loads((folder / "zarr.json").read_text(encoding="utf-8"))
+    except (FileNotFoundError, NotADirectoryError):
+        return "nothing"
+    if about["node_type"] != "group":
+        return "array"
+    return "folder" if about["attributes"] == _FOLDER["attributes"] else "result"
+
+
+def _names_below(folder: Path, prefix: str = "") -> list[str]:
+    names = []
+    for below in sorted(folder.iterdir()) if folder.exists() else []:
+        kind = _kind(below)
+        if kind == "result":
+            names.append(prefix + below.name)
+        elif kind == "folder":
+            names.extend(_names_below(below, f"{prefix}{below.name}/"))
+    return names
+
+
+def _identity(folder: Path) -> tuple[int, int] | None:
+    try:
+        status = folder.stat()
+    except FileNotFoundError:
+        return None
+    # A number of a removed folder can be given to the next one: the time tells them apart.
+    return status.st_ino, status.st_ctime_ns
+
+
+def _write(folder: Path, dataset: xr.Dataset) -> None:
+    # zarr has no specified text of fixed length; that of variable length is specified.
+    plain = _recast(dataset.compute().drop_encoding(), "U", np.dtypes.StringDType())
+    encoding = {key: _chunking(v.shape, v.dtype.itemsize) for key, v in plain.variables.items()}
+    plain.to_zarr(folder, mode="w", consolidated=False, zarr_format=3, encoding=encoding)
+    _sync_tree(folder)
+
+
+def _chunking(shape: tuple[int, ...], itemsize: int) -> dict[str, tuple[int, ...]]:
+    """Cut long arrays by rows, many chunks to a file; short ones are one chunk."""
+    row = math.prod(shape[1:]) * itemsize
+    if not shape or shape[0] * row <= _CHUNK_BYTES:
+        return {}
+    rows = max(1, _CHUNK_BYTES // row)
+    return {"chunks": (rows, *shape[1:]), "shards": (rows * _CHUNKS_PER_SHARD, *shape[1:])}
+
+
+def _recast(dataset: xr.Dataset, kind: str, dtype: Any) -> xr.Dataset:
+    """Cast the variables of one kind of dtype."""
+    cast = {
+        # By way of objects: NumPy measures the longest text only then.
+        key: (variable.dims, variable.values.astype(object).astype(dtype), variable.attrs)
+        for key, variable in dataset.variables.items()
+        if variable.dtype.kind == kind
+    }
+    return dataset.assign(cast)
+
+
+def _sync_tree(folder: Path) -> None:
+    for path in [*folder.rglob("*"), folder]:
+        handle = os.open(path, os.O_RDONLY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)

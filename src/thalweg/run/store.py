@@ -1,0 +1,301 @@
+"""The run directory: one folder that says how it was made and holds all that came of it."""
+
+from __future__ import annotations
+
+import difflib
+import importlib.metadata
+import os
+import platform
+import tomllib
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import tomli_w
+
+from thalweg.errors import InvalidArgument, RunConflict, RunNotFound
+from thalweg.run.events import EventLog, read_events
+from thalweg.run.files import write_text
+from thalweg.run.locks import last_holder, locked
+from thalweg.run.results import ResultStore
+
+if TYPE_CHECKING:
+    import xarray as xr
+
+_MARK = "run.toml"
+_VERSIONS_OF = ("thalweg", "torch", "numpy")
+# Runs this process drives: a study may drive tasks of its own within a run that is held already.
+_held: set[Path] = set()
+
+
+class Run:
+    """
+    A run directory.
+
+    Parameters
+    ----------
+    path : Path
+        The folder; see `create_run` and `open_run`, which check it.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path.resolve()
+
+    def __repr__(self) -> str:
+        return f"Run({str(self.path)!r})"
+
+    @cached_property
+    def about(self) -> dict[str, Any]:
+        """All of run.toml: ``config``, ``versions``, ``created``."""
+        try:
+            return tomllib.loads((self.path / _MARK).read_text(encoding="utf-8"))
+        except tomllib.TOMLDecodeError as error:
+            raise RunNotFound(f"{self.path / _MARK} is not a TOML file: {error}.") from None
+
+    @property
+    def config(self) -> dict[str, Any]:
+        """The configuration the run was created with."""
+        config: dict[str, Any] = self.about["config"]
+        return config
+
+    @property
+    def tasks(self) -> Path:
+        """Folder of what is done, by key of the task."""
+        return self.path / "tasks"
+
+    def log(self, **context: str | int) -> EventLog:
+        """Open the metrics for appending; ``context`` is written with every event."""
+        return EventLog(self.path / "events.jsonl", **context)
+
+    def events(self) -> list[dict[str, Any]]:
+        """Read all metrics logged so far."""
+        return read_events(self.path / "events.jsonl")
+
+    def checkpoints(self, trajectory: str | None = None) -> list[Path]:
+        """List the checkpoints of one trajectory, or of all, by name and then by step."""
+        root = self.path / "checkpoints"
+        found = (root if trajectory is None else root / trajectory).rglob("*.safetensors")
+        return sorted(found, key=lambda path: (_trajectory(root, path), path.name))
+
+    def trajectories(self) -> list[str]:
+        """List the names of all trajectories that have a checkpoint."""
+        root = self.path / "checkpoints"
+        return sorted({_trajectory(root, path) for path in self.checkpoints()})
+
+    def save_result(self, name: str, dataset: xr.Dataset) -> None:
+        """
+        Save a labelled data set, in place of an earlier one of the same name.
+
+        Parameters
+        ----------
+        name : str
+            A group path such as ``"trajectories/embedding"``.
+        dataset : xarray.Dataset
+            Any dims, coords and attributes that JSON can hold; text is written as text.
+
+        Raises
+        ------
+        InvalidArgument
+            If ``name`` is no group path, holds other results or lies below one, or if
+            ``dataset`` has no variables.
+        """
+        self._results.save(name, dataset)
+
+    def result(self, name: str) -> xr.Dataset:
+        """Read one data set into memory; `InvalidArgument` says which there are."""
+        return self._results.load(name)
+
+    def has_result(self, name: str) -> bool:
+        """Say whether a data set has been saved under ``name``."""
+        return self._results.has(name)
+
+    @property
+    def results(self) -> xr.DataTree:
+        """All data sets as one tree, read when they are used; an empty tree if there are none."""
+        return self._results.tree()
+
+    @property
+    def _results(self) -> ResultStore:
+        return ResultStore(self.path / "results.zarr", self.path / ".results")
+
+    @contextmanager
+    def lock(self) -> Iterator[None]:
+        """
+        Hold the run against other processes; within the process that holds it, a no-op.
+
+        Raises
+        ------
+        RunConflict
+            If another process is at work on the run.
+        """
+        if self.path in _held:
+            yield
+            return
+        file = self.path / ".lock"
+        try:
+            with locked(file, wait=False):
+                _held.add(self.path)
+                try:
+                    yield
+                finally:
+                    _held.discard(self.path)
+        except BlockingIOError:
+            raise RunConflict(
+                f"Process {last_holder(file)} is at work on {self.path}. "
+                "Wait until it ends, or end it; what it has done is kept."
+            ) from None
+
+
+def create_run(path: str | os.PathLike[str], config: Mapping[str, Any]) -> Run:
+    """
+    Make a run directory, or open the one that was made with the same configuration.
+
+    Parameters
+    ----------
+    path : path-like
+        The folder; made where it is missing.
+    config : mapping
+        TOML values, nested; keys whose value is None are left out.
+
+    Returns
+    -------
+    Run
+        The run. A creation that was killed leaves nothing that is taken for one.
+
+    Raises
+    ------
+    RunConflict
+        If the folder holds something else, or a run of another configuration.
+    InvalidArgument
+        If a value of ``config`` cannot be written as TOML.
+    """
+    folder, plain = Path(path), _plain_config(config)
+    if (folder / _MARK).exists():
+        run = Run(folder)
+        _check_same(run, plain)
+        return run
+    _check_free(folder)
+    about = {"created": datetime.now(UTC), "versions": _versions(), "config": plain}
+    write_text(folder / _MARK, tomli_w.dumps(about))
+    return Run(folder)
+
+
+def open_run(path: str | os.PathLike[str]) -> Run:
+    """
+    Open a run directory.
+
+    Raises
+    ------
+    RunNotFound
+        If ``path`` is not one; the message says what is there and which runs lie near.
+    """
+    folder = Path(path)
+    if not (folder / _MARK).is_file():
+        raise RunNotFound(f"{folder} is not a run: {_contents(folder)}. {_nearby(folder)}")
+    run = Run(folder)
+    if "config" not in run.about:
+        raise RunNotFound(f"{folder / _MARK} has no [config]: it was not written by Thalweg.")
+    return run
+
+
+def list_runs(folder: str | os.PathLike[str]) -> list[Run]:
+    """List the runs directly under ``folder``, by name; none if it does not exist."""
+    return [Run(mark.parent) for mark in sorted(Path(folder).glob(f"*/{_MARK}"))]
+
+
+def _trajectory(root: Path, checkpoint: Path) -> str:
+    return checkpoint.parent.relative_to(root).as_posix()
+
+
+def _versions() -> dict[str, str]:
+    versions = {name: importlib.metadata.version(name) for name in _VERSIONS_OF}
+    return {**versions, "python": platform.python_version()}
+
+
+def _plain_config(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Give what a reader of run.toml will see, so that configurations compare equal."""
+    written = tomli_w.dumps({key: _plain(value, key) for key, value in _stated(config)})
+    return tomllib.loads(written)
+
+
+def _stated(config: Mapping[str, Any]) -> list[tuple[str, Any]]:
+    return [(str(key), value) for key, value in config.items() if value is not None]
+
+
+def _plain(value: Any, key: str) -> Any:
+    if isinstance(value, Mapping):
+        return {name: _plain(item, f"{key}.{name}") for name, item in _stated(value)}
+    if isinstance(value, list | tuple):
+        return [_plain(item, f"{key}[{i}]") for i, item in enumerate(value)]
+    if isinstance(value, os.PathLike):
+        return os.fspath(value)
+    if hasattr(value, "item") and getattr(value, "ndim", None) == 0:
+        value = value.item()
+    if not isinstance(value, str | bool | int | float):
+        raise InvalidArgument(
+            f"The configuration's {key} is {value!r} ({type(value).__name__}), which run.toml "
+            "cannot hold. Use text, numbers, booleans, lists or dicts of them."
+        )
+    return value
+
+
+def _check_free(folder: Path) -> None:
+    # Hidden files do not count: a killed creation leaves one.
+    if folder.exists() and (
+        not folder.is_dir() or any(not item.name.startswith(".") for item in folder.iterdir())
+    ):
+        raise RunConflict(
+            f"{folder} exists and is not a run: {_contents(folder)}. "
+            "Choose another folder for the run, or empty this one."
+        )
+
+
+def _check_same(run: Run, wanted: dict[str, Any]) -> None:
+    there, new = _leaves(run.config), _leaves(wanted)
+    keys = [key for key in {**there, **new} if not _equal(there.get(key), new.get(key))]
+    if keys:
+        lines = [f"  {key}: got {_show(new, key)}, expected {_show(there, key)}" for key in keys]
+        raise RunConflict(
+            f"{run.path} is a run of another configuration:\n" + "\n".join(lines) + "\n"
+            "Choose another folder for the new run, or ask for the configuration of the old one."
+        )
+
+
+def _leaves(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    leaves: dict[str, Any] = {}
+    for key, value in config.items():
+        if isinstance(value, dict) and value:
+            leaves |= _leaves(value, f"{prefix}{key}.")
+        else:
+            leaves[prefix + key] = value
+    return leaves
+
+
+def _equal(one: Any, other: Any) -> bool:
+    # NaN is unequal to itself, and means the same.
+    return bool(one == other) or repr(one) == repr(other)
+
+
+def _show(leaves: Mapping[str, Any], key: str) -> str:
+    return repr(leaves[key]) if key in leaves else "nothing"
+
+
+def _contents(folder: Path) -> str:
+    if not folder.exists():
+        return "it does not exist"
+    if not folder.is_dir():
+        return "it is a file"
+    names = sorted(item.name for item in folder.iterdir() if not item.name.startswith("."))
+    more = ", ..." if len(names) > 5 else ""
+    return f"it holds {', '.join(names[:5])}{more} and no {_MARK}" if names else "it is empty"
+
+
+def _nearby(folder: Path) -> str:
+    runs = list_runs(folder) or list_runs(folder.parent)
+    names = [os.path.relpath(run.path) for run in runs]
+    # The closest names first, so that a slip of the pen finds its run.
+    close = difflib.get_close_matches(os.path.relpath(folder), names, n=5, cutoff=0.0)
+    return f"Runs nearby: {', '.join(close)}." if close else "There are no runs nearby."
