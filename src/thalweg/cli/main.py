@@ -1,0 +1,43 @@
+"""The program ``thalweg``: its commands, and how errors and interrupts reach a person."""
+
+from __future__ import annotations
+
+import logging
+import sys
+
+import typer
+
+from thalweg.cli import runs
+from thalweg.errors import ThalwegError
+
+app = typer.Typer(
+    name="thalweg",
+    help="See, measure and prove what the loss landscape looks like where training leads.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+app.command()(runs.reproduce)
+app.command()(runs.resume)
+app.command()(runs.report)
+app.command("runs")(runs.list_all)
+
+
+@app.callback()
+def options(version: bool = typer.Option(False, "--version", is_eager=True)) -> None:
+    """See, measure and prove what the loss landscape looks like where training leads."""
+    if version:
+        from importlib.metadata import version as installed
+
+        typer.echo(f"thalweg {installed('thalweg')}")
+        raise typer.Exit
+
+
+def main() -> None:
+    """Run the program: exit code 0 done, 1 failed, 2 wrong usage, 130 interrupted."""
+    logging.basicConfig(format="%(message)s", level=logging.WARNING, stream=sys.stderr)
+    try:
+        app()
+    except ThalwegError as error:
+        typer.echo(f"Error: {error}", err=True)
+        sys.exit(1)

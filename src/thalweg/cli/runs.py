@@ -1,0 +1,157 @@
+"""Commands on run directories: reproduce, resume, report, runs."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from thalweg.run import Run, list_runs, on_screen, open_run
+
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON object on standard output.")]
+RunPath = Annotated[Path, typer.Argument(help="A run directory.")]
+
+
+def reproduce(
+    preset: Annotated[
+        str, typer.Option(help="Size: demo (minutes), laptop (an hour), paper.")
+    ] = "demo",
+    data: Annotated[
+        str | None,
+        typer.Option(
+            help="Data: digits, cifar10 (from the hub), a hub name, a folder in the hub's layout,"
+            " or an entry string path/file.py:make. By default the preset's."
+        ),
+    ] = None,
+    study: Annotated[
+        list[str] | None, typer.Option(help="A study to run; may be repeated. By default all.")
+    ] = None,
+    train_size: Annotated[
+        int | None, typer.Option(min=1, help="Number of training samples.")
+    ] = None,
+    assign: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="NAME=VALUE", help="A setting of the problem; repeatable."),
+    ] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="Run directory; by default runs/<preset>-<data>.")
+    ] = None,
+    workers: Annotated[
+        int | None, typer.Option(min=1, help="Processes; by default one a core.")
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Train, perturb, branch and embed networks as the paper does, and write a report."""
+    from thalweg.studies import configure
+    from thalweg.studies import reproduce as perform
+
+    settings = _settings(assign or []) | ({} if train_size is None else {"train_size": train_size})
+    config = configure(preset, data=data, studies=study, settings=settings)
+    place = out or Path("runs") / _default_name(preset, config["problem"])
+    _run(place, lambda: perform(config, place, engine=_engine(workers), progress=on_screen), as_json)
+
+
+def resume(
+    run: RunPath,
+    workers: Annotated[
+        int | None, typer.Option(min=1, help="Processes; by default one a core.")
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Go on with a run that was stopped or killed; what is done is not done again."""
+    from thalweg.studies import resume as perform
+
+    _run(run, lambda: perform(run, engine=_engine(workers), progress=on_screen), as_json)
+
+
+def report(run: RunPath, as_json: Json = False) -> None:
+    """Write the report of a run anew from its results."""
+    from thalweg.report import write_report
+
+    page = write_report(open_run(run))
+    typer.echo(json.dumps({"run": str(run), "report": str(page)}) if as_json else str(page))
+
+
+def list_all(
+    folder: Annotated[Path, typer.Argument(help="Where the runs lie.")] = Path("runs"),
+    as_json: Json = False,
+) -> None:
+    """List the runs in a folder and how far each has come."""
+    rows = [_row(run) for run in list_runs(folder)]
+    if as_json:
+        typer.echo(json.dumps({"runs": rows}))
+        return
+    if not rows:
+        typer.echo(f"No runs in {folder}. Start one with: thalweg reproduce --preset demo")
+    for row in rows:
+        typer.echo(f"{row['run']:<32} {row['preset']:<8} {row['problem']:<24} {row['state']}")
+
+
+def _run(place: Path, perform: Callable[[], tuple[Run, dict[str, Any]]], as_json: bool) -> None:
+    from thalweg.report import write_report
+
+    try:
+        run, summary = perform()
+        page = write_report(run)
+    except KeyboardInterrupt:
+        typer.echo(
+            f"\nStopped. Nothing done is lost; go on with: thalweg resume {place}", err=True
+        )
+        raise typer.Exit(130) from None
+    if as_json:
+        answer = {"run": str(run.path), "report": str(page), "studies": summary}
+        typer.echo(json.dumps(answer))
+        return
+    for name, found in summary.items():
+        _say(name, found)
+    typer.echo(f"Report: {page}")
+
+
+def _say(name: str, found: dict[str, Any]) -> None:
+    typer.echo(name)
+    for trajectory, final in found.get("trajectories", {}).items():
+        figures = ", ".join(
+            f"{key.replace('_', ' ')} {final[key]:.4g}"
+            for key in ("error", "test_error", "loss")
+            if key in final
+        )
+        typer.echo(f"  {trajectory:<20} {final['status']:<12} {final['steps']:>7} steps  {figures}")
+
+
+def _row(run: Run) -> dict[str, str]:
+    config = run.config
+    complete = (run.path / "summary.json").exists()
+    return {
+        "run": str(run.path),
+        "preset": str(config.get("preset", "-")),
+        "problem": str(config.get("problem", {}).get("entry", "-")),
+        "state": "complete" if complete else f"unfinished: thalweg resume {run.path}",
+    }
+
+
+def _engine(workers: int | None) -> Any:
+    from thalweg.run import LocalProcesses
+
+    return LocalProcesses(workers)
+
+
+def _settings(assignments: list[str]) -> dict[str, Any]:
+    pairs = [text.partition("=") for text in assignments]
+    for name, equals, _ in pairs:
+        if not (name and equals):
+            raise typer.BadParameter(f"--set {name!r}: expected NAME=VALUE, e.g. --set width=64.")
+    return {name.replace("-", "_"): _value(text) for name, _, text in pairs}
+
+
+def _value(text: str) -> Any:
+    try:
+        return json.loads(text)
+    except json.JSONDecodeError:
+        return text
+
+
+def _default_name(preset: str, problem: dict[str, Any]) -> str:
+    return f"{preset}-{Path(problem['entry'].partition(':')[0]).stem}"

@@ -1,0 +1,117 @@
+"""Sizes of a reproduction: what each preset trains, on what, for how long."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from thalweg.errors import InvalidArgument
+from thalweg.studies.registry import STUDIES
+
+# Every number of a run stands here or on the command line, and ends in run.toml.
+PRESETS: dict[str, dict[str, Any]] = {
+    "demo": {
+        "problem": {"entry": "digits", "settings": {}},
+        "training": {"lr": 0.05, "momentum": 0.9, "batch_size": 100, "schedule": "cosine"},
+        "trajectories": {
+            "seeds": [0, 1, 2],
+            "epochs": 30,
+            "checkpoints": 30,
+            "branch_at": ["early", "middle", "final"],
+            "copies": 3,
+            "scale": 0.25,
+            "branch_epochs": 15,
+            "branch_checkpoints": 12,
+        },
+    },
+    "laptop": {
+        "problem": {"entry": "cifar10", "settings": {"train_size": 10000, "test_size": 2000}},
+        "training": {"lr": 0.05, "momentum": 0.9, "batch_size": 100, "schedule": "cosine"},
+        "trajectories": {
+            "seeds": [0, 1, 2],
+            "epochs": 40,
+            "checkpoints": 40,
+            "branch_at": ["early", "middle", "final"],
+            "copies": 3,
+            "scale": 0.25,
+            "branch_epochs": 20,
+            "branch_checkpoints": 12,
+        },
+    },
+    "paper": {
+        "problem": {"entry": "cifar10", "settings": {}},
+        "training": {"lr": 0.05, "momentum": 0.9, "batch_size": 100, "schedule": "cosine"},
+        "trajectories": {
+            "seeds": [0, 1, 2, 3],
+            "epochs": 60,
+            "checkpoints": 60,
+            "branch_at": ["early", "middle", "final"],
+            "copies": 4,
+            "scale": 0.25,
+            "branch_epochs": 30,
+            "branch_checkpoints": 15,
+        },
+    },
+}
+
+
+def configure(
+    preset: str = "demo",
+    *,
+    data: str | None = None,
+    studies: list[str] | None = None,
+    settings: dict[str, Any] | None = None,
+) -> dict[str, Any]:
+    """
+    Write out the whole configuration of a reproduction.
+
+    Parameters
+    ----------
+    preset : {"demo", "laptop", "paper"}
+        Its size.
+    data : str, optional
+        Data set instead of the preset's: ``"digits"``, ``"cifar10"``, an entry string
+        ``"path/file.py:make"``, a hub name or a folder of images.
+    studies : list of str, optional
+        Which studies; by default all.
+    settings : dict, optional
+        Given on to `thalweg.load_problem`.
+
+    Returns
+    -------
+    dict
+        What goes into ``run.toml``.
+
+    Raises
+    ------
+    InvalidArgument
+        If preset or study is unknown.
+    """
+    if preset not in PRESETS:
+        raise InvalidArgument(f"preset {preset!r}; write one of {', '.join(PRESETS)}.")
+    chosen = studies or list(STUDIES)
+    unknown = [name for name in chosen if name not in STUDIES]
+    if unknown:
+        raise InvalidArgument(f"study {unknown[0]!r}; write one of {', '.join(STUDIES)}.")
+    base = PRESETS[preset]
+    problem = _problem(base["problem"], data, settings or {})
+    sections = {name: base[name] for name in chosen}
+    return {
+        "preset": preset,
+        "studies": chosen,
+        "problem": problem,
+        "training": base["training"],
+        **sections,
+    }
+
+
+def _problem(
+    base: dict[str, Any], data: str | None, settings: dict[str, Any]
+) -> dict[str, Any]:
+    if data is None or data == base["entry"]:
+        return {"entry": base["entry"], "settings": base["settings"] | settings}
+    if data in ("digits", "teacher") or ":" in data:
+        return {"entry": data, "settings": settings}
+    # Anything else is images: by hub name, or a folder in the layout of one.
+    sizes = base["settings"] if base["entry"] == "cifar10" else {}
+    place = {} if data == "cifar10" else {"data": data}
+    return {"entry": "cifar10", "settings": sizes | place | settings}

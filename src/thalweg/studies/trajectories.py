@@ -1,0 +1,126 @@
+"""The paper's global picture: runs and perturbed branches of training in one embedding."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from thalweg.embedding import embed
+from thalweg.run import Progress, Run, Task, silent, task_result
+from thalweg.studies.trainings import branch_task, trunk_task
+
+if TYPE_CHECKING:
+    import xarray as xr
+
+_UNITS = {"loss": "mean loss a sample", "error": "share of samples misclassified"}
+
+
+def tasks(config: dict[str, Any]) -> list[Task]:
+    """
+    List the trainings of the study.
+
+    Trunks come from every seed; the first seed's is branched at each moment.
+
+    Parameters
+    ----------
+    config : dict
+        As `thalweg.studies.configure` writes it.
+
+    Returns
+    -------
+    list of Task
+        Trunks first.
+    """
+    study = config["trajectories"]
+    trunks = [
+        trunk_task(config, seed, epochs=study["epochs"], checkpoints=study["checkpoints"])
+        for seed in study["seeds"]
+    ]
+    branches = [
+        branch_task(
+            config,
+            trunks[0],
+            moment,
+            copy,
+            scale=study["scale"],
+            epochs=study["branch_epochs"],
+            checkpoints=study["branch_checkpoints"],
+        )
+        for moment in study["branch_at"]
+        for copy in range(study["copies"])
+    ]
+    return trunks + branches
+
+
+def assemble(run: Run, config: dict[str, Any], *, progress: Progress = silent) -> dict[str, Any]:
+    """
+    Embed all trajectories and gather their curves into the run's results.
+
+    Parameters
+    ----------
+    run : Run
+        Whose trainings are done.
+    config : dict
+        The one that `tasks` was given.
+    progress : callable
+        Shows how far the embedding has come.
+
+    Returns
+    -------
+    dict
+        For each trajectory its status, steps and final train and test figures; the stress of the
+        embedding.
+    """
+    done = {task.arguments["trajectory"]: (task, task_result(run, task)) for task in tasks(config)}
+    paths = [path for name in done for path in run.checkpoints(name)]
+    embedding = embed(paths, progress=progress)
+    run.save_result("trajectories/embedding", embedding)
+    run.save_result("trajectories/curves", _curves(done))
+    finals = {name: _final(outcome) for name, (_, outcome) in done.items() if outcome}
+    trunks = [name for name, (task, _) in done.items() if not task.needs]
+    return {
+        "trajectories": finals,
+        "checkpoints": len(paths),
+        "zero_error_seeds": sum(finals[name]["error"] == 0.0 for name in trunks),
+        "stress": dict(
+            zip(
+                embedding["layer"].values.tolist(),
+                embedding["stress"].values.tolist(),
+                strict=True,
+            )
+        ),
+    }
+
+
+def _curves(done: dict[str, tuple[Task, dict[str, Any] | None]]) -> xr.Dataset:
+    import xarray as xr
+
+    names = ("step", "epoch", "loss", "error", "test_loss", "test_error")
+    parts = [(name, task, outcome) for name, (task, outcome) in done.items() if outcome]
+    columns = {
+        key: ("record", np.concatenate([outcome[key] for _, _, outcome in parts])) for key in names
+    }
+    lengths = [len(outcome["step"]) for _, _, outcome in parts]
+    labels = np.repeat([name for name, _, _ in parts], lengths)
+    parents = np.repeat([task.arguments.get("parent", "") for _, task, _ in parts], lengths)
+    moments = np.repeat([task.arguments.get("moment", "") for _, task, _ in parts], lengths)
+    dataset = xr.Dataset(
+        {key: columns[key] for key in names[2:]},
+        coords={
+            "step": columns["step"],
+            "epoch": columns["epoch"],
+            "trajectory": ("record", labels),
+            "parent": ("record", parents),
+            "moment": ("record", moments),
+        },
+    )
+    for key in names[2:]:
+        dataset[key].attrs["units"] = _UNITS[key.removeprefix("test_")]
+    return dataset
+
+
+def _final(outcome: dict[str, Any]) -> dict[str, Any]:
+    last = {key: float(outcome[key][-1]) for key in ("loss", "error", "test_loss", "test_error")}
+    known = {key: value for key, value in last.items() if np.isfinite(value)}
+    return {"status": outcome["status"], "steps": int(outcome["steps"]), **known}
