@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 
 import pytest
@@ -26,7 +27,7 @@ widths = st.lists(st.integers(1, 5), min_size=2, max_size=5)
 @given(widths, st.booleans(), st.integers(0, 2**31))
 @settings(max_examples=40, deadline=None)
 def test_pack_and_unpack_are_inverse(sizes: list[int], bias: bool, seed: int) -> None:
-    pairs = zip(sizes[:-1], sizes[1:], strict=True)
+    pairs = itertools.pairwise(sizes)
     model = nn.Sequential(*[nn.Linear(a, b, bias=bias) for a, b in pairs])
     space = ParameterSpace.of(model)
     w = torch.randn(space.size, generator=torch.Generator().manual_seed(seed))
@@ -91,7 +92,7 @@ def test_filter_norms_use_output_channels_also_when_transposed() -> None:
 
 def test_no_trainable_parameters_is_said() -> None:
     model = nn.Linear(2, 2).requires_grad_(False)
-    with pytest.raises(InvalidProblem, match="no trainable parameters.*requires_grad=True"):
+    with pytest.raises(InvalidProblem, match=r"no trainable parameters.*requires_grad=True"):
         ParameterSpace.of(model)
 
 
@@ -114,5 +115,5 @@ def test_a_point_of_another_space_is_refused(w: torch.Tensor) -> None:
 
 
 def test_unknown_layer_lists_the_layers() -> None:
-    with pytest.raises(InvalidWeights, match="no layer 'conv'.*'0', '1', '4'"):
+    with pytest.raises(InvalidWeights, match=r"no layer 'conv'.*'0', '1', '4'"):
         ParameterSpace.of(convolutional()).slices(["conv"])

@@ -51,7 +51,9 @@ def reproduce(
     settings = _settings(assign or []) | ({} if train_size is None else {"train_size": train_size})
     config = configure(preset, data=data, studies=study, settings=settings)
     place = out or Path("runs") / _default_name(preset, config["problem"])
-    _run(place, lambda: perform(config, place, engine=_engine(workers), progress=on_screen), as_json)
+    _run(
+        place, lambda: perform(config, place, engine=_engine(workers), progress=on_screen), as_json
+    )
 
 
 def resume(
@@ -97,9 +99,7 @@ def _run(place: Path, perform: Callable[[], tuple[Run, dict[str, Any]]], as_json
         run, summary = perform()
         page = write_report(run)
     except KeyboardInterrupt:
-        typer.echo(
-            f"\nStopped. Nothing done is lost; go on with: thalweg resume {place}", err=True
-        )
+        typer.echo(f"\nStopped. Nothing done is lost; go on with: thalweg resume {place}", err=True)
         raise typer.Exit(130) from None
     if as_json:
         answer = {"run": str(run.path), "report": str(page), "studies": summary}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import itertools
 from collections.abc import Callable, Iterator
 
 import torch
@@ -23,7 +24,7 @@ def chunks(samples: int, size: int) -> Iterator[tuple[int, int]]:
     """Split ``range(samples)`` into nearly equal parts of at most ``size``: no tiny last one."""
     parts = max(1, -(-samples // size))
     bounds = [samples * i // parts for i in range(parts + 1)]
-    yield from zip(bounds[:-1], bounds[1:], strict=True)
+    yield from itertools.pairwise(bounds)
 
 
 def to(batch: object, device: torch.device, dtype: torch.dtype) -> object:

@@ -351,9 +351,7 @@ class EmpiricalRisk:
         measured.norms.store(leaves)
         return leaves
 
-    def _close_statistics(
-        self, leaves: list[tuple[Tensor, Tensor]]
-    ) -> list[tuple[Tensor, Tensor]]:
+    def _close_statistics(self, leaves: list[tuple[Tensor, Tensor]]) -> list[tuple[Tensor, Tensor]]:
         if not leaves:
             return []
         self._measured.norms.store([(mean.detach(), var.detach()) for mean, var in leaves])

@@ -104,9 +104,7 @@ def configure(
     }
 
 
-def _problem(
-    base: dict[str, Any], data: str | None, settings: dict[str, Any]
-) -> dict[str, Any]:
+def _problem(base: dict[str, Any], data: str | None, settings: dict[str, Any]) -> dict[str, Any]:
     if data is None or data == base["entry"]:
         return {"entry": base["entry"], "settings": base["settings"] | settings}
     if data in ("digits", "teacher") or ":" in data:

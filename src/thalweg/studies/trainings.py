@@ -67,9 +67,7 @@ def train_branch(run: Run, arguments: dict[str, Any], report: Report) -> dict[st
     step = moments(sorted(paths), [arguments["moment"]])[arguments["moment"]]
     tensors, _ = read_checkpoint(paths[step])
     noise = torch_generator(arguments["seed"], "perturbation", *names)
-    start = perturb(
-        risk.space, risk.space.pack(tensors), scale=arguments["scale"], generator=noise
-    )
+    start = perturb(risk.space, risk.space.pack(tensors), scale=arguments["scale"], generator=noise)
     risk.set_buffers(tensors)
     seed = derive_seed(arguments["seed"], "branch", *names)
     result = _train(run, arguments, report, risk, start, seed)
