@@ -77,8 +77,8 @@ def test_value_and_gradient_agree_with_float64_autograd(policy: str, train_mode:
     expected = reference(problem, w, risk, train_mode=train_mode)
     (gradient,) = torch.autograd.grad(expected, w)
     value, measured = risk.value_and_gradient(w.detach())
-    assert value == pytest.approx(float(expected), rel=1e-12)
-    assert risk.value(w.detach()) == pytest.approx(float(expected), rel=1e-12)
+    assert value == pytest.approx(expected.item(), rel=1e-12)
+    assert risk.value(w.detach()) == pytest.approx(expected.item(), rel=1e-12)
     torch.testing.assert_close(measured, gradient, rtol=1e-9, atol=1e-12)
 
 
@@ -232,7 +232,7 @@ def test_weights_that_are_not_finite_are_counted(inner: float) -> None:
 def test_a_noisy_model_is_refused() -> None:
     class Noisy(nn.Linear):
         def forward(self, x: Tensor) -> Tensor:
-            return super().forward(x) + torch.randn(())
+            return super().forward(x) * torch.randn(())
 
     problem = Problem(Noisy(2, 3), nn.CrossEntropyLoss(), (torch.ones(4, 2), torch.zeros(4).long()))
     with pytest.raises(NotDeterministic, match="evaluated twice gave two answers"):
