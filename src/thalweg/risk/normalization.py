@@ -51,7 +51,7 @@ class MeasuredNorm:
         self.mode: _Mode = "stored"
         self.mean, self.var = self._initial()
         self.moments: list[tuple[Tensor, Tensor, int]] = []
-        module.forward = self._forward  # type: ignore[method-assign]
+        module.forward = self._forward  # type: ignore[method-assign,assignment]
 
     def _initial(self) -> tuple[Tensor, Tensor]:
         m = self.module

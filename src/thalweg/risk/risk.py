@@ -237,7 +237,7 @@ class EmpiricalRisk:
         with measured.norms.mode(self._step_mode(track)):
             losses, outputs, moved = measured.forward(self._samples.take(batch))
             loss = losses.mean()
-            loss.backward()  # type: ignore[no-untyped-call]
+            loss.backward()
         return loss.detach(), self._count_wrong(outputs, moved), measured.gradient
 
     def buffers(self) -> dict[str, Tensor]:
@@ -335,7 +335,7 @@ class EmpiricalRisk:
         for size, losses, _, _ in self._pass():
             part = losses.mean() * (size / self.samples)
             measured.gradient.zero_()
-            part.backward()  # type: ignore[no-untyped-call]
+            part.backward()
             total += measured.gradient
             loss += float(part.detach())
         return loss, total, self._close_statistics(leaves)
@@ -368,7 +368,7 @@ class EmpiricalRisk:
 
         def add(_: int) -> None:
             measured.gradient.zero_()
-            norms.pull_back(cotangents, [sum(c) for c in counts]).backward()  # type: ignore[no-untyped-call]
+            norms.pull_back(cotangents, [sum(c) for c in counts]).backward()
             total.add_(measured.gradient)
 
         with norms.mode("collect"):
