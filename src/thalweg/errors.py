@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 
 class ThalwegError(Exception):
     """Base of all errors raised by Thalweg; the CLI prints them without a traceback."""
@@ -73,3 +75,5 @@ class NothingReplaced(ThalwegError, ValueError):
 
 class LeftInterval(ThalwegError, ArithmeticError):
     """Pre-activations left the interval on which a polynomial approximates its activation."""
+
+    excursions: dict[str, Any]  # the record of every layer that left, by its name

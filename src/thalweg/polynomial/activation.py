@@ -113,10 +113,7 @@ class PolynomialActivation(nn.Module):
                 "write x.float() or x.double()"
             )
         record = self.record if self.training else None
-        value: Tensor = _Derivative.apply(
-            x, self.coefficients, self.radius, self.basis, 0, record
-        )
-        return value
+        return _derivative(x, self.coefficients, self.radius, self.basis, 0, record)
 
     def extra_repr(self) -> str:
         """Degree, basis and radius, for ``print(model)``."""
@@ -139,7 +136,8 @@ class _Derivative(torch.autograd.Function):
         # A trace (torch.func.linearize) evaluates constants again and again: it is not counted.
         if record is not None and get_proxy_mode() is None:
             record.observe(x, float(radius))
-        return _evaluate(x, coefficients, radius, basis, order)
+        value: Tensor = _evaluate(x, coefficients, radius, basis, order)
+        return value
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
@@ -156,15 +154,17 @@ class _Derivative(torch.autograd.Function):
         # PyTorch turns forward mode off here, also for the transforms around this one, and a
         # nested jvp would be zero without a word; on again, x must lose its own tangent.
         with forward_ad._set_fwd_grad_enabled(True):
-            return tangents[0] * _slope(ctx, forward_ad.unpack_dual(ctx.saved_tensors[0]).primal)
+            x = forward_ad.unpack_dual(ctx.saved_tensors[0]).primal
+            tangent: Tensor = tangents[0] * _slope(ctx, x)
+            return tangent
 
     @staticmethod
     def vmap(info: Any, in_dims: tuple[Any, ...], *inputs: Any) -> tuple[Tensor, int]:
         if in_dims[1] is None and in_dims[2] is None:
-            return _Derivative.apply(*inputs), in_dims[0]
+            return _derivative(*inputs), in_dims[0]
         # An ensemble of different polynomials.
         each = [
-            _Derivative.apply(
+            _derivative(
                 *(
                     value if dim is None else value.select(dim, i)
                     for value, dim in zip(inputs, in_dims, strict=True)
@@ -176,9 +176,13 @@ class _Derivative(torch.autograd.Function):
 
 
 def _slope(ctx: Any, x: Tensor) -> Tensor:
-    """Next derivative, recomputed from the input: storing it would cost more memory traffic."""
-    slope: Tensor = _Derivative.apply(x, *ctx.saved_tensors[1:], ctx.basis, ctx.order + 1, None)
-    return slope
+    """Next derivative, recomputed from the input, so that only the input is kept in memory."""
+    return _derivative(x, *ctx.saved_tensors[1:], ctx.basis, ctx.order + 1, None)
+
+
+def _derivative(*inputs: Any) -> Tensor:
+    value: Tensor = _Derivative.apply(*inputs)  # type: ignore[no-untyped-call]
+    return value
 
 
 # An operator of its own, so that tracing sees one node instead of loops over pieces in place.

@@ -18,14 +18,15 @@ from numpy.polynomial import chebyshev, polynomial
 from numpy.typing import NDArray
 from torch import Tensor
 
-Array = NDArray[np.float64]
+Array = NDArray[np.floating]
 Basis = Literal["chebyshev", "power"]
 
 # Horner's float32 error stays below 1e-6 of the polynomial's size while the sum of its
 # coefficients' sizes is below this multiple of it (ReLU, tanh and GELU, degrees 10 to 60).
 _AMPLIFICATION = 16.0
-# Elements a thread works on at once, so that input, output and three buffers stay in a 1 MB cache.
-_CHUNK = 32768
+# Elements a thread works on at once: input, output and three buffers are 1.3 MB in float32. Smaller
+# pieces pay more for the calls (1.75 ms against 1.36 ms on 1.6 million elements for half of it).
+_CHUNK = 65536
 
 
 @dataclass(frozen=True)
@@ -165,7 +166,8 @@ def _clenshaw(
 
 def _chunks(x: Tensor, size: int) -> tuple[Tensor, ...]:
     """Pieces of a dense tensor in the order of its memory."""
-    return x.as_strided((x.numel(),), (1,)).split(size)
+    pieces: tuple[Tensor, ...] = x.as_strided((x.numel(),), (1,)).split(size)
+    return pieces
 
 
 def _odd_part(coefficients: Array) -> Array:

@@ -6,7 +6,7 @@ import copy
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import Any, Literal, cast, get_args
 
 import numpy as np
 import torch
@@ -21,7 +21,7 @@ Method = Literal["minimax", "chebyshev", "interpolation", "legendre"]
 Status = Literal["converged", "rounding", "stalled", "direct"]
 Activation = Callable[[torch.Tensor], torch.Tensor]
 
-# 128 panels of 32 nodes with a border at the origin: exact for a kink there, 1e-6 for one elsewhere.
+# Panels of Gauss nodes, with a border at the origin: exact for a kink there, 1e-6 for others.
 _PANELS, _NODES = 128, 32
 
 
@@ -124,7 +124,7 @@ def fit_polynomial(
         coefficients, lower = exchange.coefficients, exchange.lower_bound
         status, iterations = exchange.status, exchange.iterations
     elif method == "interpolation":
-        coefficients = chebyshev.chebinterpolate(function, degree)
+        coefficients = _interpolate(function, degree)
     else:
         project = _chebyshev_projection if method == "chebyshev" else _legendre_projection
         coefficients = project(function, degree)
@@ -199,7 +199,7 @@ def _panels(low: float, high: float) -> tuple[Array, Array]:
 def _chebyshev_projection(function: Scalar, degree: int) -> Array:
     angles, weights = _panels(0.0, np.pi)
     values = weights * function(np.cos(angles))
-    coefficients = np.cos(np.outer(np.arange(degree + 1), angles)) @ values * (2 / np.pi)
+    coefficients: Array = np.cos(np.outer(np.arange(degree + 1), angles)) @ values * (2 / np.pi)
     coefficients[0] /= 2
     return coefficients
 
@@ -209,7 +209,12 @@ def _legendre_projection(function: Scalar, degree: int) -> Array:
     moments = legendre.legvander(points, degree).T @ (weights * function(points))
     series = moments * (2 * np.arange(degree + 1) + 1) / 2
     # Interpolation changes the basis without the power basis in between, which loses digits.
-    coefficients: Array = chebyshev.chebinterpolate(legendre.legval, degree, (series,))
+    return _interpolate(lambda at: legendre.legval(at, series), degree)
+
+
+def _interpolate(function: Scalar, degree: int) -> Array:
+    # numpy's annotation asks for a function of one number; it calls it with an array.
+    coefficients: Array = chebyshev.chebinterpolate(cast(Any, function), degree)
     return coefficients
 
 

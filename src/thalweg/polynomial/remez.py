@@ -10,7 +10,7 @@ import numpy as np
 from numpy.polynomial import chebyshev
 from numpy.typing import NDArray
 
-Array = NDArray[np.float64]
+Array = NDArray[np.floating]
 Scalar = Callable[[Array], Array]
 
 _GRID = 4096
@@ -83,7 +83,7 @@ def remez(
     """
     # Not the points with the ends: a symmetric function levels to zero on those, and its error
     # then alternates too rarely; here a zero level leaves one peak more than is needed.
-    reference = chebyshev.chebpts1(degree + 2)
+    reference: Array = chebyshev.chebpts1(degree + 2)
     scale = float(np.abs(function(chebyshev.chebpts2(_GRID))).max())
     best, best_error = None, np.inf
     for iteration in range(1, max_iterations + 1):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 from collections.abc import Iterable, Iterator
 from functools import partial
 from typing import Any, Literal, TypeVar
@@ -205,7 +206,9 @@ def _calibrate(
     largest = dict.fromkeys(found, 0.0)
 
     def look(name: str, module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
-        largest[name] = max(largest[name], float(inputs[0].detach().abs().max()))
+        sizes = inputs[0].detach().abs().nan_to_num(nan=math.inf)
+        if sizes.numel():
+            largest[name] = max(largest[name], float(sizes.max()))
 
     # On a copy, and with the random state put back: batch norm and dropout act as in the mode
     # the model is in, and neither its buffers nor the caller's random numbers may change.
@@ -216,10 +219,11 @@ def _calibrate(
         for inputs in _inputs(data):
             trial(inputs.to(_device(model)))
     for name, value in largest.items():
-        if not 0 < value < float("inf"):
+        if not 0 < value < math.inf:
             raise InvalidArgument(
                 f"cannot calibrate {name or 'the model'!r}: its largest pre-activation on data is "
-                f"{value} (0 where data never reaches it); pass a number as radius"
+                f"{value} (0: data never reaches it; inf: data or weights are not finite); pass a "
+                "number as radius"
             )
     return {name: margin * value for name, value in largest.items()}
 
