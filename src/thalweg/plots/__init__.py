@@ -1,0 +1,21 @@
+"""Pictures of labelled data: ``plot_*`` on matplotlib axes, ``*_figure`` with plotly."""
+
+from thalweg.plots.curves import plot_curves
+from thalweg.plots.embedding import plot_embedding
+from thalweg.plots.fidelity import plot_fidelity
+from thalweg.plots.height import plot_height
+from thalweg.plots.interactive.curves import curves_figure
+from thalweg.plots.interactive.embedding import embedding_figure
+from thalweg.plots.interactive.height import height_figure
+from thalweg.plots.stress import plot_stress
+
+__all__ = [
+    "curves_figure",
+    "embedding_figure",
+    "height_figure",
+    "plot_curves",
+    "plot_embedding",
+    "plot_fidelity",
+    "plot_height",
+    "plot_stress",
+]

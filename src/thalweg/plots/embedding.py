@@ -1,0 +1,98 @@
+"""An embedding of checkpoints as a picture: where training went, with the loss as colour."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, cast
+
+import numpy as np
+from numpy.typing import NDArray
+
+from thalweg.plots.axes import axes_or_new
+from thalweg.plots.colorbar import add_colorbar, loss_colors
+from thalweg.plots.logscale import LogScale, log_scale
+from thalweg.plots.looks import UNMEASURED, Trajectory, trajectories
+from thalweg.plots.positions import losses, positions
+
+if TYPE_CHECKING:
+    import xarray as xr
+    from matplotlib.axes import Axes
+
+
+def plot_embedding(
+    embedding: xr.Dataset,
+    *,
+    layer: str = "network",
+    ax: Axes | None = None,
+    colorbar: bool = True,
+    **kwargs: Any,
+) -> Axes:
+    """
+    Draw the checkpoints of one layer, a line for each trajectory.
+
+    Lines have the colour of their trunk and the dash of the moment they branched at; markers
+    have the colour of the training loss. A ring marks the start of a trajectory, a cross its end.
+
+    Parameters
+    ----------
+    embedding : xarray.Dataset
+        As `thalweg.embed` returns it.
+    layer : str
+        Which layer's, or "network".
+    ax : matplotlib Axes, optional
+        With two or three dimensions; new ones with three by default.
+    colorbar : bool
+        Whether to add one for the loss.
+    **kwargs
+        Given on to ``ax.scatter``.
+
+    Returns
+    -------
+    matplotlib Axes
+        In units of weights, with one scale on all axes.
+
+    Raises
+    ------
+    InvalidArgument
+        If the embedding has no such layer.
+    """
+    axes = axes_or_new(ax, projection="3d")
+    dims = 3 if hasattr(axes, "get_zlim") else 2
+    places = positions(embedding, layer, dims)
+    draw_trajectories(axes, places, embedding, **kwargs)
+    for axis, number in zip("xyz", range(dims), strict=False):
+        getattr(axes, f"set_{axis}label")(f"axis {number + 1} (weight units)")
+    axes.set_aspect("equal", **({} if dims == 3 else {"adjustable": "datalim"}))
+    measured = losses(embedding)
+    if colorbar and measured is not None:
+        add_colorbar(axes, log_scale(measured))
+    return cast("Axes", axes)
+
+
+def draw_trajectories(
+    axes: Axes, places: NDArray[np.float64], embedding: xr.Dataset, **kwargs: Any
+) -> None:
+    """Draw lines, markers, starts and ends at ``places``, shape (n, 2 or 3)."""
+    measured = losses(embedding)
+    scale = None if measured is None else log_scale(measured)
+    for one in trajectories(embedding, "checkpoint"):
+        path = places[one.points].T
+        if one.name:
+            axes.plot(*path, linestyle=one.look.linestyle, color=one.color, linewidth=1.0)
+        colors = _colors(one, measured, scale)
+        axes.scatter(
+            *path, **{"s": 14, "marker": one.look.marker, "linewidths": 0, **colors, **kwargs}
+        )
+        if one.name:
+            ends: dict[str, Any] = {"zorder": 5, "s": 46}
+            axes.scatter(*path[:, :1], marker="o", facecolors="none", edgecolors="black", **ends)
+            axes.scatter(*path[:, -1:], marker="x", color="black", linewidths=1.2, **ends)
+
+
+def _colors(
+    one: Trajectory, measured: NDArray[np.float64] | None, scale: LogScale | None
+) -> dict[str, Any]:
+    if measured is None or scale is None:
+        return {"color": one.color if one.name else UNMEASURED}
+    norm, cmap = loss_colors(scale)
+    shown = scale.place(measured[one.points])
+    return {"c": shown, "norm": norm, "cmap": cmap, "plotnonfinite": True}

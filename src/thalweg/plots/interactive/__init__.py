@@ -1,0 +1,1 @@
+"""Figures that can be turned, zoomed and asked: plotly, from the same data as the pictures."""

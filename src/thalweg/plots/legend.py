@@ -1,0 +1,56 @@
+"""Legends that stay short: one entry for a trunk, one for the branches of a moment."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from thalweg.plots.axes import literal
+from thalweg.plots.looks import Trajectory
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+_GREY = "#555555"
+
+
+def add_legend(
+    place: Axes | Figure, shown: list[Trajectory], *, ends: bool = False, **kwargs: Any
+) -> None:
+    """
+    Say which colour is which trunk, and which dash which moment.
+
+    Parameters
+    ----------
+    place : matplotlib Axes or Figure
+        What gets the legend.
+    shown : list of Trajectory
+        What has been drawn.
+    ends : bool
+        Whether to explain the marks of starts and ends.
+    **kwargs
+        Given on to ``place.legend``.
+    """
+    from matplotlib.lines import Line2D
+
+    named = [one for one in shown if one.name]
+    marks: dict[str, Any] = {}
+    for one in named:
+        if not one.parent:
+            marks[one.name] = Line2D([], [], color=one.color, marker="o", markersize=4)
+    for one in named:
+        if one.parent:
+            style: dict[str, Any] = {
+                "linestyle": one.look.linestyle,
+                "marker": one.look.marker,
+                "markersize": 4,
+            }
+            label = f"branched, {one.moment}" if one.moment else "branched"
+            marks.setdefault(label, Line2D([], [], color=_GREY, **style))
+    if ends and named:
+        point: dict[str, Any] = {"color": "black", "linestyle": "none", "markersize": 6}
+        marks["start"] = Line2D([], [], marker="o", markerfacecolor="none", **point)
+        marks["end"] = Line2D([], [], marker="x", **point)
+    if marks:
+        options = {"frameon": False, "fontsize": "small", **kwargs}
+        place.legend(list(marks.values()), [literal(label) for label in marks], **options)

@@ -1,0 +1,138 @@
+"""How trajectories are told apart: colour for the trunk, dash and marker for the moment."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+if TYPE_CHECKING:
+    import xarray as xr
+
+# Okabe and Ito, "Color Universal Design" (2008), without the yellow, too pale on white paper.
+COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
+UNMEASURED = "#9A9A9A"
+COLORMAP = "cividis"
+
+
+@dataclass(frozen=True)
+class Look:
+    """Dash and marker under the names that plotly and matplotlib have for them."""
+
+    dash: str
+    linestyle: str
+    symbol: str
+    marker: str
+
+
+# Only symbols that plotly has in three dimensions too.
+TRUNK = Look("solid", "-", "circle", "o")
+BRANCHES = (
+    Look("dot", ":", "square", "s"),
+    Look("dash", "--", "diamond", "D"),
+    Look("dashdot", "-.", "cross", "P"),
+)
+
+
+@dataclass(frozen=True)
+class Trajectory:
+    """
+    One trajectory within labelled data.
+
+    Parameters
+    ----------
+    name, parent, moment : str
+        ``parent`` and ``moment`` are empty for a trunk; ``name`` is empty for points that belong
+        to no trajectory.
+    points : int64 array of shape (n,)
+        Where its points stand along the data's dimension, in the order of their steps.
+    color : str
+        Of its trunk, hexadecimal.
+    look : Look
+        Of its moment.
+    """
+
+    name: str
+    parent: str
+    moment: str
+    points: NDArray[np.int64]
+    color: str
+    look: Look
+
+    @property
+    def group(self) -> str:
+        """What a legend calls it: its own name, or the branches it is one of."""
+        if not self.parent:
+            return self.name or "points"
+        return (
+            f"{self.parent}, {self.moment} branches" if self.moment else f"{self.parent}, branches"
+        )
+
+
+def trajectories(data: xr.Dataset, along: str) -> list[Trajectory]:
+    """
+    Find the trajectories in labelled data.
+
+    Parameters
+    ----------
+    data : xarray.Dataset
+        With coordinates ``trajectory``, ``step``, ``parent`` and ``moment`` where they are known.
+    along : str
+        The dimension they run along, "checkpoint" or "record".
+
+    Returns
+    -------
+    list of Trajectory
+        Each trunk before its branches, otherwise in the order of the data.
+    """
+    columns = {name: _text(data, name, along) for name in ("trajectory", "parent", "moment")}
+    order = np.argsort(data["step"].values, kind="stable") if "step" in data else slice(None)
+    names = list(dict.fromkeys(columns["trajectory"]))
+    rows = {name: np.flatnonzero(columns["trajectory"] == name) for name in names}
+    parents = {name: str(columns["parent"][rows[name][0]]) for name in names}
+    roots = {name: _root(name, parents) for name in names}
+    trunks = list(dict.fromkeys(roots.values()))
+    moments = [moment for moment in dict.fromkeys(columns["moment"]) if moment]
+    by_step = np.arange(len(columns["trajectory"]))[order]
+    found = [
+        _trajectory(
+            str(name),
+            parents[name],
+            str(columns["moment"][rows[name][0]]),
+            moments,
+            points=by_step[columns["trajectory"][by_step] == name],
+            color=COLORS[trunks.index(roots[name]) % len(COLORS)],
+        )
+        for name in names
+    ]
+    return sorted(found, key=lambda one: (trunks.index(roots[one.name]), bool(one.parent)))
+
+
+def _trajectory(
+    name: str,
+    parent: str,
+    moment: str,
+    moments: list[str],
+    *,
+    points: NDArray[np.int64],
+    color: str,
+) -> Trajectory:
+    number = moments.index(moment) if moment in moments else 0
+    look = BRANCHES[number % len(BRANCHES)] if parent else TRUNK
+    return Trajectory(name, parent, moment, points, color, look)
+
+
+def _text(data: xr.Dataset, name: str, along: str) -> NDArray[np.str_]:
+    if name not in data:
+        return np.full(data.sizes[along], "")
+    return np.asarray(data[name].values, dtype=str)
+
+
+def _root(name: str, parents: dict[str, str]) -> str:
+    seen = {name}
+    while (parent := parents.get(name, "")) and parent not in seen:
+        name = parent
+        seen.add(name)
+    return name
