@@ -36,9 +36,19 @@ def test_minimax_error_of_the_relu_is_0140_r_over_d(degree, radius):
     assert fit.lower_bound <= fit.error <= fit.lower_bound * (1 + 1e-8)
 
 
-@pytest.mark.parametrize(("at", "error"), [(1.1, 0.17), (1.5, 40.0), (2.0, 1500.0)])
-def test_the_fit_explodes_outside_its_interval(at, error):
-    fit = fit_polynomial(torch.relu, 10, radius=3.0, method="chebyshev")
+@pytest.mark.parametrize(
+    ("method", "at", "error"),
+    [
+        ("chebyshev", 1.1, 0.17),
+        ("chebyshev", 1.5, 40.0),
+        ("chebyshev", 2.0, 1500.0),
+        ("minimax", 1.1, 0.66),
+        ("minimax", 1.5, 128.0),
+        ("minimax", 2.0, 4600.0),
+    ],
+)
+def test_the_fit_explodes_outside_its_interval(method, at, error):
+    fit = fit_polynomial(torch.relu, 10, radius=3.0, method=method)
     excess = abs(fit(np.array(3.0 * at)) - 3.0 * at) / 3.0
     assert excess == pytest.approx(error, rel=0.02)
 

@@ -175,7 +175,7 @@ def test_leaving_the_interval_is_said_with_layer_share_and_remedy():
     model = nn.Sequential(layer(), layer(1000.0))
     model(torch.tensor([1.0, 1.0, 1.0, 2.5]))
     check_excursions(model)
-    with pytest.raises(LeftInterval, match=r"0: 25.00% of 4 .*\[-2, 2\], largest 2.5"):
+    with pytest.raises(LeftInterval, match=r"0: share 0.25 of 4 .*\[-2, 2\], largest 2.5"):
         check_excursions(model, factor=1.2)
     with pytest.raises(ArithmeticError, match="clip the gradients"):
         check_excursions(model, factor=1.2)

@@ -65,7 +65,9 @@ def replace_activations(
         For ``"calibrate"``: a tensor of inputs, or an iterable of batches; a batch is the
         inputs or a pair ``(inputs, targets)``. One or a few batches are enough.
     margin
-        Pre-activations grow while training: factor of safety over the largest one on `data`.
+        Pre-activations grow while training: factor of safety over the largest one on `data`, at
+        least 1. With 2, degree 10 on 5,000 CIFAR-10 images stayed within 0.85 r for three epochs
+        (SGD, learning rate 0.05); with 1 it diverged in the first unless gradients were clipped.
     method
         How to fit; see `fit_polynomial`.
     types
@@ -140,7 +142,7 @@ def check_excursions(model: nn.Module, *, factor: float = 1.5) -> None:
         Model with `PolynomialActivation` modules.
     factor
         Largest absolute pre-activation allowed, in units of the radius r. At degree 10 the ReLU's
-        fit is off by about 0.7 r at 1.1 r, by 130 r at 1.5 r and by 4,600 r at 2 r.
+        minimax fit is off by 0.66 r at 1.1 r, by 130 r at 1.5 r and by 4,600 r at 2 r.
 
     Raises
     ------
@@ -152,7 +154,7 @@ def check_excursions(model: nn.Module, *, factor: float = 1.5) -> None:
     if not left:
         return
     lines = [
-        f"  {name or 'the model'}: {seen.share:.2%} of {seen.seen} outside "
+        f"  {name or 'the model'}: share {seen.share:.2g} of {seen.seen} outside "
         f"[-{seen.radius:.4g}, {seen.radius:.4g}], largest {seen.largest:.4g}"
         for name, seen in left.items()
     ]
