@@ -77,3 +77,19 @@ class LeftInterval(ThalwegError, ArithmeticError):
     """Pre-activations left the interval on which a polynomial approximates its activation."""
 
     excursions: dict[str, Any]  # the record of every layer that left, by its name
+
+
+class NotPolynomial(ThalwegError, TypeError):
+    """A network is not a polynomial in its weights."""
+
+
+class SystemTooLarge(ThalwegError, OverflowError):
+    """A polynomial system is too large to be written down or solved."""
+
+
+class ContradictorySamples(ThalwegError, ValueError):
+    """Samples with the same input have different targets."""
+
+
+class ProgramFailed(ThalwegError, RuntimeError):
+    """An optional external program was called and did not give an answer."""
