@@ -1,0 +1,40 @@
+"""Problems: a model, a loss and data, the user's own or built in."""
+
+from __future__ import annotations
+
+from thalweg.problems.datasets import cifar10, digits, randomize_labels, teacher, teacher_network
+from thalweg.problems.images import Images, cache_folder, read_images
+from thalweg.problems.load import load_problem
+from thalweg.problems.loss import as_loss, check_reduction
+from thalweg.problems.networks import ACTIVATIONS, MLP, AllConv, activation_module
+from thalweg.problems.problem import Problem, Split
+from thalweg.problems.samples import ImageSamples, Samples, TensorSamples, as_samples
+from thalweg.problems.weights import fit_weights, load_weights
+from thalweg.problems.wrong import NearestClass
+
+__all__ = [
+    "ACTIVATIONS",
+    "MLP",
+    "AllConv",
+    "ImageSamples",
+    "Images",
+    "NearestClass",
+    "Problem",
+    "Samples",
+    "Split",
+    "TensorSamples",
+    "activation_module",
+    "as_loss",
+    "as_samples",
+    "cache_folder",
+    "check_reduction",
+    "cifar10",
+    "digits",
+    "fit_weights",
+    "load_problem",
+    "load_weights",
+    "randomize_labels",
+    "read_images",
+    "teacher",
+    "teacher_network",
+]

@@ -1,0 +1,154 @@
+"""Problems by name: the built-in ones, data sets of images, and a user's own entry strings."""
+
+from __future__ import annotations
+
+import difflib
+import hashlib
+import importlib
+import importlib.util
+import inspect
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from thalweg.errors import EntryNotFound, InvalidProblem
+from thalweg.problems.datasets import cifar10, digits, teacher
+from thalweg.problems.problem import Problem
+from thalweg.problems.settings import check_settings
+
+BUILT_IN: dict[str, Callable[..., Problem]] = {
+    "digits": digits,
+    "cifar10": cifar10,
+    "teacher": teacher,
+}
+_FORMS = "'package.module:make', 'path/file.py:make'"
+
+
+def load_problem(entry: str, **settings: Any) -> Problem:
+    """
+    Make a problem.
+
+    Parameters
+    ----------
+    entry : str
+        ``"digits"``, ``"cifar10"`` or ``"teacher"``; the hub name (``"owner/name"``) or folder of
+        another data set of images in the layout of CIFAR-10; or an entry string of one's own,
+        ``"package.module:make"`` or ``"path/file.py:make"``, where ``make`` returns a `Problem`.
+    **settings
+        Given on by name: see `thalweg.problems.datasets` for those of the built-in problems.
+
+    Returns
+    -------
+    Problem
+        With a freshly initialized model.
+
+    Raises
+    ------
+    EntryNotFound
+        If the entry names nothing that can be imported; the message says where was looked.
+    InvalidArgument
+        For unknown or missing settings.
+    InvalidProblem
+        If ``make`` returns something else.
+
+    Examples
+    --------
+    >>> problem = load_problem("digits", width=64, activation="relu")
+    >>> len(problem.samples("train")), len(problem.samples("test"))
+    (1437, 360)
+    """
+    if entry in BUILT_IN:
+        check_settings(f"problem {entry!r}", BUILT_IN[entry], settings)
+        return BUILT_IN[entry](**settings)
+    if ":" in entry:
+        return _own(entry, settings)
+    if Path(entry).is_dir() or _is_hub_name(entry):
+        check_settings(f"problem {entry!r}", cifar10, settings)
+        return cifar10(**{"data": entry} | settings)
+    near = difflib.get_close_matches(entry, BUILT_IN, 1)
+    hint = f"did you mean {near[0]!r}? " if near else ""
+    raise EntryNotFound(
+        f"no problem is called {entry!r}; {hint}write one of {', '.join(map(repr, BUILT_IN))}, a"
+        f" hub name ('owner/name') or folder of images, or an entry string {_FORMS}."
+    )
+
+
+def _is_hub_name(entry: str) -> bool:
+    owner, _, name = entry.partition("/")
+    return bool(owner and name) and "/" not in name and owner != "." and not name.endswith(".py")
+
+
+def _own(entry: str, settings: dict[str, Any]) -> Problem:
+    place, _, attribute = entry.rpartition(":")
+    module = _file(place, attribute) if place.endswith(".py") else _module(place, attribute)
+    make = module
+    for part in attribute.split("."):
+        make = getattr(make, part, None)  # type: ignore[assignment]
+    if not callable(make):
+        raise EntryNotFound(
+            f"{place} has {'no' if make is None else 'no function'} {attribute!r}; callables there:"
+            f" {_callables(module)}. Write {place}:NAME."
+        )
+    check_settings(f"{entry}", make, settings)
+    problem = make(**settings)
+    if not isinstance(problem, Problem):
+        raise InvalidProblem(
+            f"{entry} returned {type(problem).__name__}, expected a thalweg.Problem; end it with"
+            " `return Problem(model, loss, train, test)`."
+        )
+    return problem
+
+
+def _module(name: str, attribute: str) -> ModuleType:
+    if str(Path.cwd()) not in map(str, map(Path.absolute, map(Path, sys.path))):
+        sys.path.insert(0, str(Path.cwd()))  # as `python -m` has it; commands do not
+    try:
+        return importlib.import_module(name)
+    except ModuleNotFoundError as error:
+        if error.name is None or not f"{name}.".startswith(f"{error.name}."):
+            raise EntryNotFound(f"importing {name} failed: {error}; install it.") from error
+    except ValueError:
+        pass
+    file = f"{name.replace('.', '/')}.py"
+    raise EntryNotFound(
+        f"no module {name!r} can be imported from the working directory {Path.cwd()}; install it,"
+        f" go to the folder it lies in, or name the file: '{file}:{attribute}'."
+    )
+
+
+def _file(name: str, attribute: str) -> ModuleType:
+    path = Path(name).expanduser().resolve()
+    if not path.is_file():
+        beside = sorted(p.name for p in path.parent.glob("*.py")) if path.parent.is_dir() else []
+        there = f" Python files there: {', '.join(beside[:10])}." if beside else ""
+        raise EntryNotFound(
+            f"{name} is not there, seen from the working directory {Path.cwd()}; write the path of"
+            f" the file, '/path/to/{path.name}:{attribute}'.{there}"
+        )
+    # A name of its own for each path, so that two files problem.py do not meet, and registered, so
+    # that what it defines can be pickled.
+    unique = f"thalweg_entry_{hashlib.sha256(str(path).encode()).hexdigest()[:12]}"
+    spec = importlib.util.spec_from_file_location(unique, path)
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    if str(path.parent) not in sys.path:
+        sys.path.insert(0, str(path.parent))  # a script's own folder is importable, as in Python
+    sys.modules[unique] = module
+    try:
+        spec.loader.exec_module(module)
+    except ModuleNotFoundError as error:
+        raise EntryNotFound(f"{name} cannot be imported: {error}; install it.") from error
+    return module
+
+
+def _callables(module: ModuleType) -> str:
+    names = [
+        name
+        for name, value in vars(module).items()
+        if not name.startswith("_")
+        and (inspect.isfunction(value) or inspect.isclass(value))
+        and getattr(value, "__module__", None) == module.__name__
+    ]
+    return ", ".join(names) or "none"

@@ -1,0 +1,221 @@
+"""Networks of the built-in problems: the paper's all-convolutional network, and an MLP."""
+
+from __future__ import annotations
+
+import copy
+import difflib
+import itertools
+import math
+import re
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Tensor, nn
+
+from thalweg.errors import InvalidArgument
+from thalweg.run.seeds import torch_generator
+
+ACTIVATIONS: dict[str, Callable[[], nn.Module]] = {
+    "relu": nn.ReLU,
+    "leaky_relu": nn.LeakyReLU,
+    "elu": nn.ELU,
+    "selu": nn.SELU,
+    "gelu": nn.GELU,
+    "silu": nn.SiLU,
+    "softplus": nn.Softplus,
+    "tanh": nn.Tanh,
+    "sigmoid": nn.Sigmoid,
+    "identity": nn.Identity,
+}
+# On [-5, 5] training with a degree of 10 diverges in its first epoch, on [-10, 10] it does not.
+POLYNOMIAL_RADIUS = 10.0
+
+
+def activation_module(activation: str | nn.Module | Callable[[Tensor], Tensor]) -> nn.Module:
+    """
+    Give an activation by name.
+
+    Parameters
+    ----------
+    activation : str, nn.Module or callable
+        ``"relu"``, ``"tanh"``, ``"gelu"``, ...; ``"poly10"``: the minimax polynomial of degree 10
+        for the ReLU on [-10, 10]. A module is copied, an elementwise function wrapped.
+
+    Returns
+    -------
+    nn.Module
+        A new module.
+
+    Raises
+    ------
+    InvalidArgument
+        For a name that is not known.
+
+    Examples
+    --------
+    >>> activation_module("tanh")
+    Tanh()
+    """
+    if isinstance(activation, nn.Module):
+        return copy.deepcopy(activation)
+    if not isinstance(activation, str):
+        return _Elementwise(activation)
+    if match := re.fullmatch(r"poly(\d+)", activation):
+        return _polynomial(int(match[1]))
+    if activation not in ACTIVATIONS:
+        near = difflib.get_close_matches(activation, ACTIVATIONS, 1)
+        hint = f"did you mean {near[0]!r}? " if near else ""
+        raise InvalidArgument(
+            f"activation={activation!r} is not known; {hint}write one of {', '.join(ACTIVATIONS)},"
+            " or 'poly10' for a polynomial of degree 10."
+        )
+    return ACTIVATIONS[activation]()
+
+
+class AllConv(nn.Sequential):
+    """
+    The paper's network: convolutions of 3x3 with stride 2, no pooling, a linear layer on top.
+
+    With the defaults it has 188,570 trainable weights (the paper's: about 190,000).
+
+    Parameters
+    ----------
+    inputs : tuple of int
+        Channels, height and width of an image.
+    classes : int
+        Number of outputs C.
+    widths : sequence of int
+        Channels of each convolution; each halves height and width, rounding up.
+    activation : str, nn.Module or callable
+        See `activation_module`.
+    batchnorm : bool
+        Normalize each convolution's output; its own bias is then left out, for it has no effect.
+    seed : int
+        Of the initialization (He's normal for kernels; biases zero), the only randomness.
+
+    References
+    ----------
+    Q. Liao and T. Poggio, Theory II: Landscape of the Empirical Risk in Deep Learning (2017).
+
+    Examples
+    --------
+    >>> sum(p.numel() for p in AllConv().parameters())
+    188570
+    >>> AllConv((1, 8, 8), widths=(32, 64, 64))(torch.zeros(5, 1, 8, 8)).shape
+    torch.Size([5, 10])
+    """
+
+    def __init__(
+        self,
+        inputs: tuple[int, int, int] = (3, 32, 32),
+        classes: int = 10,
+        widths: Sequence[int] = (64, 64, 96, 104),
+        activation: str | nn.Module | Callable[[Tensor], Tensor] = "relu",
+        batchnorm: bool = True,
+        *,
+        seed: int = 0,
+    ) -> None:
+        _check_sizes(widths=widths, inputs=inputs, classes=[classes])
+        channels, height, width = inputs
+        layers: list[nn.Module] = []
+        for out in widths:
+            layers.append(_Conv(channels, out, bias=not batchnorm))
+            if batchnorm:
+                layers.append(nn.BatchNorm2d(out))
+            layers.append(activation_module(activation))
+            channels, height, width = out, (height + 1) // 2, (width + 1) // 2
+        super().__init__(*layers, nn.Flatten(), _Linear(channels * height * width, classes))
+        _initialize(self, seed)
+
+
+class MLP(nn.Sequential):
+    """
+    A fully connected network.
+
+    Parameters
+    ----------
+    inputs : int
+        Number of inputs; of further dimensions the product.
+    widths : sequence of int
+        Units of each hidden layer; none makes a linear model.
+    outputs : int
+        Number of outputs.
+    activation : str, nn.Module or callable
+        See `activation_module`.
+    bias : bool
+        Give each layer a bias.
+    seed : int
+        Of the initialization (He's normal; biases zero), the only randomness.
+
+    Examples
+    --------
+    >>> MLP(4, (3,), 2)(torch.zeros(5, 4)).shape
+    torch.Size([5, 2])
+    """
+
+    def __init__(
+        self,
+        inputs: int,
+        widths: Sequence[int],
+        outputs: int,
+        activation: str | nn.Module | Callable[[Tensor], Tensor] = "relu",
+        bias: bool = True,
+        *,
+        seed: int = 0,
+    ) -> None:
+        _check_sizes(widths=widths, inputs=[inputs], outputs=[outputs])
+        layers: list[nn.Module] = [nn.Flatten()]
+        sizes = [inputs, *widths]
+        for size, out in itertools.pairwise(sizes):
+            layers += [_Linear(size, out, bias=bias), activation_module(activation)]
+        super().__init__(*layers, _Linear(sizes[-1], outputs, bias=bias))
+        _initialize(self, seed)
+
+
+class _Conv(nn.Conv2d):
+    def __init__(self, inputs: int, outputs: int, *, bias: bool) -> None:
+        super().__init__(inputs, outputs, 3, stride=2, padding=1, bias=bias)
+
+    def reset_parameters(self) -> None:
+        """Leave it to the seeded generator: torch would draw from the global one."""
+
+
+class _Linear(nn.Linear):
+    def reset_parameters(self) -> None:
+        """Leave it to the seeded generator: torch would draw from the global one."""
+
+
+class _Elementwise(nn.Module):
+    def __init__(self, function: Callable[[Tensor], Tensor]) -> None:
+        super().__init__()
+        self.function = function
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Apply the function."""
+        return self.function(x)
+
+
+@torch.no_grad()
+def _initialize(network: nn.Sequential, seed: int) -> None:
+    generator = torch_generator(seed, "initialization")
+    layers = [m for m in network if isinstance(m, (_Conv, _Linear))]
+    for layer in layers:
+        # He et al. (2015), equation 10: variance 2 / fan-in keeps a ReLU's signal; the linear
+        # layer on top has none behind it.
+        gain = 1.0 if layer is layers[-1] else 2.0
+        layer.weight.normal_(0, math.sqrt(gain / layer.weight[0].numel()), generator=generator)
+        if layer.bias is not None:
+            layer.bias.zero_()
+
+
+def _polynomial(degree: int) -> nn.Module:
+    # Imported here: the fit draws SciPy in.
+    from thalweg.polynomial import PolynomialActivation, fit_polynomial
+
+    return PolynomialActivation(fit_polynomial(torch.relu, degree, radius=POLYNOMIAL_RADIUS))
+
+
+def _check_sizes(**sizes: Sequence[int]) -> None:
+    for name, values in sizes.items():
+        if not all(isinstance(v, int) and not isinstance(v, bool) and v > 0 for v in values):
+            raise InvalidArgument(f"{name}: got {values!r}; write positive whole numbers.")

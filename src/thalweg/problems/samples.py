@@ -1,0 +1,464 @@
+"""Samples at fixed places: what every kind of data becomes, so that sample i is always the same."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from functools import cached_property
+from typing import Any, Protocol, cast
+
+import torch
+from torch import Tensor
+from torch.utils._pytree import tree_flatten, tree_leaves, tree_unflatten
+from torch.utils.data import DataLoader, Dataset, IterableDataset, RandomSampler, SequentialSampler
+from torch.utils.data import default_collate as collate_default
+
+from thalweg.errors import InvalidProblem, NotDeterministic, OutOfBudget
+
+# Batches and datasets up to this size are read once and held.
+HELD_BYTES = 1 << 30
+_PROBED = 16
+
+_FIXED = (
+    "A landscape is a function of the weights alone, so sample i must be the same at every look:"
+    " {write}."
+)
+_UNSHUFFLE = "write DataLoader(..., shuffle=False), or give the dataset itself (loader.dataset)"
+_UNAUGMENT = "leave augmentation and random transforms out of the data that are measured"
+_KINDS = (
+    "a pair of tensors (inputs, targets), a torch.utils.data.Dataset, or a re-iterable of batches"
+    " such as a DataLoader"
+)
+
+
+class Samples(Protocol):
+    """
+    N samples that can be taken in any order.
+
+    Attributes
+    ----------
+    targets : Tensor or None
+        All targets, shape (N, ...), where they are at hand.
+    fingerprint : str
+        Digest of the content.
+    """
+
+    def __len__(self) -> int:
+        """Count the samples N."""
+
+    @property
+    def targets(self) -> Tensor | None:
+        """All targets."""
+
+    @property
+    def fingerprint(self) -> str:
+        """Digest of the content."""
+
+    def slice(self, start: int, stop: int) -> Any:
+        """Give the samples ``start`` to ``stop`` as one batch."""
+
+    def take(self, indices: Tensor) -> Any:
+        """Give the samples of ``indices``, shape (n,), int64, as one batch."""
+
+
+def as_samples(data: Any, *, what: str = "the data") -> Samples:
+    """
+    Make samples of what the user gave.
+
+    Parameters
+    ----------
+    data : pair of Tensor, Dataset, iterable of batches, or Samples
+        A dataset or loader of up to 1 GiB is read once and held; its uneven last batch then
+        counts by its samples.
+    what : str
+        How messages call it.
+
+    Returns
+    -------
+    Samples
+        Samples at fixed places.
+
+    Raises
+    ------
+    InvalidProblem
+        If the data are empty, can be read only once, or are of no known kind.
+    NotDeterministic
+        If they are shuffled or augmented; a loader is found out when it is first read.
+    """
+    if all(hasattr(data, name) for name in ("slice", "take", "fingerprint", "__len__")):
+        return cast(Samples, data)
+    if isinstance(data, Tensor) or _is_pair(data):
+        return _tensors(data, what)
+    if isinstance(data, Iterator):
+        raise InvalidProblem(
+            f"{what} can be read only once (a {type(data).__name__}), and a landscape reads them at"
+            " every point; give a list of batches (list(...)) or a DataLoader."
+        )
+    if isinstance(data, DataLoader):
+        return _loader(data, what)
+    if isinstance(data, Dataset) and not isinstance(data, IterableDataset):
+        return DatasetSamples(data, collate_default, what)
+    if isinstance(data, (str, bytes, Mapping)) or not isinstance(data, Iterable):
+        if hasattr(data, "__getitem__") and hasattr(data, "__len__") and not _plain(data):
+            return DatasetSamples(data, collate_default, what)
+        raise InvalidProblem(f"{what}: got {type(data).__name__}; give {_KINDS}.")
+    if _is_map_style(data):
+        return DatasetSamples(data, collate_default, what)
+    return BatchSamples(data, what)
+
+
+class TensorSamples:
+    """
+    Samples held in memory.
+
+    Parameters
+    ----------
+    batch : pytree of Tensor
+        All samples as one batch: every tensor's first dimension is N.
+    """
+
+    def __init__(self, batch: Any) -> None:
+        leaves, self._form = tree_flatten(batch)
+        self._leaves: list[Tensor] = leaves
+        self._size = len(leaves[0])
+
+    def __len__(self) -> int:
+        """Count the samples."""
+        return self._size
+
+    @property
+    def targets(self) -> Tensor | None:
+        """The second tensor of a pair."""
+        return self._leaves[1] if len(self._leaves) == 2 else None
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """Digest of all tensors."""
+        return digest(*self._leaves)
+
+    def slice(self, start: int, stop: int) -> Any:
+        """Give a contiguous batch, a view."""
+        return tree_unflatten([leaf[start:stop] for leaf in self._leaves], self._form)
+
+    def take(self, indices: Tensor) -> Any:
+        """Give a batch of chosen samples."""
+        return tree_unflatten([leaf[indices.to(leaf.device)] for leaf in self._leaves], self._form)
+
+
+class ImageSamples:
+    """
+    Images held as bytes, made to normalized floats a batch at a time.
+
+    Parameters
+    ----------
+    images : Tensor
+        Shape (N, C, H, W), uint8; may be a memory-mapped file, and in ``channels_last`` order.
+    targets : Tensor
+        Shape (N, ...).
+    mean, std : Tensor
+        Of each channel, shape (C,), in units of bytes (0 to 255).
+    """
+
+    def __init__(self, images: Tensor, targets: Tensor, mean: Tensor, std: Tensor) -> None:
+        if len(images) != len(targets):
+            raise _uneven("the data", [len(images), len(targets)])
+        self.images, self._targets = images, targets
+        self._shift = mean.float().reshape(1, -1, 1, 1)
+        self._scale = std.float().reciprocal().reshape(1, -1, 1, 1)
+
+    def __len__(self) -> int:
+        """Count the images."""
+        return len(self.images)
+
+    @property
+    def targets(self) -> Tensor:
+        """All targets."""
+        return self._targets
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """Digest of images, targets and normalization."""
+        return digest(self.images, self._targets, self._shift, self._scale)
+
+    def slice(self, start: int, stop: int) -> tuple[Tensor, Tensor]:
+        """Give a contiguous batch: float32 images, targets."""
+        return self._normalized(self.images[start:stop]), self._targets[start:stop]
+
+    def take(self, indices: Tensor) -> tuple[Tensor, Tensor]:
+        """Give a batch of chosen images: float32 images, targets."""
+        where = indices.to(self.images.device)
+        return self._normalized(self.images[where]), self._targets[where]
+
+    def _normalized(self, images: Tensor) -> Tensor:
+        return images.to(torch.float32).sub_(self._shift).mul_(self._scale)
+
+
+class DatasetSamples:
+    """
+    Samples of a map-style dataset: held where they are small, else collated batch by batch.
+
+    Parameters
+    ----------
+    dataset : Dataset
+        With ``__getitem__`` and ``__len__``.
+    collate : callable
+        Makes a batch of a list of samples.
+    what : str
+        How messages call it.
+    """
+
+    def __init__(self, dataset: Any, collate: Callable[[list[Any]], Any], what: str) -> None:
+        self._dataset, self._collate, self._what = dataset, collate, what
+        self._size = _length(dataset, what)
+        first = self._collated(range(min(_PROBED, self._size)))
+        if not _equal(first, self._collated(range(min(_PROBED, self._size)))):
+            raise NotDeterministic(
+                f"{what}: the same indices of {type(dataset).__name__} gave other samples the"
+                f" second time. {_FIXED.format(write=_UNAUGMENT)}"
+            )
+        sample = sum(t.numel() * t.element_size() for t in tree_leaves(first))
+        self._small = sample // min(_PROBED, self._size) * self._size <= HELD_BYTES
+
+    def __len__(self) -> int:
+        """Count the samples."""
+        return self._size
+
+    @property
+    def targets(self) -> Tensor | None:
+        """All targets, where the data are held."""
+        return self._held.targets if self._small else None
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """Digest of the content; of the first and last samples where the data are not held."""
+        if self._small:
+            return self._held.fingerprint
+        ends = [*range(_PROBED), *range(self._size - _PROBED, self._size)]
+        return digest(torch.tensor(self._size), *tree_leaves(self._collated(ends)))
+
+    def slice(self, start: int, stop: int) -> Any:
+        """Give a contiguous batch."""
+        return self._held.slice(start, stop) if self._small else self._collated(range(start, stop))
+
+    def take(self, indices: Tensor) -> Any:
+        """Give a batch of chosen samples."""
+        return self._held.take(indices) if self._small else self._collated(indices.tolist())
+
+    def _collated(self, indices: Iterable[int]) -> Any:
+        batch = _plain_batch(self._collate([self._dataset[i] for i in indices]), self._what)
+        _check_lengths(batch, self._what)
+        return batch
+
+    @cached_property
+    def _held(self) -> TensorSamples:
+        return TensorSamples(self._collated(range(self._size)))
+
+
+class BatchSamples:
+    """
+    Samples of a re-iterable of batches, read when first needed: once to hold, once to compare.
+
+    Parameters
+    ----------
+    batches : iterable
+        Of batches; iterated twice.
+    what : str
+        How messages call it.
+    """
+
+    def __init__(self, batches: Iterable[Any], what: str) -> None:
+        self._batches, self._what = batches, what
+        if iter(batches) is batches:
+            raise InvalidProblem(f"{what} can be read only once; give a list of batches.")
+        if isinstance(batches, Sequence) and not len(batches):
+            raise _empty(what)
+
+    def __len__(self) -> int:
+        """Count the samples."""
+        return len(self._held)
+
+    @property
+    def targets(self) -> Tensor | None:
+        """All targets."""
+        return self._held.targets
+
+    @property
+    def fingerprint(self) -> str:
+        """Digest of the content."""
+        return self._held.fingerprint
+
+    def slice(self, start: int, stop: int) -> Any:
+        """Give a contiguous batch."""
+        return self._held.slice(start, stop)
+
+    def take(self, indices: Tensor) -> Any:
+        """Give a batch of chosen samples."""
+        return self._held.take(indices)
+
+    @cached_property
+    def _held(self) -> TensorSamples:
+        samples = TensorSamples(self._read())
+        self._compare(samples)
+        return samples
+
+    def _read(self) -> Any:
+        parts: list[Any] = []
+        size = 0
+        for raw in self._batches:
+            batch = _plain_batch(raw, self._what)
+            batch_length(batch)
+            size += sum(t.numel() * t.element_size() for t in tree_leaves(batch))
+            if size > HELD_BYTES:
+                raise OutOfBudget(
+                    f"{self._what}: the batches exceed {HELD_BYTES >> 20} MiB, and a loader's are"
+                    " held in memory; give the map-style dataset itself, whose samples are read"
+                    " when needed."
+                )
+            parts.append(batch)
+        if not parts:
+            raise _empty(self._what)
+        return _concatenated(parts, self._what)
+
+    def _compare(self, samples: TensorSamples) -> None:
+        start = 0
+        for raw in self._batches:
+            batch = _plain_batch(raw, self._what)
+            stop = start + batch_length(batch)
+            if stop > len(samples) or not _equal(batch, samples.slice(start, stop)):
+                break
+            start = stop
+        if start != len(samples):
+            write = f"{_UNSHUFFLE}, and {_UNAUGMENT}"
+            raise NotDeterministic(
+                f"{self._what}: read twice, batches differ from sample {start} on; they are"
+                f" shuffled, augmented or can be read only once. {_FIXED.format(write=write)}"
+            )
+
+
+def batch_length(batch: Any) -> int:
+    """
+    Count the samples of a batch: the first dimension, which all its tensors share.
+
+    Raises
+    ------
+    InvalidProblem
+        If it has no tensors, or they differ.
+    """
+    return _check_lengths(batch, "a batch")
+
+
+def digest(*tensors: Tensor) -> str:
+    """Give a digest of tensors' shapes, types and values: 32 hexadecimal digits."""
+    state = hashlib.blake2b(digest_size=16)
+    for tensor in tensors:
+        state.update(f"{tensor.dtype}{tuple(tensor.shape)}".encode())
+        for rows in tensor.detach().reshape(len(tensor) if tensor.dim() else 1, -1).split(4096):
+            state.update(rows.cpu().contiguous().view(torch.uint8).numpy().data)
+    return state.hexdigest()
+
+
+def _tensors(data: Any, what: str) -> TensorSamples:
+    batch = _plain_batch(data, what)
+    if _check_lengths(batch, what) == 0:
+        raise _empty(what)
+    return TensorSamples(batch)
+
+
+def _loader(loader: DataLoader[Any], what: str) -> Samples:
+    if isinstance(loader.sampler, RandomSampler):
+        raise NotDeterministic(
+            f"{what} come from a DataLoader that shuffles. {_FIXED.format(write=_UNSHUFFLE)}"
+        )
+    whole = not loader.drop_last and loader.batch_size is not None
+    if whole and isinstance(loader.sampler, SequentialSampler):
+        return DatasetSamples(loader.dataset, loader.collate_fn, what)
+    return BatchSamples(loader, what)
+
+
+def _length(dataset: Any, what: str) -> int:
+    try:
+        size = len(dataset)
+    except TypeError:
+        raise InvalidProblem(
+            f"{what}: {type(dataset).__name__} has no length; a map-style dataset has __len__ and"
+            f" __getitem__. Give {_KINDS}."
+        ) from None
+    if size == 0:
+        raise _empty(what)
+    return size
+
+
+def _is_pair(data: Any) -> bool:
+    return (
+        isinstance(data, (tuple, list))
+        and len(data) == 2
+        and any(isinstance(part, Tensor) or type(part).__name__ == "ndarray" for part in data)
+    )
+
+
+def _plain(data: Any) -> bool:
+    return isinstance(data, (str, bytes, dict))
+
+
+def _is_map_style(data: Any) -> bool:
+    # The datasets of the Hugging Face hub are map-style without being torch's.
+    return hasattr(data, "__getitem__") and hasattr(data, "column_names")
+
+
+def _plain_batch(batch: Any, what: str) -> Any:
+    """Turn any mapping into a dict and arrays into tensors; refuse what holds no tensors."""
+    if isinstance(batch, Mapping):
+        return {key: _plain_batch(value, what) for key, value in batch.items()}
+    if isinstance(batch, (tuple, list)):
+        parts = [_plain_batch(part, what) for part in batch]
+        return parts if isinstance(batch, list) else tuple(parts)
+    if type(batch).__module__ == "numpy":
+        return torch.as_tensor(batch)
+    if not isinstance(batch, Tensor):
+        raise InvalidProblem(
+            f"{what} hold a {type(batch).__name__} where a tensor is expected; make it a tensor in"
+            " the dataset's __getitem__ or the loader's collate_fn."
+        )
+    return batch.detach()
+
+
+def _check_lengths(batch: Any, what: str) -> int:
+    leaves = [leaf for leaf in tree_leaves(batch) if isinstance(leaf, Tensor)]
+    if not leaves or any(leaf.dim() == 0 for leaf in leaves):
+        raise InvalidProblem(f"{what}: expected tensors whose first dimension counts samples.")
+    lengths = [len(leaf) for leaf in leaves]
+    if len(set(lengths)) > 1:
+        raise _uneven(what, lengths)
+    return lengths[0]
+
+
+def _concatenated(parts: list[Any], what: str) -> Any:
+    leaves = [tree_leaves(part) for part in parts]
+    _, form = tree_flatten(parts[0])
+    try:
+        joined = [torch.cat(column) for column in zip(*leaves, strict=True)]
+    except (RuntimeError, ValueError) as error:
+        raise InvalidProblem(
+            f"{what}: batches differ in form and cannot be joined ({error}); pad all samples to one"
+            " length."
+        ) from None
+    return tree_unflatten(joined, form)
+
+
+def _equal(a: Any, b: Any) -> bool:
+    left, right = tree_leaves(a), tree_leaves(b)
+    return len(left) == len(right) and all(
+        x.shape == y.shape and torch.equal(torch.nan_to_num(x), torch.nan_to_num(y))
+        for x, y in zip(left, right, strict=True)
+    )
+
+
+def _empty(what: str) -> InvalidProblem:
+    return InvalidProblem(f"{what} are empty; a mean over samples needs at least one.")
+
+
+def _uneven(what: str, lengths: Sequence[int]) -> InvalidProblem:
+    return InvalidProblem(
+        f"{what}: inputs and targets differ in length ({', '.join(map(str, lengths))}); expected"
+        " the same number of samples in each tensor."
+    )
