@@ -1,0 +1,147 @@
+"""What was run, and how to run it again, from what the run directory says."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import shlex
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from thalweg.report.parts import Fact, Table
+from thalweg.report.words import count, number
+from thalweg.run import Run, describe_checkpoint
+from thalweg.run.files import read_json
+
+
+@dataclass(frozen=True)
+class About:
+    """The frame of a page: state, what was run, how to go on and how to start again."""
+
+    title: str
+    complete: bool
+    created: str
+    facts: list[Fact]
+    versions: dict[str, str]
+    toml: str
+    resume: str
+    again: str
+
+
+def about(run: Run) -> About:
+    """Read the frame of a run's page."""
+    config = run.config
+    problem = config.get("problem", {})
+    entry = str(problem.get("entry", "a problem of its own"))
+    preset = f", preset {config['preset']}" if "preset" in config else ""
+    return About(
+        title=f"{run.path.name}: {entry}{preset}",
+        complete=is_complete(run),
+        created=f"{run.about.get('created', 'at an unknown time'):%Y-%m-%d %H:%M} UTC"
+        if hasattr(run.about.get("created"), "strftime")
+        else "at an unknown time",
+        facts=list(_what(run, entry, problem.get("settings", {}))),
+        versions={name: str(value) for name, value in run.about.get("versions", {}).items()},
+        toml=(run.path / "run.toml").read_text(encoding="utf-8"),
+        resume=f"thalweg resume {shlex.quote(_shown_path(run))}",
+        again=command(config, f"{_shown_path(run)}-again"),
+    )
+
+
+def is_complete(run: Run) -> bool:
+    """Say whether every study of the run has written what it found."""
+    return set(run.config.get("studies", [])) <= set(summary(run)) and bool(summary(run))
+
+
+def summary(run: Run) -> dict[str, Any]:
+    """Read what each study found, by name; nothing for a run that is not complete."""
+    path = run.path / "summary.json"
+    return dict(read_json(path)) if path.exists() else {}
+
+
+def command(config: dict[str, Any], out: str) -> str:
+    """
+    Write the command that makes a configuration.
+
+    Examples
+    --------
+    >>> problem = {"entry": "cifar10", "settings": {"data": "my data", "train_size": 500}}
+    >>> command({"preset": "laptop", "studies": ["trajectories"], "problem": problem}, "runs/b")
+    "thalweg reproduce --preset laptop --data 'my data' --study trajectories
+     --set train_size=500 --out runs/b"
+    """
+    problem = config.get("problem", {})
+    settings = dict(problem.get("settings", {}))
+    data = str(settings.pop("data", problem.get("entry", "")))
+    words = ["thalweg", "reproduce"]
+    words += ["--preset", str(config["preset"])] if "preset" in config else []
+    words += ["--data", data] if data else []
+    for study in config.get("studies", []):
+        words += ["--study", str(study)]
+    for name, value in settings.items():
+        words += ["--set", f"{name}={_assigned(value)}"]
+    return shlex.join([*words, "--out", out])
+
+
+def progress_table(run: Run) -> Table | None:
+    """Say how far each trajectory of a run had come, from its events; None if there are none."""
+    latest: dict[str, dict[str, Any]] = {}
+    for event in run.events():
+        latest.setdefault(str(event.get("trajectory", "")), {}).update(event)
+    if not latest:
+        return None
+    columns = ("step", "epoch", "loss", "error")
+    rows = [
+        (name, *(number(_float(event.get(column))) for column in columns))
+        for name, event in sorted(latest.items())
+    ]
+    return Table("How far it had come", ("trajectory", *columns), rows)
+
+
+def weight_count(run: Run) -> int | None:
+    """Count the trainable weights in a checkpoint of the run; None if it has none."""
+    from safetensors import safe_open
+
+    found = run.checkpoints()
+    if not found:
+        return None
+    names = describe_checkpoint(found[0]).get("parameters", [])
+    with safe_open(found[0], framework="np") as file:
+        return sum(math.prod(file.get_slice(name).get_shape()) for name in names) or None
+
+
+def _what(run: Run, entry: str, settings: dict[str, Any]) -> Iterator[Fact]:
+    chosen = ", ".join(f"{name} {value}" for name, value in settings.items() if name != "data")
+    yield Fact("problem", entry, chosen)
+    weights = weight_count(run)
+    if weights is not None:
+        yield Fact("trainable weights W", f"{weights:,}")
+    if "train_size" in settings:
+        yield Fact("training samples", f"{settings['train_size']:,}")
+    training = run.config.get("training", {})
+    if training:
+        yield Fact("training", ", ".join(f"{name} {value}" for name, value in training.items()))
+    checkpoints = len(run.checkpoints())
+    if checkpoints:
+        yield Fact("recorded", count(checkpoints, "checkpoint"))
+
+
+def _float(value: Any) -> float | None:
+    return float(value) if isinstance(value, int | float) else None
+
+
+def _assigned(value: Any) -> str:
+    """Write a value so that the command line reads it back: text bare where it is no JSON."""
+    if isinstance(value, str):
+        try:
+            json.loads(value)
+        except json.JSONDecodeError:
+            return value
+    return json.dumps(value)
+
+
+def _shown_path(run: Run) -> str:
+    below = os.path.relpath(run.path)
+    return str(run.path) if below.startswith("..") else below

@@ -1,0 +1,113 @@
+"""Write the page of a run: its sections, still figures beside it, and nothing fetched."""
+
+from __future__ import annotations
+
+import base64
+import io
+from functools import cache
+from typing import TYPE_CHECKING, Any
+
+from thalweg.report.about import about, progress_table
+from thalweg.report.parts import Picture, Section, Table
+from thalweg.report.sections.registry import SECTIONS
+from thalweg.run import Run
+from thalweg.run.files import write_atomic, write_text
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from jinja2 import Environment
+
+_DPI = 160
+_CONFIG = {"displaylogo": False, "responsive": True, "displayModeBar": "hover"}
+
+
+def write_report(run: Run) -> Path:
+    """
+    Write ``report.html`` into a run, and its figures as PNG files into ``figures/``.
+
+    The page stands alone: scripts and figures are inside, and it fetches nothing. A run that is
+    not finished gets a page that says so and shows what there is.
+
+    Parameters
+    ----------
+    run : Run
+        As `thalweg.open_run` gives it; only its directory is read.
+
+    Returns
+    -------
+    Path
+        Of the page. Page and figures are each written in one step.
+    """
+    from plotly.offline import get_plotlyjs
+
+    sections = [section for entry in SECTIONS if (section := entry.section(run)) is not None]
+    shown = {section.name for section in sections}
+    wanted = set(run.config.get("studies", []))
+    absent = [entry for entry in SECTIONS if entry.study in wanted - shown]
+    page = (
+        _environment()
+        .get_template("report.html.jinja")
+        .render(
+            about=about(run),
+            progress=progress_table(run),
+            sections=[(section, _blocks(run, section)) for section in sections],
+            absent=absent,
+            plotly=get_plotlyjs() if any(map(_is_interactive, sections)) else "",
+        )
+    )
+    path = run.path / "report.html"
+    write_text(path, page)
+    return path
+
+
+def _is_interactive(section: Section) -> bool:
+    return any(isinstance(p, Picture) and p.interactive is not None for p in section.parts)
+
+
+def _blocks(run: Run, section: Section) -> list[dict[str, Any]]:
+    return [
+        {"table": part} if isinstance(part, Table) else _picture_block(run, part)
+        for part in section.parts
+    ]
+
+
+def _picture_block(run: Run, picture: Picture) -> dict[str, Any]:
+    png = _save(run, picture)
+    still = f"data:image/png;base64,{base64.b64encode(png).decode('ascii')}"
+    return {"picture": picture, "still": still, "interactive": _interactive(picture)}
+
+
+def _save(run: Run, picture: Picture) -> bytes:
+    drawn = io.BytesIO()
+    picture.still.savefig(drawn, format="png", dpi=_DPI, facecolor="white")
+    png = drawn.getvalue()
+    path = run.path / "figures" / f"{picture.name}.png"
+    write_atomic(path, lambda temporary: temporary.write_bytes(png))
+    return png
+
+
+def _interactive(picture: Picture) -> str:
+    if picture.interactive is None:
+        return ""
+    # The page brings plotly.js along once; the name keeps the page the same from run to run.
+    html: str = picture.interactive.to_html(
+        full_html=False,
+        include_plotlyjs=False,
+        div_id=f"plot-{picture.name}",
+        config=_CONFIG,
+    )
+    return html
+
+
+@cache
+def _environment() -> Environment:
+    from jinja2 import Environment, PackageLoader, StrictUndefined
+
+    return Environment(
+        loader=PackageLoader("thalweg.report"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )

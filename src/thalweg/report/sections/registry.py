@@ -1,0 +1,33 @@
+"""The sections a report may have, in their order in the page."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from thalweg.report.parts import Section
+from thalweg.report.sections import trajectories
+from thalweg.run import Run
+
+
+@dataclass(frozen=True)
+class Entry:
+    """
+    A section that a run may fill.
+
+    Parameters
+    ----------
+    study : str
+        Of the configuration's ``studies``: where it is listed, an absent section is told.
+    results : tuple of str
+        Names of the results it reads.
+    section : callable
+        Gives the section, or None if the run holds none of them.
+    """
+
+    study: str
+    results: tuple[str, ...]
+    section: Callable[[Run], Section | None]
+
+
+SECTIONS: tuple[Entry, ...] = (Entry("trajectories", trajectories.RESULTS, trajectories.section),)
