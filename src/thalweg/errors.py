@@ -93,3 +93,11 @@ class ContradictorySamples(ThalwegError, ValueError):
 
 class ProgramFailed(ThalwegError, RuntimeError):
     """An optional external program was called and did not give an answer."""
+
+
+class NotSymmetric(ThalwegError, ValueError):
+    """An operator that must be symmetric is not."""
+
+
+class NotFinite(ThalwegError, ArithmeticError):
+    """A computation gave NaN or an infinite number where it can go no further."""
