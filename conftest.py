@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+from functools import partial
 
 # Workers and commands started by tests inherit these. One thread: sums in the same order
 # everywhere, and no crowding where tests start processes. Agg: nothing opens a window.
@@ -13,6 +14,7 @@ os.environ["MPLBACKEND"] = "Agg"
 import pytest
 import torch
 from sybil import Sybil
+from sybil.integration.pytest import SybilItem
 
 from markdown_blocks import MarkdownBlockParser
 
@@ -32,3 +34,22 @@ pytest_collect_file = Sybil(
     patterns=["README.md", "CONTRIBUTING.md", "docs/*.md"],
     fixtures=["document_directory"],
 ).pytest()
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_makereport(item):
+    """Keep Sybil (10.1) from ending the whole session on an error from outside a block.
+
+    Its traceback filter takes the frame after its own, and there is none where a resource that a
+    block left open is reported after the block.
+    """
+    if isinstance(item, SybilItem):
+        item._traceback_filter = partial(frames_of_block, item._traceback_filter)
+
+
+def frames_of_block(cut, excinfo):
+    """Cut a traceback down to a block's own frames, if it has any."""
+    try:
+        return cut(excinfo)
+    except IndexError:
+        return excinfo.traceback
