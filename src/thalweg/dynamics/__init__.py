@@ -1,0 +1,20 @@
+"""How weights move: training, recording a user's own training, branching."""
+
+from thalweg.dynamics.branch import Branch, BranchTree, branch, moments, perturb, train_branch
+from thalweg.dynamics.record import Recorder, record
+from thalweg.dynamics.train import train
+from thalweg.dynamics.training import Training, TrainResult
+
+__all__ = [
+    "Branch",
+    "BranchTree",
+    "Recorder",
+    "TrainResult",
+    "Training",
+    "branch",
+    "moments",
+    "perturb",
+    "record",
+    "train",
+    "train_branch",
+]

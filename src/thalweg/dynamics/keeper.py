@@ -1,0 +1,104 @@
+"""Where a training leaves its checkpoints, and where it finds the one to go on from."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from thalweg.errors import CheckpointRefused, RunConflict
+from thalweg.run.checkpoints import checkpoint_path, read_checkpoint, write_checkpoint
+from thalweg.run.events import Log
+from thalweg.run.store import Run, create_run, open_run
+
+# Tensors of a checkpoint, and what it says about itself.
+Found = tuple[dict[str, Tensor], dict[str, Any]]
+
+
+def as_run(run: Run | str | os.PathLike[str]) -> Run:
+    """Open the run at a path, or make a plain one there; a run as it is."""
+    if isinstance(run, Run):
+        return run
+    if (Path(run) / "run.toml").exists():
+        return open_run(run)
+    return create_run(run, {"kind": "recording"})
+
+
+class Keeper:
+    """
+    The checkpoints of one trajectory of a run.
+
+    Parameters
+    ----------
+    run : Run
+        The run directory.
+    trajectory : str
+        The name of the trajectory in it.
+    """
+
+    def __init__(self, run: Run, trajectory: str) -> None:
+        self.root, self.trajectory = run.path / "checkpoints", trajectory
+        self.log: Log = run.log(trajectory=trajectory)
+
+    def paths(self) -> list[Path]:
+        """List the checkpoints in the order of their steps."""
+        return sorted((self.root / self.trajectory).glob("*.safetensors"))
+
+    def keep(self, step: int, tensors: Mapping[str, Tensor], about: Mapping[str, Any]) -> None:
+        """Write the checkpoint of a step."""
+        about = {"trajectory": self.trajectory, "step": step, **about}
+        write_checkpoint(checkpoint_path(self.root, self.trajectory, step), tensors, about)
+
+    def latest(self) -> Found | None:
+        """Read the last checkpoint that can be read; None if there is none."""
+        for path in reversed(self.paths()):
+            try:
+                return read_checkpoint(path)
+            except CheckpointRefused:
+                continue
+        return None
+
+    def resume(
+        self, settings: Mapping[str, Any]
+    ) -> tuple[dict[str, Tensor], dict[str, Any]] | None:
+        """
+        Read the last checkpoint of a training with the same settings.
+
+        Raises
+        ------
+        RunConflict
+            If it was made with others; the message says which differ.
+        """
+        found = self.latest()
+        if found is not None:
+            self._check_same(found[1].get("settings", {}), json.loads(json.dumps(dict(settings))))
+        return found
+
+    def check_new(self) -> None:
+        """
+        Make sure that the trajectory has no checkpoints.
+
+        Raises
+        ------
+        RunConflict
+            If it has.
+        """
+        if paths := self.paths():
+            raise RunConflict(
+                f"trajectory {self.trajectory!r} has {len(paths)} checkpoints in {self.root}."
+                " Resume it, or write trajectory='another name'."
+            )
+
+    def _check_same(self, there: Mapping[str, Any], wanted: Mapping[str, Any]) -> None:
+        keys = [key for key in {**there, **wanted} if there.get(key) != wanted.get(key)]
+        if keys:
+            lines = [f"  {key}: got {wanted.get(key)}, expected {there.get(key)}" for key in keys]
+            raise RunConflict(
+                f"trajectory {self.trajectory!r} in {self.root} was made by another training:\n"
+                + "\n".join(lines)
+                + "\nAsk for the same training to go on, or write trajectory='another name'."
+            )

@@ -1,0 +1,322 @@
+"""One training under way: the loop, what it measures, what it keeps, and when it ends."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+
+from thalweg.dynamics.keeper import Keeper
+from thalweg.dynamics.methods import method_kind
+from thalweg.dynamics.settings import Plan, Settings, digest
+from thalweg.dynamics.tally import Tally
+from thalweg.errors import NotDefined
+from thalweg.risk.landscape import Landscape
+from thalweg.run.checkpoints import RESUME_PREFIX
+from thalweg.run.events import Log
+from thalweg.run.progress import Progress
+
+Status = Literal["zero error", "error reached", "loss reached", "finished", "diverged"]
+
+# The longest that a loss which is not finite goes unseen: looking at each would make an
+# accelerator wait for the processor at every step.
+_STEPS_BETWEEN_LOOKS = 50
+# The full pass that decides whether training may stop is made once the running numbers are this
+# near: it costs about half an epoch, and running numbers lag behind the weights.
+_NEAR_ERROR, _NEAR_SAMPLES, _NEAR_LOSS = 0.005, 3, 2.0
+
+logger = logging.getLogger("thalweg")
+
+
+@dataclass(frozen=True)
+class TrainResult:
+    """
+    What a training came to.
+
+    Attributes
+    ----------
+    w : Tensor
+        Weights at the end, shape (W,); after a divergence the last ones seen finite.
+    status : str
+        ``"zero error"``, ``"error reached"`` or ``"loss reached"`` if training was stopped there,
+        ``"finished"`` at its full length, ``"diverged"`` if a loss or weight was not finite.
+    step : int
+        The number of steps that led to ``w``.
+    history : list of dict
+        Rows with ``step``, ``epoch`` (completed ones, a float), ``lr`` (of the step before),
+        ``loss`` and ``error`` of the landscape and ``test_loss`` and ``test_error`` at these
+        weights (None where they were not measured or are not defined), ``running_loss`` and
+        ``running_error``: means over the samples that training met since the row before, each at
+        the weights of its own step.
+    checkpoints : list of Path
+        The files, in the order of their steps; none without a run.
+    snapshots : list of (int, Tensor)
+        Steps and weights, without a run.
+    buffers : dict of str to Tensor
+        The model's buffers at the end, as training left them.
+    diverged_at : int or None
+        How many steps had been taken when a loss or weight first was not finite.
+    """
+
+    w: Tensor
+    status: Status
+    step: int
+    history: list[dict[str, Any]]
+    checkpoints: list[Path] = field(default_factory=list)
+    snapshots: list[tuple[int, Tensor]] = field(default_factory=list)
+    buffers: dict[str, Tensor] = field(default_factory=dict)
+    diverged_at: int | None = None
+
+
+class Training:
+    """
+    A training, from its first or last kept step to its end.
+
+    Parameters
+    ----------
+    landscape, test : Landscape
+        What is descended, and what is measured along with it.
+    w0 : Tensor
+        Where it begins.
+    settings : Settings
+        How.
+    keeper : Keeper or None
+        Where its checkpoints go; None means that they stay in memory.
+    about : mapping
+        What else to write into them.
+    log : Log or None
+        Takes the rows of the history.
+    """
+
+    def __init__(
+        self,
+        landscape: Landscape,
+        w0: Tensor,
+        settings: Settings,
+        *,
+        test: Landscape | None,
+        keeper: Keeper | None,
+        about: Mapping[str, Any],
+        log: Log | None,
+    ) -> None:
+        self.landscape, self.test, self.settings = landscape, test, settings
+        self.keeper, self.about, self.log = keeper, about, log
+        kind = method_kind(settings.optimizer)
+        self.w = _placed(w0, landscape)
+        samples = getattr(landscape, "samples", None) if kind.batches else None
+        self.plan = Plan(settings, samples, recorded=keeper is not None)
+        self.method = kind.make(landscape, self.w, settings)
+        self.identity = settings.describe() | {
+            "w0": digest(self.w),
+            "landscape": getattr(landscape, "described", {}),
+            "test": None if test is None else getattr(test, "described", {}),
+        }
+        self.tally = Tally()
+        self.step = 0
+        self.history: list[dict[str, Any]] = []
+        self.snapshots: list[tuple[int, Tensor]] = []
+        self.status: Status | None = None
+        self.diverged_at: int | None = None
+
+    def run(
+        self, resume: bool, progress: Progress, buffers: Mapping[str, Tensor] | None
+    ) -> TrainResult:
+        """Take all steps that are left; ``buffers`` are those to begin with."""
+        with _left_as_found(self.landscape):
+            _set_buffers(self.landscape, dict(buffers or {}))
+            self._begin(resume)
+            label = self.keeper.trajectory if self.keeper else "training"
+            with progress(self.plan.total, label) as bar:
+                bar.update(self.step)
+                while self.status is None:
+                    self._advance()
+                    bar.update(1)
+            return self._result(_buffers(self.landscape))
+
+    def _begin(self, resume: bool) -> None:
+        found = None
+        if self.keeper is not None and not resume:
+            self.keeper.check_new()
+        elif self.keeper is not None:
+            found = self.keeper.resume(self.identity)
+        if found is not None:
+            self._restore(*found)
+        else:
+            if self.plan.notes(0):
+                self._note()
+            self._keep()
+        self._good = self.step, self.w.clone(), _buffers(self.landscape)
+
+    def _advance(self) -> None:
+        plan, step = self.plan, self.step
+        batch = plan.batch(step)
+        outcome = self.method.step(step, batch, plan.rate(step))
+        if batch is not None and outcome.wrong is None and self.settings.stop_error is not None:
+            raise _no_error()
+        self.tally.add(outcome, plan.batch_length(step))
+        self.step = step + 1
+        notes, keeps = plan.notes(self.step), plan.keeps(self.step)
+        if notes or keeps or self.step % _STEPS_BETWEEN_LOOKS == 0:
+            self._look(notes, keeps)
+
+    def _look(self, notes: bool, keeps: bool) -> None:
+        behind = self.tally.settle()
+        if behind is not None or not bool(torch.isfinite(self.w).all()):
+            self._diverge(self.step - (behind or 0))
+            return
+        if notes:
+            self._note()
+        if self.status is None and self.step == self.plan.total:
+            self.status = "finished"
+        if keeps or self.status is not None:
+            self._keep()
+        self._good = self.step, self.w.clone(), _buffers(self.landscape)
+
+    def _note(self) -> None:
+        step, plan = self.step, self.plan
+        epoch, lr = step / plan.steps_per_epoch, plan.rate(max(step - 1, 0))
+        row = {"step": step, "epoch": epoch, "lr": lr, **self.tally.means()}
+        closes = step > 0 and (step % plan.steps_per_epoch == 0 or step == plan.total)
+        full = plan.evaluates(step) or (closes and self._is_near(row))
+        row |= self._measure() if full else dict.fromkeys(_MEASURED)
+        self.tally.clear()
+        self.history.append(row)
+        for log in (self.log, self.keeper.log if self.keeper else None):
+            if log is not None:
+                log({name: value for name, value in row.items() if name != "step"}, step)
+        if closes and full:
+            self.status = self._reached(row)
+
+    def _is_near(self, row: Mapping[str, Any]) -> bool:
+        stop_error, stop_loss = self.settings.stop_error, self.settings.stop_loss
+        error, loss = row["running_error"], row["running_loss"]
+        margin = max(_NEAR_ERROR, _NEAR_SAMPLES / (self.plan.samples or 1))
+        return (stop_error is not None and (error is None or error <= stop_error + margin)) or (
+            stop_loss is not None and (loss is None or loss <= stop_loss * _NEAR_LOSS)
+        )
+
+    def _measure(self) -> dict[str, float | None]:
+        here = _evaluate(self.landscape, self.w)
+        there = {} if self.test is None else _evaluate(self.test, self.w)
+        values = (here["loss"], here.get("error"), there.get("loss"), there.get("error"))
+        return dict(zip(_MEASURED, values, strict=True))
+
+    def _reached(self, row: Mapping[str, Any]) -> Status | None:
+        stop_error, stop_loss = self.settings.stop_error, self.settings.stop_loss
+        if stop_error is not None and row["error"] is None:
+            raise _no_error()
+        if stop_error is not None and row["error"] <= stop_error:
+            return "zero error" if row["error"] == 0 else "error reached"
+        if stop_loss is not None and row["loss"] <= stop_loss:
+            return "loss reached"
+        return None
+
+    def _diverge(self, at: int) -> None:
+        self.status, self.diverged_at = "diverged", at
+        self.step, w, buffers = self._good
+        self.w.copy_(w)
+        _set_buffers(self.landscape, buffers)
+        self._keep()
+        logger.warning(
+            "training diverged: after %d steps the loss or a weight was not finite. What was"
+            " computed up to step %d is kept. A smaller lr or clip=1.0 may help.",
+            *(at, self.step),
+        )
+
+    def _keep(self) -> None:
+        if self.keeper is None:
+            if not self.snapshots or self.snapshots[-1][0] != self.step:
+                self.snapshots.append((self.step, self.w.clone()))
+            return
+        tensors, structure = ({}, None) if self.status == "diverged" else self.method.state()
+        weights = self.landscape.space.unpack(self.w)
+        self.keeper.keep(
+            self.step, {**weights, **_buffers(self.landscape), **tensors}, self._describe(structure)
+        )
+
+    def _describe(self, structure: Any) -> dict[str, Any]:
+        row = self.history[-1] if self.history and self.history[-1]["step"] == self.step else {}
+        return {
+            **self.about,
+            "epoch": self.step / self.plan.steps_per_epoch,
+            "parameters": list(self.landscape.space.names),
+            **{name: row.get(name) for name in (*_MEASURED, "running_loss", "running_error")},
+            "seed": self.settings.seed,
+            "status": self.status,
+            "diverged_at": self.diverged_at,
+            "settings": self.identity,
+            "history": self.history,
+            "tally": self.tally.state(),
+            "optimizer": structure,
+        }
+
+    def _restore(self, tensors: dict[str, Tensor], about: dict[str, Any]) -> None:
+        names = set(self.landscape.space.names)
+        self.w.copy_(self.landscape.space.pack(tensors))
+        plain = {name: t for name, t in tensors.items() if not name.startswith(RESUME_PREFIX)}
+        _set_buffers(self.landscape, {name: t for name, t in plain.items() if name not in names})
+        self.step, self.history, self.status = about["step"], about["history"], about["status"]
+        self.diverged_at = about["diverged_at"]
+        self.tally.restore(about["tally"])
+        if self.status is None:
+            self.method.restore(tensors, about["optimizer"])
+
+    def _result(self, buffers: dict[str, Tensor]) -> TrainResult:
+        assert self.status is not None
+        return TrainResult(
+            w=self.w,
+            status=self.status,
+            step=self.step,
+            history=self.history,
+            checkpoints=self.keeper.paths() if self.keeper else [],
+            snapshots=self.snapshots,
+            buffers=buffers,
+            diverged_at=self.diverged_at,
+        )
+
+
+_MEASURED = ("loss", "error", "test_loss", "test_error")
+
+
+def _no_error() -> NotDefined:
+    return NotDefined(
+        "stop_error is given, and this landscape has no classification error: it is a regression"
+        " or shows no outputs. Write stop_loss=... instead."
+    )
+
+
+def _placed(w0: Tensor, landscape: Any) -> Tensor:
+    device, dtype = getattr(landscape, "device", w0.device), getattr(landscape, "dtype", w0.dtype)
+    return w0.detach().to(device=device, dtype=dtype, copy=True)
+
+
+def _evaluate(landscape: Any, w: Tensor) -> dict[str, float]:
+    if hasattr(landscape, "evaluate"):
+        answer: dict[str, float] = landscape.evaluate(w)
+        return answer
+    return {"loss": float(landscape.value(w))}
+
+
+def _buffers(landscape: Any) -> dict[str, Tensor]:
+    found: dict[str, Tensor] = landscape.buffers() if hasattr(landscape, "buffers") else {}
+    return found
+
+
+def _set_buffers(landscape: Any, buffers: dict[str, Tensor]) -> None:
+    if buffers and hasattr(landscape, "set_buffers"):
+        landscape.set_buffers(buffers)
+
+
+@contextmanager
+def _left_as_found(landscape: Any) -> Iterator[None]:
+    before = _buffers(landscape)
+    try:
+        yield
+    finally:
+        _set_buffers(landscape, before)
