@@ -74,16 +74,17 @@ def draw_trajectories(
     """Draw lines, markers, starts and ends at ``places``, shape (n, 2 or 3)."""
     measured = losses(embedding)
     scale = None if measured is None else log_scale(measured)
+    # Depth is not shown by fading: a faded colour would be read as another loss.
+    solid: dict[str, Any] = {"depthshade": False} if places.shape[1] == 3 else {}
     for one in trajectories(embedding, "checkpoint"):
         path = places[one.points].T
         if one.name:
             axes.plot(*path, linestyle=one.look.linestyle, color=one.color, linewidth=1.0)
         colors = _colors(one, measured, scale)
-        axes.scatter(
-            *path, **{"s": 14, "marker": one.look.marker, "linewidths": 0, **colors, **kwargs}
-        )
+        style = {"s": 14, "marker": one.look.marker, "linewidths": 0}
+        axes.scatter(*path, **{**style, **colors, **solid, **kwargs})
         if one.name:
-            ends: dict[str, Any] = {"zorder": 5, "s": 46}
+            ends: dict[str, Any] = {"zorder": 5, "s": 46, **solid}
             axes.scatter(*path[:, :1], marker="o", facecolors="none", edgecolors="black", **ends)
             axes.scatter(*path[:, -1:], marker="x", color="black", linewidths=1.2, **ends)
 

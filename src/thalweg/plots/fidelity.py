@@ -45,7 +45,7 @@ def plot_fidelity(embedding: xr.Dataset, *, ax: Axes | None = None, **kwargs: An
     axes.plot(middle, rows, "o", color=COLORS[1], markersize=5)
     axes.set_yticks(rows, [literal(str(name)) for name in embedding["layer"].values])
     axes.invert_yaxis()
-    axes.set(xlabel="fidelity: correlation of shown with true distances (1: all shown right)")
+    axes.set(xlabel="fidelity (correlation of shown and true distances)")
     axes.set_xlim(right=1.002)
     axes.grid(axis="x", alpha=0.3, linewidth=0.5)
     return cast("Axes", axes)

@@ -15,7 +15,12 @@ _GREY = "#555555"
 
 
 def add_legend(
-    place: Axes | Figure, shown: list[Trajectory], *, ends: bool = False, **kwargs: Any
+    place: Axes | Figure,
+    shown: list[Trajectory],
+    *,
+    ends: bool = False,
+    markers: bool = True,
+    **kwargs: Any,
 ) -> None:
     """
     Say which colour is which trunk, and which dash which moment.
@@ -28,6 +33,8 @@ def add_legend(
         What has been drawn.
     ends : bool
         Whether to explain the marks of starts and ends.
+    markers : bool
+        Whether points were marked.
     **kwargs
         Given on to ``place.legend``.
     """
@@ -37,7 +44,7 @@ def add_legend(
     marks: dict[str, Any] = {}
     for one in named:
         if not one.parent:
-            marks[one.name] = Line2D([], [], color=one.color, marker="o", markersize=4)
+            marks[one.name] = Line2D([], [], color=one.color, **_marker(one, markers))
     for one in named:
         if one.parent:
             style: dict[str, Any] = {
@@ -52,5 +59,9 @@ def add_legend(
         marks["start"] = Line2D([], [], marker="o", markerfacecolor="none", **point)
         marks["end"] = Line2D([], [], marker="x", **point)
     if marks:
-        options = {"frameon": False, "fontsize": "small", **kwargs}
+        options = {"frameon": False, "fontsize": "small", "handlelength": 3.2, **kwargs}
         place.legend(list(marks.values()), [literal(label) for label in marks], **options)
+
+
+def _marker(one: Trajectory, markers: bool) -> dict[str, Any]:
+    return {"marker": one.look.marker, "markersize": 4} if markers else {}

@@ -16,6 +16,9 @@ if TYPE_CHECKING:
 # Kruskal 1964, Psychometrika 29, 1: how he reads the stress.
 KRUSKAL = {0.05: "good", 0.1: "fair", 0.2: "poor"}
 
+# Keeps the line of a mark from crossing a number.
+_PAPER = {"facecolor": "white", "edgecolor": "none", "pad": 1}
+
 
 def plot_stress(embedding: xr.Dataset, *, ax: Axes | None = None, **kwargs: Any) -> Axes:
     """
@@ -42,8 +45,10 @@ def plot_stress(embedding: xr.Dataset, *, ax: Axes | None = None, **kwargs: Any)
     bars = axes.barh(
         rows, np.where(np.isfinite(stress), stress, 0), **{"color": COLORS[0], **kwargs}
     )
-    axes.bar_label(bars, [f"{value:.3f}" for value in stress], padding=3, fontsize="small")
-    right = 1.25 * max(0.08, float(np.max(stress, initial=0, where=np.isfinite(stress))))
+    axes.bar_label(
+        bars, [f"{value:.3f}" for value in stress], padding=3, fontsize="small", bbox=_PAPER
+    )
+    right = 1.25 * max(0.1, float(np.max(stress, initial=0, where=np.isfinite(stress))))
     for mark, word in KRUSKAL.items():
         if mark < right:
             axes.axvline(mark, color="#555555", linestyle=":", linewidth=0.8)

@@ -45,12 +45,12 @@ class Picture:
 
 @dataclass(frozen=True)
 class Table:
-    """A table of text; columns after the first are figures, set to the right."""
+    """A table; after ``words`` columns of text come figures, set to the right."""
 
     title: str
     head: tuple[str, ...]
     rows: list[tuple[str, ...]]
-    caption: str = ""
+    words: int = 1
 
 
 Part: TypeAlias = Picture | Table

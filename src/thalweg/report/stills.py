@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
+from matplotlib import rc_context
 from matplotlib.figure import Figure
 
 from thalweg.plots import (
@@ -28,6 +29,8 @@ if TYPE_CHECKING:
 # `Figure`, not pyplot: nothing of the user's backend or open figures is touched.
 _BELOW: dict[str, Any] = {"loc": "outside lower center", "ncols": 5}
 _ALL_LAYERS = 12
+# Axes in three dimensions take their grid from nowhere else; the context puts it back.
+_FAINT_GRID = {"grid.color": "#DADADA", "grid.linewidth": 0.6}
 
 
 def embedding_still(embedding: xr.Dataset) -> Figure:
@@ -42,7 +45,8 @@ def height_still(embedding: xr.Dataset) -> Figure:
 
 def _solid(embedding: xr.Dataset, plot: Callable[..., Axes], **options: Any) -> Figure:
     figure = Figure(figsize=(7.5, 6), layout="constrained")
-    axes: Any = figure.add_subplot(projection="3d")
+    with rc_context(_FAINT_GRID):
+        axes: Any = figure.add_subplot(projection="3d")
     plot(embedding, layer=str(embedding["layer"].values[0]), ax=axes, **options)
     axes.tick_params(labelsize=8)
     measured = losses(embedding)
@@ -64,7 +68,9 @@ def layers_still(embedding: xr.Dataset, layers: Sequence[str]) -> Figure:
         stress = float(embedding["stress"].sel(layer=layer))
         ax.set_title(f"{literal(layer)} (stress {stress:.3f})", fontsize="medium")
         ax.tick_params(labelsize=8)
-        ax.label_outer()
+        ax.set(xlabel="", ylabel="")
+    figure.supxlabel("axis 1 (weight units)", fontsize="medium")
+    figure.supylabel("axis 2 (weight units)", fontsize="medium")
     measured = losses(embedding)
     if measured is not None:
         add_colorbar(axes, log_scale(measured), shrink=0.9, aspect=30)
@@ -81,7 +87,7 @@ def curves_still(curves: xr.Dataset, panels: Sequence[str], against: str) -> Fig
         plot_curves(
             curves, variable=variable, against=against, ax=figure.add_subplot(rows, columns, number)
         )
-    add_legend(figure, trajectories(curves, "record"), **_BELOW)
+    add_legend(figure, trajectories(curves, "record"), markers=False, **_BELOW)
     return figure
 
 

@@ -39,7 +39,12 @@ def curves_figure(curves: xr.Dataset, *, against: str = "epoch") -> go.Figure:
     columns = 2 if any(name.startswith("test") for name in panels) else 1
     rows = -(-len(panels) // columns)
     figure = make_subplots(
-        rows, columns, shared_xaxes=True, horizontal_spacing=0.1, vertical_spacing=0.06
+        rows,
+        columns,
+        shared_xaxes="all",
+        horizontal_spacing=0.08,
+        vertical_spacing=0.12,
+        subplot_titles=[LABELS[name] for name in panels],
     )
     for number, variable in enumerate(panels):
         place = {"row": number // columns + 1, "col": number % columns + 1}
@@ -47,9 +52,10 @@ def curves_figure(curves: xr.Dataset, *, against: str = "epoch") -> go.Figure:
             figure.add_trace(trace, **place)
         figure.update_yaxes(**_scale(variable), **place)
     figure.update_xaxes(title_text=against, row=rows)
+    figure.update_annotations(font_size=14)
     figure.update_xaxes(gridcolor="#E4E4E4", zeroline=False)
     legend = {"orientation": "h", "x": 0, "y": -0.12, "yanchor": "top", "itemsizing": "constant"}
-    margin = {"l": 60, "r": 10, "t": 10, "b": 50}
+    margin = {"l": 60, "r": 10, "t": 40, "b": 50}
     figure.update_layout(**layout(legend=legend, height=60 + 280 * rows, margin=margin))
     return figure
 
@@ -61,7 +67,7 @@ def panels_of(curves: xr.Dataset) -> list[str]:
 
 
 def _scale(variable: str) -> dict[str, Any]:
-    shared = {"title_text": LABELS[variable], "gridcolor": "#E4E4E4", "zeroline": False}
+    shared = {"gridcolor": "#E4E4E4", "zeroline": False}
     if variable.endswith("loss"):
         return {**shared, "type": "log", "exponentformat": "power", "dtick": 1}
     return {**shared, "rangemode": "tozero"}

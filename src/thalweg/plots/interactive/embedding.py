@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from thalweg.plots.interactive.paths import Trace, path_traces
-from thalweg.plots.interactive.style import layout, legend_below, literal, loss_axis
+from thalweg.plots.interactive.style import CAMERA, layout, legend_below, literal, loss_axis
 from thalweg.plots.logscale import log_scale
 from thalweg.plots.positions import losses, positions
 
@@ -29,8 +29,9 @@ def embedding_figure(embedding: xr.Dataset) -> go.Figure:
     Returns
     -------
     plotly Figure
-        A trace for each trajectory, with one scale on all axes, then starts and ends. Trajectories
-        of one moment share an entry of the legend.
+        A trace for each trajectory, with one scale on all axes, then starts, ends and the keys of
+        the legend, where trajectories
+        of one moment share an entry.
     """
     import plotly.graph_objects as go
 
@@ -59,7 +60,7 @@ def _scene() -> dict[str, Any]:
         f"{name}axis": {**axis, "title": {"text": f"axis {number} (weight units)"}}
         for number, name in enumerate("xyz", start=1)
     }
-    return {"aspectmode": "data", "camera": {"eye": {"x": 1.3, "y": -1.3, "z": 0.8}}, **axes}
+    return {"aspectmode": "data", "camera": CAMERA, **axes}
 
 
 def _title(embedding: xr.Dataset, layer: str) -> dict[str, Any]:
@@ -84,9 +85,8 @@ def _menu(embedding: xr.Dataset, layers: list[str], traces: list[Trace]) -> dict
     return {"buttons": buttons, "direction": "down", "bgcolor": "white", **place}
 
 
-def _places(places: NDArray[np.float64], traces: list[Trace]) -> dict[str, list[list[float]]]:
-    # Lists: plotly.js reads its packed arrays in traces only.
-    return {
-        axis: [places[trace.points, number].tolist() for trace in traces]
-        for number, axis in enumerate("xyz")
-    }
+def _places(
+    places: NDArray[np.float64], traces: list[Trace]
+) -> dict[str, list[list[float | None]]]:
+    found = [trace.coordinates(places) for trace in traces]
+    return {axis: [one[axis] for one in found] for axis in "xyz"}

@@ -8,7 +8,7 @@ import numpy as np
 
 from thalweg.errors import InvalidArgument
 from thalweg.plots.interactive.paths import path_traces
-from thalweg.plots.interactive.style import layout, legend_below, log_ticks, loss_axis
+from thalweg.plots.interactive.style import CAMERA, layout, legend_below, log_ticks, loss_axis
 from thalweg.plots.logscale import log_scale
 from thalweg.plots.positions import losses, positions
 
@@ -62,8 +62,8 @@ def height_figure(embedding: xr.Dataset, *, layer: str = "network") -> go.Figure
         },
         # The plane keeps its scale; the height has another unit.
         "aspectmode": "manual",
-        "aspectratio": {"x": 1.4, "y": 1.4 * float(np.clip(deep / (wide or 1), 0.3, 3)), "z": 0.8},
-        "camera": {"eye": {"x": 1.2, "y": -1.5, "z": 0.7}},
+        "aspectratio": {"x": 1.4, "y": 1.4 * float(np.clip(deep / (wide or 1), 0.3, 3)), "z": 0.9},
+        "camera": CAMERA,
     }
     colors = loss_axis(scale)
     figure.update_layout(**layout(scene=scene, legend=legend_below(), height=600, coloraxis=colors))

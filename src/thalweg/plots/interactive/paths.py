@@ -25,12 +25,17 @@ class Trace:
     points: NDArray[np.int64]
     options: dict[str, Any]
 
+    def coordinates(self, places: NDArray[np.float64]) -> dict[str, list[float | None]]:
+        """Take x, y and z from ``places``, which has a row for every checkpoint."""
+        # A trace of the legend alone needs one point that is nowhere: plotly drops empty ones.
+        columns = places[self.points].T.tolist() if len(self.points) else [[None]] * 3
+        return dict(zip("xyz", columns, strict=True))
+
     def at(self, places: NDArray[np.float64]) -> go.Scatter3d:
-        """Place it: ``places`` has a row of three coordinates for every checkpoint."""
+        """Place it."""
         import plotly.graph_objects as go
 
-        x, y, z = places[self.points].T
-        return go.Scatter3d(x=x, y=y, z=z, **self.options)
+        return go.Scatter3d(**self.coordinates(places), **self.options)
 
 
 def path_traces(embedding: xr.Dataset, scale: LogScale | None) -> list[Trace]:
@@ -47,32 +52,40 @@ def path_traces(embedding: xr.Dataset, scale: LogScale | None) -> list[Trace]:
     Returns
     -------
     list of Trace
-        One for each trajectory, then starts and ends.
+        One for each trajectory, then starts and ends, then the keys of the legend.
     """
     shown = trajectories(embedding, "checkpoint")
-    listed: set[str] = set()
-    traces = []
-    for one in shown:
-        traces.append(_path(embedding, one, scale, listed=one.group not in listed))
-        listed.add(one.group)
     named = [one for one in shown if one.name]
-    if named:
-        traces.append(_marks(named, 0, "start", "circle-open", size=9))
-        traces.append(_marks(named, -1, "end", "x", size=4))
-    return traces
+    paths = [_path(embedding, one, scale) for one in shown]
+    if not named:
+        return paths
+    ends = [_marks(named, 0, "start", "circle-open", size=8), _marks(named, -1, "end", "x", size=5)]
+    # plotly cannot show a marker coloured by loss in its legend.
+    return [*paths, *ends, *map(_key, {one.group: one for one in named}.values())]
 
 
-def _path(embedding: xr.Dataset, one: Trajectory, scale: LogScale | None, *, listed: bool) -> Trace:
+def _path(embedding: xr.Dataset, one: Trajectory, scale: LogScale | None) -> Trace:
     options = {
         "mode": "lines+markers" if one.name else "markers",
-        "name": literal(one.group),
+        "name": literal(one.name),
         "legendgroup": literal(one.group),
-        "showlegend": listed,
+        "showlegend": False,
         "text": [literal(one.name)] * len(one.points),
         "line": {"color": one.color, "dash": one.look.dash, "width": 3},
         "marker": {"symbol": one.look.symbol, "size": 3.5, **_colors(embedding, one, scale)},
     }
     return Trace(one.points, options | told(embedding, one.points))
+
+
+def _key(one: Trajectory) -> Trace:
+    options = {
+        "mode": "lines+markers",
+        "name": literal(one.group),
+        "legendgroup": literal(one.group),
+        "line": {"color": one.color, "dash": one.look.dash, "width": 3},
+        "marker": {"symbol": one.look.symbol, "size": 5, "color": one.color},
+    }
+    return Trace(np.array([], dtype=np.int64), options)
 
 
 def _colors(embedding: xr.Dataset, one: Trajectory, scale: LogScale | None) -> dict[str, Any]:

@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     import xarray as xr
 
 FONT = {"family": "system-ui, -apple-system, 'Segoe UI', sans-serif", "size": 13, "color": "#222"}
+# Far enough for the titles of the axes, aimed a little low to make room for them.
+CAMERA = {"eye": {"x": 1.45, "y": -1.45, "z": 0.85}, "center": {"x": 0, "y": 0, "z": -0.15}}
 # What a pointer may be told of a point, and how it is written.
 _TOLD = {
     "step": ("step", ""),
@@ -61,7 +63,10 @@ def loss_axis(scale: LogScale) -> dict[str, Any]:
     low, high = np.log10([scale.floor, scale.top]).tolist()
     values, words = log_ticks(scale)
     if scale.floored:
-        values, words = [low, *values], [f"0 to {scale.floor:.1g}", *words]
+        # A power of ten close to the floor would be written over its label.
+        apart = [i for i, value in enumerate(values) if value - low > 0.06 * (high - low)]
+        values = [low, *(values[i] for i in apart)]
+        words = [f"0 to {scale.floor:.1g}", *(words[i] for i in apart)]
     title = {"text": "training loss<br>(mean per sample)", "side": "top"}
     bar = {"title": title, "tickvals": values, "ticktext": words, "len": 0.75, "thickness": 16}
     return {"colorscale": COLORMAP, "cmin": low, "cmax": high, "colorbar": bar}

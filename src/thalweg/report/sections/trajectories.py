@@ -96,8 +96,8 @@ def _facts(
         yield Fact("perturbed copies that reached it", f"{zero} of {len(back)}")
     tests = [final["test_error"] for final in trunks if "test_error" in final]
     if tests:
-        mean = f"mean {percent(float(np.mean(tests)))} of {count(len(tests), 'seed')}"
-        yield Fact("final test error", span(tests), mean if len(tests) > 1 else "")
+        mean = f"mean of {count(len(tests), 'seed')}: {percent(float(np.mean(tests)))}"
+        yield Fact("final test error", span(tests), mean if len(set(tests)) > 1 else "")
     if embedding is not None:
         stress = float(embedding["stress"].values[0])
         yield Fact("stress of the picture", number(stress), "0: every distance shown right")
@@ -244,4 +244,4 @@ def _finals(finals: dict[str, dict[str, Any]], parents: dict[str, str]) -> Table
         for name, final in finals.items()
     ]
     heads = ("trajectory", "from", "ended", "steps", "loss", "error", "test loss", "test error")
-    return Table("Where each training ended", heads, rows)
+    return Table("Where each training ended", heads, rows, words=3)
