@@ -1,0 +1,1 @@
+"""The geometry of a landscape around a point: directions, surfaces, spectra."""

@@ -1,0 +1,437 @@
+"""Directions in parameter space: random, through given points, principal; and projections."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+import torch
+from torch import Tensor
+
+from thalweg.errors import InvalidArgument
+from thalweg.risk.space import Kind, Parameter, ParameterSpace
+from thalweg.run.seeds import torch_generator
+
+Normalize = Literal["filter", "layer"]
+
+
+def random_directions(
+    space: ParameterSpace,
+    w: Tensor,
+    count: int = 2,
+    *,
+    normalize: Normalize | None = "filter",
+    seed: int = 0,
+    kinds: Sequence[Kind] = ("weight",),
+    orthogonal: bool = True,
+) -> Tensor:
+    """
+    Draw Gaussian directions and scale them to the weights they start from.
+
+    A direction's entries are grouped, and each group is scaled to the norm of the same entries of
+    ``w``. With ``"filter"`` every filter of a kernel is a group (Li et al. 2018, "Visualizing the
+    loss landscape of neural nets", section 4); with ``"layer"`` every layer's kernels. Biases and
+    parameters of normalization layers are left out (zero) unless ``kinds`` names them; then those
+    of one layer and kind are one group under either rule. A kernel of one dimension is one group.
+
+    Parameters
+    ----------
+    space : ParameterSpace
+        Names layers and filters.
+    w : Tensor
+        Shape (W,): where the directions start.
+    count : int
+        Number of directions k.
+    normalize : {"filter", "layer"} or None
+        None leaves the Gaussian's own length, about the square root of the number of entries.
+    seed : int
+        Direction i is a function of ``seed`` and i alone, but for the orthogonalization.
+    kinds : sequence of {"weight", "bias", "norm"}
+        Which weights the directions move.
+    orthogonal : bool
+        Make the directions orthogonal as they are returned, after scaling: they are made
+        orthogonal within every group, which scaling leaves as it is. The first stays as drawn.
+        Groups of fewer than k entries have no room for that; what they leave is taken back evenly
+        in the other groups.
+
+    Returns
+    -------
+    Tensor
+        Shape (W, k), in the dtype and on the device of ``w``.
+
+    Raises
+    ------
+    InvalidArgument
+        If an argument is none of the above, if ``w`` is zero wherever the directions could move,
+        or if too many filters are too small for orthogonal directions.
+
+    Examples
+    --------
+    >>> space = ParameterSpace.of(torch.nn.Linear(3, 2))
+    >>> w = torch.tensor([3.0, 0.0, 4.0, 0.0, 2.0, 0.0, 1.0, 1.0])
+    >>> directions = random_directions(space, w)
+    >>> [float(f.norm().round(decimals=4)) for f in directions[:, 0].split([3, 3, 2])]
+    [5.0, 2.0, 0.0]
+    """
+    space.check(w)
+    _check(count, normalize, kinds)
+    drawn = torch.stack(
+        [
+            torch.randn(
+                space.size, generator=torch_generator(seed, "direction", i), dtype=torch.float64
+            )
+            for i in range(count)
+        ],
+        dim=1,
+    )
+    origin = w.detach().cpu().double()
+    parts = [
+        _Part(entries, drawn[entries], None if normalize is None else origin[entries].norm(dim=1))
+        for entries in _groups(space, normalize, kinds)
+    ]
+    if orthogonal and count > 1:
+        _orthogonalize(parts, count)
+    directions = torch.zeros_like(drawn)
+    for part in parts:
+        directions[part.entries] = part.scaled()
+    if not bool(directions.any(0).all()):
+        raise InvalidArgument(
+            f"the weights of kinds {tuple(kinds)} are all zero (or there are none), so directions"
+            " scaled to them are zero; write normalize=None or name other kinds."
+        )
+    return directions.to(w.device, w.dtype)
+
+
+@dataclass
+class _Part:
+    """
+    Groups of equal size.
+
+    ``entries`` (groups, size) are places in the flat vector, ``values`` (groups, size, k) the
+    directions there, ``norms`` (groups,) what each group is scaled to, None for its own norm.
+    """
+
+    entries: Tensor
+    values: Tensor
+    norms: Tensor | None
+
+    def lengths(self) -> Tensor:
+        """Norms wanted: (groups, k)."""
+        own = self.values.norm(dim=1)
+        return own if self.norms is None else self.norms[:, None].expand_as(own)
+
+    def scaled(self) -> Tensor:
+        """Scale each group of each direction to its norm."""
+        # A filter of zeros has zero directions, and no length to divide by.
+        own = self.values.norm(dim=1).clamp_min(torch.finfo(self.values.dtype).tiny)
+        ratio: Tensor = self.lengths() / own
+        return self.values * ratio[:, None, :]
+
+
+def _orthogonalize(parts: list[_Part], count: int) -> None:
+    """Give the groups with room the correlation that cancels the inner products of the others."""
+    roomy = [part for part in parts if part.entries.shape[1] >= count]
+    tight = [part for part in parts if part.entries.shape[1] < count]
+    excess = sum(
+        (torch.einsum("gsi,gsj->ij", part.scaled(), part.scaled()) for part in tight),
+        torch.zeros(count, count, dtype=torch.float64),
+    )
+    excess.fill_diagonal_(0.0)
+    frames = [_frame(part) for part in roomy]
+    capacity = sum(float(part.lengths().square().mean(1).sum()) for part in roomy)
+    wanted = torch.eye(count, dtype=torch.float64)
+    if bool(excess.any()):
+        wanted = wanted - excess / capacity if capacity > 0 else torch.full_like(wanted, torch.nan)
+    factor, failed = torch.linalg.cholesky_ex(wanted)
+    if int(failed) or not bool(torch.isfinite(wanted).all()):
+        raise InvalidArgument(
+            f"too many groups have fewer than {count} entries (filters of one input, say), so"
+            f" {count} directions cannot be orthogonal and scaled by filter; write"
+            " normalize='layer', or orthogonal=False."
+        )
+    for part, frame in zip(roomy, frames, strict=True):
+        lengths = part.lengths()
+        part.values = (frame @ factor.T) * lengths[:, None, :]
+
+
+def _frame(part: _Part) -> Tensor:
+    """Orthonormal columns in every group, the first along the first direction."""
+    frame, upper = torch.linalg.qr(part.values)
+    signs: Tensor = upper.diagonal(dim1=1, dim2=2).sign()
+    oriented: Tensor = frame * signs[:, None, :]
+    return oriented
+
+
+def _groups(
+    space: ParameterSpace, normalize: Normalize | None, kinds: Sequence[Kind]
+) -> Iterator[Tensor]:
+    """Places in the flat vector, (groups, size), of groups that are scaled together."""
+    layers: dict[tuple[str, str], list[Tensor]] = {}
+    for parameter in space.parameters:
+        if parameter.kind not in kinds or not parameter.size:
+            continue
+        if normalize == "filter" and parameter.kind == "weight":
+            yield _filters(parameter)
+        else:
+            # Without scaling all entries are one group: orthogonal as a whole.
+            key = ("", "") if normalize is None else (parameter.layer, parameter.kind)
+            layers.setdefault(key, []).append(_places(parameter))
+    for places in layers.values():
+        yield torch.cat(places)[None]
+
+
+def _places(parameter: Parameter) -> Tensor:
+    return torch.arange(parameter.slice.start, parameter.slice.stop)
+
+
+def _filters(parameter: Parameter) -> Tensor:
+    places = _places(parameter)
+    if len(parameter.shape) < 2:
+        return places[None]
+    return places.view(parameter.shape).transpose(0, parameter.filter_dim).flatten(1)
+
+
+def _check(count: int, normalize: str | None, kinds: Sequence[str]) -> None:
+    if count < 1:
+        raise InvalidArgument(f"count={count}; write a positive number of directions.")
+    if normalize is not None and normalize not in get_args(Normalize):
+        raise InvalidArgument(f"normalize={normalize!r}; write 'filter', 'layer' or None.")
+    unknown = [kind for kind in kinds if kind not in get_args(Kind)]
+    if isinstance(kinds, str) or unknown or not kinds:
+        raise InvalidArgument(
+            f"kinds={kinds!r}; write a tuple of 'weight', 'bias', 'norm', such as ('weight',)."
+        )
+
+
+@dataclass(frozen=True)
+class PointsPlane:
+    """
+    A line or plane through given points.
+
+    Attributes
+    ----------
+    origin : Tensor
+        Shape (W,): the first point.
+    directions : Tensor
+        Shape (W, 1) or (W, 2), orthogonal, of equal length: the distance of the first two points.
+    coordinates : Tensor
+        Shape (points, 1) or (points, 2), float64: where the points lie, in units of the directions.
+        The first is at 0, the second at (1, 0).
+    """
+
+    origin: Tensor
+    directions: Tensor
+    coordinates: Tensor
+
+
+def through_points(w0: Tensor, w1: Tensor, w2: Tensor | None = None) -> PointsPlane:
+    """
+    Lay a line through two points, or a plane through three.
+
+    Angles and ratios of lengths in the plane are true, as both directions are orthogonal and of
+    one length.
+
+    Parameters
+    ----------
+    w0, w1, w2 : Tensor
+        Shape (W,).
+
+    Returns
+    -------
+    PointsPlane
+        Origin, directions and the coordinates of the points.
+
+    Raises
+    ------
+    InvalidArgument
+        If shapes differ, the first two points coincide, or the third lies on their line.
+
+    Examples
+    --------
+    >>> w0, w1, w2 = torch.tensor([[0.0, 0.0, 0.0], [2.0, 0.0, 0.0], [1.0, 3.0, 0.0]])
+    >>> plane = through_points(w0, w1, w2)
+    >>> plane.coordinates.tolist()
+    [[0.0, 0.0], [1.0, 0.0], [0.5, 1.5]]
+    >>> plane.directions.T.tolist()
+    [[2.0, 0.0, 0.0], [0.0, 2.0, 0.0]]
+    """
+    points = [w0, w1] if w2 is None else [w0, w1, w2]
+    if len({(tuple(p.shape), p.dtype) for p in points}) > 1 or w0.dim() != 1:
+        shapes = [(tuple(p.shape), p.dtype) for p in points]
+        raise InvalidArgument(f"points of shapes and dtypes {shapes}; give vectors of one space.")
+    first = w1.double() - w0.double()
+    length = float(first.norm())
+    if length == 0.0:
+        raise InvalidArgument("w0 and w1 are the same point, so no line goes through them.")
+    directions, coordinates = [first], [[0.0], [1.0]]
+    if w2 is not None:
+        offset = w2.double() - w0.double()
+        along = float(offset @ first) / length**2
+        rest = offset - along * first
+        rest -= (float(rest @ first) / length**2) * first  # once more, for rounding
+        height = float(rest.norm())
+        # Below this, what is left is the rounding of the points themselves.
+        if height <= 4 * torch.finfo(w0.dtype).eps * float(max(p.double().norm() for p in points)):
+            raise InvalidArgument("w2 lies on the line through w0 and w1; give two points only.")
+        directions.append(rest * (length / height))
+        coordinates = [[0.0, 0.0], [1.0, 0.0], [along, height / length]]
+    return PointsPlane(
+        w0, torch.stack(directions, 1).to(w0.dtype), torch.tensor(coordinates, dtype=torch.float64)
+    )
+
+
+@dataclass(frozen=True)
+class PrincipalDirections:
+    """
+    Principal components of points.
+
+    Attributes
+    ----------
+    mean : Tensor
+        Shape (W,).
+    directions : Tensor
+        Shape (W, k), orthonormal; each points from the first point to the last.
+    explained_variance : Tensor
+        Shape (k,), float64: variance along each, with divisor n - 1.
+    explained_variance_ratio : Tensor
+        Shape (k,), float64: the same as a share of the total variance.
+    """
+
+    mean: Tensor
+    directions: Tensor
+    explained_variance: Tensor
+    explained_variance_ratio: Tensor
+
+
+def principal_directions(weights: Tensor, count: int = 2) -> PrincipalDirections:
+    """
+    Find the directions in which points of a trajectory vary most.
+
+    Parameters
+    ----------
+    weights : Tensor
+        Shape (n, W): points, such as all weights along a training.
+    count : int
+        Number of directions k.
+
+    Returns
+    -------
+    PrincipalDirections
+        Orthonormal directions and the variance along each.
+
+    Raises
+    ------
+    InvalidArgument
+        If the points span fewer than k dimensions.
+
+    Notes
+    -----
+    From the eigenvectors of the Gram matrix of the centred points (n, n), in float64.
+
+    Examples
+    --------
+    >>> points = torch.tensor(
+    ...     [[-2.0, 0.0, 7.0], [0.0, 1.0, 7.0], [0.0, -1.0, 7.0], [2.0, 0.0, 7.0]]
+    ... )
+    >>> found = principal_directions(points)
+    >>> found.explained_variance_ratio
+    tensor([0.8000, 0.2000], dtype=torch.float64)
+    >>> found.directions[:, 0].abs()
+    tensor([1., 0., 0.])
+    """
+    if weights.dim() != 2 or count < 1:
+        raise InvalidArgument(
+            f"weights of shape {tuple(weights.shape)} and count={count}; expected shape (n, W) and"
+            " a positive count."
+        )
+    mean = weights.double().mean(0)
+    centred = weights.double() - mean
+    values, vectors = torch.linalg.eigh(centred @ centred.T)
+    values, vectors = values.flip(0), vectors.flip(1)
+    # Centring moves every entry by rounding: what is below is no direction of the points.
+    floor = len(weights) * torch.finfo(torch.float64).eps * float(values.clamp_min(0).max())
+    rank = int((values > floor).sum())
+    if count > rank:
+        raise InvalidArgument(f"count={count}, and the {len(weights)} points span {rank} dims.")
+    directions = torch.linalg.qr(centred.T @ vectors[:, :count])[0]
+    travelled = (centred[-1] - centred[0]) @ directions
+    directions = directions * torch.where(travelled < 0, -1.0, 1.0)
+    variance = values[:count] / (len(weights) - 1)
+    share = values[:count] / centred.square().sum()
+    kind = weights.dtype
+    return PrincipalDirections(mean.to(kind), directions.to(kind), variance, share)
+
+
+@dataclass(frozen=True)
+class Projection:
+    """
+    Points seen in a line, plane or space.
+
+    Attributes
+    ----------
+    coordinates : Tensor
+        Shape (n, k), float64, in units of the directions.
+    distances : Tensor
+        Shape (n,), float64: how far each point lies off the plane.
+    variance_share : float
+        Share of the points' variance that the plane shows; NaN if all points are one.
+    """
+
+    coordinates: Tensor
+    distances: Tensor
+    variance_share: float
+
+
+def project(trajectory: Tensor, origin: Tensor, directions: Tensor) -> Projection:
+    """
+    Project points orthogonally onto a plane and say how much of them it shows.
+
+    Parameters
+    ----------
+    trajectory : Tensor
+        Shape (n, W).
+    origin : Tensor
+        Shape (W,): the plane's point at coordinates 0.
+    directions : Tensor
+        Shape (W, k), linearly independent, of any lengths and angles.
+
+    Returns
+    -------
+    Projection
+        Coordinates, distances from the plane and the share of variance shown.
+
+    Raises
+    ------
+    InvalidArgument
+        If shapes do not fit or the directions are linearly dependent.
+
+    Examples
+    --------
+    >>> points = torch.tensor([[0.0, 0.0, 0.0], [2.0, 1.0, 0.0], [4.0, -1.0, 0.0]])
+    >>> seen = project(points, torch.zeros(3), torch.tensor([[2.0], [0.0], [0.0]]))
+    >>> seen.coordinates.flatten().tolist(), seen.distances.tolist()
+    ([0.0, 1.0, 2.0], [0.0, 1.0, 1.0])
+    >>> seen.variance_share
+    0.8
+    """
+    if (
+        directions.dim() != 2
+        or trajectory.dim() != 2
+        or not (trajectory.shape[1] == len(directions) == origin.numel())
+    ):
+        raise InvalidArgument(
+            f"trajectory {tuple(trajectory.shape)}, origin {tuple(origin.shape)} and directions"
+            f" {tuple(directions.shape)} do not fit; expected (n, W), (W,) and (W, k)."
+        )
+    basis, upper = torch.linalg.qr(directions.double())
+    diagonal = upper.diagonal().abs()
+    if bool((diagonal <= 1e-10 * directions.double().norm(dim=0)).any()):
+        raise InvalidArgument("the directions are linearly dependent: they span no such plane.")
+    offsets = trajectory.double() - origin.double()
+    within = offsets @ basis
+    distances = (offsets - within @ basis.T).norm(dim=1)
+    total = float((offsets - offsets.mean(0)).square().sum())
+    shown = float((within - within.mean(0)).square().sum())
+    coordinates = torch.linalg.solve_triangular(upper, within.T, upper=True).T
+    return Projection(coordinates, distances, shown / total if total > 0 else float("nan"))

@@ -1,0 +1,216 @@
+"""Directions against hand-computed norms, cosines and variances."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor, nn
+
+from thalweg.errors import InvalidArgument
+from thalweg.geometry.directions import (
+    principal_directions,
+    project,
+    random_directions,
+    through_points,
+)
+from thalweg.risk import ParameterSpace
+
+
+def network() -> nn.Module:
+    with torch.random.fork_rng():
+        torch.manual_seed(3)
+        return nn.Sequential(
+            nn.Conv2d(3, 8, 3),
+            nn.BatchNorm2d(8),
+            nn.ReLU(),
+            nn.ConvTranspose2d(8, 6, 2),
+            nn.Flatten(),
+            nn.Linear(24, 5),
+        )
+
+
+def start(model: nn.Module | None = None) -> tuple[ParameterSpace, Tensor]:
+    model = model or network()
+    space = ParameterSpace.of(model)
+    return space, space.pack(model)
+
+
+def cosines(directions: Tensor) -> Tensor:
+    unit = directions.double() / directions.double().norm(dim=0)
+    return (unit.T @ unit).fill_diagonal_(0.0).abs().max()
+
+
+@pytest.mark.parametrize("count", [1, 2, 3])
+@pytest.mark.parametrize("orthogonal", [True, False])
+def test_every_filter_has_the_norm_of_its_own(count: int, orthogonal: bool) -> None:
+    space, w = start()
+    wanted = space.filter_norms(w)
+    for direction in random_directions(space, w, count, orthogonal=orthogonal).T:
+        norms = space.filter_norms(direction)
+        for name in wanted:
+            torch.testing.assert_close(norms[name], wanted[name], rtol=1e-5, atol=0)
+    assert len(wanted["3.weight"]) == 6, "a transposed convolution's filters are outputs"
+
+
+@pytest.mark.parametrize("count", [2, 3])
+@pytest.mark.parametrize("normalize", ["filter", "layer", None])
+def test_directions_are_orthogonal_after_scaling(normalize: str | None, count: int) -> None:
+    space, w = start()
+    kinds = ("weight", "bias", "norm")
+    for seed in range(5):
+        directions = random_directions(space, w, count, normalize=normalize, seed=seed, kinds=kinds)
+        assert cosines(directions) < 1e-6
+
+
+def test_without_orthogonalization_they_are_independent_gaussians() -> None:
+    space, w = start()
+    drawn = random_directions(space, w, 2, normalize=None, orthogonal=False)[space.mask("weight")]
+    n = len(drawn)
+    assert 1e-6 < cosines(drawn) < 4 / math.sqrt(n)
+    assert abs(float(drawn.mean())) < 4 / math.sqrt(2 * n)
+    assert abs(float(drawn.var()) - 1) < 4 * math.sqrt(2 / (2 * n))
+    kept = random_directions(space, w, 2, normalize=None)
+    torch.testing.assert_close(kept[space.mask("weight"), 0], drawn[:, 0])
+
+
+def test_biases_and_norms_are_left_out_unless_named() -> None:
+    space, w = start()
+    directions = random_directions(space, w)
+    assert not directions[space.mask("bias", "norm")].any()
+    assert directions[space.mask("weight")].all()
+
+
+def test_named_biases_and_norms_are_scaled_as_one_group_a_layer() -> None:
+    space, w = start()
+    direction = random_directions(space, w, 1, kinds=("bias", "norm"))[:, 0]
+    assert not direction[space.mask("weight")].any()
+    for layer, entries in space.layers.items():
+        for kind in ("bias", "norm"):
+            part = entries.start + space.mask(kind)[entries].nonzero().flatten()
+            assert float(direction[part].norm()) == pytest.approx(float(w[part].norm()), rel=1e-5)
+        assert layer
+    bias = space.parameters[1]
+    ratios = direction[bias.slice].abs() / w[bias.slice].abs()
+    assert float(ratios.std()) > 0.1, "entries are not rescaled one by one"
+
+
+def test_layer_scaling_is_not_filter_scaling() -> None:
+    space, w = start()
+    direction = random_directions(space, w, 1, normalize="layer")[:, 0]
+    kernel = space.parameters[0]
+    assert float(direction[kernel.slice].norm()) == pytest.approx(
+        float(w[kernel.slice].norm()), rel=1e-5
+    )
+    norms, own = space.filter_norms(direction)["0.weight"], space.filter_norms(w)["0.weight"]
+    assert float((norms / own - 1).abs().max()) > 0.01
+
+
+@given(st.integers(0, 2**40), st.integers(2, 3))
+@settings(max_examples=15, deadline=None)
+def test_filters_of_one_entry_are_made_up_for_by_the_others(seed: int, count: int) -> None:
+    space, w = start(nn.Sequential(nn.Linear(1, 6), nn.Tanh(), nn.Linear(6, 40), nn.Linear(40, 3)))
+    directions = random_directions(space, w, count, seed=seed)
+    assert cosines(directions) < 1e-6
+    for direction in directions.T:
+        for name, norms in space.filter_norms(direction).items():
+            torch.testing.assert_close(norms, space.filter_norms(w)[name], rtol=1e-5, atol=0)
+
+
+def test_only_filters_of_one_entry_are_refused() -> None:
+    space, w = start(nn.Linear(1, 5))
+    with pytest.raises(InvalidArgument, match=r"fewer than 2 entries.*normalize='layer'"):
+        random_directions(space, w)
+    assert cosines(random_directions(space, w, normalize="layer")) < 1e-6
+
+
+def test_a_zero_filter_stays_zero_and_zero_weights_are_refused() -> None:
+    space, w = start(nn.Linear(4, 3))
+    w[4:8] = 0.0
+    directions = random_directions(space, w)
+    assert not directions[4:8].any() and bool(directions.isfinite().all())
+    with pytest.raises(InvalidArgument, match="normalize=None"):
+        random_directions(space, torch.zeros_like(w))
+
+
+def test_seeds_repeat_and_differ() -> None:
+    space, w = start()
+    one, same, other = (random_directions(space, w, seed=seed) for seed in (1, 1, 2))
+    assert torch.equal(one, same)
+    assert abs(float(torch.cosine_similarity(one[:, 0], other[:, 0], dim=0))) < 0.2
+    assert torch.equal(random_directions(space, w, 3, seed=1)[:, 0], one[:, 0])
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"count": 0}, "positive number"),
+        ({"normalize": "filters"}, "'filter', 'layer' or None"),
+        ({"kinds": ("biases",)}, "'weight', 'bias', 'norm'"),
+        ({"kinds": "weight"}, "tuple"),
+    ],
+)
+def test_wrong_options_are_named(options: dict[str, object], words: str) -> None:
+    space, w = start(nn.Linear(2, 2))
+    with pytest.raises(InvalidArgument, match=words):
+        random_directions(space, w, **options)
+
+
+@given(st.integers(0, 2**40))
+@settings(max_examples=20, deadline=None)
+def test_points_lie_where_their_coordinates_say(seed: int) -> None:
+    points = torch.randn(3, 50, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+    plane = through_points(*points)
+    found = plane.origin + plane.coordinates @ plane.directions.T
+    torch.testing.assert_close(found, points)
+    gram = plane.directions.T @ plane.directions
+    torch.testing.assert_close(gram, torch.eye(2, dtype=gram.dtype) * gram[0, 0])
+    distances = torch.cdist(plane.coordinates, plane.coordinates) * gram[0, 0].sqrt()
+    torch.testing.assert_close(distances, torch.cdist(points, points))
+
+
+def test_points_that_span_no_plane_are_refused() -> None:
+    w = torch.tensor([1.0, 2.0, 3.0])
+    with pytest.raises(InvalidArgument, match="same point"):
+        through_points(w, w)
+    with pytest.raises(InvalidArgument, match="on the line"):
+        through_points(w, 2 * w, 3.1 * w)
+    with pytest.raises(InvalidArgument, match="one space"):
+        through_points(w, w.double())
+    assert through_points(w, 2 * w).coordinates.tolist() == [[0.0], [1.0]]
+
+
+def test_principal_directions_match_the_singular_value_decomposition() -> None:
+    generator = torch.Generator().manual_seed(0)
+    spread = torch.tensor([5.0, 3.0, 1.0, 0.5, 0.1], dtype=torch.float64)
+    points = torch.randn(12, 5, generator=generator, dtype=torch.float64) * spread + 7.0
+    found = principal_directions(points, 3)
+    _, values, rows = torch.linalg.svd(points - points.mean(0))
+    torch.testing.assert_close(found.explained_variance, values[:3] ** 2 / 11)
+    torch.testing.assert_close(found.explained_variance_ratio, (values**2 / (values**2).sum())[:3])
+    torch.testing.assert_close((rows[:3] @ found.directions).abs(), torch.eye(3).double())
+    assert bool(((points[-1] - points[0]) @ found.directions >= 0).all())
+    seen = project(points, found.mean, found.directions)
+    assert seen.variance_share == pytest.approx(float(found.explained_variance_ratio.sum()))
+
+
+def test_more_components_than_the_points_span_are_refused() -> None:
+    points = torch.tensor([[0.0, 0.0, 1.0], [1.0, 2.0, 1.0], [2.0, 4.0, 1.0]])
+    with pytest.raises(InvalidArgument, match="span 1 dim"):
+        principal_directions(points, 2)
+
+
+def test_projection_on_skew_directions_finds_the_coordinates() -> None:
+    generator = torch.Generator().manual_seed(1)
+    directions = torch.randn(40, 2, generator=generator)
+    directions[:, 1] += 2 * directions[:, 0]
+    origin, coordinates = torch.randn(40, generator=generator), torch.tensor([[0.5, -2.0], [3, 1]])
+    seen = project(origin + coordinates @ directions.T, origin, directions)
+    torch.testing.assert_close(seen.coordinates, coordinates.double(), rtol=1e-5, atol=1e-5)
+    assert float(seen.distances.max()) < 1e-5 and seen.variance_share == pytest.approx(1.0)
+    assert math.isnan(project(origin[None], origin, directions).variance_share)
+    with pytest.raises(InvalidArgument, match="linearly dependent"):
+        project(origin[None], origin, directions[:, [0, 0]])
