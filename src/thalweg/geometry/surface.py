@@ -1,0 +1,232 @@
+"""The loss surface: the landscape on a grid of points around w, in one to three dimensions."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from thalweg.errors import InvalidArgument
+from thalweg.geometry.blocks import Block, BlockStore, blocks
+from thalweg.geometry.directions import random_directions
+from thalweg.geometry.grid import AXES, Extent, Grid, axes
+from thalweg.problems.samples import digest
+from thalweg.risk import EmpiricalRisk, Landscape
+from thalweg.run import Run
+from thalweg.run.progress import Bar, Progress, silent
+
+if TYPE_CHECKING:
+    import xarray as xr
+
+Evaluate = Callable[[Tensor], Mapping[str, float]]
+# A kill loses less than one percent; files stay few.
+_BLOCKS = 200
+_LABELS = {
+    "loss": ("training loss", "1"),
+    "error": ("misclassified training samples", "share"),
+    "test_loss": ("test loss", "1"),
+    "test_error": ("misclassified test samples", "share"),
+}
+_EXACT = "0: every sample was evaluated in every cell"
+
+
+def surface(
+    risk: Landscape,
+    w: Tensor,
+    *,
+    directions: Tensor | int = 2,
+    extent: Extent = 1.0,
+    points: int | Sequence[int] = 51,
+    test: bool = True,
+    run: Run | None = None,
+    seed: int = 0,
+    progress: Progress = silent,
+) -> xr.Dataset:
+    """
+    Evaluate a landscape on a grid around a point, every sample in every cell.
+
+    Cell (x, y, z) is the landscape at ``w + x d0 + y d1 + z d2``; the cell at 0, which an odd
+    number of points contains, is its value at ``w`` to the last bit. Batch normalization follows
+    the risk's policy in each cell; neither the user's model nor its buffers are touched.
+
+    Parameters
+    ----------
+    risk : Landscape
+        An `EmpiricalRisk`, or anything with a ``value``.
+    w : Tensor
+        Shape (W,): the centre.
+    directions : Tensor or int
+        Shape (W, k) with k from 1 to 3, of any lengths and angles (`random_directions`,
+        `through_points`, `principal_directions`, eigenvectors of the Hessian), or a number of
+        random directions, scaled by filter.
+    extent : float, pair of float, or sequence of pairs
+        From -extent to extent, (low, high), or such a pair for each axis, in units of the
+        directions.
+    points : int or sequence of int
+        Number of points along every axis, or along each.
+    test : bool
+        Evaluate the test data as well, where the problem has any.
+    run : Run, optional
+        Keep finished blocks of cells there: called again with the same arguments after a kill,
+        this function goes on where it was.
+    seed : int
+        Of random directions.
+    progress : Progress
+        Told of every cell.
+
+    Returns
+    -------
+    xarray.Dataset
+        Over dims ``x``, ``y``, ``z`` (as many as there are directions): ``loss`` and, where it is
+        defined, ``error`` (share of samples), ``test_loss``, ``test_error``, float64, each with
+        its standard error ``*_stderr``, here 0; ``samples``, the number of training samples
+        evaluated; ``finite``, False where a loss is infinite or NaN, which is kept as it is.
+
+    Raises
+    ------
+    InvalidArgument
+        If directions, extent and points do not fit together or are not finite.
+    InvalidWeights
+        If ``w`` is no point of the space, or not finite.
+
+    Examples
+    --------
+    >>> from thalweg.problems import Problem
+    >>> x = torch.eye(2)
+    >>> problem = Problem(torch.nn.Linear(2, 1), torch.nn.MSELoss(), (x, torch.zeros(2, 1)))
+    >>> w = torch.tensor([3.0, 4.0, 0.0])  # loss (9 (1 + x)^2 + 16 (1 + x)^2) / 2 along w
+    >>> found = surface(EmpiricalRisk(problem), w, directions=w[:, None], points=3)
+    >>> found.loss.values.tolist(), found.x.values.tolist()
+    ([0.0, 12.5, 50.0], [-1.0, 0.0, 1.0])
+    """
+    space = risk.space
+    space.check(w)
+    attrs: dict[str, Any] = {}
+    if isinstance(directions, int):
+        attrs["directions"] = f"random, Gaussian, scaled by filter, seed {seed}"
+        directions = random_directions(space, w, directions, seed=seed)
+    grid = _grid(risk, w, directions, extent, points)
+    measures = _measures(risk, test)
+    held: AbstractContextManager[None] = nullcontext()
+    store: BlockStore | None = None
+    if run is not None:
+        held, store = run.lock(), BlockStore(run, _key(risk, grid, measures))
+    with held, progress(len(grid), "surface") as bar:
+        found = list(_evaluate(grid, measures, store, bar))
+    columns = {name: np.concatenate([block[name] for block in found]) for name in found[0]}
+    return _dataset(risk, grid, columns, attrs)
+
+
+def _grid(
+    risk: Landscape, w: Tensor, directions: Tensor, extent: Extent, points: int | Sequence[int]
+) -> Grid:
+    if directions.dim() == 1:
+        directions = directions[:, None]
+    if directions.dim() != 2 or len(directions) != len(w) or not 1 <= directions.shape[1] <= 3:
+        raise InvalidArgument(
+            f"directions of shape {tuple(directions.shape)}; expected ({len(w)}, k) with k from 1"
+            " to 3: one column a direction."
+        )
+    # A float64 risk is to see the grid in float64.
+    dtype = torch.promote_types(w.dtype, getattr(risk, "dtype", w.dtype))
+    grid = Grid(
+        w.detach().to(dtype), directions.detach(), axes(extent, points, directions.shape[1])
+    )
+    grid.check_reach()
+    return grid
+
+
+def _measures(risk: Landscape, test: bool) -> dict[str, Evaluate]:
+    """What is evaluated in a cell, by prefix of its names."""
+    if not isinstance(risk, EmpiricalRisk):
+        return {"": lambda point: {"loss": risk.value(point)}}
+    measures: dict[str, Evaluate] = {"": risk.evaluate}
+    if test and risk.split == "train" and risk.problem.test is not None:
+        measures["test_"] = risk.on("test").evaluate
+    return measures
+
+
+def _evaluate(
+    grid: Grid, measures: dict[str, Evaluate], store: BlockStore | None, bar: Bar
+) -> Iterator[Block]:
+    def compute(start: int, stop: int) -> Block:
+        rows = [_cell(grid.point(cell), measures, bar) for cell in range(start, stop)]
+        return {name: np.array([row[name] for row in rows]) for name in rows[0]}
+
+    for start, stop in blocks(len(grid), _BLOCKS):
+        if store is None:
+            yield compute(start, stop)
+        elif (done := store.read(start, stop)) is not None:
+            bar.update(stop - start)
+            yield done
+        else:
+            yield store.keep(start, stop, compute(start, stop))
+
+
+def _cell(point: Tensor, measures: dict[str, Evaluate], bar: Bar) -> dict[str, float]:
+    row = {
+        prefix + name: value
+        for prefix, evaluate in measures.items()
+        for name, value in evaluate(point).items()
+    }
+    bar.update(1)
+    return row
+
+
+def _key(risk: Landscape, grid: Grid, measures: dict[str, Evaluate]) -> str:
+    """Digest of all that the cells depend on."""
+    described = getattr(risk, "described", None)
+    if described is None:
+        raise InvalidArgument(
+            f"{type(risk).__name__} has no attribute 'described', so a run cannot tell its blocks"
+            " from another landscape's; leave out run, or give it one (a dict)."
+        )
+    facts: dict[str, Any] = {"described": described, "measures": sorted(measures)}
+    tensors = [grid.w, grid.directions, *(torch.from_numpy(axis) for axis in grid.axes)]
+    if isinstance(risk, EmpiricalRisk):
+        problem = risk.problem
+        facts["data"] = [problem.samples("train").fingerprint]
+        if risk.split == "test" or "test_" in measures:
+            facts["data"].append(problem.samples("test").fingerprint)
+        # Addresses in what modules and functions print differ between processes.
+        facts["made of"] = re.sub("0x[0-9a-f]+", "", f"{problem.model} {problem.loss}")
+        own = problem.model.state_dict()
+        fixed = {name: own[name] for name in own if name not in risk.space.names}
+        tensors += [tensor for _, tensor in sorted((fixed | risk.buffers()).items())]
+    text = torch.tensor(list(json.dumps(facts, sort_keys=True).encode()), dtype=torch.uint8)
+    return digest(text, *tensors)
+
+
+def _dataset(
+    risk: Landscape, grid: Grid, columns: dict[str, NDArray[np.float64]], attrs: dict[str, Any]
+) -> xr.Dataset:
+    import xarray as xr
+
+    dims = AXES[: len(grid.axes)]
+    samples = getattr(risk, "samples", 1)
+    variables: dict[str, Any] = {}
+    for name, column in columns.items():
+        values = column.reshape(grid.shape)
+        label, units = _LABELS[name]
+        zero = np.where(np.isfinite(values), 0.0, np.nan)
+        variables[name] = (dims, values, {"long_name": label, "units": units})
+        about = {"long_name": f"standard error of the {label}", "units": units, "is": _EXACT}
+        variables[f"{name}_stderr"] = (dims, zero, about)
+    losses = [column for name, column in columns.items() if name.endswith("loss")]
+    finite = np.isfinite(losses).all(0).reshape(grid.shape)
+    variables["samples"] = (dims, np.full(grid.shape, samples), {"units": "samples"})
+    variables["finite"] = (dims, finite, {"long_name": "whether the losses are finite"})
+    lengths = grid.directions.double().norm(dim=0).tolist()
+    coords = {
+        dim: (dim, axis, {"units": f"lengths of direction {i} (norm {length:.6g})"})
+        for i, (dim, axis, length) in enumerate(zip(dims, grid.axes, lengths, strict=True))
+    }
+    attrs = {**getattr(risk, "described", {}), **attrs, "mode": "exact", "stderr": _EXACT}
+    return xr.Dataset(variables, coords, attrs | {"direction_norms": lengths})
