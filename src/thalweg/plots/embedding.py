@@ -30,7 +30,7 @@ def plot_embedding(
     Draw the checkpoints of one layer, a line for each trajectory.
 
     Lines have the colour of their trunk and the dash of the moment they branched at; markers
-    have the colour of the training loss. A ring marks the start of a trajectory, a cross its end.
+    have the colour of the training loss. A ring marks the start of a trajectory, an open square its end.
 
     Parameters
     ----------
@@ -84,9 +84,9 @@ def draw_trajectories(
         style = {"s": 14, "marker": one.look.marker, "linewidths": 0}
         axes.scatter(*path, **{**style, **colors, **solid, **kwargs})
         if one.name:
-            ends: dict[str, Any] = {"zorder": 5, "s": 46, **solid}
-            axes.scatter(*path[:, :1], marker="o", facecolors="none", edgecolors="black", **ends)
-            axes.scatter(*path[:, -1:], marker="x", color="black", linewidths=1.2, **ends)
+            rings: dict[str, Any] = {"facecolors": "none", "edgecolors": "black", "s": 46, **solid}
+            axes.scatter(*path[:, :1], marker="o", **rings)
+            axes.scatter(*path[:, -1:], marker="s", **rings)
 
 
 def _colors(

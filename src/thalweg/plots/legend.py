@@ -47,17 +47,13 @@ def add_legend(
             marks[one.name] = Line2D([], [], color=one.color, **_marker(one, markers))
     for one in named:
         if one.parent:
-            style: dict[str, Any] = {
-                "linestyle": one.look.linestyle,
-                "marker": one.look.marker,
-                "markersize": 4,
-            }
+            style = {"linestyle": one.look.linestyle, **_marker(one, markers)}
             label = f"branched, {one.moment}" if one.moment else "branched"
             marks.setdefault(label, Line2D([], [], color=_GREY, **style))
     if ends and named:
         point: dict[str, Any] = {"color": "black", "linestyle": "none", "markersize": 6}
         marks["start"] = Line2D([], [], marker="o", markerfacecolor="none", **point)
-        marks["end"] = Line2D([], [], marker="x", **point)
+        marks["end"] = Line2D([], [], marker="s", markerfacecolor="none", **point)
     if marks:
         options = {"frameon": False, "fontsize": "small", "handlelength": 3.2, **kwargs}
         place.legend(list(marks.values()), [literal(label) for label in marks], **options)

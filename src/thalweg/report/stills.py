@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 _BELOW: dict[str, Any] = {"loc": "outside lower center", "ncols": 5}
 _ALL_LAYERS = 12
 # Axes in three dimensions take their grid from nowhere else; the context puts it back.
-_FAINT_GRID = {"grid.color": "#DADADA", "grid.linewidth": 0.6}
+_FAINT_GRID: Any = {"grid.color": "#DADADA", "grid.linewidth": 0.6}
 
 
 def embedding_still(embedding: xr.Dataset) -> Figure:
@@ -63,14 +63,14 @@ def layers_still(embedding: xr.Dataset, layers: Sequence[str]) -> Figure:
     rows = -(-len(shown) // columns)
     figure = Figure(figsize=(3.3 * columns, 3.1 * rows + 0.9), layout="constrained")
     axes = [figure.add_subplot(rows, columns, 1 + number) for number in range(len(shown))]
-    for ax, layer in zip(axes, shown, strict=True):
+    for number, (ax, layer) in enumerate(zip(axes, shown, strict=True)):
         plot_embedding(embedding, layer=layer, ax=ax, colorbar=False, s=9)
         stress = float(embedding["stress"].sel(layer=layer))
         ax.set_title(f"{literal(layer)} (stress {stress:.3f})", fontsize="medium")
         ax.tick_params(labelsize=8)
-        ax.set(xlabel="", ylabel="")
-    figure.supxlabel("axis 1 (weight units)", fontsize="medium")
-    figure.supylabel("axis 2 (weight units)", fontsize="medium")
+        # Every panel has its own scale; what the axes are is said at the margins.
+        ax.xaxis.label.set_visible(number + columns >= len(shown))
+        ax.yaxis.label.set_visible(number % columns == 0)
     measured = losses(embedding)
     if measured is not None:
         add_colorbar(axes, log_scale(measured), shrink=0.9, aspect=30)

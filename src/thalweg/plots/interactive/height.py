@@ -62,7 +62,11 @@ def height_figure(embedding: xr.Dataset, *, layer: str = "network") -> go.Figure
         },
         # The plane keeps its scale; the height has another unit.
         "aspectmode": "manual",
-        "aspectratio": {"x": 1.4, "y": 1.4 * float(np.clip(deep / (wide or 1), 0.3, 3)), "z": 0.9},
+        "aspectratio": {
+            "x": 1.1,
+            "y": 1.1 * float(np.clip(deep / (wide or 1), 0.4, 1.5)),
+            "z": 0.8,
+        },
         "camera": CAMERA,
     }
     colors = loss_axis(scale)

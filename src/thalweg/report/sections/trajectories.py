@@ -144,8 +144,10 @@ def _how_marked(embedding: xr.Dataset) -> str:
     dark = "" if losses(embedding) is None else " Dark points have a low training loss."
     if "trajectory" not in embedding:
         return dark.strip()
-    lines = "A line joins the checkpoints of one training, with a ring at its start and a cross at "
-    return f"{lines}its end; branches are broken lines in the colour of their trunk.{dark}"
+    lines = "A line joins the checkpoints of one training, with a ring at its start and an open "
+    return (
+        f"{lines}square at its end; branches are broken lines in the colour of their trunk.{dark}"
+    )
 
 
 def _height(embedding: xr.Dataset, layer: str, note: str) -> Picture:
