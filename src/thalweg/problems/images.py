@@ -222,7 +222,7 @@ def _write_pixels(source: _Source, bar: Any, path: Path) -> None:
 
 def _mapped(path: Path, count: int) -> Tensor | None:
     # A file that another program cut short is decoded anew.
-    with suppress(OSError, ValueError):
+    with suppress(OSError, ValueError, EOFError):
         # Copy on write: torch warns of arrays it must not write to, and the file stays as it is.
         pixels = np.load(path, mmap_mode="c")
         if len(pixels) == count:

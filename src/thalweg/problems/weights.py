@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import pickle
+import warnings
 import zipfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -106,7 +107,10 @@ def _read_torch(path: Path) -> Any:
             f"{path} is truncated: a torch file without its end. Copy or download it again."
         )
     try:
-        return torch.load(path, map_location="cpu", weights_only=True)
+        with warnings.catch_warnings():
+            # Of pickle protocols torch does not write; what cannot be read is refused below.
+            warnings.filterwarnings("ignore", message="Detected pickle protocol")
+            return torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         reason = str(error).splitlines()[0] if str(error) else "a pickle"
         raise CheckpointRefused(
