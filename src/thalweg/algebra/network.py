@@ -55,6 +55,11 @@ class Layer:
         return math.prod(self.kernel_shape)
 
     @property
+    def reads(self) -> int:
+        """Number of values that one output reads: channels in times taps."""
+        return self.channels_in * self.gather.shape[1]
+
+    @property
     def size(self) -> int:
         """Number of weights, biases included."""
         return self.kernel_size + (self.channels_out if self.bias else 0)
@@ -271,7 +276,7 @@ class Network:
                     *values.shape[:2], layer.channels_in, layer.positions_in
                 )
             read = _read(values, layer)
-            weights = kernel.reshape(len(full), 1, layer.channels_out, -1)
+            weights = kernel.reshape(len(full), 1, layer.channels_out, layer.reads)
             sums = ring.matmul(read, np.swapaxes(weights, -1, -2))
             if bias is not None:
                 sums = ring.reduce(sums + bias[:, None, None, :])
@@ -282,7 +287,7 @@ class Network:
     def predict(self, full: Array, inputs: Array) -> Array:
         """Outputs, shape (P, N, outputs), of weight vectors of shape (P, size)."""
         last = self.evaluate(full, inputs)[1][-1]
-        return np.swapaxes(last, -1, -2).reshape(*last.shape[:2], -1)
+        return np.swapaxes(last, -1, -2).reshape(*last.shape[:2], self.outputs)
 
     def value_and_jacobian(
         self, full: Array, inputs: Array, ring: Arithmetic | None = None
@@ -303,7 +308,7 @@ class Network:
             layer, read = self.layers[number], patches[number]
             rows = ring.matmul(np.swapaxes(sensitivity, -1, -2), read[:, :, None])
             rows = np.broadcast_to(rows, (*shape, *rows.shape[2:]))
-            parts = [rows.reshape(*shape, self.outputs, -1)]
+            parts = [rows.reshape(*shape, self.outputs, layer.kernel_size)]
             if layer.bias:
                 parts.append(ring.reduce(sensitivity.sum(axis=-2)))
             columns.insert(0, np.concatenate(parts, axis=-1))
@@ -316,8 +321,8 @@ class Network:
                 slope = self.activate(before, ring, derivative=True)
                 sensitivity = ring.reduce(back * slope[:, :, None])
         jacobian = np.concatenate(columns, axis=-1)
-        outputs = np.swapaxes(sums[-1], -1, -2).reshape(len(full), -1)
-        return outputs, jacobian.reshape(len(full), -1, self.size)
+        outputs = np.swapaxes(sums[-1], -1, -2).reshape(len(full), len(inputs) * self.outputs)
+        return outputs, jacobian.reshape(*outputs.shape, self.size)
 
     def activate(self, z: Array, ring: Arithmetic, *, derivative: bool = False) -> Array:
         """Activation, or its derivative, by Horner's rule."""
@@ -412,14 +417,14 @@ def _read(values: Array, layer: Layer) -> Array:
     zero = np.zeros((*values.shape[:-1], 1), dtype=values.dtype)
     padded = np.concatenate([values, zero], axis=-1)
     patches = np.moveaxis(padded[..., layer.gather], -2, -3)
-    return patches.reshape(*patches.shape[:3], -1)
+    return patches.reshape(*patches.shape[:3], layer.reads)
 
 
 def _unread(sensitivity: Array, kernel: Array, layer: Layer, ring: Arithmetic) -> Array:
     """Derivatives by the values read, (P, N, outputs, channels in * positions in)."""
-    flat = kernel.reshape(len(kernel), 1, 1, layer.channels_out, -1)
+    flat = kernel.reshape(len(kernel), 1, 1, layer.channels_out, layer.reads)
     taps = ring.matmul(sensitivity, flat)
-    taps = taps.reshape(*taps.shape[:-1], layer.channels_in, -1)
-    taps = np.moveaxis(taps, -2, -3).reshape(*taps.shape[:3], layer.channels_in, -1)
+    taps = taps.reshape(*taps.shape[:-1], *layer.kernel_shape[1:])
+    taps = np.moveaxis(taps, -2, -3).reshape(*taps.shape[:3], layer.channels_in, len(layer.selection))
     back = ring.reduce(np.matmul(taps, layer.selection))
-    return back.reshape(*back.shape[:3], -1)
+    return back.reshape(*back.shape[:3], layer.channels_in * layer.positions_in)

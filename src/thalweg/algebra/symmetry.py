@@ -198,14 +198,11 @@ class Gauge:
 
     def _phases(self, rows: Array) -> Array:
         largest = rows[np.arange(len(rows)), np.abs(rows).argmax(axis=1)]
-        turn = -np.angle(largest)
-        if not self.fixed:
-            step = math.pi / self.torsion if self.torsion % 2 else 2 * math.pi / self.torsion
-            turn = np.round(turn / step) * step
-            if self.torsion % 2:
-                turn = np.where(np.round(turn / step) % 2 == 0, turn, turn + math.pi)
-        phases: Array = np.exp(1j * turn)
-        return phases
+        if self.fixed:
+            return np.exp(-1j * np.angle(largest))
+        roots = np.exp(2j * math.pi * np.arange(self.torsion) / self.torsion)
+        chosen: Array = roots[np.abs((largest[:, None] * roots).imag).argmin(axis=1)]
+        return chosen
 
     def _signs_absorbed(self, full: Array) -> Array:
         for layer in reversed(range(len(self.hidden))):

@@ -1,0 +1,229 @@
+"""All complex solutions by monodromy: loops in the space of targets, and the trace test.
+
+The pairs (w, y) with ``f_w(X) = y`` are the graph of a polynomial map, so they form one irreducible
+variety, and loops in y carry any solution to any other. A start costs nothing: pick weights, set y
+to the network's own outputs. Nothing in the method says when to stop; the trace test says so with
+evidence: as y moves along a line, the sum over *all* networks found of what they predict on a
+further input is an affine function of the place on the line (Sommese, Verschelde and Wampler,
+SIAM J. Numer. Anal. 40, 2002).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.spatial import cKDTree
+
+from thalweg.algebra.tracking import Homotopy, newton, track
+
+Array = NDArray[Any]
+
+SAME = 1e-6
+"""Relative distance of invariants below which two points are one solution."""
+TRACE = 1e-8
+"""Relative departure from a straight line below which the trace test is passed."""
+
+
+@dataclass(frozen=True, eq=False)
+class Family:
+    """Square systems ``map(w) = p``, one for each vector p of parameters.
+
+    Parameters
+    ----------
+    size
+        Number n of unknowns, and of parameters.
+    map
+        Values, shape (P, n), and Jacobians, shape (P, n, n), at points of shape (P, n).
+    invariants
+        Numbers, shape (P, m), that agree for two points only if they count as one solution.
+    traces
+        Functions, shape (P, m), whose sum over all solutions is affine along lines of parameters.
+    moving
+        Which parameters move in the trace test, boolean of shape (n,).
+    """
+
+    size: int
+    map: Callable[[Array], tuple[Array, Array]]
+    invariants: Callable[[Array], Array]
+    traces: Callable[[Array], Array]
+    moving: Array
+
+    def segment(self, start: Array, stop: Array) -> Homotopy:
+        """Homotopy along the straight line from one vector of parameters to another."""
+
+        def homotopy(x: Array, t: Array) -> tuple[Array, Array, Array]:
+            value, jacobian = self.map(x)
+            place = start + t[:, None] * (stop - start)
+            return value - place, jacobian, np.broadcast_to(start - stop, x.shape)
+
+        return homotopy
+
+    def polish(self, points: Array, parameters: Array) -> tuple[Array, Array]:
+        """Newton's method at fixed parameters."""
+
+        def system(x: Array) -> tuple[Array, Array]:
+            value, jacobian = self.map(x)
+            return value - parameters, jacobian
+
+        return newton(system, points)
+
+
+@dataclass(frozen=True)
+class Monodromy:
+    """Solutions found at one generic vector of parameters.
+
+    Attributes
+    ----------
+    points
+        complex128, shape (S, n), one of each class of equivalent solutions.
+    parameters
+        complex128, shape (n,).
+    status
+        ``"trace"``: the trace test is passed; ``"stale"``: loops found nothing new, the trace test
+        is not passed; ``"limit"``: more solutions than were asked for, or too many loops.
+    trace
+        Largest relative departure of the trace from a straight line.
+    loops, paths, lost
+        Number of loops, of paths tracked, and of those that were given up.
+    """
+
+    points: Array
+    parameters: Array
+    status: str
+    trace: float
+    loops: int
+    paths: int
+    lost: int
+
+
+def monodromy(
+    family: Family,
+    start: Array,
+    *,
+    rng: np.random.Generator,
+    most: int = 20_000,
+    loops: int = 200,
+    patience: int = 4,
+) -> Monodromy:
+    """Collect the solutions of a family by loops through its parameters.
+
+    Parameters
+    ----------
+    family
+        The systems.
+    start
+        A generic point, complex, shape (n,); the base parameters are its image.
+    rng
+        Source of the loops.
+    most
+        Stop beyond so many solutions.
+    loops
+        Largest number of loops.
+    patience
+        Loops in a row without a new solution after which the trace test is decisive.
+    """
+    points = start[None].astype(complex)
+    base = family.map(points)[0][0]
+    idle = done = paths = lost = 0
+    trace = np.inf
+    while done < loops and len(points) <= most:
+        corners = [base, *(_parameters(base, rng) for _ in range(2)), base]
+        moved = points
+        for a, b in zip(corners[:-1], corners[1:], strict=True):
+            result = track(family.segment(a, b), moved)
+            paths, lost = paths + len(moved), lost + int((~result.arrived).sum())
+            moved = result.points[result.arrived]
+        moved, step = family.polish(moved, base)
+        before = len(points)
+        points = distinct(np.concatenate([points, moved[step < 1e-8]]), family.invariants)
+        done, idle = done + 1, idle + 1 if len(points) == before else 0
+        if idle >= patience:
+            trace = _trace(family, points, base, rng)
+            if trace < TRACE or idle >= 3 * patience:
+                break
+    status = "trace" if trace < TRACE else "stale" if idle >= patience else "limit"
+    return Monodromy(points, base, status, float(trace), done, paths, lost)
+
+
+def follow(
+    family: Family, points: Array, start: Array, stop: Array
+) -> tuple[Array, Array]:
+    """Carry solutions from one vector of parameters to another, polished.
+
+    Paths that end together or are given up are tracked again with smaller steps.
+
+    Returns
+    -------
+    points, found
+        End points, shape (P, n), and which of them are solutions, boolean of shape (P,).
+    """
+    ends, good = points.copy(), np.zeros(len(points), dtype=bool)
+    for strict in (1.0, 1e-2, 1e-4):
+        rows = np.flatnonzero(~good)
+        if not len(rows):
+            break
+        result = track(
+            family.segment(start, stop), points[rows], strict=strict, smallest_step=1e-11
+        )
+        polished, step = family.polish(result.points, stop)
+        ends[rows] = np.where(result.arrived[:, None], polished, result.points)
+        good[rows] = result.arrived & (step < 1e-8)
+        good &= ~_repeated(family.invariants(ends), good)
+    return ends, good
+
+
+def distinct(points: Array, invariants: Callable[[Array], Array]) -> Array:
+    """First of each class of equivalent points, in order."""
+    if not len(points):
+        return points
+    label = _labels(invariants(points))
+    return points[np.unique(label, return_index=True)[1]]
+
+
+def _repeated(values: Array, rows: Array) -> Array:
+    """Which of some rows share their class with another of them."""
+    chosen = np.flatnonzero(rows)
+    found = np.zeros(len(values), dtype=bool)
+    if len(chosen) > 1:
+        label = _labels(values[chosen])
+        _, inverse, count = np.unique(label, return_inverse=True, return_counts=True)
+        found[chosen] = count[inverse] > 1
+    return found
+
+
+def _labels(values: Array) -> Array:
+    """Label of each row: the index of the first row that agrees with it."""
+    scale = np.median(np.abs(values), axis=0) + 1e-300
+    scaled = values / scale / np.maximum(1.0, np.abs(values / scale).max(axis=1, keepdims=True))
+    flat = np.concatenate([scaled.real, scaled.imag], axis=1)
+    label = np.arange(len(flat))
+    for a, b in sorted(cKDTree(flat).query_pairs(SAME)):
+        label[b] = min(label[b], label[a])
+    return label
+
+
+def _parameters(base: Array, rng: np.random.Generator) -> Array:
+    size = np.sqrt(np.mean(np.abs(base) ** 2))
+    noise = rng.normal(size=base.shape) + 1j * rng.normal(size=base.shape)
+    found: Array = size * noise / np.sqrt(2)
+    return found
+
+
+def _trace(family: Family, points: Array, base: Array, rng: np.random.Generator) -> float:
+    """Relative second difference of the trace at three places on a line of parameters."""
+    direction = np.where(family.moving, _parameters(base, rng), 0)
+    sums, sizes = [], []
+    for place in (0.0, 0.5, 1.0):
+        moved, good = follow(family, points, base, base + place * direction) if place else (
+            points, np.ones(len(points), dtype=bool))
+        if not good.all():
+            return float("inf")
+        values = family.traces(moved)
+        sums.append(values.sum(axis=0))
+        sizes.append(np.abs(values).sum(axis=0))
+    departure = np.abs(sums[0] - 2 * sums[1] + sums[2])
+    return float((departure / (np.max(sizes, axis=0) + 1e-300)).max())
