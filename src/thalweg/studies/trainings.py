@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any, Self
 
 import numpy as np
+from torch import Tensor, nn
 
 from thalweg.dynamics import TrainResult, moments, perturb, train
 from thalweg.problems import load_problem
@@ -68,9 +69,8 @@ def train_branch(run: Run, arguments: dict[str, Any], report: Report) -> dict[st
     tensors, _ = read_checkpoint(paths[step])
     noise = torch_generator(arguments["seed"], "perturbation", *names)
     start = perturb(risk.space, risk.space.pack(tensors), scale=arguments["scale"], generator=noise)
-    risk.set_buffers(tensors)
     seed = derive_seed(arguments["seed"], "branch", *names)
-    result = _train(run, arguments, report, risk, start, seed)
+    result = _train(run, arguments, report, risk, start, seed, buffers=tensors)
     return _curves(result) | {"from_step": step}
 
 
@@ -82,7 +82,7 @@ def _common(config: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def _risk(arguments: dict[str, Any]) -> tuple[EmpiricalRisk, Any]:
+def _risk(arguments: dict[str, Any]) -> tuple[EmpiricalRisk, nn.Module]:
     problem = load_problem(
         arguments["problem"]["entry"], seed=arguments["seed"], **arguments["problem"]["settings"]
     )
@@ -90,21 +90,31 @@ def _risk(arguments: dict[str, Any]) -> tuple[EmpiricalRisk, Any]:
 
 
 def _train(
-    run: Run, arguments: dict[str, Any], report: Report, risk: EmpiricalRisk, start: Any, seed: int
+    run: Run,
+    arguments: dict[str, Any],
+    report: Report,
+    risk: EmpiricalRisk,
+    start: Tensor,
+    seed: int,
+    *,
+    buffers: dict[str, Tensor] | None = None,
 ) -> TrainResult:
     training = arguments["training"]
     steps = arguments["epochs"] * -(-risk.samples // training["batch_size"])
+    every = max(1, steps // arguments["checkpoints"])
     return train(
         risk,
         start,
         **training,
         epochs=arguments["epochs"],
-        every=max(1, steps // arguments["checkpoints"]),
+        every=every,
+        evaluate_every=every,
         seed=seed,
+        buffers=buffers,
         test=risk.on("test") if risk.problem.test is not None else None,
         run=run,
         trajectory=arguments["trajectory"],
-        parent=arguments.get("parent"),
+        about={key: arguments[key] for key in ("parent", "moment", "copy") if key in arguments},
         progress=lambda total, label: _Told(report, total, arguments["epochs"]),
     )
 

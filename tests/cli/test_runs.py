@@ -1,0 +1,99 @@
+"""The commands of runs as a person types them: in processes of their own."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from run.killing import alive, wait_for
+from thalweg.run import create_run
+
+SMALL = ["--train-size", "100", "--set", "widths=[8]", "--set", "test_size=20"]
+
+
+def thalweg(*arguments: object, cwd: Path) -> subprocess.CompletedProcess[str]:
+    program = Path(sys.executable).with_name("thalweg")
+    command = [str(program), *map(str, arguments)]
+    return subprocess.run(command, cwd=cwd, capture_output=True, text=True, timeout=300)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("work")
+
+
+@pytest.fixture(scope="module")
+def reproduced(folder: Path) -> dict:
+    done = thalweg("reproduce", *SMALL, "--out", "runs/small", "--json", cwd=folder)
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout)
+
+
+def test_reproduce_answers_one_object_and_writes_a_report(reproduced: dict, folder: Path) -> None:
+    assert set(reproduced) == {"run", "report", "studies"}
+    page = (folder / reproduced["report"]).read_text()
+    assert "<html" in page and "seed0" in page
+    found = reproduced["studies"]["trajectories"]
+    assert len(found["trajectories"]) == 3 + 9
+    assert found["stress"].keys() >= {"network"}
+
+
+def test_the_same_command_again_opens_the_finished_run(reproduced: dict, folder: Path) -> None:
+    again = thalweg("reproduce", *SMALL, "--out", "runs/small", "--json", cwd=folder)
+    assert json.loads(again.stdout) == reproduced
+
+
+def test_report_and_runs(reproduced: dict, folder: Path) -> None:
+    written = thalweg("report", "runs/small", "--json", cwd=folder)
+    assert json.loads(written.stdout) == {k: reproduced[k] for k in ("run", "report")}
+    listed = json.loads(thalweg("runs", "--json", cwd=folder).stdout)["runs"]
+    assert [row["state"] for row in listed] == ["complete"]
+    assert "runs/small" in thalweg("runs", cwd=folder).stdout
+
+
+def test_ctrl_c_leaves_a_run_that_resumes(tmp_path: Path) -> None:
+    program = Path(sys.executable).with_name("thalweg")
+    command = [program, "reproduce", "--train-size", "600", "--out", "runs/stopped"]
+    process = subprocess.Popen(
+        command, cwd=tmp_path, stderr=subprocess.PIPE, text=True, start_new_session=True
+    )
+    run = tmp_path / "runs" / "stopped"
+    wait_for(lambda: list(run.glob("checkpoints/*/*.safetensors")))
+    time.sleep(0.5)
+    os.kill(process.pid, signal.SIGINT)
+    _, said = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert "thalweg resume runs/stopped" in said and "Traceback" not in said
+    assert not alive({process.pid})
+    assert "unfinished" in thalweg("runs", cwd=tmp_path).stdout
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "words"),
+    [
+        (["resume", "nowhere"], 1, "nowhere"),
+        (["reproduce", "--preset", "tiny"], 1, "demo, laptop, paper"),
+        (["reproduce", "--set", "width"], 2, "NAME=VALUE"),
+        (["reproduce", "--data", "missing.py:make"], 1, "missing.py"),
+        (["reproduce", "--speed"], 2, "--speed"),
+    ],
+)
+def test_wrong_use_is_answered_without_a_traceback(
+    arguments: list[str], code: int, words: str, tmp_path: Path
+) -> None:
+    done = thalweg(*arguments, cwd=tmp_path)
+    assert done.returncode == code, done.stderr
+    assert words in done.stderr and "Traceback" not in done.stderr
+
+
+def test_another_configuration_in_the_same_folder_is_refused(tmp_path: Path) -> None:
+    create_run(tmp_path / "taken", {"preset": "other"})
+    done = thalweg("reproduce", "--out", "taken", cwd=tmp_path)
+    assert done.returncode == 1 and "preset" in done.stderr
