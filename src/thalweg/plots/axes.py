@@ -24,7 +24,7 @@ def literal(text: str) -> str:
     Examples
     --------
     >>> literal("cost_in_$")
-    'cost_in_\\\\$'
+    'cost_in_\\$'
     """
     escaped = text.replace("$", r"\$")
     return f" {escaped}" if escaped.startswith("_") else escaped

@@ -30,7 +30,8 @@ def plot_embedding(
     Draw the checkpoints of one layer, a line for each trajectory.
 
     Lines have the colour of their trunk and the dash of the moment they branched at; markers
-    have the colour of the training loss. A ring marks the start of a trajectory, an open square its end.
+    have the colour of the training loss. A ring marks the start of a trajectory, an open square
+    its end.
 
     Parameters
     ----------

@@ -40,7 +40,7 @@ class LogScale:
         first, last = np.ceil(np.log10(self.floor)), np.floor(np.log10(self.top))
         if last < first:
             first = last = np.round(np.log10(np.sqrt(self.floor * self.top)))
-        return np.arange(int(first), int(last) + 1, max(1, int(last - first) // 6))
+        return np.arange(int(first), int(last) + 1, max(1, -(-int(last - first) // 6)))
 
     @property
     def note(self) -> str:
