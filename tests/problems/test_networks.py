@@ -64,7 +64,7 @@ def test_initialization_is_a_function_of_the_seed_alone(make):
 
 
 def test_the_initial_variance_is_he_s():
-    weights = MLP(400, (500,), 2)[1].weight
+    weights = MLP(400, (500,), 2)[1].weight.detach()
     # The variance of 200,000 normal numbers scatters by sqrt(2 / 200,000) = 0.3%.
     assert float(weights.double().var()) == pytest.approx(2 / 400, rel=0.015)
 

@@ -4,6 +4,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from PIL import Image
 from torch.utils.data import DataLoader, Dataset, IterableDataset, TensorDataset
 
 from thalweg.errors import InvalidProblem, NotDeterministic, OutOfBudget
@@ -22,6 +23,16 @@ class Rows(Dataset):
 
     def __getitem__(self, i):
         return {"x": X[i] + self.noise * torch.rand(2), "y": int(Y[i])}
+
+
+class Uneven(Rows):
+    def __getitem__(self, i):
+        return torch.zeros(i + 1)
+
+
+class Pictures(Rows):
+    def __getitem__(self, i):
+        return Image.new("RGB", (2, 2))
 
 
 class Stream(IterableDataset):
@@ -70,6 +81,20 @@ def test_batches_may_be_dicts():
     assert torch.equal(batch["x"], X[[3, 1]]) and batch["y"].tolist() == [3, 1]
 
 
+def test_a_dict_of_tensors_is_one_batch_of_all_samples():
+    held = as_samples({"x": X, "y": Y})
+    assert len(held) == 10 and held.targets is None
+    assert torch.equal(held.slice(2, 4)["x"], X[2:4])
+
+
+def test_a_padding_collate_is_used():
+    def pad(rows):
+        return torch.nn.utils.rnn.pad_sequence(rows, batch_first=True)
+
+    held = as_samples(DataLoader(Uneven(), batch_size=3, collate_fn=pad))
+    assert held.slice(0, 2).shape == (2, 10)
+
+
 def test_a_large_dataset_is_collated_as_needed(monkeypatch):
     monkeypatch.setattr(samples, "HELD_BYTES", 0)
     held = as_samples(TensorDataset(X, Y))
@@ -113,6 +138,9 @@ def test_images_are_normalized_a_batch_at_a_time():
         (lambda: 3, ["got int", "pair of tensors"]),
         (lambda: [(X[:3], ["a"])], ["str where a tensor is expected", "collate_fn"]),
         (lambda: [(X, Y), (X[:, :1], Y)], ["cannot be joined", "pad all samples"]),
+        (lambda: Uneven(), ["do not make a batch", "pad sequences", "collate_fn"]),
+        (lambda: Pictures(), ["do not make a batch", "images to tensors in __getitem__"]),
+        (lambda: {"x": X, "y": "text"}, ["str where a tensor is expected"]),
     ],
 )
 def test_data_that_cannot_be_measured_say_what_to_give(data, words):

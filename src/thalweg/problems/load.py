@@ -17,6 +17,7 @@ from thalweg.errors import EntryNotFound, InvalidProblem
 from thalweg.problems.datasets import cifar10, digits, teacher
 from thalweg.problems.problem import Problem
 from thalweg.problems.settings import check_settings
+from thalweg.run.progress import Progress, silent
 
 BUILT_IN: dict[str, Callable[..., Problem]] = {
     "digits": digits,
@@ -26,7 +27,7 @@ BUILT_IN: dict[str, Callable[..., Problem]] = {
 _FORMS = "'package.module:make', 'path/file.py:make'"
 
 
-def load_problem(entry: str, **settings: Any) -> Problem:
+def load_problem(entry: str, *, progress: Progress = silent, **settings: Any) -> Problem:
     """
     Make a problem.
 
@@ -36,6 +37,8 @@ def load_problem(entry: str, **settings: Any) -> Problem:
         ``"digits"``, ``"cifar10"`` or ``"teacher"``; the hub name (``"owner/name"``) or folder of
         another data set of images in the layout of CIFAR-10; or an entry string of one's own,
         ``"package.module:make"`` or ``"path/file.py:make"``, where ``make`` returns a `Problem`.
+    progress : Progress
+        Shows the decoding of images, which happens once.
     **settings
         Given on by name: see `thalweg.problems.datasets` for those of the built-in problems.
 
@@ -61,12 +64,13 @@ def load_problem(entry: str, **settings: Any) -> Problem:
     """
     if entry in BUILT_IN:
         check_settings(f"problem {entry!r}", BUILT_IN[entry], settings)
-        return BUILT_IN[entry](**settings)
+        shown = {"progress": progress} if entry == "cifar10" else {}
+        return BUILT_IN[entry](**settings, **shown)
     if ":" in entry:
         return _own(entry, settings)
     if Path(entry).is_dir() or _is_hub_name(entry):
         check_settings(f"problem {entry!r}", cifar10, settings)
-        return cifar10(**{"data": entry} | settings)
+        return cifar10(**{"data": entry} | settings, progress=progress)
     near = difflib.get_close_matches(entry, BUILT_IN, 1)
     hint = f"did you mean {near[0]!r}? " if near else ""
     raise EntryNotFound(
@@ -105,12 +109,11 @@ def _module(name: str, attribute: str) -> ModuleType:
     if str(Path.cwd()) not in map(str, map(Path.absolute, map(Path, sys.path))):
         sys.path.insert(0, str(Path.cwd()))  # as `python -m` has it; commands do not
     try:
-        return importlib.import_module(name)
+        if name and not name.startswith("."):
+            return importlib.import_module(name)
     except ModuleNotFoundError as error:
         if error.name is None or not f"{name}.".startswith(f"{error.name}."):
             raise EntryNotFound(f"importing {name} failed: {error}; install it.") from error
-    except ValueError:
-        pass
     file = f"{name.replace('.', '/')}.py"
     raise EntryNotFound(
         f"no module {name!r} can be imported from the working directory {Path.cwd()}; install it,"

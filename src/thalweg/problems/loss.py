@@ -144,8 +144,7 @@ class CriterionLoss:
             raise InvalidProblem(
                 f"{self.name} compares outputs of shape {tuple(outputs.shape)} with targets of"
                 f" shape {tuple(targets.shape)}, which would be broadcast against each other; give"
-                f" targets of shape (N, {', '.join(map(str, outputs.shape[1:]))}), e.g."
-                " targets.reshape(N, 1), or one-hot ones."
+                " targets of the outputs' shape: targets.reshape(N, 1), or one-hot rows."
             )
 
     def check_targets(self, targets: Tensor) -> None:

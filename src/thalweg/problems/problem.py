@@ -12,8 +12,9 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
 
 from thalweg.errors import InvalidArgument, InvalidProblem, NotDefined
+from thalweg.problems.batches import batch_length
 from thalweg.problems.loss import CriterionLoss, Loss, as_loss, check_reduction, pair
-from thalweg.problems.samples import Samples, as_samples, batch_length
+from thalweg.problems.samples import Samples, as_samples
 from thalweg.problems.wrong import wrong
 
 Split = Literal["train", "test"]

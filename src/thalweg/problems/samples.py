@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import cached_property
 from typing import Any, Protocol, cast
@@ -14,6 +13,15 @@ from torch.utils.data import DataLoader, Dataset, IterableDataset, RandomSampler
 from torch.utils.data import default_collate as collate_default
 
 from thalweg.errors import InvalidProblem, NotDeterministic, OutOfBudget
+from thalweg.problems.batches import (
+    batch_length,
+    concatenate,
+    digest,
+    empty,
+    equal,
+    plain_batch,
+    uneven,
+)
 
 # Batches and datasets up to this size are read once and held.
 HELD_BYTES = 1 << 30
@@ -26,8 +34,8 @@ _FIXED = (
 _UNSHUFFLE = "write DataLoader(..., shuffle=False), or give the dataset itself (loader.dataset)"
 _UNAUGMENT = "leave augmentation and random transforms out of the data that are measured"
 _KINDS = (
-    "a pair of tensors (inputs, targets), a torch.utils.data.Dataset, or a re-iterable of batches"
-    " such as a DataLoader"
+    "a pair of tensors (inputs, targets), a dict of tensors, a torch.utils.data.Dataset, or a"
+    " re-iterable of batches such as a DataLoader"
 )
 
 
@@ -67,7 +75,7 @@ def as_samples(data: Any, *, what: str = "the data") -> Samples:
 
     Parameters
     ----------
-    data : pair of Tensor, Dataset, iterable of batches, or Samples
+    data : pair or dict of Tensor, Dataset, iterable of batches, or Samples
         A dataset or loader of up to 1 GiB is read once and held; its uneven last batch then
         counts by its samples.
     what : str
@@ -87,7 +95,7 @@ def as_samples(data: Any, *, what: str = "the data") -> Samples:
     """
     if all(hasattr(type(data), name) for name in ("slice", "take", "fingerprint", "__len__")):
         return cast(Samples, data)
-    if isinstance(data, Tensor) or _is_pair(data):
+    if isinstance(data, (Tensor, Mapping)) or _is_pair(data):
         return _tensors(data, what)
     if isinstance(data, Iterator):
         raise InvalidProblem(
@@ -96,14 +104,10 @@ def as_samples(data: Any, *, what: str = "the data") -> Samples:
         )
     if isinstance(data, DataLoader):
         return _loader(data, what)
-    if isinstance(data, Dataset) and not isinstance(data, IterableDataset):
-        return DatasetSamples(data, collate_default, what)
-    if isinstance(data, (str, bytes, Mapping)) or not isinstance(data, Iterable):
-        if hasattr(data, "__getitem__") and hasattr(data, "__len__") and not _plain(data):
-            return DatasetSamples(data, collate_default, what)
-        raise InvalidProblem(f"{what}: got {type(data).__name__}; give {_KINDS}.")
     if _is_map_style(data):
         return DatasetSamples(data, collate_default, what)
+    if isinstance(data, (str, bytes)) or not isinstance(data, Iterable):
+        raise InvalidProblem(f"{what}: got {type(data).__name__}; give {_KINDS}.")
     return BatchSamples(data, what)
 
 
@@ -121,6 +125,8 @@ class TensorSamples:
         leaves, self._form = tree_flatten(batch)
         self._leaves: list[Tensor] = leaves
         self._size = len(leaves[0])
+        pair = isinstance(batch, (tuple, list)) and len(batch) == 2
+        self._targets = batch[1] if pair and isinstance(batch[1], Tensor) else None
 
     def __len__(self) -> int:
         """Count the samples."""
@@ -129,7 +135,7 @@ class TensorSamples:
     @property
     def targets(self) -> Tensor | None:
         """The second tensor of a pair."""
-        return self._leaves[1] if len(self._leaves) == 2 else None
+        return self._targets
 
     @cached_property
     def fingerprint(self) -> str:
@@ -161,7 +167,7 @@ class ImageSamples:
 
     def __init__(self, images: Tensor, targets: Tensor, mean: Tensor, std: Tensor) -> None:
         if len(images) != len(targets):
-            raise _uneven("the data", [len(images), len(targets)])
+            raise uneven("the data", [len(images), len(targets)])
         self.images, self._targets = images, targets
         # Rows as they lie in memory: gathering 100 images of 3x32x32 then takes 0.03 ms, not 0.17,
         # and normalizing by whole images 0.03 ms, not 0.3.
@@ -223,7 +229,7 @@ class DatasetSamples:
         # Augmentation that draws from the global generator must not disturb the user's stream.
         with torch.random.fork_rng(devices=[]):
             first, again = self._collated(probed), self._collated(probed)
-        if not _equal(first, again):
+        if not equal(first, again):
             raise NotDeterministic(
                 f"{what}: the same indices of {type(dataset).__name__} gave other samples the"
                 f" second time. {_FIXED.format(write=_UNAUGMENT)}"
@@ -258,8 +264,13 @@ class DatasetSamples:
         return self._held.take(indices) if self._small else self._collated(indices.tolist())
 
     def _collated(self, indices: Iterable[int]) -> Any:
-        batch = _plain_batch(self._collate([self._dataset[i] for i in indices]), self._what)
-        _check_lengths(batch, self._what)
+        rows = [self._dataset[i] for i in indices]
+        try:
+            raw = self._collate(rows)
+        except (TypeError, RuntimeError) as error:
+            raise _not_collated(self._what, rows[0], error) from None
+        batch = plain_batch(raw, self._what)
+        batch_length(batch, self._what)
         return batch
 
     @cached_property
@@ -282,7 +293,7 @@ class BatchSamples:
     def __init__(self, batches: Iterable[Any], what: str) -> None:
         self._batches, self._what = batches, what
         if isinstance(batches, Sequence) and not len(batches):
-            raise _empty(what)
+            raise empty(what)
 
     def __len__(self) -> int:
         """Count the samples."""
@@ -318,7 +329,7 @@ class BatchSamples:
         parts: list[Any] = []
         size = 0
         for raw in self._batches:
-            batch = _plain_batch(raw, self._what)
+            batch = plain_batch(raw, self._what)
             batch_length(batch)
             size += sum(t.numel() * t.element_size() for t in tree_leaves(batch))
             if size > HELD_BYTES:
@@ -329,15 +340,15 @@ class BatchSamples:
                 )
             parts.append(batch)
         if not parts:
-            raise _empty(self._what)
-        return _concatenated(parts, self._what)
+            raise empty(self._what)
+        return concatenate(parts, self._what)
 
     def _compare(self, samples: TensorSamples) -> None:
         start = 0
         for raw in self._batches:
-            batch = _plain_batch(raw, self._what)
+            batch = plain_batch(raw, self._what)
             stop = start + batch_length(batch)
-            if stop > len(samples) or not _equal(batch, samples.slice(start, stop)):
+            if stop > len(samples) or not equal(batch, samples.slice(start, stop)):
                 break
             start = stop
         if start != len(samples):
@@ -348,32 +359,10 @@ class BatchSamples:
             )
 
 
-def batch_length(batch: Any) -> int:
-    """
-    Count the samples of a batch: the first dimension, which all its tensors share.
-
-    Raises
-    ------
-    InvalidProblem
-        If it has no tensors, or they differ.
-    """
-    return _check_lengths(batch, "a batch")
-
-
-def digest(*tensors: Tensor) -> str:
-    """Give a digest of tensors' shapes, types and values: 32 hexadecimal digits."""
-    state = hashlib.blake2b(digest_size=16)
-    for tensor in tensors:
-        state.update(f"{tensor.dtype}{tuple(tensor.shape)}".encode())
-        for rows in torch.atleast_1d(tensor.detach()).split(4096):
-            state.update(rows.cpu().contiguous().flatten().view(torch.uint8).numpy().data)
-    return state.hexdigest()
-
-
 def _tensors(data: Any, what: str) -> TensorSamples:
-    batch = _plain_batch(data, what)
-    if _check_lengths(batch, what) == 0:
-        raise _empty(what)
+    batch = plain_batch(data, what)
+    if batch_length(batch, what) == 0:
+        raise empty(what)
     return TensorSamples(batch)
 
 
@@ -397,7 +386,7 @@ def _length(dataset: Any, what: str) -> int:
             f" __getitem__. Give {_KINDS}."
         ) from None
     if size == 0:
-        raise _empty(what)
+        raise empty(what)
     return size
 
 
@@ -409,69 +398,15 @@ def _is_pair(data: Any) -> bool:
     )
 
 
-def _plain(data: Any) -> bool:
-    return isinstance(data, (str, bytes, dict))
-
-
 def _is_map_style(data: Any) -> bool:
     # The datasets of the Hugging Face hub are map-style without being torch's.
-    return hasattr(data, "__getitem__") and hasattr(data, "column_names")
+    known = isinstance(data, Dataset) or hasattr(data, "column_names")
+    return known and hasattr(data, "__getitem__") and not isinstance(data, IterableDataset)
 
 
-def _plain_batch(batch: Any, what: str) -> Any:
-    """Turn any mapping into a dict and arrays into tensors; refuse what holds no tensors."""
-    if isinstance(batch, Mapping):
-        return {key: _plain_batch(value, what) for key, value in batch.items()}
-    if isinstance(batch, (tuple, list)):
-        parts = [_plain_batch(part, what) for part in batch]
-        return parts if isinstance(batch, list) else tuple(parts)
-    if type(batch).__module__ == "numpy":
-        return torch.as_tensor(batch)
-    if not isinstance(batch, Tensor):
-        raise InvalidProblem(
-            f"{what} hold a {type(batch).__name__} where a tensor is expected; make it a tensor in"
-            " the dataset's __getitem__ or the loader's collate_fn."
-        )
-    return batch.detach()
-
-
-def _check_lengths(batch: Any, what: str) -> int:
-    leaves = [leaf for leaf in tree_leaves(batch) if isinstance(leaf, Tensor)]
-    if not leaves or any(leaf.dim() == 0 for leaf in leaves):
-        raise InvalidProblem(f"{what}: expected tensors whose first dimension counts samples.")
-    lengths = [len(leaf) for leaf in leaves]
-    if len(set(lengths)) > 1:
-        raise _uneven(what, lengths)
-    return lengths[0]
-
-
-def _concatenated(parts: list[Any], what: str) -> Any:
-    leaves = [tree_leaves(part) for part in parts]
-    _, form = tree_flatten(parts[0])
-    try:
-        joined = [torch.cat(column) for column in zip(*leaves, strict=True)]
-    except (RuntimeError, ValueError) as error:
-        raise InvalidProblem(
-            f"{what}: batches differ in form and cannot be joined ({error}); pad all samples to one"
-            " length."
-        ) from None
-    return tree_unflatten(joined, form)
-
-
-def _equal(a: Any, b: Any) -> bool:
-    left, right = tree_leaves(a), tree_leaves(b)
-    return len(left) == len(right) and all(
-        x.shape == y.shape and torch.equal(torch.nan_to_num(x), torch.nan_to_num(y))
-        for x, y in zip(left, right, strict=True)
-    )
-
-
-def _empty(what: str) -> InvalidProblem:
-    return InvalidProblem(f"{what} are empty; a mean over samples needs at least one.")
-
-
-def _uneven(what: str, lengths: Sequence[int]) -> InvalidProblem:
+def _not_collated(what: str, row: Any, error: Exception) -> InvalidProblem:
     return InvalidProblem(
-        f"{what}: inputs and targets differ in length ({', '.join(map(str, lengths))}); expected"
-        " the same number of samples in each tensor."
+        f"{what}: samples ({type(row).__name__}) do not make a batch"
+        f" ({str(error).splitlines()[0]}); give tensors of one shape: transform images to tensors"
+        " in __getitem__, pad sequences, or give a DataLoader with a collate_fn that does."
     )

@@ -1,0 +1,94 @@
+"""Batches: pytrees of tensors whose first dimension counts samples."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils._pytree import tree_flatten, tree_leaves, tree_unflatten
+
+from thalweg.errors import InvalidProblem
+
+
+def plain_batch(batch: Any, what: str) -> Any:
+    """Turn any mapping into a dict and arrays into tensors; refuse what holds no tensors."""
+    if isinstance(batch, Mapping):
+        return {key: plain_batch(value, what) for key, value in batch.items()}
+    if isinstance(batch, (tuple, list)):
+        parts = [plain_batch(part, what) for part in batch]
+        return parts if isinstance(batch, list) else tuple(parts)
+    if type(batch).__module__ == "numpy":
+        return torch.as_tensor(batch)
+    if not isinstance(batch, Tensor):
+        raise InvalidProblem(
+            f"{what} hold a {type(batch).__name__} where a tensor is expected; make it a tensor in"
+            " the dataset's __getitem__ or the loader's collate_fn."
+        )
+    return batch.detach()
+
+
+def batch_length(batch: Any, what: str = "a batch") -> int:
+    """
+    Count the samples of a batch: the first dimension, which all its tensors share.
+
+    Raises
+    ------
+    InvalidProblem
+        If it has no tensors, or they differ.
+    """
+    leaves = [leaf for leaf in tree_leaves(batch) if isinstance(leaf, Tensor)]
+    if not leaves or any(leaf.dim() == 0 for leaf in leaves):
+        raise InvalidProblem(f"{what}: expected tensors whose first dimension counts samples.")
+    lengths = [len(leaf) for leaf in leaves]
+    if len(set(lengths)) > 1:
+        raise uneven(what, lengths)
+    return lengths[0]
+
+
+def concatenate(parts: list[Any], what: str) -> Any:
+    """Join batches to one."""
+    leaves = [tree_leaves(part) for part in parts]
+    _, form = tree_flatten(parts[0])
+    try:
+        joined = [torch.cat(column) for column in zip(*leaves, strict=True)]
+    except (RuntimeError, ValueError) as error:
+        raise InvalidProblem(
+            f"{what}: batches differ in form and cannot be joined ({error}); pad all samples to one"
+            " length."
+        ) from None
+    return tree_unflatten(joined, form)
+
+
+def equal(a: Any, b: Any) -> bool:
+    """Say whether two batches hold the same numbers; NaN equals NaN."""
+    left, right = tree_leaves(a), tree_leaves(b)
+    return len(left) == len(right) and all(
+        x.shape == y.shape and bool(((x == y) | ((x != x) & (y != y))).all())
+        for x, y in zip(left, right, strict=True)
+    )
+
+
+def digest(*tensors: Tensor) -> str:
+    """Give a digest of tensors' shapes, types and values: 32 hexadecimal digits."""
+    state = hashlib.blake2b(digest_size=16)
+    for tensor in tensors:
+        state.update(f"{tensor.dtype}{tuple(tensor.shape)}".encode())
+        for rows in torch.atleast_1d(tensor.detach()).split(4096):
+            state.update(rows.cpu().contiguous().flatten().view(torch.uint8).numpy().data)
+    return state.hexdigest()
+
+
+def empty(what: str) -> InvalidProblem:
+    """Describe data without samples."""
+    return InvalidProblem(f"{what} are empty; a mean over samples needs at least one.")
+
+
+def uneven(what: str, lengths: Sequence[int]) -> InvalidProblem:
+    """Describe tensors that count samples differently."""
+    return InvalidProblem(
+        f"{what}: inputs and targets differ in length ({', '.join(map(str, lengths))}); expected"
+        " the same number of samples in each tensor."
+    )
