@@ -260,7 +260,7 @@ def train_branch(
     w, buffers = _read(landscape.space, point)
     generator = torch_generator(seed, "branch", name, step, copy)
     start = perturb(landscape.space, w, scale=scale, generator=generator)
-    parent = {"trajectory": name, "step": step, "moment": moment, "copy": copy, "scale": scale}
+    origin = {"parent": name, "moment": moment, "copy": copy, "from_step": step, "scale": scale}
     result = train(
         landscape,
         start,
@@ -268,7 +268,7 @@ def train_branch(
         seed=derive_seed(seed, "branch", name, step, copy),
         run=run,
         trajectory=f"{name}-{moment}-{copy}",
-        about={**options.pop("about", {}), "parent": parent},
+        about={**options.pop("about", {}), **origin},
         **options,
     )
     return Branch(moment, step, copy, start, result)

@@ -61,7 +61,7 @@ class TrainResult:
     buffers : dict of str to Tensor
         The model's buffers at the end, as training left them.
     diverged_at : int or None
-        How many steps had been taken when a loss or weight first was not finite.
+        How many steps had been taken when a loss or weight was first seen not finite.
     """
 
     w: Tensor
