@@ -12,6 +12,8 @@ from concurrent.futures import Executor, Future, ProcessPoolExecutor
 from contextlib import contextmanager, suppress
 from typing import Any, ParamSpec, Protocol, TypeVar
 
+from thalweg.errors import InvalidArgument
+
 P = ParamSpec("P")
 T = TypeVar("T")
 
@@ -48,6 +50,8 @@ class LocalProcesses:
     """
 
     def __init__(self, workers: int | None = None) -> None:
+        if workers is not None and workers < 1:
+            raise InvalidArgument(f"workers is {workers}; expected at least 1, or None for all.")
         self.workers = workers or _usable_processors()
 
     def __call__(self) -> Executor:

@@ -71,7 +71,8 @@ class ResultStore:
             try:
                 with xr.open_dataset(target, engine="zarr", consolidated=False) as dataset:
                     loaded = _recast(dataset.load(), "T", str)
-            except FileNotFoundError:
+            except Exception:
+                # Whatever it is, it counts only if no writer put another folder in its place.
                 if before == _identity(target):
                     raise
                 continue
@@ -80,7 +81,7 @@ class ResultStore:
         raise InvalidArgument(f"There is no result {name!r} in {self.path}. {self._offer()}")
 
     def tree(self) -> xr.DataTree:
-        """Open all results lazily."""
+        """Open all results lazily; one that is replaced meanwhile must be opened again."""
         import xarray as xr
 
         self._settle()
@@ -90,8 +91,10 @@ class ResultStore:
 
     def has(self, name: str) -> bool:
         """Say whether the result ``name`` is there."""
-        self._settle()
-        return _kind(self._target(name)) == "result"
+        target = self._target(name)
+        if _kind(target) != "result":
+            self._settle()
+        return _kind(target) == "result"
 
     def names(self) -> list[str]:
         """List the names of all results."""

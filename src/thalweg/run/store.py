@@ -77,7 +77,8 @@ class Run:
     def checkpoints(self, trajectory: str | None = None) -> list[Path]:
         """List the checkpoints of one trajectory, or of all, by name and then by step."""
         root = self.path / "checkpoints"
-        found = (root if trajectory is None else root / trajectory).rglob("*.safetensors")
+        pattern = "*.safetensors"
+        found = root.rglob(pattern) if trajectory is None else (root / trajectory).glob(pattern)
         return sorted(found, key=lambda path: (_trajectory(root, path), path.name))
 
     def trajectories(self) -> list[str]:

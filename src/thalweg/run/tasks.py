@@ -133,9 +133,13 @@ def run_tasks(
     ------
     TaskFailed
         If a task failed; all others that could run are done, and nothing done is lost.
+    InvalidArgument
+        If ``attempts`` is below one.
     RunConflict
         If another process is at work on the run.
     """
+    if attempts < 1:
+        raise InvalidArgument(f"attempts is {attempts}; a task needs at least 1 to be run.")
     everything = _with_needs(tasks)
     total = sum(task.units for task in everything.values())
     with run.lock(), progress(total, label) as bar:
@@ -211,8 +215,9 @@ class _Driver:
     def _may_start(self, task: Task) -> bool:
         # A pool dies with one worker, and nobody knows which task it was. The last attempt is
         # made alone, so that no task fails for a neighbour's crash.
-        alone = self._is_last_chance(task) or any(map(self._is_last_chance, self.running.values()))
-        return not (alone and self.running)
+        if not self.crashed or not self.running:
+            return True
+        return not any(map(self._is_last_chance, [task, *self.running.values()]))
 
     def _is_last_chance(self, task: Task) -> bool:
         return task.key in self.crashed and self.tries[task.key] == self.attempts - 1

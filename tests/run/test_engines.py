@@ -1,0 +1,90 @@
+"""Engines: the three of them hold the contract, and local workers end when they should."""
+
+from __future__ import annotations
+
+import os
+import signal
+
+import pytest
+
+from run.killing import alive, script, wait_for
+from run.task_functions import pids, threads
+from thalweg.run import DaskEngine, InProcess, LocalProcesses, create_run
+from thalweg.run.testing import EngineContract
+
+DRIVER = """
+import sys
+from thalweg.run import LocalProcesses, Task, open_run, run_tasks
+if __name__ == "__main__":
+    tasks = [Task("run.task_functions:waits", {"number": n}) for n in range(2)]
+    run_tasks(open_run(sys.argv[1]), tasks, engine=LocalProcesses(2))
+"""
+
+
+class TestInProcess(EngineContract):
+    @pytest.fixture
+    def engine(self):
+        return InProcess()
+
+
+class TestLocalProcesses(EngineContract):
+    @pytest.fixture
+    def engine(self):
+        return LocalProcesses(2)
+
+
+@pytest.fixture(scope="module")
+def dask_client():
+    distributed = pytest.importorskip("distributed", reason="the extra 'dask' is not installed")
+    options = {"n_workers": 2, "threads_per_worker": 1, "dashboard_address": None}
+    with (
+        distributed.LocalCluster(processes=True, **options) as cluster,
+        distributed.Client(cluster) as client,
+    ):
+        yield client
+
+
+class TestDask(EngineContract):
+    @pytest.fixture
+    def engine(self, dask_client):
+        return DaskEngine(dask_client)
+
+
+def test_a_local_worker_has_one_thread_and_is_another_process():
+    with LocalProcesses(1)() as executor:
+        count, variable, pid = executor.submit(threads, {}).result()
+    assert (count, variable) == (1, "1")
+    assert pid != os.getpid()
+
+
+def test_local_workers_are_as_many_as_usable_processors():
+    assert LocalProcesses().workers == len(os.sched_getaffinity(0))
+
+
+@pytest.fixture
+def run(tmp_path):
+    return create_run(tmp_path / "run", {})
+
+
+@pytest.mark.parametrize("to", ["the driver", "all, as a terminal does"])
+def test_an_interrupt_ends_driver_and_workers(run, to):
+    with script(DRIVER, run.path) as process:
+        wait_for(lambda: len(pids(run.path)) == 2)
+        workers = pids(run.path)
+        assert alive(workers) == workers
+        send = os.kill if to == "the driver" else os.killpg
+        send(process.pid, signal.SIGINT)
+        _, errors = process.communicate(timeout=30)
+        assert alive(workers) == set()
+    assert process.returncode == -signal.SIGINT
+    assert errors.count("Traceback") == 1, errors
+    assert errors.rstrip().endswith("KeyboardInterrupt")
+
+
+def test_workers_do_not_outlive_a_killed_driver(run):
+    with script(DRIVER, run.path) as process:
+        wait_for(lambda: len(pids(run.path)) == 2)
+        os.kill(process.pid, signal.SIGKILL)
+        wait_for(lambda: not alive(pids(run.path)), seconds=20)
+        with run.lock():  # a resume may begin
+            pass

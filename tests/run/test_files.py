@@ -1,0 +1,51 @@
+"""Atomic files, by killing their writers."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from run.killing import kill_at_random_moments
+from thalweg.run.files import read_json, write_atomic, write_json, write_text
+
+WRITER = """
+from pathlib import Path
+from thalweg.run.files import write_text
+texts = [str([turn] * 1_000_000) for turn in (1, 2)]
+def work():
+    for turn in range(10**9):
+        write_text(Path(sys.argv[1]), texts[turn % 2])
+        yield
+"""
+
+
+def test_round_trip(tmp_path):
+    value = {"b": [1, 2.5, None, "é"], "a": {}}
+    write_json(tmp_path / "new" / "folder" / "file.json", value)
+    assert read_json(tmp_path / "new" / "folder" / "file.json") == value
+
+
+def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path):
+    path = tmp_path / "file"
+    write_text(path, "old")
+
+    def half(temporary):
+        temporary.write_text("ne")
+        raise OSError("the disk is full")
+
+    with pytest.raises(OSError, match="full"):
+        write_atomic(path, half)
+    assert path.read_text() == "old"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_killed_writer_leaves_a_whole_file(tmp_path):
+    path = tmp_path / "file.json"
+    write_text(path, str([0] * 1_000_000))
+    caught_writing = 0
+    for _ in kill_at_random_moments(WRITER, 20, path):
+        value = json.loads(path.read_text())
+        assert value == [value[0]] * 1_000_000
+        caught_writing += any(tmp_path.glob(".*.tmp"))
+    assert caught_writing, "no kill fell into a write: the test has shown nothing"
