@@ -13,7 +13,7 @@ True
 
 from importlib.metadata import version as _version
 
-from thalweg.dynamics import train
+from thalweg.dynamics import branch, perturb, record, train
 from thalweg.embedding import embed
 from thalweg.errors import ThalwegError
 from thalweg.problems import Problem, load_problem
@@ -29,9 +29,12 @@ __all__ = [
     "Problem",
     "Run",
     "ThalwegError",
+    "branch",
     "embed",
     "list_runs",
     "load_problem",
     "open_run",
+    "perturb",
+    "record",
     "train",
 ]

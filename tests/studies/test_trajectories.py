@@ -54,7 +54,7 @@ def test_a_branch_starts_at_the_perturbed_checkpoint_of_its_moment(whole: Run) -
     at = moments(steps, ["early"])["early"]
     trunk, _ = read_checkpoint(whole.path / "checkpoints" / "seed0" / f"{at:09d}.safetensors")
     first, about = read_checkpoint(whole.checkpoints("seed0-early-1")[0])
-    noise = torch_generator(0, "perturbation", "early", 1)
+    noise = torch_generator(0, "branch", "seed0", at, 1)
     expected = perturb(space, space.pack(trunk), scale=0.25, generator=noise)
     assert torch.equal(space.pack(first), expected)
     assert about["step"] == 0

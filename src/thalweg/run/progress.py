@@ -51,7 +51,16 @@ def on_screen(total: int, label: str, /) -> Bar:
     """Show a tqdm bar with time left on standard error, once two seconds have passed."""
     from tqdm import tqdm
 
+    # A log file gets a line now and then, a terminal a bar that moves.
+    pause = 0.1 if sys.stderr.isatty() else 15.0
     bar: Bar = tqdm(
-        total=total, desc=label, file=sys.stderr, delay=2.0, dynamic_ncols=True, smoothing=0.1
+        total=total,
+        desc=label,
+        file=sys.stderr,
+        delay=2.0,
+        mininterval=pause,
+        maxinterval=max(10.0, pause),
+        dynamic_ncols=True,
+        smoothing=0.1,
     )
     return bar

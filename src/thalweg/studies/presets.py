@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 from thalweg.errors import InvalidArgument
@@ -108,8 +109,14 @@ def _problem(base: dict[str, Any], data: str | None, settings: dict[str, Any]) -
     if data is None or data == base["entry"]:
         return {"entry": base["entry"], "settings": base["settings"] | settings}
     if data in ("digits", "teacher") or ":" in data:
-        return {"entry": data, "settings": settings}
+        return {"entry": _whole(data), "settings": settings}
     # Anything else is images: by hub name, or a folder in the layout of one.
     sizes = base["settings"] if base["entry"] == "cifar10" else {}
-    place = {} if data == "cifar10" else {"data": data}
+    place = {} if data == "cifar10" else {"data": _whole(data)}
     return {"entry": "cifar10", "settings": sizes | place | settings}
+
+
+def _whole(data: str) -> str:
+    """Write out the path in an entry, so that a resume from another folder finds it."""
+    path, colon, name = data.partition(":")
+    return str(Path(path).resolve()) + colon + name if Path(path).exists() else data

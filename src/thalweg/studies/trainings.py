@@ -5,12 +5,13 @@ from __future__ import annotations
 from typing import Any, Self
 
 import numpy as np
-from torch import Tensor, nn
+from torch import nn
 
-from thalweg.dynamics import TrainResult, moments, perturb, train
+from thalweg import dynamics
+from thalweg.dynamics import TrainResult, moments, train
 from thalweg.problems import load_problem
 from thalweg.risk import EmpiricalRisk
-from thalweg.run import Report, Run, Task, derive_seed, read_checkpoint, torch_generator
+from thalweg.run import Report, Run, Task
 
 _COLUMNS = ("step", "epoch", "loss", "error", "test_loss", "test_error")
 
@@ -56,22 +57,36 @@ def branch_task(
 def train_trunk(run: Run, arguments: dict[str, Any], report: Report) -> dict[str, Any]:
     """Train one network from its seed and give its curves."""
     risk, model = _risk(arguments)
-    result = _train(run, arguments, report, risk, risk.space.pack(model), arguments["seed"])
+    result = train(
+        risk,
+        risk.space.pack(model),
+        seed=arguments["seed"],
+        run=run,
+        trajectory=arguments["trajectory"],
+        **_options(arguments, risk, report),
+    )
     return _curves(result)
 
 
 def train_branch(run: Run, arguments: dict[str, Any], report: Report) -> dict[str, Any]:
     """Perturb a trunk's checkpoint, train on, and give the curves."""
     risk, _ = _risk(arguments)
-    names = [arguments[key] for key in ("moment", "copy")]
+    moment = arguments["moment"]
     paths = {int(path.stem): path for path in run.checkpoints(arguments["parent"])}
-    step = moments(sorted(paths), [arguments["moment"]])[arguments["moment"]]
-    tensors, _ = read_checkpoint(paths[step])
-    noise = torch_generator(arguments["seed"], "perturbation", *names)
-    start = perturb(risk.space, risk.space.pack(tensors), scale=arguments["scale"], generator=noise)
-    seed = derive_seed(arguments["seed"], "branch", *names)
-    result = _train(run, arguments, report, risk, start, seed, buffers=tensors)
-    return _curves(result) | {"from_step": step}
+    step = moments(sorted(paths), [moment])[moment]
+    branch = dynamics.train_branch(
+        risk,
+        paths[step],
+        moment=moment,
+        step=step,
+        copy=arguments["copy"],
+        scale=arguments["scale"],
+        seed=arguments["seed"],
+        name=arguments["parent"],
+        run=run,
+        **_options(arguments, risk, report),
+    )
+    return _curves(branch.result) | {"from_step": step}
 
 
 def _common(config: dict[str, Any]) -> dict[str, Any]:
@@ -89,34 +104,18 @@ def _risk(arguments: dict[str, Any]) -> tuple[EmpiricalRisk, nn.Module]:
     return EmpiricalRisk(problem, batch_size=arguments["evaluation_batch"]), problem.model
 
 
-def _train(
-    run: Run,
-    arguments: dict[str, Any],
-    report: Report,
-    risk: EmpiricalRisk,
-    start: Tensor,
-    seed: int,
-    *,
-    buffers: dict[str, Tensor] | None = None,
-) -> TrainResult:
-    training = arguments["training"]
-    steps = arguments["epochs"] * -(-risk.samples // training["batch_size"])
+def _options(arguments: dict[str, Any], risk: EmpiricalRisk, report: Report) -> dict[str, Any]:
+    training: dict[str, Any] = arguments["training"]
+    epochs: int = arguments["epochs"]
+    steps = epochs * -(-risk.samples // training["batch_size"])
     every = max(1, steps // arguments["checkpoints"])
-    return train(
-        risk,
-        start,
-        **training,
-        epochs=arguments["epochs"],
-        every=every,
-        evaluate_every=every,
-        seed=seed,
-        buffers=buffers,
-        test=risk.on("test") if risk.problem.test is not None else None,
-        run=run,
-        trajectory=arguments["trajectory"],
-        about={key: arguments[key] for key in ("parent", "moment", "copy") if key in arguments},
-        progress=lambda total, label: _Told(report, total, arguments["epochs"]),
-    )
+    return training | {
+        "epochs": epochs,
+        "every": every,
+        "evaluate_every": every,
+        "test": risk.on("test") if risk.problem.test is not None else None,
+        "progress": lambda total, label: _Told(report, total, epochs),
+    }
 
 
 class _Told:
