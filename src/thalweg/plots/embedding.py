@@ -85,7 +85,7 @@ def draw_trajectories(
         style = {"s": 14, "marker": one.look.marker, "linewidths": 0}
         axes.scatter(*path, **{**style, **colors, **solid, **kwargs})
         if one.name:
-            rings: dict[str, Any] = {"facecolors": "none", "edgecolors": "black", "s": 46, **solid}
+            rings: dict[str, Any] = {"facecolors": "none", "edgecolors": "black", "s": 32, **solid}
             axes.scatter(*path[:, :1], marker="o", **rings)
             axes.scatter(*path[:, -1:], marker="s", **rings)
 

@@ -122,7 +122,8 @@ def _what(run: Run, entry: str, settings: dict[str, Any]) -> Iterator[Fact]:
         yield Fact("training samples", f"{settings['train_size']:,}")
     training = run.config.get("training", {})
     if training:
-        yield Fact("training", ", ".join(f"{name} {value}" for name, value in training.items()))
+        chosen = ", ".join(f"{name} {value}" for name, value in training.items())
+        yield Fact("training", chosen.replace("_", " "))
     checkpoints = len(run.checkpoints())
     if checkpoints:
         yield Fact("recorded", count(checkpoints, "checkpoint"))

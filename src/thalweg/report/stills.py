@@ -66,14 +66,14 @@ def layers_still(embedding: xr.Dataset, layers: Sequence[str]) -> Figure:
     for number, (ax, layer) in enumerate(zip(axes, shown, strict=True)):
         plot_embedding(embedding, layer=layer, ax=ax, colorbar=False, s=9)
         stress = float(embedding["stress"].sel(layer=layer))
-        ax.set_title(f"{literal(layer)} (stress {stress:.3f})", fontsize="medium")
+        ax.set_title(f"layer {literal(layer)} (stress {stress:.3f})", fontsize="medium")
         ax.tick_params(labelsize=8)
         # Every panel has its own scale; what the axes are is said at the margins.
         ax.xaxis.label.set_visible(number + columns >= len(shown))
         ax.yaxis.label.set_visible(number % columns == 0)
     measured = losses(embedding)
     if measured is not None:
-        add_colorbar(axes, log_scale(measured), shrink=0.9, aspect=30)
+        add_colorbar(axes, log_scale(measured), shrink=0.9, aspect=22 * rows, fraction=0.05)
     add_legend(figure, trajectories(embedding, "checkpoint"), ends=True, **_BELOW)
     return figure
 

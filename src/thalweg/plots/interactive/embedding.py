@@ -65,7 +65,8 @@ def _scene() -> dict[str, Any]:
 
 def _title(embedding: xr.Dataset, layer: str) -> dict[str, Any]:
     stress = float(embedding["stress"].sel(layer=layer))
-    text = f"{literal(layer)}: stress {stress:.3f}"
+    whose = literal(layer) if layer == "network" else f"layer {literal(layer)}"
+    text = f"{whose}: stress {stress:.3f}"
     return {"text": text, "x": 0.01, "xanchor": "left", "font": {"size": 15}}
 
 

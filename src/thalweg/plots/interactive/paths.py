@@ -61,7 +61,7 @@ def path_traces(embedding: xr.Dataset, scale: LogScale | None) -> list[Trace]:
         return paths
     ends = [
         _marks(named, 0, "start", "circle-open", size=8),
-        _marks(named, -1, "end", "square-open", size=8),
+        _marks(named, -1, "end", "square-open", size=6),
     ]
     # plotly cannot show a marker coloured by loss in its legend.
     return [*paths, *ends, *map(_key, {one.group: one for one in named}.values())]

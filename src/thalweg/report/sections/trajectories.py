@@ -170,8 +170,9 @@ def _layers(embedding: xr.Dataset, layers: list[str]) -> Picture:
     return Picture(
         "embedding_layers",
         "Layer by layer",
-        f"Each layer embedded by the distances of its own weights; the first two axes. {ranked[0]} "
-        f"is shown best, {ranked[-1]} worst. Scales and axes differ from panel to panel: "
+        f"Each layer embedded by the distances of its own weights; the first two axes. Layer "
+        f"{ranked[0]} "
+        f"is shown best, layer {ranked[-1]} worst. Scales and axes differ from panel to panel: "
         "only distances within a panel compare.",
         layers_still(embedding, layers),
     )
@@ -215,7 +216,7 @@ def _stress_parts(embedding: xr.Dataset) -> Iterator[Part]:
         "the distances themselves, with Kruskal's words for it. Right: for each checkpoint (ticks; "
         "dot: their median) the correlation of its shown distances with its true ones. The "
         f"checkpoint of the whole network shown worst is {where}, with a fidelity of "
-        f"{number(float(whole['fidelity'].values[worst]))}: do not read much into its place.",
+        f"{number(float(whole['fidelity'].values[worst]))}.",
         stress_still(embedding),
     )
     yield Table(
