@@ -32,7 +32,9 @@ FINALS = {
 @pytest.fixture
 def unfinished(tmp_path):
     """A run that was stopped before it held anything."""
-    return create_run(tmp_path / "my run", CONFIG)
+    run = create_run(tmp_path / "my run", CONFIG)
+    write_json(run.path / "measured.json", {"samples": 1200, "weights": 56554})
+    return run
 
 
 @pytest.fixture

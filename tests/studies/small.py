@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import sys
+import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -49,7 +52,10 @@ def fingerprint(run: Run) -> dict[str, Any]:
     return {"summary": json.loads((run.path / "summary.json").read_text()), **weights, **results}
 
 
-def main(place: str) -> None:
-    """Say that the imports are done, then reproduce in this process."""
-    print("ready", flush=True)
-    reproduce(CONFIG, Path(place), engine=InProcess())
+def work() -> Iterator[None]:
+    """Reproduce into the folder named on the command line, for `kill_at_random_moments`."""
+    yield
+    reproduce(CONFIG, Path(sys.argv[1]), engine=InProcess())
+    while True:
+        time.sleep(1.0)
+        yield

@@ -7,6 +7,7 @@ import difflib
 import itertools
 import math
 import re
+from collections import OrderedDict
 from collections.abc import Callable, Sequence
 
 import torch
@@ -117,14 +118,16 @@ class AllConv(nn.Sequential):
     ) -> None:
         _check_sizes(widths=widths, inputs=inputs, classes=[classes])
         channels, height, width = inputs
-        layers: list[nn.Module] = []
-        for out in widths:
-            layers.append(_Conv(channels, out, bias=not batchnorm))
+        layers: dict[str, nn.Module] = {}
+        for number, out in enumerate(widths, 1):
+            layers[f"conv{number}"] = _Conv(channels, out, bias=not batchnorm)
             if batchnorm:
-                layers.append(nn.BatchNorm2d(out))
-            layers.append(activation_module(activation))
+                layers[f"norm{number}"] = nn.BatchNorm2d(out)
+            layers[f"activation{number}"] = activation_module(activation)
             channels, height, width = out, (height + 1) // 2, (width + 1) // 2
-        super().__init__(*layers, nn.Flatten(), _Linear(channels * height * width, classes))
+        layers["flatten"] = nn.Flatten()
+        layers["linear"] = _Linear(channels * height * width, classes)
+        super().__init__(OrderedDict(layers))
         _initialize(self, seed)
 
 
@@ -164,11 +167,13 @@ class MLP(nn.Sequential):
         seed: int = 0,
     ) -> None:
         _check_sizes(widths=widths, inputs=[inputs], outputs=[outputs])
-        layers: list[nn.Module] = [nn.Flatten()]
+        layers: dict[str, nn.Module] = {"flatten": nn.Flatten()}
         sizes = [inputs, *widths]
-        for size, out in itertools.pairwise(sizes):
-            layers += [_Linear(size, out, bias=bias), activation_module(activation)]
-        super().__init__(*layers, _Linear(sizes[-1], outputs, bias=bias))
+        for number, (size, out) in enumerate(itertools.pairwise(sizes), 1):
+            layers[f"linear{number}"] = _Linear(size, out, bias=bias)
+            layers[f"activation{number}"] = activation_module(activation)
+        layers[f"linear{len(sizes)}"] = _Linear(sizes[-1], outputs, bias=bias)
+        super().__init__(OrderedDict(layers))
         _initialize(self, seed)
 
 

@@ -118,8 +118,9 @@ def _what(run: Run, entry: str, settings: dict[str, Any]) -> Iterator[Fact]:
     weights = weight_count(run)
     if weights is not None:
         yield Fact("trainable weights W", f"{weights:,}")
-    if "train_size" in settings:
-        yield Fact("training samples", f"{settings['train_size']:,}")
+    measured = run.path / "measured.json"
+    if measured.exists():
+        yield Fact("training samples", f"{read_json(measured)['samples']:,}")
     training = run.config.get("training", {})
     if training:
         chosen = ", ".join(f"{name} {value}" for name, value in training.items())

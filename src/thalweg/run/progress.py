@@ -61,6 +61,7 @@ def on_screen(total: int, label: str, /) -> Bar:
         mininterval=pause,
         maxinterval=max(10.0, pause),
         dynamic_ncols=True,
-        smoothing=0.1,
+        # What the units are differs from work to work; how much of it is done does not.
+        bar_format="{desc}: {percentage:3.0f}%|{bar}| {elapsed} done, {remaining} left",
     )
     return bar

@@ -59,10 +59,10 @@ def complete(
     run: Run, *, engine: Engine | None = None, progress: Progress = silent
 ) -> tuple[Run, dict[str, Any]]:
     """Do all that is missing in a run, and gather its results."""
-    config = run.config | {"evaluation_batch": _evaluation_batch(run)}
+    config = run.config | {"evaluation_batch": _measured(run)["evaluation_batch"]}
     studies = {name: STUDIES[name] for name in config["studies"]}
     tasks = [task for study in studies.values() for task in study.tasks(config)]
-    run_tasks(run, tasks, engine=engine, progress=progress)
+    run_tasks(run, tasks, engine=engine, progress=progress, label="training")
     summary = {
         name: study.assemble(run, config, progress=progress) for name, study in studies.items()
     }
@@ -70,11 +70,13 @@ def complete(
     return run, summary
 
 
-def _evaluation_batch(run: Run) -> int:
+def _measured(run: Run) -> dict[str, Any]:
     """Choose the batch of full passes once a run: another choice would round differently."""
     path = run.path / "measured.json"
     if not path.exists():
         problem = run.config["problem"]
         risk = EmpiricalRisk(load_problem(problem["entry"], **problem["settings"]))
-        write_json(path, {"evaluation_batch": risk.batch_size})
-    return int(read_json(path)["evaluation_batch"])
+        sizes = {"weights": risk.space.size, "samples": risk.samples}
+        write_json(path, {"evaluation_batch": risk.batch_size, **sizes})
+    found: dict[str, Any] = read_json(path)
+    return found

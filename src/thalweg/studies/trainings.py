@@ -13,6 +13,8 @@ from thalweg.problems import load_problem
 from thalweg.risk import EmpiricalRisk
 from thalweg.run import Report, Run, Task
 
+# Progress moves in tenths of an epoch.
+_UNITS_AN_EPOCH = 10
 _COLUMNS = ("step", "epoch", "loss", "error", "test_loss", "test_error")
 
 
@@ -25,7 +27,12 @@ def trunk_task(config: dict[str, Any], seed: int, *, epochs: int, checkpoints: i
         "checkpoints": checkpoints,
     }
     label = f"training from seed {seed}"
-    return Task("thalweg.studies.trainings:train_trunk", arguments, label=label, units=epochs)
+    return Task(
+        "thalweg.studies.trainings:train_trunk",
+        arguments,
+        label=label,
+        units=epochs * _UNITS_AN_EPOCH,
+    )
 
 
 def branch_task(
@@ -51,7 +58,7 @@ def branch_task(
     }
     label = f"copy {copy} of seed {trunk.arguments['seed']} perturbed at its {moment} moment"
     function = "thalweg.studies.trainings:train_branch"
-    return Task(function, arguments, needs=(trunk,), label=label, units=epochs)
+    return Task(function, arguments, needs=(trunk,), label=label, units=epochs * _UNITS_AN_EPOCH)
 
 
 def train_trunk(run: Run, arguments: dict[str, Any], report: Report) -> dict[str, Any]:
@@ -114,20 +121,20 @@ def _options(arguments: dict[str, Any], risk: EmpiricalRisk, report: Report) -> 
         "every": every,
         "evaluate_every": every,
         "test": risk.on("test") if risk.problem.test is not None else None,
-        "progress": lambda total, label: _Told(report, total, epochs),
+        "progress": lambda total, label: _Told(report, total, epochs * _UNITS_AN_EPOCH),
     }
 
 
 class _Told:
-    """A progress bar that tells the task driver, in epochs."""
+    """A progress bar that tells the task driver, in the task's units."""
 
-    def __init__(self, report: Report, total: int, epochs: int) -> None:
-        self.report, self.total, self.epochs, self.done = report, total, epochs, 0
+    def __init__(self, report: Report, total: int, units: int) -> None:
+        self.report, self.total, self.units, self.done = report, total, units, 0
 
     def update(self, n: int = 1, /) -> None:
         """Count ``n`` more units as done."""
         self.done += n
-        self.report(self.done * self.epochs // max(1, self.total))
+        self.report(self.done * self.units // max(1, self.total))
 
     def __enter__(self) -> Self:
         return self
