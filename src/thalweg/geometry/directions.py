@@ -92,15 +92,15 @@ def random_directions(
     ]
     if orthogonal and count > 1:
         _orthogonalize(parts, count)
-    directions = torch.zeros_like(drawn)
+    directions = torch.zeros(space.size, count, dtype=w.dtype)
     for part in parts:
-        directions[part.entries] = part.scaled()
+        directions[part.entries] = part.scaled().to(w.dtype)
     if not bool(directions.any(0).all()):
         raise InvalidArgument(
             f"the weights of kinds {tuple(kinds)} are all zero (or there are none), so directions"
             " scaled to them are zero; write normalize=None or name other kinds."
         )
-    return directions.to(w.device, w.dtype)
+    return directions.to(w.device)
 
 
 @dataclass
@@ -133,34 +133,42 @@ def _orthogonalize(parts: list[_Part], count: int) -> None:
     """Give the groups with room the correlation that cancels the inner products of the others."""
     roomy = [part for part in parts if part.entries.shape[1] >= count]
     tight = [part for part in parts if part.entries.shape[1] < count]
+    factor = _correlation(roomy, tight, count) if tight else None
+    for part in roomy:
+        lengths, frame = part.lengths(), _frame(part)
+        frame = frame if factor is None else frame @ factor.T
+        part.values = frame * lengths[:, None, :]
+
+
+def _correlation(roomy: list[_Part], tight: list[_Part], count: int) -> Tensor:
+    """Cholesky factor of the correlation that the groups with room are to have."""
     excess = sum(
         (torch.einsum("gsi,gsj->ij", part.scaled(), part.scaled()) for part in tight),
         torch.zeros(count, count, dtype=torch.float64),
     )
     excess.fill_diagonal_(0.0)
-    frames = [_frame(part) for part in roomy]
     capacity = sum(float(part.lengths().square().mean(1).sum()) for part in roomy)
-    wanted = torch.eye(count, dtype=torch.float64)
-    if bool(excess.any()):
-        wanted = wanted - excess / capacity if capacity > 0 else torch.full_like(wanted, torch.nan)
+    wanted = torch.eye(count, dtype=torch.float64) - excess / max(capacity, 1e-300)
+    factor: Tensor
     factor, failed = torch.linalg.cholesky_ex(wanted)
-    if int(failed) or not bool(torch.isfinite(wanted).all()):
+    if int(failed):
         raise InvalidArgument(
             f"too many groups have fewer than {count} entries (filters of one input, say), so"
             f" {count} directions cannot be orthogonal and scaled by filter; write"
             " normalize='layer', or orthogonal=False."
         )
-    for part, frame in zip(roomy, frames, strict=True):
-        lengths = part.lengths()
-        part.values = (frame @ factor.T) * lengths[:, None, :]
+    return factor
 
 
 def _frame(part: _Part) -> Tensor:
     """Orthonormal columns in every group, the first along the first direction."""
-    frame, upper = torch.linalg.qr(part.values)
-    signs: Tensor = upper.diagonal(dim1=1, dim2=2).sign()
-    oriented: Tensor = frame * signs[:, None, :]
-    return oriented
+    columns: list[Tensor] = []
+    for column in part.values.unbind(2):
+        for _ in range(2):  # the second pass takes out what rounding left
+            for before in columns:
+                column = column - (before * column).sum(1, keepdim=True) * before
+        columns.append(column / column.norm(dim=1, keepdim=True))
+    return torch.stack(columns, 2)
 
 
 def _groups(
