@@ -17,7 +17,7 @@ from thalweg.errors import InvalidArgument
 from thalweg.geometry.blocks import Block, BlockStore, blocks
 from thalweg.geometry.directions import random_directions
 from thalweg.geometry.grid import AXES, Extent, Grid, axes
-from thalweg.problems.samples import digest
+from thalweg.problems.batches import digest
 from thalweg.risk import EmpiricalRisk, Landscape
 from thalweg.run import Run
 from thalweg.run.progress import Bar, Progress, silent
