@@ -1,0 +1,40 @@
+"""Systems of polynomial equations: zero empirical error counted and solved, critical points."""
+
+from __future__ import annotations
+
+from thalweg.algebra.count import Count, count
+from thalweg.algebra.msolve import find_msolve
+from thalweg.algebra.multihomogeneous import Bezout, bezout, multihomogeneous_bezout
+from thalweg.algebra.network import Layer, Network, convolution, dense, network
+from thalweg.algebra.rank import GenericRank, generic_rank
+from thalweg.algebra.solve import Solutions, solve
+from thalweg.algebra.symmetry import Gauge
+from thalweg.algebra.system import (
+    ZeroSystem,
+    critical_system,
+    random_system,
+    zero_system,
+)
+
+__all__ = [
+    "Bezout",
+    "Count",
+    "Gauge",
+    "GenericRank",
+    "Layer",
+    "Network",
+    "Solutions",
+    "ZeroSystem",
+    "bezout",
+    "convolution",
+    "count",
+    "critical_system",
+    "dense",
+    "find_msolve",
+    "generic_rank",
+    "multihomogeneous_bezout",
+    "network",
+    "random_system",
+    "solve",
+    "zero_system",
+]

@@ -24,6 +24,10 @@ Array = NDArray[Any]
 
 SAME = 1e-6
 """Relative distance of invariants below which two points are one solution."""
+POLISHED = 1e-8
+"""Relative length of the last Newton step of an accepted solution."""
+WATCHED = (1, 3, 6, 10)
+"""Loops in a row without a new solution after which the trace is tested; the last one stops."""
 TRACE = 1e-8
 """Relative departure from a straight line below which the trace test is passed."""
 
@@ -107,7 +111,7 @@ def monodromy(
     rng: np.random.Generator,
     most: int = 20_000,
     loops: int = 200,
-    patience: int = 4,
+    patience: int = 1,
 ) -> Monodromy:
     """Collect the solutions of a family by loops through its parameters.
 
@@ -124,7 +128,7 @@ def monodromy(
     loops
         Largest number of loops.
     patience
-        Loops in a row without a new solution after which the trace test is decisive.
+        Loops in a row without a new solution before the trace is tested.
     """
     points = start[None].astype(complex)
     base = family.map(points)[0][0]
@@ -139,41 +143,47 @@ def monodromy(
             moved = result.points[result.arrived]
         moved, step = family.polish(moved, base)
         before = len(points)
-        points = distinct(np.concatenate([points, moved[step < 1e-8]]), family.invariants)
+        points = distinct(np.concatenate([points, moved[step < POLISHED]]), family.invariants)
         done, idle = done + 1, idle + 1 if len(points) == before else 0
-        if idle >= patience:
+        if idle in WATCHED and idle >= patience:
             trace = _trace(family, points, base, rng)
-            if trace < TRACE or idle >= 3 * patience:
-                break
-    status = "trace" if trace < TRACE else "stale" if idle >= patience else "limit"
+        if trace < TRACE or idle >= WATCHED[-1]:
+            break
+    status = "trace" if trace < TRACE else "stale" if idle >= WATCHED[-1] else "limit"
     return Monodromy(points, base, status, float(trace), done, paths, lost)
 
 
 def follow(
-    family: Family, points: Array, start: Array, stop: Array
-) -> tuple[Array, Array]:
-    """Carry solutions from one vector of parameters to another, polished.
+    family: Family,
+    points: Array,
+    start: Array,
+    stop: Array,
+    *,
+    rng: np.random.Generator,
+    detours: int = 4,
+) -> Array:
+    """Carry all solutions from one vector of parameters to another, polished.
 
-    Paths that end together or are given up are tracked again with smaller steps.
+    Where paths are given up, all are tracked again over random corners, so that a route that comes
+    close to a singular system does not lose solutions.
 
     Returns
     -------
-    points, found
-        End points, shape (P, n), and which of them are solutions, boolean of shape (P,).
+    Array
+        Distinct solutions at the end, shape (S, n), fewer than `points` where some are lost.
     """
-    ends, good = points.copy(), np.zeros(len(points), dtype=bool)
-    for strict in (1.0, 1e-2, 1e-4):
-        rows = np.flatnonzero(~good)
-        if not len(rows):
+    ends = points[:0]
+    for attempt in range(1 + detours):
+        corners = [start, stop] if attempt == 0 else [start, _parameters(start, rng), stop]
+        moved = points
+        for a, b in zip(corners[:-1], corners[1:], strict=True):
+            result = track(family.segment(a, b), moved, smallest_step=1e-11)
+            moved = result.points[result.arrived]
+        moved, step = family.polish(moved, stop)
+        ends = distinct(np.concatenate([ends, moved[step < POLISHED]]), family.invariants)
+        if len(ends) >= len(points):
             break
-        result = track(
-            family.segment(start, stop), points[rows], strict=strict, smallest_step=1e-11
-        )
-        polished, step = family.polish(result.points, stop)
-        ends[rows] = np.where(result.arrived[:, None], polished, result.points)
-        good[rows] = result.arrived & (step < 1e-8)
-        good &= ~_repeated(family.invariants(ends), good)
-    return ends, good
+    return ends
 
 
 def distinct(points: Array, invariants: Callable[[Array], Array]) -> Array:
@@ -182,17 +192,6 @@ def distinct(points: Array, invariants: Callable[[Array], Array]) -> Array:
         return points
     label = _labels(invariants(points))
     return points[np.unique(label, return_index=True)[1]]
-
-
-def _repeated(values: Array, rows: Array) -> Array:
-    """Which of some rows share their class with another of them."""
-    chosen = np.flatnonzero(rows)
-    found = np.zeros(len(values), dtype=bool)
-    if len(chosen) > 1:
-        label = _labels(values[chosen])
-        _, inverse, count = np.unique(label, return_inverse=True, return_counts=True)
-        found[chosen] = count[inverse] > 1
-    return found
 
 
 def _labels(values: Array) -> Array:
@@ -218,9 +217,10 @@ def _trace(family: Family, points: Array, base: Array, rng: np.random.Generator)
     direction = np.where(family.moving, _parameters(base, rng), 0)
     sums, sizes = [], []
     for place in (0.0, 0.5, 1.0):
-        moved, good = follow(family, points, base, base + place * direction) if place else (
-            points, np.ones(len(points), dtype=bool))
-        if not good.all():
+        moved = points
+        if place:
+            moved = follow(family, points, base, base + place * direction, rng=rng)
+        if len(moved) != len(points):
             return float("inf")
         values = family.traces(moved)
         sums.append(values.sum(axis=0))

@@ -70,6 +70,11 @@ class Layer:
         return len(self.gather)
 
     @cached_property
+    def whole(self) -> bool:
+        """Whether there is one position out, which reads all of the input in order."""
+        return np.array_equal(self.gather, np.arange(self.positions_in)[None])
+
+    @cached_property
     def selection(self) -> Array:
         """Zeros and ones, shape (positions out * taps, positions in): where each tap reads."""
         flat = self.gather.ravel()
@@ -326,13 +331,18 @@ class Network:
 
     def activate(self, z: Array, ring: Arithmetic, *, derivative: bool = False) -> Array:
         """Activation, or its derivative, by Horner's rule."""
-        exact = self.activation
-        if derivative:
-            exact = tuple(k * c for k, c in enumerate(exact))[1:] or (Fraction(0),)
-        total = np.full_like(z, ring.number(exact[-1]))
-        for coefficient in reversed(exact[:-1]):
-            total = ring.reduce(total * z + ring.number(coefficient))
+        exact = self.slopes if derivative else self.activation
+        numbers = [ring.number(value) if value else 0 for value in exact]
+        total: Array = np.full_like(z, numbers[-1]) if len(numbers) == 1 else numbers[-1] * z
+        for place in reversed(range(len(numbers) - 1)):
+            total = ring.reduce(total + numbers[place] if numbers[place] else total)
+            total = ring.reduce(total * z) if place else total
         return total
+
+    @cached_property
+    def slopes(self) -> tuple[Fraction, ...]:
+        """Coefficients of the activation's derivative."""
+        return tuple(k * c for k, c in enumerate(self.activation))[1:]
 
 
 def network(
@@ -414,6 +424,8 @@ def coefficients(activation: Sequence[Any] | str) -> tuple[Fraction, ...]:
 
 def _read(values: Array, layer: Layer) -> Array:
     """Patches (P, N, positions out, channels in * taps) of values (P, N, channels, positions)."""
+    if layer.whole:
+        return values.reshape(*values.shape[:2], 1, layer.reads)
     zero = np.zeros((*values.shape[:-1], 1), dtype=values.dtype)
     padded = np.concatenate([values, zero], axis=-1)
     patches = np.moveaxis(padded[..., layer.gather], -2, -3)
@@ -424,6 +436,8 @@ def _unread(sensitivity: Array, kernel: Array, layer: Layer, ring: Arithmetic) -
     """Derivatives by the values read, (P, N, outputs, channels in * positions in)."""
     flat = kernel.reshape(len(kernel), 1, 1, layer.channels_out, layer.reads)
     taps = ring.matmul(sensitivity, flat)
+    if layer.whole:
+        return taps[..., 0, :]
     taps = taps.reshape(*taps.shape[:-1], *layer.kernel_shape[1:])
     taps = np.moveaxis(taps, -2, -3).reshape(*taps.shape[:3], layer.channels_in, len(layer.selection))
     back = ring.reduce(np.matmul(taps, layer.selection))

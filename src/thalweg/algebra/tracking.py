@@ -1,7 +1,7 @@
 """Path tracking: solutions of a square system followed while its parameters move.
 
-Adaptive steps, a fourth-order Runge-Kutta predictor and Newton's method as corrector, for all
-paths at once, each with its own time and step (Sommese and Wampler, The Numerical Solution of
+Adaptive steps, a predictor through the last two points and tangents, and Newton's method as
+corrector, for all paths at once, each with its own time and step (Sommese and Wampler, The Numerical Solution of
 Systems of Polynomials, 2005, chapter 2).
 """
 
@@ -18,11 +18,11 @@ Array = NDArray[Any]
 Homotopy = Callable[[Array, Array], tuple[Array, Array, Array]]
 """At points (P, n) and times (P,): values (P, n), Jacobians (P, n, n), time derivatives (P, n)."""
 
-CLOSE = 1e-4
+CLOSE = 1e-3
 """Largest relative first Newton step of an accepted prediction."""
-EASY = 1e-6
+EASY = 1e-4
 """A first Newton step below this doubles the step."""
-CONVERGED = 1e-9
+CONVERGED = 1e-6
 """Largest relative last Newton step of an accepted point."""
 LONGEST = 0.2
 
@@ -80,15 +80,22 @@ def track(
     x = starts.astype(complex)
     t, h = np.zeros(len(x)), np.full(len(x), first_step)
     alive, tried = np.ones(len(x), dtype=bool), 0
+    with np.errstate(all="ignore"):
+        v = _tangent(*homotopy(x, t))[1] if len(x) else x
+    before = (x.copy(), v.copy(), np.full(len(x), -1.0))
     while alive.any():
         rows = np.flatnonzero(alive)
         goal = np.minimum(t[rows] + h[rows], 1.0)
         with np.errstate(all="ignore"):
-            guess = _predict(homotopy, x[rows], t[rows], goal - t[rows])
-            found, first, last = _correct(homotopy, guess, goal)
+            past = tuple(a[rows] for a in before)
+            guess = _predict((x[rows], v[rows], t[rows]), past, goal)
+            found, slope, first, last = _correct(homotopy, guess, goal)
         good = (first < CLOSE * strict) & (last < CONVERGED)
         easy = good & (first < EASY * strict)
-        x[rows[good]], t[rows[good]] = found[good], goal[good]
+        done = rows[good]
+        for old, new in zip(before, (x, v, t), strict=True):
+            old[done] = new[done]
+        x[done], v[done], t[done] = found[good], slope[good], goal[good]
         h[rows] *= np.where(easy, 2.0, np.where(good, 1.0, 0.4))
         h[rows] = np.minimum(h[rows], LONGEST)
         tried += len(rows)
@@ -111,51 +118,53 @@ def newton(
     with np.errstate(all="ignore"):
         for _ in range(iterations):
             value, jacobian = system(x)
-            change = solve_linear(jacobian, value)
+            change = solve_linear(jacobian, value[..., None])[..., 0]
             x = x - change
             step = _relative(change, x)
     return x, step
 
 
-def solve_linear(matrices: Array, rows: Array) -> Array:
-    """Solve one linear system for each point; where a matrix is singular the answer is not finite."""
+def solve_linear(matrices: Array, sides: Array) -> Array:
+    """Solve linear systems, one matrix a point; where it is singular the answer is not finite."""
     try:
-        found: Array = np.linalg.solve(matrices, rows[..., None])[..., 0]
+        found: Array = np.linalg.solve(matrices, sides)
         return found
     except np.linalg.LinAlgError:
         if len(matrices) == 1:
-            return np.full_like(rows, np.nan)
+            return np.full_like(sides, np.nan)
         half = len(matrices) // 2
-        return np.concatenate(
-            [solve_linear(matrices[:half], rows[:half]), solve_linear(matrices[half:], rows[half:])]
-        )
+        parts = [(matrices[:half], sides[:half]), (matrices[half:], sides[half:])]
+        return np.concatenate([solve_linear(a, b) for a, b in parts])
 
 
-def _predict(homotopy: Homotopy, x: Array, t: Array, h: Array) -> Array:
-    step = h[:, None]
-
-    def slope(point: Array, time: Array) -> Array:
-        _, jacobian, change = homotopy(point, time)
-        return -solve_linear(jacobian, change)
-
-    k1 = slope(x, t)
-    k2 = slope(x + step / 2 * k1, t + h / 2)
-    k3 = slope(x + step / 2 * k2, t + h / 2)
-    k4 = slope(x + step * k3, t + h)
-    predicted: Array = x + step / 6 * (k1 + 2 * k2 + 2 * k3 + k4)
+def _predict(now: tuple[Array, ...], past: tuple[Array, ...], goal: Array) -> Array:
+    """Cubic through the last two points and their tangents; a straight line from the first."""
+    (x, v, t), (x_past, v_past, t_past) = now, past
+    ahead = (goal - t)[:, None]
+    width = (t - t_past)[:, None]
+    u = 1 + ahead / width
+    cubic = (1 + 2 * u) * (1 - u) ** 2 * x_past + u**2 * (3 - 2 * u) * x
+    cubic += width * (u * (1 - u) ** 2 * v_past + u**2 * (u - 1) * v)
+    predicted: Array = np.where(t_past[:, None] < 0, x + ahead * v, cubic)
     return predicted
 
 
-def _correct(homotopy: Homotopy, x: Array, t: Array) -> tuple[Array, Array, Array]:
-    first = last = np.full(len(x), np.inf)
-    for iteration in range(3):
-        value, jacobian, _ = homotopy(x, t)
-        change = solve_linear(jacobian, value)
+def _correct(homotopy: Homotopy, x: Array, t: Array) -> tuple[Array, Array, Array, Array]:
+    """Three Newton steps; the last one shares its Jacobian with the tangent."""
+    sizes = []
+    slope = x
+    for _ in range(3):
+        change, slope = _tangent(*homotopy(x, t))
         x = x - change
-        last = _relative(change, x)
-        first = last if iteration == 0 else first
-    finite = np.isfinite(last)
-    return x, np.where(finite, first, np.inf), np.where(finite, last, np.inf)
+        sizes.append(_relative(change, x))
+    usable = np.isfinite(sizes[-1]) & np.isfinite(slope).all(axis=1)
+    return x, slope, np.where(usable, sizes[0], np.inf), np.where(usable, sizes[-1], np.inf)
+
+
+def _tangent(value: Array, jacobian: Array, moving: Array) -> tuple[Array, Array]:
+    """Newton step and tangent of the path at a point."""
+    both = solve_linear(jacobian, np.stack([value, -moving], axis=-1))
+    return both[..., 0], both[..., 1]
 
 
 def _relative(change: Array, x: Array) -> Array:

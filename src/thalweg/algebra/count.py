@@ -1,0 +1,206 @@
+"""Count the solutions of zero error: bounds, generic rank, dimension, degree."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from dataclasses import dataclass
+from typing import Any
+
+from thalweg.algebra.mixed_volume import mixed_volume
+from thalweg.algebra.multihomogeneous import Bezout, bezout, multihomogeneous_bezout
+from thalweg.algebra.rank import GenericRank, generic_rank
+from thalweg.algebra.solve import MOST_WEIGHTS, Solutions, exact_answer, solve
+from thalweg.algebra.system import ZeroSystem
+from thalweg.errors import SystemTooLarge
+from thalweg.run.progress import Progress, silent
+
+MOST_STATES = 20_000
+LARGEST_EXPLICIT = 10
+
+@dataclass(frozen=True)
+class Count:
+    """How many solutions a system of zero error has.
+
+    Degree and complex solutions are counted in the space of free weights, before dividing by the
+    finite symmetry group.
+
+    Attributes
+    ----------
+    weights, equations
+        Unknowns W after the gauge, and equations N times outputs.
+    bezout
+        Product of degrees: of all equations, or of the W of highest degree where there are more. In
+        positive dimension a bound on the degree.
+    multihomogeneous
+        The same bound by the unknowns of each layer; None where it takes too long.
+    mixed_volume
+        Bernstein's bound on solutions without zero weights; None where it is not computed.
+    generic_rank
+        Largest rank of the Jacobian: the dimension of the family of functions. None where the
+        system is too large.
+    largest_samples
+        Largest N for which generic targets have a solution.
+    dimension
+        Of the solution set; None where generic targets have no solution.
+    degree
+        Of the solution set; None where it is empty or was not computed.
+    solutions_complex
+        Number of complex solutions; None where there are infinitely many or it was not computed.
+    solutions_modulo_symmetry
+        The same, divided by `symmetry_order`.
+    symmetry_order
+        Order of the finite group of `Gauge`.
+    continuous_symmetry
+        Dimension of the set of weights of one function: W less the generic rank.
+    complete
+        True only where an exact degree equals the number found.
+    method, status
+        How it was counted, and how monodromy stopped; status ``"empty"``: no solutions by the rank;
+        ``"bounds"``: too large, only bounds.
+    symmetry
+        Gauge and group in words.
+    """
+
+    weights: int
+    equations: int
+    bezout: Bezout
+    multihomogeneous: int | None
+    mixed_volume: int | None
+    generic_rank: int | None
+    largest_samples: int | None
+    dimension: int | None
+    degree: int | None
+    solutions_complex: int | None
+    solutions_modulo_symmetry: int | None
+    symmetry_order: int
+    continuous_symmetry: int | None
+    complete: bool
+    method: str
+    status: str
+    symmetry: str
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values for JSON; integers of more than 1000 digits in closed form."""
+        answer = dict(vars(self))
+        answer["bezout"] = self.bezout.short
+        answer["bezout_log10"] = self.bezout.log10
+        for name in ("multihomogeneous", "symmetry_order"):
+            if answer[name] is not None and answer[name] > 10**1000:
+                answer[name] = f"10^{_log10(answer[name]):.6g}"
+        return answer
+
+
+def count(
+    system: ZeroSystem,
+    *,
+    seed: int = 0,
+    exact: bool | None = None,
+    seconds: float = 30.0,
+    most: int = 5000,
+    progress: Progress = silent,
+) -> Count:
+    """Bounds, rank, dimension and number of solutions of a system of zero error.
+
+    Where there are more than 64 unknowns the bounds are given and nothing is solved. The arguments
+    are those of `solve`.
+
+    Examples
+    --------
+    >>> from thalweg.algebra import count, network, random_system
+    >>> cube = random_system(network((2, 2, 1), (0, 0, 0, 1), bias=True), samples=6)
+    >>> found = count(cube, exact=False)
+    >>> found.bezout.value, found.solutions_complex, found.solutions_modulo_symmetry
+    (729, 270, 15)
+    """
+    try:
+        rank = generic_rank(system.gauge, seed=seed)
+    except SystemTooLarge:
+        return _answer(system, None, None, False, "bounds: too large for the rank", "bounds")
+    fits = rank.at(system.samples) == system.equations
+    if system.weights > MOST_WEIGHTS:
+        words = f"rank modulo a prime; bounds: more than {MOST_WEIGHTS} unknowns"
+        return _answer(system, rank, system.weights - system.equations if fits else None,
+                       False, words, "bounds")
+    if not fits:
+        return _empty(system, rank, exact, seconds)
+    found = solve(
+        system, seed=seed, exact=exact, seconds=seconds, most=most, progress=progress
+    )
+    return _answer(
+        system, rank, found.dimension, found.complete, found.method, found.status, found
+    )
+
+
+def _empty(
+    system: ZeroSystem, rank: GenericRank, exact: bool | None, seconds: float
+) -> Count:
+    """More equations than the rank: no solution, which an exact computation may confirm."""
+    answer = exact_answer(system, exact, seconds)
+    words = "generic rank modulo a prime below the number of equations"
+    if answer is not None:
+        words += f"; exact degree {answer.degree} by msolve modulo {answer.prime}"
+    complete = answer is not None and answer.dimension is None
+    return _answer(system, rank, None, complete, words, "empty")
+
+
+def _answer(
+    system: ZeroSystem,
+    rank: GenericRank | None,
+    dimension: int | None,
+    complete: bool,
+    method: str,
+    status: str,
+    found: Solutions | None = None,
+) -> Count:
+    order = system.gauge.order
+    degree = found.degree if found is not None else None
+    solutions = {"empty": 0, "bounds": None}.get(status, degree if dimension == 0 else None)
+    return Count(
+        weights=system.weights,
+        equations=system.equations,
+        bezout=bezout(sorted(system.degrees)[-system.weights :]),
+        multihomogeneous=_multihomogeneous(system),
+        mixed_volume=_mixed_volume(system),
+        generic_rank=None if rank is None else rank.rank,
+        largest_samples=None if rank is None else rank.largest_samples,
+        dimension=dimension,
+        degree=degree,
+        solutions_complex=solutions,
+        solutions_modulo_symmetry=None if solutions is None else solutions // order,
+        symmetry_order=order,
+        continuous_symmetry=None if rank is None else system.weights - rank.rank,
+        complete=complete,
+        method=method,
+        status=status,
+        symmetry=system.gauge.description,
+    )
+
+
+def _multihomogeneous(system: ZeroSystem) -> int | None:
+    """Bound by layers: combined where there are too many equations, sliced where too few."""
+    sizes = [len(group) for group in system.groups]
+    rows = Counter(system.layer_degrees)
+    missing = system.weights - system.equations
+    if missing > 0:
+        rows[(1,) * len(sizes)] += missing
+    elif missing < 0:
+        rows = Counter({tuple(max(row[k] for row in rows) for k in range(len(sizes))): system.weights})
+    if len(rows) > 1 and math.prod(size + 1 for size in sizes) > MOST_STATES:
+        return None
+    return multihomogeneous_bezout(rows.elements(), sizes)
+
+
+def _mixed_volume(system: ZeroSystem) -> int | None:
+    if system.weights != system.equations or system.weights > LARGEST_EXPLICIT:
+        return None
+    try:
+        return mixed_volume(system.explicit)
+    except SystemTooLarge:
+        return None
+
+
+def _log10(number: int) -> float:
+    digits = number.bit_length() * math.log10(2)
+    shift = max(0, int(digits) - 300)
+    return shift + math.log10(number // 10**shift)
