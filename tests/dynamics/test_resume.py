@@ -103,19 +103,19 @@ risk, model, *_ = classification(dtype=torch.float32)
 train(risk, start_of(risk, model), steps=1)  # torch imports much at the first step
 def work():
     yield
-    train(risk, start_of(risk, model), epochs=15, batch_size=10, every=5, run=sys.argv[1])
+    train(risk, start_of(risk, model), epochs=60, batch_size=10, every=10, run=sys.argv[1])
     signal.pause()
 """
 
 
 def test_kill_9_at_20_random_moments(tmp_path):
     risk, model, *_ = classification(dtype=torch.float32)
-    options = {"epochs": 15, "batch_size": 10, "every": 5}
+    options = {"epochs": 60, "batch_size": 10, "every": 10}
     steps = set()
-    for _ in kill_at_random_moments(KILLED, 20, tmp_path / "killed", longest=0.1):
+    for _ in kill_at_random_moments(KILLED, 20, tmp_path / "killed", longest=0.3):
         found = sorted((tmp_path / "killed" / "checkpoints" / "main").glob("*.safetensors"))
         steps.add(len(found))
-    assert len(steps) > 5  # it was under way when it was killed
+    assert len(steps) > 3  # it was under way when it was killed
     results = [
         train(risk, start_of(risk, model), **options, run=tmp_path / name)
         for name in ("killed", "whole")

@@ -116,9 +116,10 @@ class Recorder:
 
     def _passing_state(self) -> dict[str, Tensor]:
         """Copy what the next forward pass changes: a resume must not see it changed twice."""
-        buffers = self.model.state_dict().keys() - {name for name, _ in _parameters(self.model)}
+        trained = {name for name, _ in self.model.named_parameters(remove_duplicate=False)}
         state = self.model.state_dict()
-        return {name: state[name].clone() for name in buffers} | rng_tensors()
+        passing = {name: tensor.clone() for name, tensor in state.items() if name not in trained}
+        return passing | rng_tensors()
 
     def _keep(self, passing: dict[str, Tensor]) -> None:
         state, structure = flatten_state(self.optimizer.state_dict())
@@ -132,10 +133,6 @@ class Recorder:
         tensors = {**self.model.state_dict(), **state, **passing}
         self._keeper.keep(self.step, _unshared(tensors), about)
         self._kept, self._metrics = self.step, {}
-
-
-def _parameters(model: nn.Module) -> list[tuple[str, nn.Parameter]]:
-    return list(model.named_parameters(remove_duplicate=False))
 
 
 def _unshared(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
