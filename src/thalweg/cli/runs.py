@@ -73,8 +73,10 @@ def report(run: RunPath, as_json: Json = False) -> None:
     """Write the report of a run anew from its results."""
     from thalweg.report import write_report
 
-    page = write_report(open_run(run))
-    typer.echo(json.dumps({"run": str(run), "report": str(page)}) if as_json else str(page))
+    opened = open_run(run)
+    page = write_report(opened)
+    answer = {"run": str(opened.path), "report": str(page)}
+    typer.echo(json.dumps(answer) if as_json else str(page))
 
 
 def list_all(
