@@ -104,9 +104,13 @@ def track(
 
 
 def newton(
-    system: Callable[[Array], tuple[Array, Array]], x: Array, *, iterations: int = 6
+    system: Callable[[Array], tuple[Array, Array]],
+    x: Array,
+    *,
+    iterations: int = 6,
+    floor: float = 0.0,
 ) -> tuple[Array, Array]:
-    """Polish zeros of a square system.
+    """Polish zeros of a square system; steps below `floor` are measured against it.
 
     Returns
     -------
@@ -120,7 +124,7 @@ def newton(
             value, jacobian = system(x)
             change = solve_linear(jacobian, value[..., None])[..., 0]
             x = x - change
-            step = _relative(change, x)
+            step = _relative(change, x, floor)
     return x, step
 
 
@@ -167,7 +171,8 @@ def _tangent(value: Array, jacobian: Array, moving: Array) -> tuple[Array, Array
     return both[..., 0], both[..., 1]
 
 
-def _relative(change: Array, x: Array) -> Array:
-    size = np.linalg.norm(change, axis=-1) / (1e-300 + np.linalg.norm(x, axis=-1))
+def _relative(change: Array, x: Array, floor: float = 0.0) -> Array:
+    scale = np.maximum(np.linalg.norm(x, axis=-1), floor + 1e-300)
+    size = np.linalg.norm(change, axis=-1) / scale
     found: Array = np.where(np.isfinite(size), size, np.inf)
     return found

@@ -1,0 +1,239 @@
+"""All isolated solutions of a small square system, by a multihomogeneous homotopy.
+
+The start system is a product of random linear forms with the same degrees in each group of
+unknowns; its solutions are found by linear algebra, one path begins at each, and with probability
+one every isolated solution is the end of a path (Morgan and Sommese, Appl. Math. Comput. 24, 1987).
+Paths live in projective space, one factor a group, on random affine patches, so that those to
+infinity end.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from thalweg.algebra.monodromy import distinct
+from thalweg.algebra.multihomogeneous import multihomogeneous_bezout
+from thalweg.algebra.network import Array
+from thalweg.algebra.polynomials import PolynomialSystem, degree
+from thalweg.algebra.tracking import newton, track
+from thalweg.errors import SystemTooLarge
+
+BATCH = 2000
+"""Paths tracked at once: bounds the memory of an evaluation."""
+NEARLY = 1e-6
+"""Relative residual of the end of a path that ends at a singular solution."""
+FAR = 1e3
+"""Norm beyond which such an end counts as at infinity."""
+AT_INFINITY = 1e-4
+"""Size of a homogenizing coordinate, relative to its group, of a path that goes to infinity."""
+
+
+@dataclass(frozen=True)
+class Isolated:
+    """End points of all paths.
+
+    Attributes
+    ----------
+    points
+        Distinct nonsingular solutions, complex128, shape (S, n).
+    singular
+        Approximate end points of the paths that end at multiple or non-isolated solutions, (R, n).
+    paths
+        Number of paths: the multihomogeneous Bezout number.
+    infinite
+        Number of paths that went to infinity.
+    """
+
+    points: Array
+    singular: Array
+    paths: int
+    infinite: int
+
+
+def isolated_solutions(
+    system: PolynomialSystem,
+    groups: Sequence[Array],
+    *,
+    seed: int = 0,
+    most_paths: int = 20_000,
+) -> Isolated:
+    """Track one path from each solution of a product of linear forms.
+
+    Parameters
+    ----------
+    system
+        As many equations as unknowns.
+    groups
+        A partition of the unknowns, as arrays of their indices.
+    seed
+        Of the start system.
+    most_paths
+        Refuse systems with more paths.
+
+    Raises
+    ------
+    SystemTooLarge
+        For more than `most_paths` paths.
+    """
+    rows = [[degree(dict(p), list(g)) for g in groups] for p in system.equations]
+    paths = multihomogeneous_bezout(rows, [len(g) for g in groups])
+    if paths > most_paths:
+        raise SystemTooLarge(
+            f"The system has {len(rows)} equations of degree up to {max(system.degrees)} in"
+            f" {len(rows)} unknowns; all solutions take {paths} paths, the limit is {most_paths}."
+            " Use fewer weights or a lower degree, or raise the limit: about a second for each"
+            " thousand paths of a small system."
+        )
+    rng = np.random.default_rng([seed, 17])
+    problem = _Projective(system, groups, np.array(rows), rng)
+    starts = problem.starts()
+    tracks = [
+        track(
+            problem.homotopy,
+            starts[k : k + BATCH],
+            first_step=0.02,
+            smallest_step=1e-8,
+            strict=0.1,
+        )
+        for k in range(0, len(starts), BATCH)
+    ]
+    points = np.concatenate([end.points for end in tracks])
+    affine, finite = problem.affine(points)
+    ends = affine[finite]
+    polished, step = newton(system.evaluate, ends, iterations=12, floor=1.0)
+    good = (step < 1e-10) & _stayed(polished, ends)
+    found = distinct(_with_conjugates(polished[good]), lambda x: x)
+    moderate = np.linalg.norm(ends, axis=1) < FAR
+    nearly = ends[~good & moderate & (_residual(system, ends) < NEARLY)]
+    return Isolated(found, nearly, paths, paths - int(good.sum()) - len(nearly))
+
+
+def _residual(system: PolynomialSystem, points: Array) -> Array:
+    """Residuals relative to the size of the terms; near zero to that at one."""
+    scale = system.magnitude(np.maximum(np.abs(points), 1.0))
+    found: Array = (np.abs(system.evaluate(points)[0]) / scale).max(axis=1)
+    return found
+
+
+def _stayed(after: Array, before: Array) -> Array:
+    """Whether polishing moved a point only a little."""
+    moved = np.linalg.norm(after - before, axis=1)
+    near: Array = moved < 1e-2 * (1 + np.linalg.norm(before, axis=1))
+    return near
+
+
+def _with_conjugates(points: Array) -> Array:
+    """Solutions of real equations come in conjugate pairs; a path that jumped may miss one."""
+    return np.concatenate([points, points.conj()])
+
+
+class _Projective:
+    """A system on random patches of a product of projective spaces, and its start system."""
+
+    def __init__(
+        self,
+        system: PolynomialSystem,
+        groups: Sequence[Array],
+        degrees: Array,
+        rng: np.random.Generator,
+    ) -> None:
+        self.groups = [np.asarray(g) for g in groups]
+        self.size, self.factors = len(system.names), len(groups)
+        self.blocks = [np.append(g, self.size + k) for k, g in enumerate(self.groups)]
+        self.degrees = degrees
+        self.target = self._homogenized(system)
+        self.scale = self.target.magnitude(np.ones((1, self.size + self.factors)))[0]
+        self.patches = np.array([self._form(k, rng) for k in range(self.factors)])
+        self.forms = [
+            [(k, self._form(k, rng)) for k in range(self.factors) for _ in range(row[k])]
+            for row in degrees
+        ]
+        self.twist = np.exp(2j * np.pi * rng.random(self.size))
+
+    def _form(self, block: int, rng: np.random.Generator) -> Array:
+        form = np.zeros(self.size + self.factors, dtype=complex)
+        count = len(self.blocks[block])
+        form[self.blocks[block]] = rng.normal(size=count) + 1j * rng.normal(size=count)
+        return form
+
+    def _homogenized(self, system: PolynomialSystem) -> PolynomialSystem:
+        equations = []
+        for p, row in zip(system.equations, self.degrees, strict=True):
+            raised = {
+                (*m, *(int(d) - sum(m[k] for k in g) for g, d in zip(self.groups, row, strict=True))): c
+                for m, c in p.items()
+            }
+            equations.append(raised)
+        return PolynomialSystem(tuple(equations), system.names + ("h",) * self.factors)
+
+    def homotopy(self, x: Array, t: Array) -> tuple[Array, Array, Array]:
+        """From the products of linear forms, times random phases, to the system."""
+        start, start_slope = self._products(x)
+        stop, stop_slope = self.target.evaluate(x)
+        stop, stop_slope = stop / self.scale, stop_slope / self.scale[:, None]
+        time = t[:, None]
+        value = (1 - time) * start + time * stop
+        slope = (1 - time[..., None]) * start_slope + time[..., None] * stop_slope
+        patch = np.broadcast_to(self.patches, (len(x), *self.patches.shape))
+        return (
+            np.concatenate([value, x @ self.patches.T - 1], axis=1),
+            np.concatenate([slope, patch], axis=1),
+            np.concatenate([stop - start, np.zeros((len(x), self.factors))], axis=1),
+        )
+
+    def _products(self, x: Array) -> tuple[Array, Array]:
+        values = np.ones((len(x), self.size), dtype=complex)
+        slopes = np.zeros((len(x), self.size, x.shape[1]), dtype=complex)
+        for row, forms in enumerate(self.forms):
+            matrix = np.array([form for _, form in forms])
+            factors = x @ matrix.T
+            values[:, row] = self.twist[row] * factors.prod(axis=1)
+            for k in range(len(forms)):
+                others = np.delete(factors, k, axis=1).prod(axis=1)
+                slopes[:, row] += self.twist[row] * others[:, None] * matrix[k]
+        return values, slopes
+
+    def starts(self) -> Array:
+        """Points where one linear form of each equation vanishes, on the patches."""
+        rows = np.array([self._matrix(choice) for choice in self._choices()])
+        rows = rows.reshape(len(rows), self.size + self.factors, self.size + self.factors)
+        sides = np.zeros((len(rows), self.size + self.factors, 1), dtype=complex)
+        sides[:, self.size :] = 1
+        found: Array = np.linalg.solve(rows, sides)[..., 0]
+        return found
+
+    def _matrix(self, choice: Sequence[Array]) -> Array:
+        return np.concatenate([np.array(choice), self.patches])
+
+    def _choices(self) -> Iterator[list[Array]]:
+        """One form an equation such that each group is cut as often as it has unknowns."""
+        used = [len(g) for g in self.groups]
+
+        def extend(row: int, left: list[int]) -> Iterator[list[list[Array]]]:
+            if row == self.size:
+                yield []
+                return
+            for block in range(self.factors):
+                forms = [form for k, form in self.forms[row] if k == block]
+                if forms and left[block]:
+                    rest = [n - (k == block) for k, n in enumerate(left)]
+                    for tail in extend(row + 1, rest):
+                        yield [forms, *tail]
+
+        for candidates in extend(0, used):
+            yield from (list(choice) for choice in itertools.product(*candidates))
+
+    def affine(self, points: Array) -> tuple[Array, Array]:
+        """Affine coordinates, shape (P, n), and which points are finite."""
+        found = np.zeros((len(points), self.size), dtype=complex)
+        finite = np.ones(len(points), dtype=bool)
+        for k, (group, block) in enumerate(zip(self.groups, self.blocks, strict=True)):
+            last = points[:, self.size + k]
+            finite &= np.abs(last) > AT_INFINITY * np.linalg.norm(points[:, block], axis=1)
+            with np.errstate(all="ignore"):
+                found[:, group] = points[:, group] / last[:, None]
+        return found, finite & np.isfinite(found).all(axis=1)
