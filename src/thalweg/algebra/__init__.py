@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from thalweg.algebra.count import Count, count
+from thalweg.algebra.critical import CriticalPoint, CriticalPoints, classify, critical_points
 from thalweg.algebra.msolve import find_msolve
 from thalweg.algebra.multihomogeneous import Bezout, bezout, multihomogeneous_bezout
 from thalweg.algebra.network import Layer, Network, convolution, dense, network
@@ -19,6 +20,8 @@ from thalweg.algebra.system import (
 __all__ = [
     "Bezout",
     "Count",
+    "CriticalPoint",
+    "CriticalPoints",
     "Gauge",
     "GenericRank",
     "Layer",
@@ -26,8 +29,10 @@ __all__ = [
     "Solutions",
     "ZeroSystem",
     "bezout",
+    "classify",
     "convolution",
     "count",
+    "critical_points",
     "critical_system",
     "dense",
     "find_msolve",

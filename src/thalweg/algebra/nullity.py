@@ -1,0 +1,142 @@
+"""Directions in which a loss cannot change: continuous symmetries and dead input directions.
+
+A zero eigenvalue of the Hessian at a critical point is *explained* where its eigenvector is tangent
+to such a family of networks with the same loss.
+"""
+
+from __future__ import annotations
+
+import itertools
+
+import numpy as np
+from scipy.linalg import null_space, orth
+
+from thalweg.algebra.network import Array, Network
+from thalweg.algebra.system import ZeroSystem
+
+
+def symmetry_directions(network: Network, full: Array) -> Array:
+    """Tangents, shape (size, m), of one-parameter families with the same outputs everywhere.
+
+    For the activation ``c z**d``: rescaling of each hidden channel; for d = 1 any mixing of the
+    channels of a layer; for d = 2 rotations of two channels that are summed by one output.
+    """
+    columns: list[Array] = []
+    if network.monomial:
+        for layer in range(len(network.layers) - 1):
+            columns += _rescalings(network, full, layer)
+            if network.degree == 1:
+                columns += _mixings(network, full, layer)
+            if network.degree == 2:
+                columns += _rotations(network, full, layer)
+    return _stacked(columns, network.size)
+
+
+def dead_directions(system: ZeroSystem) -> Array:
+    """Directions, shape (size, m), of the first layer's weights that no sample reads."""
+    network, layer = system.network, system.network.layers[0]
+    reads = network.evaluate(np.zeros((1, network.size)), system.inputs)[0][0]
+    reads = reads.reshape(-1, layer.reads)
+    if layer.bias:
+        reads = np.concatenate([reads, np.ones((len(reads), 1))], axis=1)
+    unseen = null_space(reads)
+    columns: list[Array] = []
+    for channel, direction in itertools.product(range(layer.channels_out), unseen.T):
+        column = np.zeros(network.size)
+        kernel, bias = network.parts(column)[0]
+        kernel[channel] = direction[: layer.reads].reshape(layer.kernel_shape[1:])
+        if bias is not None:
+            bias[channel] = direction[-1]
+        columns.append(column)
+    return _stacked(columns, network.size)
+
+
+def invariant_directions(
+    system: ZeroSystem, full: Array, penalties: Array
+) -> tuple[Array, Array]:
+    """Orthonormal directions along which the penalized loss is constant to first order everywhere.
+
+    A penalty breaks most families; what is left are the combinations, with constant coefficients,
+    that leave it unchanged at random points too.
+
+    Returns
+    -------
+    symmetric, dead
+        Shapes (size, s) and (size, k): tangents of symmetries, and dead directions not among them.
+    """
+    rng = np.random.default_rng(0)
+    elsewhere = rng.normal(size=(4 * (full.size + 4), full.size))
+    rows = [(w * penalties) @ symmetry_directions(system.network, w) for w in elsewhere]
+    symmetric = symmetry_directions(system.network, full) @ _kernel(np.array(rows))
+    dead = dead_directions(system)
+    dead = dead @ _kernel(penalties[:, None] * dead)
+    basis = _span(symmetric)
+    return basis, _span(dead - basis @ (basis.T @ dead))
+
+
+def _rescalings(network: Network, full: Array, layer: int) -> list[Array]:
+    found = []
+    for channel in range(network.layers[layer].channels_out):
+        tangent = np.zeros_like(full)
+        old, new = network.parts(full), network.parts(tangent)
+        _add_incoming(new[layer], old[layer], channel, channel, 1.0)
+        new[layer + 1][0][:, channel] -= network.degree * old[layer + 1][0][:, channel]
+        found.append(tangent)
+    return found
+
+
+def _mixings(network: Network, full: Array, layer: int) -> list[Array]:
+    found = []
+    for into, source in itertools.permutations(range(network.layers[layer].channels_out), 2):
+        tangent = np.zeros_like(full)
+        old, new = network.parts(full), network.parts(tangent)
+        _add_incoming(new[layer], old[layer], into, source, 1.0)
+        new[layer + 1][0][:, source] -= old[layer + 1][0][:, into]
+        found.append(tangent)
+    return found
+
+
+def _rotations(network: Network, full: Array, layer: int) -> list[Array]:
+    outgoing = network.parts(full)[layer + 1][0]
+    if outgoing.shape[0] * outgoing.shape[2] != 1:
+        return []
+    found = []
+    for a, b in itertools.combinations(range(network.layers[layer].channels_out), 2):
+        tangent = np.zeros_like(full)
+        old, new = network.parts(full), network.parts(tangent)
+        _add_incoming(new[layer], old[layer], a, b, float(outgoing[0, b, 0]))
+        _add_incoming(new[layer], old[layer], b, a, -float(outgoing[0, a, 0]))
+        found.append(tangent)
+    return found
+
+
+def _add_incoming(
+    new: tuple[Array, Array | None],
+    old: tuple[Array, Array | None],
+    into: int,
+    source: int,
+    factor: float,
+) -> None:
+    new[0][into] += factor * old[0][source]
+    if new[1] is not None and old[1] is not None:
+        new[1][into] += factor * old[1][source]
+
+
+def _stacked(columns: list[Array], size: int) -> Array:
+    return np.array(columns).reshape(-1, size).T
+
+
+def _kernel(matrix: Array) -> Array:
+    """Orthonormal null space; the identity for a matrix of zeros."""
+    if not matrix.size or not matrix.any():
+        return np.eye(matrix.shape[1])
+    kernel: Array = null_space(matrix, rcond=1e-10)
+    return kernel
+
+
+def _span(columns: Array) -> Array:
+    """Orthonormal basis of a span; empty where all columns are zero to rounding."""
+    if not columns.size or np.abs(columns).max() < 1e-10:
+        return np.zeros((len(columns), 0))
+    basis: Array = orth(columns, rcond=1e-8)
+    return basis
