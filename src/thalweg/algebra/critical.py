@@ -11,7 +11,6 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from thalweg.algebra.homotopy import Isolated, isolated_solutions
-from thalweg.algebra.monodromy import distinct
 from thalweg.algebra.msolve import ExactDegree, exact_degree, find_msolve
 from thalweg.algebra.network import Array
 from thalweg.algebra.nullity import invariant_directions
@@ -23,6 +22,8 @@ from thalweg.run.progress import Progress, silent
 
 ZERO = 1e-8
 """Eigenvalues below this, relative to the largest, count as zero."""
+SETTLED = 1e-13
+"""Relative gradient of a real critical point on a singular set."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -91,7 +92,8 @@ class CriticalPoints:
         Distinct nonsingular complex critical points, complex128, shape (S, W); in the gauge where
         there is no penalty.
     real_points
-        The real ones, by value, and real points on singular sets that paths ended at.
+        The real ones, by value; and, of real points on singular sets that paths led to, one for
+        each value, index and nullity.
     singular
         Number of paths that ended at multiple or non-isolated critical points.
     paths, infinite
@@ -203,8 +205,8 @@ def classify(
 
     Examples
     --------
-    A quadratic unit that reads (1, 1), one sample with target -1: zero weights are a degenerate
-    minimum with nonzero loss, and only one null direction is dead.
+    A quadratic unit that reads (1, 1), one sample with target -1: a line of minima with nonzero
+    loss. One null direction is the rescaling, the other is dead.
 
     >>> from thalweg.algebra import classify, network, zero_system
     >>> unit = zero_system(network((2, 1, 1), (0, 0, 1)), [[1.0, 1.0]], [-1.0])
@@ -250,22 +252,43 @@ def _real_points(
     forms = [unknown.gauge.real_form(w) for w in found.points]
     real = [unknown.gauge.embed(w, s) for w, s in (f for f in forms if f is not None)]
     gradient = equations if unknown is free else critical_system(free, penalties)
-    real += _settled(unknown, found.singular, equations)
-    kept = distinct(np.array(real).reshape(-1, free.weights), lambda x: x)
-    points = [_classified(free, gradient, penalties, w) for w in kept]
-    return tuple(sorted(points, key=lambda point: point.value))
+    real = _different(real)
+    ends = [*real, *_settled(unknown, found.singular, equations)]
+    points = [_classified(free, gradient, penalties, w) for w in ends]
+    return tuple(sorted(_one_of_each(points, len(real)), key=lambda point: point.value))
+
+
+def _different(points: list[Array]) -> list[Array]:
+    """Points less those that repeat an earlier one: complex points may have one real form."""
+    kept: list[Array] = []
+    for w in points:
+        if all(np.linalg.norm(w - other) > 1e-7 * (1 + np.linalg.norm(w)) for other in kept):
+            kept.append(w)
+    return kept
 
 
 def _settled(unknown: ZeroSystem, ends: Array, equations: PolynomialSystem) -> list[Array]:
-    """Real critical points near singular ends, by least-norm Newton steps, which need no rank."""
+    """Real critical points from the real parts of singular ends, by least-norm Newton steps.
+
+    A set of critical points, and a multiple one, has no regular system to solve; these steps need
+    none, and whatever they come to is a critical point.
+    """
     x = ends.real.copy()
     for _ in range(60):
         value, jacobian = equations.evaluate(x)
         x = x - (np.linalg.pinv(jacobian, rcond=1e-9) @ value[..., None])[..., 0]
     residual = np.abs(equations.evaluate(x)[0]) / equations.magnitude(np.maximum(np.abs(x), 1))
-    near = np.linalg.norm(x - ends, axis=1) < 1e-2 * (1 + np.linalg.norm(ends, axis=1))
-    good = near & (residual.max(axis=1, initial=0) < 1e-13)
+    good = residual.max(axis=1, initial=0) < SETTLED
     return [unknown.gauge.embed(w) for w in np.round(x[good], 12)]
+
+
+def _one_of_each(points: list[CriticalPoint], regular: int) -> list[CriticalPoint]:
+    """All regular points, and of the others one for each value, index and nullity."""
+    kept: dict[tuple[float, int, int], CriticalPoint] = {}
+    for point in points:
+        kept.setdefault((round(point.value, 8), point.index, point.nullity), point)
+    singular = [point for point in kept.values() if all(point is not p for p in points[:regular])]
+    return points[:regular] + singular
 
 
 def _classified(
