@@ -16,6 +16,13 @@ from importlib.metadata import version as _version
 from thalweg.dynamics import branch, perturb, record, train
 from thalweg.embedding import embed
 from thalweg.errors import ThalwegError
+from thalweg.geometry import (
+    random_directions,
+    spectral_density,
+    surface,
+    top_eigenvalues,
+    trace,
+)
 from thalweg.problems import Problem, load_problem
 from thalweg.risk import EmpiricalRisk, Landscape, ParameterSpace
 from thalweg.run import Run, list_runs, open_run
@@ -35,6 +42,11 @@ __all__ = [
     "load_problem",
     "open_run",
     "perturb",
+    "random_directions",
     "record",
+    "spectral_density",
+    "surface",
+    "top_eigenvalues",
+    "trace",
     "train",
 ]

@@ -1,1 +1,24 @@
 """The geometry of a landscape around a point: directions, surfaces, spectra."""
+
+from thalweg.geometry.density import near_zero, spectral_density
+from thalweg.geometry.directions import (
+    principal_directions,
+    project,
+    random_directions,
+    through_points,
+)
+from thalweg.geometry.spectrum import top_eigenvalues
+from thalweg.geometry.surface import surface
+from thalweg.geometry.trace import trace
+
+__all__ = [
+    "near_zero",
+    "principal_directions",
+    "project",
+    "random_directions",
+    "spectral_density",
+    "surface",
+    "through_points",
+    "top_eigenvalues",
+    "trace",
+]

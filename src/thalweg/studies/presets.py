@@ -8,11 +8,14 @@ from typing import Any
 from thalweg.errors import InvalidArgument
 from thalweg.studies.registry import STUDIES
 
+# The paper's: batches of 100, momentum 0.9; our learning rate and schedule.
+_TRAINING = {"lr": 0.05, "momentum": 0.9, "batch_size": 100, "schedule": "cosine"}
+
 # Every number of a run stands here or on the command line, and ends in run.toml.
 PRESETS: dict[str, dict[str, Any]] = {
     "demo": {
         "problem": {"entry": "digits", "settings": {}},
-        "training": {"lr": 0.05, "momentum": 0.9, "batch_size": 100, "schedule": "cosine"},
+        "training": _TRAINING,
         "trajectories": {
             "seeds": [0, 1, 2],
             "epochs": 30,
@@ -26,7 +29,7 @@ PRESETS: dict[str, dict[str, Any]] = {
     },
     "laptop": {
         "problem": {"entry": "cifar10", "settings": {"train_size": 10000, "test_size": 2000}},
-        "training": {"lr": 0.05, "momentum": 0.9, "batch_size": 100, "schedule": "cosine"},
+        "training": _TRAINING,
         "trajectories": {
             "seeds": [0, 1, 2],
             "epochs": 40,
@@ -40,7 +43,7 @@ PRESETS: dict[str, dict[str, Any]] = {
     },
     "paper": {
         "problem": {"entry": "cifar10", "settings": {}},
-        "training": {"lr": 0.05, "momentum": 0.9, "batch_size": 100, "schedule": "cosine"},
+        "training": _TRAINING,
         "trajectories": {
             "seeds": [0, 1, 2, 3],
             "epochs": 60,
