@@ -79,10 +79,12 @@ def assemble(run: Run, config: dict[str, Any], *, progress: Progress = silent) -
     run.save_result("trajectories/curves", _curves(done))
     finals = {name: _final(outcome) for name, (_, outcome) in done.items() if outcome}
     trunks = [name for name, (task, _) in done.items() if not task.needs]
+    errors = [finals[name]["error"] for name in trunks if "error" in finals[name]]
     return {
         "trajectories": finals,
         "checkpoints": len(paths),
-        "zero_error_seeds": sum(finals[name]["error"] == 0.0 for name in trunks),
+        # A regression has no classification error.
+        **({"zero_error_seeds": errors.count(0.0)} if errors else {}),
         "stress": dict(
             zip(
                 embedding["layer"].values.tolist(),
