@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from thalweg.algebra.count import Count, count
+from thalweg.algebra.count import Count, count, count_solutions
 from thalweg.algebra.critical import CriticalPoint, CriticalPoints, classify, critical_points
+from thalweg.algebra.critical_picture import plot_critical_points
+from thalweg.algebra.model import load_solution, read_model
 from thalweg.algebra.msolve import find_msolve
 from thalweg.algebra.multihomogeneous import Bezout, bezout, multihomogeneous_bezout
 from thalweg.algebra.network import Layer, Network, convolution, dense, network
 from thalweg.algebra.rank import GenericRank, generic_rank
+from thalweg.algebra.real import RealPoints, Walk, sample_real, walk
 from thalweg.algebra.solve import Solutions, solve
 from thalweg.algebra.symmetry import Gauge
 from thalweg.algebra.system import (
@@ -26,20 +29,28 @@ __all__ = [
     "GenericRank",
     "Layer",
     "Network",
+    "RealPoints",
     "Solutions",
+    "Walk",
     "ZeroSystem",
     "bezout",
     "classify",
     "convolution",
     "count",
+    "count_solutions",
     "critical_points",
     "critical_system",
     "dense",
     "find_msolve",
     "generic_rank",
+    "load_solution",
     "multihomogeneous_bezout",
     "network",
+    "plot_critical_points",
     "random_system",
+    "read_model",
+    "sample_real",
     "solve",
+    "walk",
     "zero_system",
 ]

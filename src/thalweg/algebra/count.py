@@ -18,6 +18,7 @@ from thalweg.run.progress import Progress, silent
 MOST_STATES = 20_000
 LARGEST_EXPLICIT = 10
 
+
 @dataclass(frozen=True)
 class Count:
     """How many solutions a system of zero error has.
@@ -120,21 +121,30 @@ def count(
     fits = rank.at(system.samples) == system.equations
     if system.weights > MOST_WEIGHTS:
         words = f"rank modulo a prime; bounds: more than {MOST_WEIGHTS} unknowns"
-        return _answer(system, rank, system.weights - system.equations if fits else None,
-                       False, words, "bounds")
+        return _answer(
+            system,
+            rank,
+            system.weights - system.equations if fits else None,
+            False,
+            words,
+            "bounds",
+        )
     if not fits:
         return _empty(system, rank, exact, seconds)
-    found = solve(
-        system, seed=seed, exact=exact, seconds=seconds, most=most, progress=progress
+    return count_solutions(
+        solve(system, seed=seed, exact=exact, seconds=seconds, most=most, progress=progress)
     )
+
+
+def count_solutions(found: Solutions) -> Count:
+    """The count that goes with solutions already found."""
+    status = found.status if found.degree is not None else "empty"
     return _answer(
-        system, rank, found.dimension, found.complete, found.method, found.status, found
+        found.system, found.rank, found.dimension, found.complete, found.method, status, found
     )
 
 
-def _empty(
-    system: ZeroSystem, rank: GenericRank, exact: bool | None, seconds: float
-) -> Count:
+def _empty(system: ZeroSystem, rank: GenericRank, exact: bool | None, seconds: float) -> Count:
     """More equations than the rank: no solution, which an exact computation may confirm."""
     answer = exact_answer(system, exact, seconds)
     words = "generic rank modulo a prime below the number of equations"
@@ -185,7 +195,9 @@ def _multihomogeneous(system: ZeroSystem) -> int | None:
     if missing > 0:
         rows[(1,) * len(sizes)] += missing
     elif missing < 0:
-        rows = Counter({tuple(max(row[k] for row in rows) for k in range(len(sizes))): system.weights})
+        rows = Counter(
+            {tuple(max(row[k] for row in rows) for k in range(len(sizes))): system.weights}
+        )
     if len(rows) > 1 and math.prod(size + 1 for size in sizes) > MOST_STATES:
         return None
     return multihomogeneous_bezout(rows.elements(), sizes)

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike
 
-from thalweg.algebra.homotopy import Isolated, isolated_solutions
+from thalweg.algebra.homotopy import Isolated, check_paths, isolated_solutions
 from thalweg.algebra.msolve import ExactDegree, exact_degree, find_msolve
 from thalweg.algebra.network import Array
 from thalweg.algebra.nullity import invariant_directions
@@ -162,11 +162,12 @@ def critical_points(
     penalties = _penalties(penalty, system.network.size, seed)
     free = ZeroSystem(system.network, Gauge(system.network, False), system.inputs, system.targets)
     unknown = free if any(penalties) else system
-    equations = critical_system(unknown, penalties if unknown is free else [Fraction(0)] * unknown.weights)
+    check_paths(_gradient_degrees(unknown), [len(g) for g in unknown.groups], most_paths)
+    equations = critical_system(
+        unknown, penalties if unknown is free else [Fraction(0)] * unknown.weights
+    )
     with progress(2, "critical points") as bar:
-        found = isolated_solutions(
-            equations, unknown.groups, seed=seed, most_paths=most_paths
-        )
+        found = isolated_solutions(equations, unknown.groups, seed=seed, most_paths=most_paths)
         bar.update()
         wanted = exact or (exact is None and find_msolve() is not None)
         answer = exact_degree(equations, seconds=seconds) if wanted else None
@@ -223,6 +224,17 @@ def classify(
             f" ({free.weights},)."
         )
     return _classified(free, critical_system(free, penalties), penalties, point)
+
+
+def _gradient_degrees(unknown: ZeroSystem) -> list[list[int]]:
+    """Degree of each partial derivative of the loss in each group: known before it is written."""
+    highest = np.array(unknown.layer_degrees).max(axis=0)
+    rows = []
+    for k, group in enumerate(unknown.groups):
+        row = 2 * highest
+        row[k] -= 1
+        rows += [[int(d) for d in row]] * len(group)
+    return rows
 
 
 def _penalties(penalty: str | float | ArrayLike, size: int, seed: int) -> list[Fraction]:
@@ -297,7 +309,10 @@ def _classified(
     slope, hessian = gradient.evaluate(w[None])
     matrix = (hessian[0] + hessian[0].T) / 2
     eigenvalues = np.linalg.eigvalsh(matrix)
-    scale = max(float(np.abs(eigenvalues).max()), 1e-3 * float(gradient.magnitude(np.ones((1, len(w)))).max()))
+    scale = max(
+        float(np.abs(eigenvalues).max()),
+        1e-3 * float(gradient.magnitude(np.ones((1, len(w)))).max()),
+    )
     threshold = ZERO * scale
     null = np.abs(eigenvalues) < threshold
     floats = np.array([float(p) for p in penalties])

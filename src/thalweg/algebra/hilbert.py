@@ -48,9 +48,7 @@ def _numerator(generators: list[Monomial]) -> Counter[int]:
     pivot, count = occurrences.most_common(1)[0]
     if count == 1:
         return _coprime(generators)
-    power = min(
-        (m[pivot] for m in generators if m[pivot] and sum(m) > m[pivot]), default=1
-    )
+    power = min((m[pivot] for m in generators if m[pivot] and sum(m) > m[pivot]), default=1)
     mixed = [m for m in generators if m[pivot] < power]
     raised = tuple(power if k == pivot else 0 for k in range(len(generators[0])))
     quotient = _minimal(

@@ -80,14 +80,7 @@ def isolated_solutions(
         For more than `most_paths` paths.
     """
     rows = [[degree(dict(p), list(g)) for g in groups] for p in system.equations]
-    paths = multihomogeneous_bezout(rows, [len(g) for g in groups])
-    if paths > most_paths:
-        raise SystemTooLarge(
-            f"The system has {len(rows)} equations of degree up to {max(system.degrees)} in"
-            f" {len(rows)} unknowns; all solutions take {paths} paths, the limit is {most_paths}."
-            " Use fewer weights or a lower degree, or raise the limit: about a second for each"
-            " thousand paths of a small system."
-        )
+    paths = check_paths(rows, [len(g) for g in groups], most_paths)
     rng = np.random.default_rng([seed, 17])
     problem = _Projective(system, groups, np.array(rows), rng)
     starts = problem.starts()
@@ -110,6 +103,25 @@ def isolated_solutions(
     moderate = np.linalg.norm(ends, axis=1) < FAR
     nearly = ends[~good & moderate & (_residual(system, ends) < NEARLY)]
     return Isolated(found, nearly, paths, paths - int(good.sum()) - len(nearly))
+
+
+def check_paths(rows: Sequence[Sequence[int]], sizes: Sequence[int], most_paths: int) -> int:
+    """Number of paths of equations with given degrees in groups of unknowns.
+
+    Raises
+    ------
+    SystemTooLarge
+        For more than `most_paths`.
+    """
+    paths = multihomogeneous_bezout(rows, sizes)
+    if paths > most_paths:
+        raise SystemTooLarge(
+            f"The system has {len(rows)} equations of degree up to {max(map(sum, rows))} in"
+            f" {sum(sizes)} unknowns; all solutions take {paths:.3g} paths, about"
+            f" {paths / 100:.3g} seconds; the limit is {most_paths} paths (most_paths). Use fewer"
+            " weights or a lower degree."
+        )
+    return paths
 
 
 def _residual(system: PolynomialSystem, points: Array) -> Array:
@@ -164,7 +176,10 @@ class _Projective:
         equations = []
         for p, row in zip(system.equations, self.degrees, strict=True):
             raised = {
-                (*m, *(int(d) - sum(m[k] for k in g) for g, d in zip(self.groups, row, strict=True))): c
+                (
+                    *m,
+                    *(int(d) - sum(m[k] for k in g) for g, d in zip(self.groups, row, strict=True)),
+                ): c
                 for m, c in p.items()
             }
             equations.append(raised)

@@ -40,11 +40,13 @@ def mixed_volume(system: PolynomialSystem) -> int | None:
     points = np.array(sorted(supports.pop()))
     highest = int(points.sum(axis=1).max())
     if _is_simplex(points, highest):
-        return highest**n
+        return int(highest**n)
     if n > LARGEST:
         return None
     try:
-        return round(ConvexHull(points).volume * math.factorial(n)) if n > 1 else int(np.ptp(points))
+        return (
+            round(ConvexHull(points).volume * math.factorial(n)) if n > 1 else int(np.ptp(points))
+        )
     except QhullError:
         return 0
 
@@ -52,5 +54,7 @@ def mixed_volume(system: PolynomialSystem) -> int | None:
 def _is_simplex(points: Array, highest: int) -> bool:
     """Whether the polytope is all exponents up to a degree: its corners are among the points."""
     present = {tuple(p) for p in points.tolist()}
-    corners = np.vstack([np.zeros(points.shape[1], dtype=int), highest * np.eye(points.shape[1], dtype=int)])
+    corners = np.vstack(
+        [np.zeros(points.shape[1], dtype=int), highest * np.eye(points.shape[1], dtype=int)]
+    )
     return all(tuple(c) in present for c in corners.tolist())

@@ -10,6 +10,7 @@ SIAM J. Numer. Anal. 40, 2002).
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -137,7 +138,7 @@ def monodromy(
     while done < loops and len(points) <= most:
         corners = [base, *(_parameters(base, rng) for _ in range(2)), base]
         moved = points
-        for a, b in zip(corners[:-1], corners[1:], strict=True):
+        for a, b in itertools.pairwise(corners):
             result = track(family.segment(a, b), moved)
             paths, lost = paths + len(moved), lost + int((~result.arrived).sum())
             moved = result.points[result.arrived]
@@ -176,7 +177,7 @@ def follow(
     for attempt in range(1 + detours):
         corners = [start, stop] if attempt == 0 else [start, _parameters(start, rng), stop]
         moved = points
-        for a, b in zip(corners[:-1], corners[1:], strict=True):
+        for a, b in itertools.pairwise(corners):
             result = track(family.segment(a, b), moved, smallest_step=1e-11)
             moved = result.points[result.arrived]
         moved, step = family.polish(moved, stop)

@@ -57,7 +57,7 @@ class Layer:
     @property
     def reads(self) -> int:
         """Number of values that one output reads: channels in times taps."""
-        return self.channels_in * self.gather.shape[1]
+        return self.channels_in * int(self.gather.shape[1])
 
     @property
     def size(self) -> int:
@@ -273,13 +273,12 @@ class Network:
         ring = ring or Numbers()
         first = self.layers[0]
         values = inputs.reshape(1, len(inputs), first.channels_in, first.positions_in)
-        patches, found = [], []
+        patches: list[Array] = []
+        found: list[Array] = []
         for layer, (kernel, bias) in zip(self.layers, self.parts(full), strict=True):
             if found:
                 values = np.swapaxes(self.activate(found[-1], ring), -1, -2)
-                values = values.reshape(
-                    *values.shape[:2], layer.channels_in, layer.positions_in
-                )
+                values = values.reshape(*values.shape[:2], layer.channels_in, layer.positions_in)
             read = _read(values, layer)
             weights = kernel.reshape(len(full), 1, layer.channels_out, layer.reads)
             sums = ring.matmul(read, np.swapaxes(weights, -1, -2))
@@ -304,8 +303,8 @@ class Network:
         columns: list[Array] = []
         kernels = [kernel for kernel, _ in self.parts(full)]
         last = self.layers[-1]
-        unit = np.eye(self.outputs, dtype=np.int64)
-        unit = unit.reshape(self.outputs, last.channels_out, last.positions_out)
+        eye: Array = np.eye(self.outputs, dtype=np.int64)
+        unit = eye.reshape(self.outputs, last.channels_out, last.positions_out)
         sensitivity: Array = np.broadcast_to(
             np.swapaxes(unit, -1, -2), (*shape, *unit.shape[:1], *unit.shape[:0:-1])
         )
@@ -411,8 +410,10 @@ def coefficients(activation: Sequence[Any] | str) -> tuple[Fraction, ...]:
     )
     values = activation.split(",") if isinstance(activation, str) else activation
     try:
-        exact = [Fraction(v) if isinstance(v, str | int | Fraction) else Fraction(float(v))
-                 for v in values]
+        exact = [
+            Fraction(v) if isinstance(v, str | int | Fraction) else Fraction(float(v))
+            for v in values
+        ]
     except (TypeError, ValueError, OverflowError, ZeroDivisionError):
         raise NotPolynomial(f"The activation is {activation!r}; {advice}") from None
     while exact and exact[-1] == 0:
@@ -439,6 +440,8 @@ def _unread(sensitivity: Array, kernel: Array, layer: Layer, ring: Arithmetic) -
     if layer.whole:
         return taps[..., 0, :]
     taps = taps.reshape(*taps.shape[:-1], *layer.kernel_shape[1:])
-    taps = np.moveaxis(taps, -2, -3).reshape(*taps.shape[:3], layer.channels_in, len(layer.selection))
+    taps = np.moveaxis(taps, -2, -3).reshape(
+        *taps.shape[:3], layer.channels_in, len(layer.selection)
+    )
     back = ring.reduce(np.matmul(taps, layer.selection))
     return back.reshape(*back.shape[:3], layer.channels_in * layer.positions_in)

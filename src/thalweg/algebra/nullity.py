@@ -51,9 +51,7 @@ def dead_directions(system: ZeroSystem) -> Array:
     return _stacked(columns, network.size)
 
 
-def invariant_directions(
-    system: ZeroSystem, full: Array, penalties: Array
-) -> tuple[Array, Array]:
+def invariant_directions(system: ZeroSystem, full: Array, penalties: Array) -> tuple[Array, Array]:
     """Orthonormal directions along which the penalized loss is constant to first order everywhere.
 
     A penalty breaks most families; what is left are the combinations, with constant coefficients,

@@ -80,9 +80,7 @@ def differentiate(a: Polynomial, index: int) -> Polynomial:
 
 def degree(a: Polynomial, group: Sequence[int] | None = None) -> int:
     """Total degree in the variables of a group, all by default."""
-    return max(
-        (sum(m) if group is None else sum(m[k] for k in group) for m in a), default=0
-    )
+    return max((sum(m) if group is None else sum(m[k] for k in group) for m in a), default=0)
 
 
 @dataclass(frozen=True, eq=False)
@@ -109,12 +107,8 @@ class PolynomialSystem:
     def _tables(self) -> tuple[Array, Array, Array]:
         """Exponents (T, n), coefficients (T, m) and (T, m * n) of values and derivatives."""
         n = len(self.names)
-        columns = [
-            (p, [differentiate(dict(p), k) for k in range(n)]) for p in self.equations
-        ]
-        monomials = sorted(
-            {m for p, derivatives in columns for q in (p, *derivatives) for m in q}
-        )
+        columns = [(p, [differentiate(dict(p), k) for k in range(n)]) for p in self.equations]
+        monomials = sorted({m for p, derivatives in columns for q in (p, *derivatives) for m in q})
         place = {m: k for k, m in enumerate(monomials)}
         values = np.zeros((len(monomials), len(columns)))
         slopes = np.zeros((len(monomials), len(columns), n))

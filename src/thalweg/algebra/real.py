@@ -1,4 +1,4 @@
-"""The real solution set where there are more weights than equations: points on it, walks along it."""
+"""The real solution set where there are more weights than equations: points and walks on it."""
 
 from __future__ import annotations
 

@@ -199,7 +199,8 @@ class Gauge:
     def _phases(self, rows: Array) -> Array:
         largest = rows[np.arange(len(rows)), np.abs(rows).argmax(axis=1)]
         if self.fixed:
-            return np.exp(-1j * np.angle(largest))
+            phases: Array = np.exp(-1j * np.angle(largest))
+            return phases
         roots = np.exp(2j * math.pi * np.arange(self.torsion) / self.torsion)
         chosen: Array = roots[np.abs((largest[:, None] * roots).imag).argmin(axis=1)]
         return chosen

@@ -126,7 +126,9 @@ class ZeroSystem:
         )
         return PolynomialSystem(equations, self.names)
 
-    def layers(self, weights: Array, signs: Array | None = None) -> list[tuple[Array, Array | None]]:
+    def layers(
+        self, weights: Array, signs: Array | None = None
+    ) -> list[tuple[Array, Array | None]]:
         """Kernel and bias of each layer of one solution, to be loaded into a network.
 
         A kernel has shape (channels out, channels in, taps); that of a dense layer reshapes to
@@ -198,7 +200,7 @@ def squared_loss(system: ZeroSystem, penalties: Sequence[Fraction]) -> Polynomia
     total: Polynomial = {}
     for residual in system.explicit.equations:
         total = add(total, multiply(dict(residual), dict(residual)))
-    for k, penalty in enumerate(penalties):
+    for k, penalty in enumerate(penalties):  # none given: no penalty
         w = variable(k, n)
         total = add(total, multiply(constant(penalty, n), multiply(w, w)))
     return {monomial: value / 2 for monomial, value in total.items()}

@@ -1,8 +1,8 @@
 """Path tracking: solutions of a square system followed while its parameters move.
 
 Adaptive steps, a predictor through the last two points and tangents, and Newton's method as
-corrector, for all paths at once, each with its own time and step (Sommese and Wampler, The Numerical Solution of
-Systems of Polynomials, 2005, chapter 2).
+corrector, for all paths at once, each with its own time and step (Sommese and Wampler, The
+Numerical Solution of Systems of Polynomials, 2005, chapter 2).
 """
 
 from __future__ import annotations
@@ -48,7 +48,8 @@ class Tracked:
     @property
     def arrived(self) -> Array:
         """Which paths came to time 1."""
-        return self.times == 1
+        found: Array = self.times == 1
+        return found
 
 
 def track(
