@@ -19,6 +19,7 @@ from thalweg.plots import (
     plot_height,
     plot_stress,
 )
+from thalweg.plots.interactive.style import log_ticks
 from thalweg.plots.legend import add_legend
 from thalweg.plots.logscale import log_scale
 from thalweg.plots.looks import trajectories
@@ -215,3 +216,10 @@ def test_plots_leave_the_users_settings_alone():
     plot_embedding(made_embedding(), ax=drawn_axes())
     plot_curves(made_curves(), ax=drawn_axes(2))
     assert dict(matplotlib.rcParams) == before
+
+
+def test_a_scale_of_less_than_a_decade_still_has_round_ticks():
+    places, words = log_ticks(log_scale([0.15, 0.6]))
+    assert words == ["0.2", "0.5"]
+    assert 10.0 ** np.array(places) == pytest.approx([0.2, 0.5])
+    assert log_ticks(log_scale([1e-3, 10.0]))[0] == [-3, -2, -1, 0, 1]

@@ -73,8 +73,13 @@ def loss_axis(scale: LogScale) -> dict[str, Any]:
 
 
 def log_ticks(scale: LogScale) -> tuple[list[float], list[str]]:
-    """Give the exponents of the powers of ten on a scale, and how they are written."""
-    ticks = scale.decades.tolist()
+    """Give the places (log10) of round values on a scale, and how they are written."""
+    ticks = [tick for tick in scale.decades.tolist() if scale.floor <= 10.0**tick <= scale.top]
+    if len(ticks) < 2:
+        steps = [m * 10.0**e for e in range(-30, 30) for m in (1, 2, 5)]
+        round_ones = [value for value in steps if scale.floor <= value <= scale.top]
+        shown = round_ones if len(round_ones) > 1 else [scale.floor, scale.top]
+        return [math.log10(value) for value in shown], [f"{value:.2g}" for value in shown]
     return ticks, [f"10<sup>{tick}</sup>".replace("-", "\N{MINUS SIGN}") for tick in ticks]
 
 
