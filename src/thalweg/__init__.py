@@ -13,6 +13,7 @@ True
 
 from importlib.metadata import version as _version
 
+from thalweg import algebra
 from thalweg.dynamics import branch, perturb, record, train
 from thalweg.embedding import embed
 from thalweg.errors import ThalwegError
@@ -36,6 +37,7 @@ __all__ = [
     "Problem",
     "Run",
     "ThalwegError",
+    "algebra",
     "branch",
     "embed",
     "list_runs",

@@ -7,7 +7,7 @@ import sys
 
 import typer
 
-from thalweg.cli import runs
+from thalweg.cli import algebra, runs
 from thalweg.errors import ThalwegError
 
 app = typer.Typer(
@@ -21,6 +21,7 @@ app.command()(runs.reproduce)
 app.command()(runs.resume)
 app.command()(runs.report)
 app.command("runs")(runs.list_all)
+app.add_typer(algebra.app)
 
 
 @app.callback()
