@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any, Literal, cast
 
 import torch
@@ -14,6 +14,9 @@ from thalweg.problems.problem import Problem
 from thalweg.risk.batching import choose_batch_size
 from thalweg.risk.measured import MeasuredModel, chunks
 from thalweg.risk.normalization import POLICIES, check_policy
+from thalweg.risk.operators import GaussNewton, Hessian, Jacobian
+from thalweg.risk.pinned import PinnedRisk
+from thalweg.risk.products import Method, Plan, Traces
 from thalweg.risk.space import ParameterSpace
 
 Split = Literal["train", "test"]
@@ -86,6 +89,7 @@ class EmpiricalRisk:
         self._measured, self.split, self.memory = measured, split, memory
         self._samples = measured.problem.samples(split)
         self._batch_size = batch_size
+        self._traces: Traces = {}
 
     def on(self, split: Split) -> EmpiricalRisk:
         """Give the risk on other data of the same problem; both share model and statistics."""
@@ -206,6 +210,58 @@ class EmpiricalRisk:
         if cotangents:
             total += self._gradient_through_statistics(cotangents)
         return loss_sum, total.to(self.dtype)
+
+    def hessian(
+        self, w: Tensor, /, *, layers: Iterable[str] | None = None, method: Method | None = None
+    ) -> Hessian:
+        """
+        Give the Hessian at ``w`` as a linear operator, shape (W, W).
+
+        Parameters
+        ----------
+        w : Tensor
+            Shape (W,).
+        layers : iterable of str, optional
+            Only the block of these layers' weights; ``op.entries`` are their places in ``w``.
+        method : {"trace", "graph", "recompute"}, optional
+            How products are computed; by default the fastest on the first batch. What is kept
+            between products stays within the risk's ``memory``.
+
+        Returns
+        -------
+        Hessian
+            ``op @ v`` for v of shape (W,) or (W, k); batch-norm statistics are held at their
+            values at ``w``, except under ``batchnorm="batch"``.
+        """
+        return Hessian(self._plan(w, layers, method))
+
+    def gauss_newton(
+        self, w: Tensor, /, *, layers: Iterable[str] | None = None, method: Method | None = None
+    ) -> GaussNewton:
+        """
+        Give the Gauss-Newton matrix at ``w`` as a linear operator, shape (W, W).
+
+        Parameters are those of `hessian`, without the method ``"graph"``. Its factors are
+        ``op.jacobian`` and ``op.loss_hessian``.
+        """
+        return GaussNewton(self._plan(w, layers, method))
+
+    def jacobian(
+        self, w: Tensor, /, *, layers: Iterable[str] | None = None, method: Method | None = None
+    ) -> Jacobian:
+        """
+        Give the Jacobian of the outputs at ``w`` as a linear operator, shape (N C, W).
+
+        Parameters are those of `hessian`, without the method ``"graph"``. Row ``i * C + c``
+        belongs to output c of sample i; ``op.T`` is the transpose.
+        """
+        return Jacobian(self._plan(w, layers, method))
+
+    def _plan(self, w: Tensor, layers: Iterable[str] | None, method: Method | None) -> Plan:
+        self._settle(w)
+        pinned = PinnedRisk(self._measured, self._samples, self.batch_size, w, layers)
+        held = {} if pinned.whole or not self._measured.norms else {"statistics": "held at w"}
+        return Plan(pinned, self.described | held, method, self.memory, self._traces)
 
     def batch_gradient(
         self, w: Tensor, batch: Tensor, /, *, track: bool = True

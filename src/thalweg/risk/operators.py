@@ -1,0 +1,263 @@
+"""Curvature of an empirical risk as linear operators: Hessian, Gauss-Newton, Jacobian."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+from functools import cached_property
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.func import grad
+
+from thalweg.errors import InvalidArgument
+from thalweg.risk.pinned import PinnedRisk
+from thalweg.risk.products import (
+    GAUSS_NEWTON,
+    HESSIAN,
+    JACOBIAN,
+    TRANSPOSED,
+    BatchMap,
+    Method,
+    Plan,
+    Products,
+    push_forward,
+)
+from thalweg.risk.twice import load_forward_mode
+
+
+class RiskOperator:
+    """
+    A matrix known by its products with vectors.
+
+    Attributes
+    ----------
+    shape : tuple of int
+        Rows and columns.
+    dtype : torch.dtype
+        Of the vectors; batches are computed in it and summed in float64.
+    device : torch.device
+        Where vectors are expected and given.
+    described : dict
+        Which matrix this is and of which function: stands in the attributes of results.
+    """
+
+    def __init__(self, plan: Plan, name: str, shape: tuple[int, int]) -> None:
+        load_forward_mode()
+        self.shape = shape
+        self.described = plan.described | {"operator": name}
+        self.dtype, self.device = plan.pinned.measured.dtype, plan.pinned.measured.device
+        self._plan, self._pinned = plan, plan.pinned
+
+    def __matmul__(self, v: Tensor) -> Tensor:
+        """
+        Multiply a vector, shape (columns,), or each column of a matrix, shape (columns, k).
+
+        Raises
+        ------
+        InvalidArgument
+            If the shape does not fit.
+        """
+        if v.dim() not in (1, 2) or v.shape[0] != self.shape[1]:
+            raise InvalidArgument(
+                f"got a tensor of shape {tuple(v.shape)}, expected ({self.shape[1]},) or"
+                f" ({self.shape[1]}, k): {self.described['operator']} has shape {self.shape}."
+            )
+        v = v.detach().to(self.device, self.dtype)
+        if v.dim() == 1:
+            return self._multiply(v.contiguous())
+        # Measured on a CPU: a block of vectors takes as long as its vectors one by one.
+        columns = [self._multiply(column.contiguous()) for column in v.unbind(1)]
+        return torch.stack(columns, dim=1) if columns else v.new_zeros(self.shape[0], 0)
+
+    def _multiply(self, v: Tensor) -> Tensor:
+        raise NotImplementedError
+
+    @property
+    def T(self) -> RiskOperator:
+        """The transposed operator."""
+        raise NotImplementedError
+
+    def to_scipy(self) -> Any:
+        """Give a ``scipy.sparse.linalg.LinearOperator`` on NumPy arrays of the same dtype."""
+        from scipy.sparse.linalg import LinearOperator
+
+        def through(op: RiskOperator) -> Any:
+            return lambda v: (op @ torch.as_tensor(v).reshape(len(v), -1)).cpu().numpy()
+
+        def vector(op: RiskOperator) -> Any:
+            return lambda v: (op @ torch.as_tensor(v).reshape(-1)).cpu().numpy()
+
+        return LinearOperator(
+            self.shape,
+            matvec=vector(self),
+            rmatvec=vector(self.T),
+            matmat=through(self),
+            rmatmat=through(self.T),
+            dtype=torch.empty(0, dtype=self.dtype).numpy().dtype,
+        )
+
+    def to_dense(self) -> Tensor:
+        """Multiply by the unit vectors: shape (rows, columns), for small operators."""
+        return self @ torch.eye(self.shape[1], dtype=self.dtype, device=self.device)
+
+
+class WeightOperator(RiskOperator):
+    """
+    A symmetric operator on weights: what Hessian and Gauss-Newton matrix share.
+
+    Attributes
+    ----------
+    entries : Tensor
+        Places of its rows in the flat vector w, int64: all of them, or those of some layers.
+    """
+
+    _map: BatchMap
+
+    def __init__(self, plan: Plan) -> None:
+        super().__init__(plan, self._map.name, (plan.pinned.size, plan.pinned.size))
+        self.entries = plan.pinned.entries
+        self._products = Products(plan, self._map)
+
+    @property
+    def T(self) -> WeightOperator:
+        """Itself."""
+        return self
+
+    @property
+    def method(self) -> Method | None:
+        """How products are computed, see `risk.products.Products`; None before the first."""
+        return self._products.method
+
+    def _multiply(self, v: Tensor) -> Tensor:
+        return _sum_over_batches(self._pinned, self._products, [self._pinned.unflatten(v)])
+
+
+def _sum_over_batches(
+    pinned: PinnedRisk, products: Products, directions: Sequence[tuple[Tensor, ...]]
+) -> Tensor:
+    """Sum the batches' products in float64; one direction serves all batches, or each has one."""
+    total = torch.zeros(pinned.size, dtype=torch.float64, device=pinned.measured.device)
+    for index in range(len(pinned.bounds)):
+        direction = directions[index if len(directions) > 1 else 0]
+        total += pinned.flatten(products(index, direction))
+    return total.to(pinned.measured.dtype)
+
+
+class Hessian(WeightOperator):
+    """The Hessian of the risk, shape (W, W)."""
+
+    _map = HESSIAN
+
+
+class GaussNewton(WeightOperator):
+    """
+    The Gauss-Newton matrix J'BJ, with J the outputs' Jacobian and B the loss's Hessian in them.
+
+    Positive semidefinite where the loss is convex in the outputs; the Hessian up to terms that
+    vanish with the loss's slope (Schraudolph, Neural Computation 14, 2002, section 3).
+    """
+
+    _map = GAUSS_NEWTON
+
+    @cached_property
+    def jacobian(self) -> Jacobian:
+        """J, shape (N C, W)."""
+        return Jacobian(self._plan)
+
+    @cached_property
+    def loss_hessian(self) -> LossHessian:
+        """B, shape (N C, N C), block diagonal, with the mean's factor 1 / N in it."""
+        return LossHessian(self._plan)
+
+
+class Jacobian(RiskOperator):
+    """
+    The Jacobian of the network's outputs in the weights, shape (N C, W).
+
+    Row ``i * C + c`` belongs to output c of sample i. Under the squared loss it is the residuals'.
+
+    Attributes
+    ----------
+    entries : Tensor
+        Places of its columns in the flat vector w, int64.
+    """
+
+    def __init__(self, plan: Plan) -> None:
+        self._shapes = _output_shapes(plan.pinned)
+        rows = sum(shape.numel() for shape in self._shapes)
+        super().__init__(plan, JACOBIAN.name, (rows, plan.pinned.size))
+        self.entries = plan.pinned.entries
+        half = replace(plan, memory=plan.memory // 2)  # for each of the two directions
+        self._forward, self._backward = Products(half, JACOBIAN), Products(half, TRANSPOSED)
+
+    @property
+    def T(self) -> TransposedJacobian:
+        """The transposed Jacobian, shape (W, N C)."""
+        return TransposedJacobian(self)
+
+    def _multiply(self, v: Tensor) -> Tensor:
+        direction = self._pinned.unflatten(v)
+        batches = range(len(self._pinned.bounds))
+        return torch.cat([self._forward(i, direction)[0].reshape(-1) for i in batches])
+
+    def _multiply_transposed(self, u: Tensor) -> Tensor:
+        parts = u.split([shape.numel() for shape in self._shapes])
+        directions = [(p.view(s),) for p, s in zip(parts, self._shapes, strict=True)]
+        return _sum_over_batches(self._pinned, self._backward, directions)
+
+
+class TransposedJacobian(RiskOperator):
+    """The transpose of a `Jacobian`, shape (W, N C)."""
+
+    def __init__(self, jacobian: Jacobian) -> None:
+        super().__init__(jacobian._plan, TRANSPOSED.name, jacobian.shape[::-1])
+        self._jacobian = jacobian
+
+    @property
+    def T(self) -> Jacobian:
+        """The Jacobian, shape (N C, W)."""
+        return self._jacobian
+
+    def _multiply(self, u: Tensor) -> Tensor:
+        return self._jacobian._multiply_transposed(u)
+
+
+class LossHessian(RiskOperator):
+    """The Hessian of the risk in the network's outputs: block diagonal, shape (N C, N C)."""
+
+    def __init__(self, plan: Plan) -> None:
+        self._outputs = list(_outputs(plan.pinned))
+        rows = sum(outputs.numel() for outputs in self._outputs)
+        super().__init__(plan, "loss Hessian", (rows, rows))
+
+    @property
+    def T(self) -> LossHessian:
+        """Itself."""
+        return self
+
+    def _multiply(self, u: Tensor) -> Tensor:
+        parts = u.split([outputs.numel() for outputs in self._outputs])
+        return torch.cat([self._block(i, part) for i, part in enumerate(parts)])
+
+    def _block(self, index: int, u: Tensor) -> Tensor:
+        constants, spec = self._pinned.batch(index)
+        outputs = self._outputs[index]
+        slope = grad(lambda z: self._pinned.loss_of_outputs(z, constants, spec))
+        product: Tensor = push_forward(slope, outputs, u.view(outputs.shape))[1]
+        return product.reshape(-1)
+
+
+@torch.no_grad()
+def _outputs(pinned: PinnedRisk) -> Iterable[Tensor]:
+    for index in range(len(pinned.bounds)):
+        constants, spec = pinned.batch(index)
+        yield pinned.outputs(pinned.primals, constants, spec)
+
+
+def _output_shapes(pinned: PinnedRisk) -> list[torch.Size]:
+    constants, spec = pinned.batch(0)
+    with torch.no_grad():
+        one = pinned.outputs(pinned.primals, constants, spec).shape[1:]
+    return [torch.Size((stop - start, *one)) for start, stop in pinned.bounds]

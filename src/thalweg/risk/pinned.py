@@ -1,0 +1,212 @@
+"""An empirical risk held at one point: pure functions of the weights, a batch at a time."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call
+from torch.utils._pytree import TreeSpec, tree_flatten, tree_unflatten
+
+from thalweg.errors import InvalidArgument, NotDefined
+from thalweg.problems.problem import Problem
+from thalweg.problems.samples import Samples
+from thalweg.risk.linearize import Tensors
+from thalweg.risk.measured import MeasuredModel, chunks, to
+from thalweg.risk.twice import differentiable_twice
+
+
+def even_size(samples: int, most: int) -> int:
+    """
+    Choose a batch size near ``most`` that divides the samples, so that one shape is traced.
+
+    Examples
+    --------
+    >>> even_size(2000, 64), even_size(1997, 64), even_size(10, 64)
+    (50, 64, 10)
+    """
+    if samples <= most:
+        return samples
+    return next((size for size in range(most, most // 2, -1) if samples % size == 0), most)
+
+
+class PinnedRisk:
+    """
+    Weights, batch-norm statistics and batches of a risk, fixed for as long as products are taken.
+
+    Whatever happens to the risk afterwards, products stay those at ``w``. Batch-norm statistics
+    are held at their values at ``w``, unless the policy is ``"batch"``, under which they are
+    functions of the weights and are differentiated.
+
+    Parameters
+    ----------
+    measured : MeasuredModel
+        Settled at ``w``.
+    samples : Samples
+        The N samples.
+    batch_size : int
+        Samples in a batch, at most.
+    w : Tensor
+        Shape (W,).
+    layers : iterable of str, optional
+        Only the weights of these layers vary; by default all do.
+    """
+
+    def __init__(
+        self,
+        measured: MeasuredModel,
+        samples: Samples,
+        batch_size: int,
+        w: Tensor,
+        layers: Iterable[str] | None = None,
+    ) -> None:
+        self.measured, self.samples = measured, samples
+        self.whole = measured.policy == "batch" and bool(measured.norms)
+        size = len(samples) if self.whole else even_size(len(samples), batch_size)
+        self.bounds = list(_bounds(len(samples), size))
+        self._set_weights(w.detach().to(measured.device, measured.dtype).clone(), layers)
+        self.statistics = [
+            (mean.detach().clone(), var.detach().clone()) for mean, var in measured.norms.stored()
+        ]
+        self._forward = _Forward(measured.problem, measured.model)
+
+    def _set_weights(self, w: Tensor, layers: Iterable[str] | None) -> None:
+        space = self.measured.space
+        if isinstance(layers, str):
+            raise InvalidArgument(f"layers={layers!r}; write a list of names: [{layers!r}].")
+        chosen = set(space.layers if layers is None else layers)
+        if not chosen:
+            raise InvalidArgument(f"layers is empty; name some of {list(space.layers)}.")
+        space.slices(chosen)  # raises where a layer is unknown
+        tensors = space.unpack(w)
+        varying = [p for p in space.parameters if p.layer in chosen]
+        self.names = tuple(p.name for p in varying)
+        self.others = tuple(name for name in space.names if name not in self.names)
+        self.primals = tuple(tensors[name] for name in self.names)
+        self.fixed = tuple(tensors[name] for name in self.others)
+        self.entries = torch.cat([torch.arange(p.slice.start, p.slice.stop) for p in varying])
+
+    @property
+    def size(self) -> int:
+        """Number of weights that vary."""
+        return len(self.entries)
+
+    def flatten(self, tensors: Tensors) -> Tensor:
+        """Join tensors shaped as the varying weights."""
+        return torch.cat([tensor.reshape(-1) for tensor in tensors])
+
+    def unflatten(self, v: Tensor) -> Tensors:
+        """Shape a flat vector as the varying weights."""
+        parts = v.split([primal.numel() for primal in self.primals])
+        return tuple(
+            part.view(primal.shape) for part, primal in zip(parts, self.primals, strict=True)
+        )
+
+    def batch(self, index: int) -> tuple[Tensors, TreeSpec]:
+        """Give all that batch ``index`` is a function of, the varying weights first."""
+        start, stop = self.bounds[index]
+        moved = to(self.samples.slice(start, stop), self.measured.device, self.measured.dtype)
+        leaves, spec = tree_flatten(moved)
+        flat = [tensor for pair in self.statistics for tensor in pair]
+        return (*self.primals, *self.fixed, *flat, *leaves), spec
+
+    def evaluate(
+        self, primals: Tensors, constants: Tensors, spec: TreeSpec
+    ) -> tuple[Tensor, Tensor | None]:
+        """
+        Evaluate losses and outputs of a batch: a pure function of its tensors.
+
+        Parameters
+        ----------
+        primals : tuple of Tensor
+            Values of the varying weights.
+        constants, spec
+            Of `batch`; the weights in it are passed over.
+        """
+        fixed, statistics, leaves = self._take_apart(constants)
+        names = [f"model.{name}" for name in (*self.names, *self.others)]
+        weights = dict(zip(names, (*primals, *fixed), strict=True))
+        norms, before = self.measured.norms, self.measured.norms.stored()
+        norms.store(statistics)
+        try:
+            with norms.mode("batch" if self.whole else "stored"), differentiable_twice():
+                answer: tuple[Tensor, Tensor | None] = functional_call(
+                    self._forward, weights, (tree_unflatten(leaves, spec),)
+                )
+        finally:
+            norms.store(before)
+        return answer
+
+    def _take_apart(
+        self, constants: Tensors
+    ) -> tuple[Tensors, list[tuple[Tensor, Tensor]], list[Any]]:
+        first = len(self.names)
+        second = first + len(self.others)
+        third = second + 2 * len(self.statistics)
+        flat = constants[second:third]
+        pairs = list(zip(flat[::2], flat[1::2], strict=True))
+        return constants[first:second], pairs, list(constants[third:])
+
+    def loss(self, primals: Tensors, constants: Tensors, spec: TreeSpec) -> Tensor:
+        """Evaluate this batch's share of the risk, 0-d."""
+        return self._share(self.evaluate(primals, constants, spec)[0], constants, spec)
+
+    def outputs(self, primals: Tensors, constants: Tensors, spec: TreeSpec) -> Tensor:
+        """
+        Evaluate the network's outputs on a batch, shape (n, ...).
+
+        Raises
+        ------
+        NotDefined
+            If the loss shows no outputs.
+        """
+        outputs = self.evaluate(primals, constants, spec)[1]
+        if outputs is None:
+            raise NotDefined(
+                "Gauss-Newton and Jacobian need the network's outputs; this loss(model, batch)"
+                " shows none. Write Problem(model, criterion, train) with a criterion"
+                " (outputs, targets)."
+            )
+        return outputs
+
+    def loss_of_outputs(self, outputs: Tensor, constants: Tensors, spec: TreeSpec) -> Tensor:
+        """Evaluate this batch's share of the risk as a function of the outputs, 0-d."""
+        leaves = self._take_apart(constants)[2]
+        with differentiable_twice():
+            losses, _ = self.measured.problem.forward(_Given(outputs), tree_unflatten(leaves, spec))
+        return self._share(losses, constants, spec)
+
+    def _share(self, losses: Tensor, constants: Tensors, spec: TreeSpec) -> Tensor:
+        batch = tree_unflatten(self._take_apart(constants)[2], spec)
+        size = self.measured.problem.batch_size_of(batch)
+        return losses.mean() * (size / len(self.samples))
+
+
+class _Forward(nn.Module):
+    """A model with its loss, as one module: weights are then replaced by name."""
+
+    def __init__(self, problem: Problem, model: nn.Module) -> None:
+        super().__init__()
+        self.problem, self.model = problem, model
+
+    def forward(self, batch: Any) -> tuple[Tensor, Tensor | None]:
+        return self.problem.forward(self.model, batch)
+
+
+class _Given(nn.Module):
+    """Stand in for a network whose outputs are known."""
+
+    def __init__(self, outputs: Tensor) -> None:
+        super().__init__()
+        self.outputs = outputs
+
+    def forward(self, _: Any) -> Tensor:
+        return self.outputs
+
+
+def _bounds(samples: int, size: int) -> Iterable[tuple[int, int]]:
+    if samples % size == 0:
+        return [(start, start + size) for start in range(0, samples, size)]
+    return chunks(samples, size)

@@ -1,0 +1,64 @@
+"""Functions that torch differentiates twice wrongly, or not at all, written out as right ones."""
+
+from __future__ import annotations
+
+import importlib
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import cache
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.overrides import TorchFunctionMode
+
+
+def _squared_loss(
+    input: Tensor, target: Tensor, *legacy: Any, reduction: str = "mean", **options: Any
+) -> Tensor:
+    """Spell out ``F.mse_loss``: torch crashes where its second derivative is traced (2.13)."""
+    if legacy or options:
+        return F.mse_loss(input, target, *legacy, reduction=reduction, **options)
+    squares = (input - target).square()
+    reduced = {"mean": squares.mean, "sum": squares.sum}
+    return reduced[reduction]() if reduction in reduced else squares
+
+
+def _weight_norm(v: Tensor, g: Tensor, dim: int = 0) -> Tensor:
+    """Spell out weight norm: torch's second derivative of it is not even symmetric (2.13)."""
+    return v * (g / torch.norm_except_dim(v, 2, dim))
+
+
+_WRITTEN_OUT: dict[Callable[..., Any], Callable[..., Any]] = {
+    F.mse_loss: _squared_loss,
+    torch._weight_norm: _weight_norm,
+}
+
+
+class _WrittenOut(TorchFunctionMode):
+    def __torch_function__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
+    ) -> Any:
+        return _WRITTEN_OUT.get(func, func)(*args, **(kwargs or {}))
+
+
+@contextmanager
+def differentiable_twice() -> Iterator[None]:
+    """
+    Choose, among equal functions, those that torch can differentiate twice and trace.
+
+    Attention is computed by its formula: the fused kernels have no second derivative.
+    """
+    with sdpa_kernel(SDPBackend.MATH), _WrittenOut():
+        yield
+
+
+@cache
+def load_forward_mode() -> None:
+    """Import torch's forward-mode rules, which are scripted at first use: torch warns of itself."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message=".*torch.jit.script", category=DeprecationWarning)
+        importlib.import_module("torch._decomp.decompositions_for_jvp")
