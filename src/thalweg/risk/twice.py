@@ -6,7 +6,7 @@ import importlib
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from functools import cache
+from functools import cache, partial
 from typing import Any
 
 import torch
@@ -20,8 +20,9 @@ def _squared_loss(
     input: Tensor, target: Tensor, *legacy: Any, reduction: str = "mean", **options: Any
 ) -> Tensor:
     """Spell out ``F.mse_loss``: torch crashes where its second derivative is traced (2.13)."""
-    if legacy or options:
-        return F.mse_loss(input, target, *legacy, reduction=reduction, **options)
+    if legacy or any(option is not None for option in options.values()):
+        written: Any = partial(F.mse_loss, reduction=reduction, **options)
+        return written(input, target, *legacy)
     squares = (input - target).square()
     reduced = {"mean": squares.mean, "sum": squares.sum}
     return reduced[reduction]() if reduction in reduced else squares
