@@ -50,11 +50,11 @@ def read_model(model: nn.Sequential, *, shape: Sequence[int] = ()) -> Network:
     for place, module in enumerate(model):
         kind = type(module).__name__
         if kind in ("Linear", "Conv1d", "Conv2d"):
-            if layers and len(activations) not in (0, len(layers)):
-                raise _between(place)
             layer, grid = _layer(module, kind, grid, layers)
             layers.append(layer)
         elif hasattr(module, "basis") and hasattr(module, "coefficients"):
+            if len(activations) != len(layers) - 1:
+                raise _between(place)
             activations.append(_power_basis(module))
         elif kind not in ("Flatten", "Identity"):
             raise NotPolynomial(

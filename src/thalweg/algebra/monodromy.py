@@ -147,7 +147,7 @@ def monodromy(
         points = distinct(np.concatenate([points, moved[step < POLISHED]]), family.invariants)
         done, idle = done + 1, idle + 1 if len(points) == before else 0
         if idle in WATCHED and idle >= patience:
-            trace = _trace(family, points, base, rng)
+            trace = trace_test(family, points, base, rng)
         if trace < TRACE or idle >= WATCHED[-1]:
             break
     status = "trace" if trace < TRACE else "stale" if idle >= WATCHED[-1] else "limit"
@@ -213,8 +213,11 @@ def _parameters(base: Array, rng: np.random.Generator) -> Array:
     return found
 
 
-def _trace(family: Family, points: Array, base: Array, rng: np.random.Generator) -> float:
-    """Relative second difference of the trace at three places on a line of parameters."""
+def trace_test(family: Family, points: Array, base: Array, rng: np.random.Generator) -> float:
+    """Relative second difference of the trace at three places on a line of parameters.
+
+    Rounding alone for a complete set of solutions; infinite where solutions are lost on the way.
+    """
     direction = np.where(family.moving, _parameters(base, rng), 0)
     sums, sizes = [], []
     for place in (0.0, 0.5, 1.0):

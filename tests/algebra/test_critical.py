@@ -1,0 +1,141 @@
+from __future__ import annotations
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pytest
+
+from thalweg.algebra import (
+    classify,
+    critical_points,
+    find_msolve,
+    network,
+    plot_critical_points,
+    random_system,
+    zero_system,
+)
+from thalweg.errors import InvalidArgument, SystemTooLarge
+
+# Bharadwaj's counts for one sample and generic penalties.
+COUNTS = [
+    ((1, 1, 1), 5),
+    ((2, 1, 1), 5),
+    ((3, 1, 1), 5),
+    ((1, 1, 2), 9),
+    ((2, 1, 2), 9),
+    ((1, 2, 1), 9),
+    ((2, 2, 1), 9),
+    ((1, 2, 2), 33),
+    ((1, 1, 1, 1), 17),
+    ((2, 1, 1, 1), 17),
+]
+
+
+def linear(widths, seed=0):
+    return random_system(network(widths, (0, 1)), samples=1, seed=seed)
+
+
+@pytest.mark.parametrize(("widths", "expected"), COUNTS)
+def test_deep_linear_networks(widths, expected):
+    found = critical_points(linear(widths))
+    assert len(found.complex_points) == expected
+    assert found.complete == (find_msolve() is not None)
+
+
+@pytest.mark.slow
+def test_a_deep_linear_network_with_two_inputs():
+    assert len(critical_points(linear((2, 2, 2)), exact=False).complex_points) == 33
+
+
+def test_points_are_classified_as_by_hand():
+    # (a w - 1)**2 / 2 + (a**2 + w**2) / 8: a = w = 0, a saddle; a w = 3/4 with a = w, minima.
+    system = zero_system(network((1, 1, 1), (0, 1)), [[1.0]], [1.0])
+    found = critical_points(system, penalty=0.25)
+    values = [(p.value, p.index, p.nullity) for p in found.real_points]
+    root = np.sqrt(0.75)
+    assert [p.nullity for p in found.real_points] == [0, 0, 0]
+    assert values[0] == pytest.approx((1 / 32 + 3 / 16, 0, 0))
+    assert values[2] == pytest.approx((1 / 2, 1, 0))
+    assert sorted(p.weights[0] for p in found.real_points) == pytest.approx([-root, 0, root])
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_real_points_are_critical(seed):
+    system = random_system(network((1, 1, 1), (0, 1, 1), bias=True), samples=3, seed=seed)
+    found = critical_points(system, seed=seed)
+    assert found.real_points
+    for point in found.real_points:
+        assert point.gradient < 1e-10
+        assert point.nullity == 0
+        assert point.index == (point.eigenvalues < 0).sum()
+
+
+def test_a_uniform_penalty_leaves_rotations():
+    system = random_system(network((1, 2, 1), (0, 1)), samples=1)
+    found = critical_points(system, penalty=0.01)
+    kinds = [(p.index, p.nullity, p.nullity_symmetry) for p in found.real_points]
+    assert kinds == [(0, 1, 1), (2, 0, 0)]
+    assert not found.complete
+
+
+def test_the_cube_is_flat_at_zero():
+    """Nonzero loss and a zero Hessian: nullity that neither symmetry nor dead inputs explain."""
+    system = zero_system(network((1, 1, 1), (0, 0, 0, 1)), [[1.0]], [1.0])
+    found = critical_points(system, penalty=0.0)
+    flat = [p for p in found.real_points if p.value == pytest.approx(0.5)]
+    assert [(p.nullity, p.nullity_symmetry, p.nullity_unexplained) for p in flat] == [(2, 1, 1)]
+
+
+def test_a_quadratic_unit_has_a_line_of_minima():
+    """One sample, two inputs: nonzero minima along the dead direction."""
+    unit = zero_system(network((2, 1, 1), (0, 0, 1)), [[1.0, 1.0]], [-1.0])
+    for place in (0.0, 0.5, 2.0):
+        point = classify(unit, [place, -place, 1.0])
+        assert (point.value, point.index, point.nullity_unexplained) == (0.5, 0, 0)
+        assert point.nullity_dead == 1
+    found = critical_points(unit, penalty=0.0)
+    assert found.singular > 0
+    assert all(p.nullity_unexplained == 0 for p in found.real_points)
+
+
+def test_dead_inputs_add_nullity():
+    rng = np.random.default_rng(0)
+    inputs = np.concatenate([rng.normal(size=(4, 1)), np.zeros((4, 2))], axis=1)
+    system = zero_system(network((3, 1, 1), (0, 1, 1)), inputs, rng.normal(size=4))
+    weights = np.array([0.0, 0.4, -0.2, 0.0])
+    assert classify(system, weights).nullity_dead == 2
+    assert classify(system, weights, penalty=0.1).nullity_dead == 0
+    assert classify(system, weights, penalty=[0.1, 0.0, 0.1, 0.1]).nullity_dead == 1
+
+
+@pytest.mark.parametrize("activation", [(0, 1), (0, 0, 1), (0, 0, 0, 1)])
+def test_symmetry_directions_are_null_where_the_error_is_zero(activation):
+    net = network((2, 3, 1), activation, bias=True)
+    rng = np.random.default_rng(1)
+    weights, inputs = rng.normal(size=net.size), rng.normal(size=(20, 2))
+    system = zero_system(net, inputs, net.predict(weights[None], inputs)[0])
+    point = classify(system, weights)
+    assert point.nullity == point.nullity_symmetry > 0
+    assert (point.nullity_dead, point.nullity_unexplained, point.index) == (0, 0, 0)
+    assert point.gap > 1e4
+
+
+def test_too_many_paths_are_refused_before_anything_is_written():
+    system = random_system(network((2, 3, 1), (0, 0, 0, 1), bias=True), samples=9)
+    with pytest.raises(SystemTooLarge, match=r"12 equations of degree up to 7.*paths"):
+        critical_points(system)
+
+
+@pytest.mark.parametrize("penalty", ["strong", -1.0, float("nan"), [1.0, 2.0, 3.0]])
+def test_wrong_penalties_are_refused(penalty):
+    with pytest.raises(InvalidArgument, match="'generic'"):
+        critical_points(linear((1, 1, 1)), penalty=penalty)
+
+
+def test_the_picture_shows_value_against_index():
+    system = zero_system(network((1, 1, 1), (0, 1)), [[1.0]], [1.0])
+    found = critical_points(system, penalty=0.25)
+    ax = plot_critical_points(found)
+    drawn = np.concatenate([c.get_offsets() for c in ax.collections])
+    np.testing.assert_allclose(sorted(drawn[:, 1]), sorted(p.value for p in found.real_points))
+    assert "index" in ax.get_xlabel()
+    plt.close(ax.figure)
