@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from thalweg.plots.curves import LABELS, is_measured
-from thalweg.plots.interactive.style import layout, literal, told
+from thalweg.plots.interactive.style import layout, literal, log_ticks, told
 from thalweg.plots.logscale import log_scale
 from thalweg.plots.looks import Trajectory, trajectories
 
@@ -50,7 +50,7 @@ def curves_figure(curves: xr.Dataset, *, against: str = "epoch") -> go.Figure:
         place = {"row": number // columns + 1, "col": number % columns + 1}
         for trace in _lines(curves, variable, against, listed=number == 0):
             figure.add_trace(trace, **place)
-        figure.update_yaxes(**_scale(variable), **place)
+        figure.update_yaxes(**_scale(curves, variable), **place)
     figure.update_xaxes(title_text=against, row=rows)
     figure.update_annotations(font_size=14)
     figure.update_xaxes(gridcolor="#E4E4E4", zeroline=False)
@@ -66,10 +66,16 @@ def panels_of(curves: xr.Dataset) -> list[str]:
     return [name for name in order if is_measured(curves, name)]
 
 
-def _scale(variable: str) -> dict[str, Any]:
+def _scale(curves: xr.Dataset, variable: str) -> dict[str, Any]:
     shared = {"gridcolor": "#E4E4E4", "zeroline": False}
     if variable.endswith("loss"):
-        return {**shared, "type": "log", "exponentformat": "power", "dtick": 1}
+        places, words = log_ticks(log_scale(curves[variable].values))
+        return {
+            **shared,
+            "type": "log",
+            "tickvals": [10.0**place for place in places],
+            "ticktext": words,
+        }
     return {**shared, "rangemode": "tozero"}
 
 
