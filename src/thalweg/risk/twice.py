@@ -21,8 +21,8 @@ def _squared_loss(
 ) -> Tensor:
     """Spell out ``F.mse_loss``: torch crashes where its second derivative is traced (2.13)."""
     if legacy or any(option is not None for option in options.values()):
-        written: Any = partial(F.mse_loss, reduction=reduction, **options)
-        return written(input, target, *legacy)
+        torchs: Callable[..., Tensor] = partial(F.mse_loss, reduction=reduction, **options)
+        return torchs(input, target, *legacy)
     squares = (input - target).square()
     reduced = {"mean": squares.mean, "sum": squares.sum}
     return reduced[reduction]() if reduction in reduced else squares
