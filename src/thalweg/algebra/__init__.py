@@ -6,7 +6,7 @@ from thalweg.algebra.count import Count, count, count_solutions
 from thalweg.algebra.critical import CriticalPoint, CriticalPoints, classify, critical_points
 from thalweg.algebra.critical_picture import plot_critical_points
 from thalweg.algebra.model import load_solution, read_model
-from thalweg.algebra.msolve import find_msolve
+from thalweg.algebra.msolve import ExactDegree, exact_degree, find_msolve, real_solutions
 from thalweg.algebra.multihomogeneous import Bezout, bezout, multihomogeneous_bezout
 from thalweg.algebra.network import Layer, Network, convolution, dense, network
 from thalweg.algebra.rank import GenericRank, generic_rank
@@ -25,6 +25,7 @@ __all__ = [
     "Count",
     "CriticalPoint",
     "CriticalPoints",
+    "ExactDegree",
     "Gauge",
     "GenericRank",
     "Layer",
@@ -41,6 +42,7 @@ __all__ = [
     "critical_points",
     "critical_system",
     "dense",
+    "exact_degree",
     "find_msolve",
     "generic_rank",
     "load_solution",
@@ -49,6 +51,7 @@ __all__ = [
     "plot_critical_points",
     "random_system",
     "read_model",
+    "real_solutions",
     "sample_real",
     "solve",
     "walk",

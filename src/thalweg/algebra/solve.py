@@ -11,6 +11,7 @@ from thalweg.algebra.msolve import ExactDegree, exact_degree, find_msolve
 from thalweg.algebra.multihomogeneous import bezout
 from thalweg.algebra.network import Array
 from thalweg.algebra.rank import GenericRank, generic_rank
+from thalweg.algebra.real import project
 from thalweg.algebra.slices import SquareFamily, square_family
 from thalweg.algebra.system import ZeroSystem
 from thalweg.errors import InvalidArgument, SystemTooLarge
@@ -131,7 +132,7 @@ def solve(
         bar.update()
         answer = exact_answer(system, exact, seconds)
         bar.update()
-    forms = [None if square.planes else system.gauge.real_form(w) for w in weights]
+    forms = [None if square.planes else real_solution(system, w) for w in weights]
     real_weights, real_signs = _real(system, forms)
     degree = len(weights) * (1 if square.planes else system.gauge.order)
     dimension = square.planes if len(weights) else None
@@ -184,6 +185,19 @@ def _specialized(
     residuals = system.relative_residual(ends)
     kept = residuals < ACCEPTED
     return ends[kept], residuals[kept]
+
+
+def real_solution(system: ZeroSystem, weights: Array) -> tuple[Array, Array] | None:
+    """Real weights and signs equivalent to a complex solution, if Newton's method confirms them."""
+    form = system.gauge.real_form(weights)
+    if form is None:
+        return None
+    polished = project(system, form[0][None], form[1][None], iterations=4)
+    residual = system.relative_residual(polished, form[1][None])[0]
+    moved = np.linalg.norm(polished[0] - form[0])
+    if residual > ACCEPTED or moved > 1e-6 * (1 + np.linalg.norm(form[0])):
+        return None
+    return polished[0], form[1]
 
 
 def _real(system: ZeroSystem, forms: list[tuple[Array, Array] | None]) -> tuple[Array, Array]:
