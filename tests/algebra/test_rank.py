@@ -4,8 +4,9 @@ import numpy as np
 import pytest
 
 from thalweg.algebra import Gauge, generic_rank, network, random_system
-from thalweg.algebra.rank import _pivot_rows
+from thalweg.algebra.rank import pivot_rows
 from thalweg.errors import SystemTooLarge
+from thalweg.run.progress import silent
 
 # Widths, activation, bias, rank, largest N with solutions for generic targets.
 CASES = [
@@ -41,7 +42,7 @@ def test_singular_values_show_the_same_gap(widths, activation, bias, rank, large
 
 def test_elimination_finds_the_first_independent_rows():
     matrix = np.array([[1, 2], [2, 4], [0, 0], [1, 0], [5, 5]])
-    assert _pivot_rows(matrix).tolist() == [0, 3]
+    assert pivot_rows(matrix, silent(5, "rows")).tolist() == [0, 3]
 
 
 def test_too_large_networks_are_refused():

@@ -19,6 +19,11 @@ TWO_CUBES = network((2, 2, 1), (0, 0, 0, 1), bias=True)
         ((1, 2, 1), (0, 0, 0, 0, 0, 1), True, 4, 6, 300),
         ((2, 2, 1), (0, 1, 0, 1), False, 6, 1, 8),
         ((2, 1), (0, 1), False, 2, 1, 1),
+        # Sylvester: binary quintics are a sum of three fifth powers in one way.
+        ((1, 3, 1), (0, 0, 0, 0, 0, 1), True, 6, 1, 750),
+        # Sylvester's pentahedral theorem, and Hilbert's on ternary quintics.
+        ((3, 5, 1), (0, 0, 0, 1), True, 20, 1, 120 * 3**5),
+        ((2, 7, 1), (0, 0, 0, 0, 0, 1), True, 21, 1, 5040 * 5**7),
     ],
 )
 @pytest.mark.parametrize("seed", range(2))

@@ -115,7 +115,7 @@ def count(
     (729, 270, 15)
     """
     try:
-        rank = generic_rank(system.gauge, seed=seed)
+        rank = generic_rank(system.gauge, seed=seed, progress=progress)
     except SystemTooLarge:
         return _answer(system, None, None, False, "bounds: too large for the rank", "bounds")
     fits = rank.at(system.samples) == system.equations

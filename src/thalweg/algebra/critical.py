@@ -166,12 +166,11 @@ def critical_points(
     equations = critical_system(
         unknown, penalties if unknown is free else [Fraction(0)] * unknown.weights
     )
-    with progress(2, "critical points") as bar:
-        found = isolated_solutions(equations, unknown.groups, seed=seed, most_paths=most_paths)
-        bar.update()
-        wanted = exact or (exact is None and find_msolve() is not None)
-        answer = exact_degree(equations, seconds=seconds) if wanted else None
-        bar.update()
+    found = isolated_solutions(
+        equations, unknown.groups, seed=seed, most_paths=most_paths, progress=progress
+    )
+    wanted = exact or (exact is None and find_msolve() is not None)
+    answer = exact_degree(equations, seconds=seconds) if wanted else None
     points = _real_points(free, unknown, found, equations, penalties)
     method = f"homotopy with {found.paths} paths, {found.infinite} to infinity"
     if answer is not None:

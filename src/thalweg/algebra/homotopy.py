@@ -21,8 +21,9 @@ from thalweg.algebra.network import Array
 from thalweg.algebra.polynomials import PolynomialSystem, degree
 from thalweg.algebra.tracking import newton, track
 from thalweg.errors import SystemTooLarge
+from thalweg.run.progress import Progress, silent
 
-BATCH = 2000
+BATCH = 250
 """Paths tracked at once: bounds the memory of an evaluation."""
 NEARLY = 1e-6
 """Relative residual of the end of a path that ends at a singular solution."""
@@ -60,6 +61,7 @@ def isolated_solutions(
     *,
     seed: int = 0,
     most_paths: int = 20_000,
+    progress: Progress = silent,
 ) -> Isolated:
     """Track one path from each solution of a product of linear forms.
 
@@ -73,6 +75,8 @@ def isolated_solutions(
         Of the start system.
     most_paths
         Refuse systems with more paths.
+    progress
+        Where progress is shown.
 
     Raises
     ------
@@ -84,25 +88,23 @@ def isolated_solutions(
     rng = np.random.default_rng([seed, 17])
     problem = _Projective(system, groups, np.array(rows), rng)
     starts = problem.starts()
-    tracks = [
-        track(
-            problem.homotopy,
-            starts[k : k + BATCH],
-            first_step=0.02,
-            smallest_step=1e-8,
-            strict=0.1,
-        )
-        for k in range(0, len(starts), BATCH)
-    ]
-    points = np.concatenate([end.points for end in tracks])
+    found = []
+    with progress(paths, "paths") as bar:
+        for batch in np.split(starts, range(BATCH, len(starts), BATCH)):
+            tracked = track(
+                problem.homotopy, batch, first_step=0.02, smallest_step=1e-8, strict=0.1
+            )
+            found.append(tracked.points)
+            bar.update(len(batch))
+    points = np.concatenate(found)
     affine, finite = problem.affine(points)
     ends = affine[finite]
     polished, step = newton(system.evaluate, ends, iterations=12, floor=1.0)
     good = (step < 1e-10) & _stayed(polished, ends)
-    found = distinct(_with_conjugates(polished[good]), lambda x: x)
+    solutions = distinct(_with_conjugates(polished[good]), lambda x: x)
     moderate = np.linalg.norm(ends, axis=1) < FAR
     nearly = ends[~good & moderate & (_residual(system, ends) < NEARLY)]
-    return Isolated(found, nearly, paths, paths - int(good.sum()) - len(nearly))
+    return Isolated(solutions, nearly, paths, paths - int(good.sum()) - len(nearly))
 
 
 def check_paths(rows: Sequence[Sequence[int]], sizes: Sequence[int], most_paths: int) -> int:

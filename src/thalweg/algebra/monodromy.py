@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from scipy.spatial import cKDTree
 
 from thalweg.algebra.tracking import Homotopy, newton, track
+from thalweg.run.progress import Bar
 
 Array = NDArray[Any]
 
@@ -113,6 +114,7 @@ def monodromy(
     most: int = 20_000,
     loops: int = 200,
     patience: int = 1,
+    bar: Bar | None = None,
 ) -> Monodromy:
     """Collect the solutions of a family by loops through its parameters.
 
@@ -130,6 +132,8 @@ def monodromy(
         Largest number of loops.
     patience
         Loops in a row without a new solution before the trace is tested.
+    bar
+        Counts the loops.
     """
     points = start[None].astype(complex)
     base = family.map(points)[0][0]
@@ -143,6 +147,8 @@ def monodromy(
             paths, lost = paths + len(moved), lost + int((~result.arrived).sum())
             moved = result.points[result.arrived]
         moved, step = family.polish(moved, base)
+        if bar is not None:
+            bar.update()
         before = len(points)
         points = distinct(np.concatenate([points, moved[step < POLISHED]]), family.invariants)
         done, idle = done + 1, idle + 1 if len(points) == before else 0

@@ -13,9 +13,10 @@ import numpy as np
 from thalweg.algebra.network import Array, Residues
 from thalweg.algebra.symmetry import Gauge
 from thalweg.errors import SystemTooLarge
+from thalweg.run.progress import Bar, Progress, silent
 
 PRIME = 2**31 - 1
-MOST_OPERATIONS = 2 * 10**10
+MOST_OPERATIONS = 2 * 10**9
 
 
 @dataclass(frozen=True)
@@ -47,7 +48,7 @@ class GenericRank:
         return self.profile[min(samples, len(self.profile) - 1)]
 
 
-def generic_rank(gauge: Gauge, *, seed: int = 0) -> GenericRank:
+def generic_rank(gauge: Gauge, *, seed: int = 0, progress: Progress = silent) -> GenericRank:
     """Rank profile of a network's Jacobian.
 
     Parameters
@@ -56,11 +57,13 @@ def generic_rank(gauge: Gauge, *, seed: int = 0) -> GenericRank:
         The network and its free weights.
     seed
         Of the random points.
+    progress
+        Where progress is shown.
 
     Raises
     ------
     SystemTooLarge
-        If the elimination would take more than 2e10 operations.
+        If the elimination would take more than 2e9 operations.
 
     Examples
     --------
@@ -79,13 +82,15 @@ def generic_rank(gauge: Gauge, *, seed: int = 0) -> GenericRank:
             f"The generic rank of a network with {size} weights and {outputs} outputs takes about"
             f" {operations:.1e} operations modulo a prime; the limit is {MOST_OPERATIONS:.0e}."
         )
-    profiles = [_profile(gauge, samples, np.random.default_rng([seed, k, 3])) for k in range(2)]
+    with progress(2 * samples * outputs, "generic rank") as bar:
+        generators = [np.random.default_rng([seed, k, 3]) for k in range(2)]
+        profiles = [_profile(gauge, samples, rng, bar) for rng in generators]
     best = [max(pair) for pair in zip(*profiles, strict=True)]
     stop = best.index(best[-1]) + 1
     return GenericRank(best[-1], tuple(best[:stop]), outputs)
 
 
-def _profile(gauge: Gauge, samples: int, rng: np.random.Generator) -> list[int]:
+def _profile(gauge: Gauge, samples: int, rng: np.random.Generator, bar: Bar) -> list[int]:
     network = gauge.network
     full = np.ones((1, network.size), dtype=np.int64)
     full[0, gauge.free] = rng.integers(0, PRIME, size=gauge.size)
@@ -94,16 +99,17 @@ def _profile(gauge: Gauge, samples: int, rng: np.random.Generator) -> list[int]:
         inputs = rng.integers(0, PRIME, size=(1, network.inputs))
         _, jacobian = network.value_and_jacobian(full, inputs, Residues(PRIME))
         found.append(jacobian[0][:, gauge.free])
-    pivots = _pivot_rows(np.concatenate(found))
+    pivots = pivot_rows(np.concatenate(found), bar)
     counts = np.cumsum(np.bincount(pivots // network.outputs, minlength=samples))
     return [0, *(int(n) for n in counts)]
 
 
-def _pivot_rows(matrix: Array) -> Array:
-    """Rows that are not combinations of those above them, modulo the prime."""
+def pivot_rows(matrix: Array, bar: Bar) -> Array:
+    """Rows that are not combinations of those above them, modulo the prime; counts them done."""
     rows = matrix.copy()
     found = []
     for k in range(len(rows)):
+        bar.update()
         columns = np.flatnonzero(rows[k])
         if not len(columns):
             continue

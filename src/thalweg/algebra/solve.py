@@ -15,9 +15,11 @@ from thalweg.algebra.real import project
 from thalweg.algebra.slices import SquareFamily, square_family
 from thalweg.algebra.system import ZeroSystem
 from thalweg.errors import InvalidArgument, SystemTooLarge
-from thalweg.run.progress import Progress, silent
+from thalweg.run.progress import Bar, Progress, silent
 
 MOST_WEIGHTS = 64
+LOOPS = 200
+"""Largest number of loops of monodromy."""
 ACCEPTED = 1e-10
 """Largest relative residual of a solution."""
 
@@ -123,15 +125,12 @@ def solve(
     check_size(system)
     if most < 1:
         raise InvalidArgument(f"most is {most}; expected at least 1.")
-    rank = generic_rank(system.gauge, seed=seed)
+    rank = generic_rank(system.gauge, seed=seed, progress=progress)
     square = square_family(system, rank.at(system.samples), seed=seed)
-    with progress(3, "solving") as bar:
-        generic = _generic(square, seed, most)
-        bar.update()
-        weights, residuals = _specialized(system, square, generic, seed)
-        bar.update()
-        answer = exact_answer(system, exact, seconds)
-        bar.update()
+    with progress(LOOPS, "loops (at most)") as bar:
+        generic = _generic(square, seed, most, bar)
+    weights, residuals = _specialized(system, square, generic, seed)
+    answer = exact_answer(system, exact, seconds)
     forms = [None if square.planes else real_solution(system, w) for w in weights]
     real_weights, real_signs = _real(system, forms)
     degree = len(weights) * (1 if square.planes else system.gauge.order)
@@ -167,13 +166,15 @@ def check_size(system: ZeroSystem) -> None:
         )
 
 
-def _generic(square: SquareFamily, seed: int, most: int) -> Monodromy:
+def _generic(square: SquareFamily, seed: int, most: int, bar: Bar) -> Monodromy:
     rng = np.random.default_rng([seed, 11])
     start = rng.normal(size=square.family.size) + 1j * rng.normal(size=square.family.size)
     # The trace of slices is affine for any union of components of the solution set, too: give the
     # loops time to carry points from one component to the others.
     patience = 6 if square.planes else 1
-    return monodromy(square.family, start, rng=rng, most=most, patience=patience)
+    return monodromy(
+        square.family, start, rng=rng, most=most, loops=LOOPS, patience=patience, bar=bar
+    )
 
 
 def _specialized(
