@@ -25,10 +25,10 @@ from thalweg.run.progress import Progress, silent
 
 BATCH = 250
 """Paths tracked at once: bounds the memory of an evaluation."""
-NEARLY = 1e-6
-"""Relative residual of the end of a path that ends at a singular solution."""
-FAR = 1e3
-"""Norm beyond which such an end counts as at infinity."""
+NEARLY = 1e-12
+"""Relative residual of a singular solution."""
+NEAR = 1e-2
+"""Distance, relative to one plus the norm, that polishing may move an end."""
 AT_INFINITY = 1e-4
 """Size of a homogenizing coordinate, relative to its group, of a path that goes to infinity."""
 
@@ -42,11 +42,11 @@ class Isolated:
     points
         Distinct nonsingular solutions, complex128, shape (S, n).
     singular
-        Approximate end points of the paths that end at multiple or non-isolated solutions, (R, n).
+        Ends of the paths that end at multiple or non-isolated solutions, shape (R, n).
     paths
         Number of paths: the multihomogeneous Bezout number.
     infinite
-        Number of paths that went to infinity.
+        Number of the other paths: they go to infinity, or were given up on the way there.
     """
 
     points: Array
@@ -102,9 +102,26 @@ def isolated_solutions(
     polished, step = newton(system.evaluate, ends, iterations=12, floor=1.0)
     good = (step < 1e-10) & _stayed(polished, ends)
     solutions = distinct(_with_conjugates(polished[good]), lambda x: x)
-    moderate = np.linalg.norm(ends, axis=1) < FAR
-    nearly = ends[~good & moderate & (_residual(system, ends) < NEARLY)]
-    return Isolated(solutions, nearly, paths, paths - int(good.sum()) - len(nearly))
+    singular = _singular(system, ends[~good])
+    return Isolated(solutions, singular, paths, paths - int(good.sum()) - len(singular))
+
+
+def _singular(system: PolynomialSystem, ends: Array) -> Array:
+    """Ends from which least-norm Newton steps, which need no full rank, find a zero nearby.
+
+    The others are those of paths to infinity that were given up on the way.
+    """
+    x = ends.copy()
+    with np.errstate(all="ignore"):
+        for _ in range(30):
+            value, jacobian = system.evaluate(x)
+            inverse = np.linalg.pinv(jacobian, rcond=1e-9)
+            x = x - (inverse @ value[..., None])[..., 0]
+        # Near zero the terms themselves vanish; their size at one is the yardstick there.
+        scale = system.magnitude(np.maximum(np.abs(x), 1.0))
+        residual = (np.abs(system.evaluate(x)[0]) / scale).max(axis=1, initial=0)
+    found: Array = x[(residual < NEARLY) & _stayed(x, ends)]
+    return found
 
 
 def check_paths(rows: Sequence[Sequence[int]], sizes: Sequence[int], most_paths: int) -> int:
@@ -126,17 +143,10 @@ def check_paths(rows: Sequence[Sequence[int]], sizes: Sequence[int], most_paths:
     return paths
 
 
-def _residual(system: PolynomialSystem, points: Array) -> Array:
-    """Residuals relative to the size of the terms; near zero to that at one."""
-    scale = system.magnitude(np.maximum(np.abs(points), 1.0))
-    found: Array = (np.abs(system.evaluate(points)[0]) / scale).max(axis=1)
-    return found
-
-
 def _stayed(after: Array, before: Array) -> Array:
     """Whether polishing moved a point only a little."""
     moved = np.linalg.norm(after - before, axis=1)
-    near: Array = moved < 1e-2 * (1 + np.linalg.norm(before, axis=1))
+    near: Array = moved < NEAR * (1 + np.linalg.norm(before, axis=1))
     return near
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -193,8 +194,15 @@ def _critical(found: CriticalPoints) -> dict[str, Any]:
 def _table(answer: dict[str, Any]) -> None:
     width = max(len(key) for key in answer)
     for key, value in answer.items():
-        shown = "-" if value is None else f"{value:.6g}" if isinstance(value, float) else value
-        typer.echo(f"{key.replace('_', ' '):<{width}}  {shown}")
+        typer.echo(f"{key.replace('_', ' '):<{width}}  {_cell(value)}")
+
+
+def _cell(value: object) -> str:
+    if value is None:
+        return "-"
+    if isinstance(value, int) and value > 10**15:
+        return f"10^{math.log10(value):.6g}"
+    return f"{value:.6g}" if isinstance(value, float) else str(value)
 
 
 def _real_table(answer: dict[str, Any]) -> None:
