@@ -23,6 +23,8 @@ from thalweg.algebra.tracking import newton, track
 from thalweg.errors import SystemTooLarge
 from thalweg.run.progress import Progress, silent
 
+ATTEMPTS = 3
+"""How often paths are tracked, from new starts, while something speaks for lost solutions."""
 BATCH = 250
 """Paths tracked at once: bounds the memory of an evaluation."""
 NEARLY = 1e-12
@@ -85,25 +87,41 @@ def isolated_solutions(
     """
     rows = [[degree(dict(p), list(g)) for g in groups] for p in system.equations]
     paths = check_paths(rows, [len(g) for g in groups], most_paths)
-    rng = np.random.default_rng([seed, 17])
-    problem = _Projective(system, groups, np.array(rows), rng)
+    found = np.zeros((0, len(rows)), dtype=complex)
+    for attempt in range(ATTEMPTS):
+        rng = np.random.default_rng([seed, attempt, 17])
+        problem = _Projective(system, groups, np.array(rows), rng)
+        ends, sound = _ends(problem, paths, progress)
+        polished, step = newton(system.evaluate, ends, iterations=12, floor=1.0)
+        good = (step < 1e-10) & _stayed(polished, ends)
+        once = _distinct(polished[good])
+        found = _distinct(np.concatenate([found, once, once.conj()]))
+        # No path was given up on the way, none ends where another does, and the solutions of real
+        # equations are closed under conjugation: else paths are tracked again from other starts.
+        if sound and len(once) == good.sum() == len(found):
+            break
+    singular = _singular(system, ends[~good])
+    return Isolated(found, singular, paths, paths - int(good.sum()) - len(singular))
+
+
+def _ends(problem: _Projective, paths: int, progress: Progress) -> tuple[Array, bool]:
+    """Finite ends of all paths, and whether every path came close to its end."""
     starts = problem.starts()
-    found = []
+    points, times = [], []
     with progress(paths, "paths") as bar:
         for batch in np.split(starts, range(BATCH, len(starts), BATCH)):
             tracked = track(
-                problem.homotopy, batch, first_step=0.02, smallest_step=1e-8, strict=0.1
+                problem.homotopy, batch, first_step=0.02, smallest_step=1e-10, strict=0.01
             )
-            found.append(tracked.points)
+            points.append(tracked.points)
+            times.append(tracked.times)
             bar.update(len(batch))
-    points = np.concatenate(found)
-    affine, finite = problem.affine(points)
-    ends = affine[finite]
-    polished, step = newton(system.evaluate, ends, iterations=12, floor=1.0)
-    good = (step < 1e-10) & _stayed(polished, ends)
-    solutions = distinct(_with_conjugates(polished[good]), lambda x: x)
-    singular = _singular(system, ends[~good])
-    return Isolated(solutions, singular, paths, paths - int(good.sum()) - len(singular))
+    affine, finite = problem.affine(np.concatenate(points))
+    return affine[finite], bool((np.concatenate(times) > 1 - 1e-6).all())
+
+
+def _distinct(points: Array) -> Array:
+    return distinct(points, lambda x: x)
 
 
 def _singular(system: PolynomialSystem, ends: Array) -> Array:
@@ -148,11 +166,6 @@ def _stayed(after: Array, before: Array) -> Array:
     moved = np.linalg.norm(after - before, axis=1)
     near: Array = moved < NEAR * (1 + np.linalg.norm(before, axis=1))
     return near
-
-
-def _with_conjugates(points: Array) -> Array:
-    """Solutions of real equations come in conjugate pairs; a path that jumped may miss one."""
-    return np.concatenate([points, points.conj()])
 
 
 class _Projective:
