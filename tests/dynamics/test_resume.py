@@ -95,15 +95,21 @@ def test_a_torn_last_checkpoint_is_passed_over(tmp_path):
 
 
 KILLED = """
-import signal, torch
+import signal, time, torch
 from dynamics.cases import classification, start_of
 from thalweg.dynamics import train
 torch.set_num_threads(1)
 risk, model, *_ = classification(dtype=torch.float32)
 train(risk, start_of(risk, model), steps=1)  # torch imports much at the first step
+class Slow:  # the quickest machine takes a second, and so is killed under way
+    __call__ = lambda self, total, label: self
+    __enter__ = lambda self: self
+    __exit__ = lambda self, *error: None
+    update = lambda self, n: time.sleep(0.003)
+options = {"epochs": 60, "batch_size": 10, "every": 10, "progress": Slow()}
 def work():
     yield
-    train(risk, start_of(risk, model), epochs=60, batch_size=10, every=10, run=sys.argv[1])
+    train(risk, start_of(risk, model), **options, run=sys.argv[1])
     signal.pause()
 """
 

@@ -26,7 +26,7 @@ def test_short_work_shows_no_bar(capsys):
     assert capsys.readouterr() == ("", "")
 
 
-def test_long_work_shows_label_and_count_on_standard_error(capsys, monkeypatch):
+def test_long_work_shows_label_and_share_on_standard_error(capsys, monkeypatch):
     class Eager(tqdm.tqdm):
         __init__ = functools.partialmethod(tqdm.tqdm.__init__)
 
@@ -38,4 +38,4 @@ def test_long_work_shows_label_and_count_on_standard_error(capsys, monkeypatch):
     output, errors = capsys.readouterr()
     assert output == ""
     assert "checkpoints" in errors
-    assert "10/10" in errors
+    assert "100%" in errors and "left" in errors
