@@ -16,6 +16,7 @@ from thalweg.algebra import (
 )
 from thalweg.algebra.network import coefficients
 from thalweg.algebra.polynomials import MOST_TERMS
+from thalweg.algebra.system import most_terms
 from thalweg.errors import ContradictorySamples, InvalidArgument, SystemTooLarge
 
 CONVOLUTIONAL = Network(
@@ -102,3 +103,9 @@ def test_equations_with_too_many_terms_are_refused():
     system = random_system(network((12, 12, 12, 1), (0, 0, 0, 0, 1)), samples=1)
     with pytest.raises(SystemTooLarge, match=str(MOST_TERMS)):
         _ = system.explicit
+
+
+@pytest.mark.parametrize("system", SYSTEMS)
+def test_the_number_of_terms_is_bounded_before_they_are_written(system):
+    longest = max(len(p) for p in system.explicit.equations)
+    assert longest - 1 <= most_terms(system.network) <= 6 * longest

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from fractions import Fraction
@@ -13,6 +14,7 @@ from numpy.typing import ArrayLike
 
 from thalweg.algebra.network import Array, Network, network
 from thalweg.algebra.polynomials import (
+    MOST_TERMS,
     Polynomial,
     PolynomialSystem,
     add,
@@ -23,7 +25,7 @@ from thalweg.algebra.polynomials import (
     variable,
 )
 from thalweg.algebra.symmetry import Gauge
-from thalweg.errors import ContradictorySamples, InvalidArgument
+from thalweg.errors import ContradictorySamples, InvalidArgument, SystemTooLarge
 
 GRID = 1024
 """Random samples are multiples of 1 / GRID: exact in float64 and short over the rationals."""
@@ -119,6 +121,13 @@ class ZeroSystem:
         SystemTooLarge
             If an equation has too many terms.
         """
+        terms = most_terms(self.network) * self.equations
+        if terms > MOST_TERMS:
+            raise SystemTooLarge(
+                f"The {self.equations} equations in {self.weights} unknowns would have up to"
+                f" {float(terms):.3g} terms in all; at most {MOST_TERMS} are written down. Use fewer"
+                " weights or a lower degree; bezout and count need no written system."
+            )
         outputs = [p for x in self.inputs for p in _outputs(self.gauge, x)]
         equations = tuple(
             add(p, constant(-Fraction(float(y)), self.weights))
@@ -236,6 +245,17 @@ def channel_degrees(gauge: Gauge) -> tuple[Array, Array]:
         degrees = below if number == len(network.layers) - 1 else below * network.degree
     degrees = np.repeat(degrees, network.layers[-1].positions_out, axis=0)
     return degrees[:, present], degrees[:, -1]
+
+
+def most_terms(network: Network) -> int:
+    """Bound on the number of terms of an output as a polynomial in all weights."""
+    terms = 1
+    for number, layer in enumerate(network.layers):
+        if number:
+            more = terms - 1 if network.monomial else terms
+            terms = math.comb(more + network.degree, network.degree)
+        terms = layer.reads * terms + int(layer.bias)
+    return terms
 
 
 def _outputs(gauge: Gauge, x: Array) -> list[Polynomial]:
