@@ -16,8 +16,9 @@ from thalweg.run.seeds import torch_generator
 Which = Literal["largest", "smallest", "both"]
 # Beyond the steps that showed the outermost eigenvalue once, a probe takes this many more. Measured
 # on spectra of three trained networks with one of the four largest eigenvalues doubled, 144 runs:
-# 2 more miss a copy in 17, 4 more in 4 (of an eigenvalue near the fifth), 6 more in none.
-_PATIENCE = 4
+# with 2 more, 17 miss a copy (none of the largest, most of one near the fifth); with 4 more, 4 do;
+# with 6 more, none. Each costs a product, and 2 more keep five eigenvalues within 14 H.
+_PATIENCE = 2
 
 
 @dataclass(frozen=True)
@@ -90,7 +91,7 @@ def top_eigenvalues(
     basis : int, optional
         Vectors of W numbers held at once; by default 2k + 30.
     probe : int, optional
-        Products of a probe. By default four more than it took the first start vector to show
+        Products of a probe. By default two more than it took the first start vector to show
         anything beyond the k-th value: a missed copy of the outermost eigenvalue is then found
         almost surely, one close to the k-th perhaps not, for which give 20 or more; 0 asks for no
         probe. With one eigenvalue at an end, copies change nothing and no probe is taken.

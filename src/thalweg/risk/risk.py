@@ -259,7 +259,9 @@ class EmpiricalRisk:
 
     def _plan(self, w: Tensor, layers: Iterable[str] | None, method: Method | None) -> Plan:
         self._settle(w)
-        pinned = PinnedRisk(self._measured, self._samples, self.batch_size, w, layers)
+        # Products work on several times the numbers of a forward pass: half the batch.
+        size = max(1, self.batch_size // 2)
+        pinned = PinnedRisk(self._measured, self._samples, size, w, layers)
         held = {} if pinned.whole or not self._measured.norms else {"statistics": "held at w"}
         return Plan(pinned, self.described | held, method, self.memory, self._traces)
 
