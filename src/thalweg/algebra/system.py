@@ -125,8 +125,8 @@ class ZeroSystem:
         if terms > MOST_TERMS:
             raise SystemTooLarge(
                 f"The {self.equations} equations in {self.weights} unknowns would have up to"
-                f" {float(terms):.3g} terms in all; at most {MOST_TERMS} are written down. Use fewer"
-                " weights or a lower degree; bezout and count need no written system."
+                f" 10^{math.log10(terms):.1f} terms in all; at most {MOST_TERMS} are written down."
+                " Use fewer weights or a lower degree; bezout and count need no written system."
             )
         outputs = [p for x in self.inputs for p in _outputs(self.gauge, x)]
         equations = tuple(
