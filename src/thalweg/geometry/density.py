@@ -65,7 +65,8 @@ def spectral_density(
         1, with ``density_stderr``; ``cumulative (eigenvalue)``, the share at or below, unsmoothed,
         with ``cumulative_stderr``; ``node`` and ``weight`` with dimensions (probe, step), NaN and
         0 where a quadrature has fewer nodes. Attributes: ``width``, ``size`` (W), ``probes``,
-        ``steps``, ``products``, ``seed``. Any other smoothing comes from `smooth`.
+        ``steps``, ``products``, ``seed``, and what the operator says of itself (``op.described``).
+        Any other smoothing comes from `smooth`.
 
     Raises
     ------
@@ -97,7 +98,12 @@ def spectral_density(
             found, share = _quadrature(operator, steps, seed, probe, bar)
             nodes[probe, : len(found)], weights[probe, : len(found)] = found, share
     return _dataset(nodes, weights, width, points).assign_attrs(
-        size=operator.size, probes=probes, steps=steps, products=operator.products, seed=seed
+        **getattr(op, "described", {}),
+        size=operator.size,
+        probes=probes,
+        steps=steps,
+        products=operator.products,
+        seed=seed,
     )
 
 

@@ -31,23 +31,24 @@ class RitzPairs:
 
     def errors(self) -> Tensor:
         """
-        Bound the distance of each Ritz value to the eigenvalue it stands for.
+        Estimate the distance of each Ritz value to the eigenvalue it stands for.
 
-        The residual bounds it always; residual squared over the gap to the neighbours does too
-        (Parlett, The Symmetric Eigenvalue Problem, theorem 11.7.1). Of the neighbours only Ritz
-        values are known, so the gap is an estimate.
+        The residual bounds it always; residual squared over the gap to the other eigenvalues does
+        too (Parlett, The Symmetric Eigenvalue Problem, theorem 11.7.1). Of these only Ritz values
+        are known, so the gap reaches as far as the neighbour's own residual leaves it open.
 
         Returns
         -------
         Tensor
             float64, shape (m,).
         """
-        steps = (self.values[:-1] - self.values[1:]).abs()
+        steps = self.values[:-1] - self.values[1:]
         wide = torch.full((1,), torch.inf, dtype=steps.dtype)
-        gaps = torch.minimum(torch.cat([wide, steps]), torch.cat([steps, wide]))
-        if len(self.values) == 1:
-            return self.residuals
-        return torch.minimum(self.residuals, self.residuals.square() / gaps.clamp_min(1e-300))
+        above = torch.cat([wide, steps - self.residuals[:-1]])
+        below = torch.cat([steps - self.residuals[1:], wide])
+        gaps = torch.minimum(above, below)
+        squares = self.residuals.square() / gaps.clamp_min(1e-300)
+        return torch.minimum(self.residuals, squares)
 
 
 class SearchSpace:

@@ -171,6 +171,9 @@ class _Search:
         self._converge(bar)
         while self.converged and not self.space.complete and self._probe(bar):
             self._converge(bar)
+        # A probe that moves no value may still show a neighbour nearer than was known.
+        if self.converged and not self._met(self.space.ritz()):
+            self._converge(bar)
 
     def answer(self) -> Eigenvalues:
         """Collect the wanted pairs; fewer than k where the budget was less than that."""
