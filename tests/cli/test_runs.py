@@ -37,7 +37,7 @@ def reproduced(folder: Path) -> dict:
 
 
 def test_reproduce_answers_one_object_and_writes_a_report(reproduced: dict, folder: Path) -> None:
-    assert set(reproduced) == {"run", "report", "studies"}
+    assert set(reproduced) == {"run", "report", "studies", "claims"}
     page = (folder / reproduced["report"]).read_text()
     assert "<html" in page and "seed0" in page
     found = reproduced["studies"]["trajectories"]
@@ -48,6 +48,17 @@ def test_reproduce_answers_one_object_and_writes_a_report(reproduced: dict, fold
 def test_the_same_command_again_opens_the_finished_run(reproduced: dict, folder: Path) -> None:
     again = thalweg("reproduce", *SMALL, "--out", "runs/small", "--json", cwd=folder)
     assert json.loads(again.stdout) == reproduced
+
+
+def test_claims_lists_what_reproduce_judged(reproduced: dict, folder: Path) -> None:
+    listed = json.loads(thalweg("claims", "runs/small", "--json", cwd=folder).stdout)
+    assert listed == {"run": reproduced["run"], "claims": reproduced["claims"]}
+
+
+def test_claims_of_an_unfinished_run_say_how_to_get_them(tmp_path: Path) -> None:
+    create_run(tmp_path / "begun", {"studies": ["trajectories"]})
+    said = thalweg("claims", "begun", cwd=tmp_path).stdout
+    assert "trajectories" in said and "thalweg resume" in said
 
 
 def test_report_and_runs(reproduced: dict, folder: Path) -> None:

@@ -16,6 +16,7 @@ from thalweg.studies import reproduce
 
 CONFIG: dict[str, Any] = {
     "preset": "test",
+    "seed": 0,
     "studies": ["trajectories"],
     "problem": {
         "entry": "digits",

@@ -8,6 +8,7 @@ import sys
 import typer
 
 from thalweg.cli import algebra, runs
+from thalweg.cli.claims import claims
 from thalweg.errors import ThalwegError
 
 app = typer.Typer(
@@ -20,6 +21,7 @@ app = typer.Typer(
 app.command()(runs.reproduce)
 app.command()(runs.resume)
 app.command()(runs.report)
+app.command()(claims)
 app.command("runs")(runs.list_all)
 app.add_typer(algebra.app)
 

@@ -9,9 +9,11 @@ from typing import Annotated, Any
 
 import typer
 
+from thalweg.report.words import count, duration
 from thalweg.run import Run, list_runs, on_screen, open_run
 
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object on standard output.")]
+_WORTH_SAYING = 20.0  # seconds
 RunPath = Annotated[Path, typer.Argument(help="A run directory.")]
 
 
@@ -36,6 +38,9 @@ def reproduce(
         list[str] | None,
         typer.Option("--set", metavar="NAME=VALUE", help="A setting of the problem; repeatable."),
     ] = None,
+    seed: Annotated[
+        int, typer.Option(min=0, help="Added to every seed: another one repeats all independently.")
+    ] = 0,
     out: Annotated[
         Path | None, typer.Option(help="Run directory; by default runs/<preset>-<data>.")
     ] = None,
@@ -44,16 +49,14 @@ def reproduce(
     ] = None,
     as_json: Json = False,
 ) -> None:
-    """Train, perturb, branch and embed networks as the paper does, and write a report."""
+    """Repeat the paper's studies, judge its claims, and write a report."""
     from thalweg.studies import configure
     from thalweg.studies import reproduce as perform
 
     settings = _settings(assign or []) | ({} if train_size is None else {"train_size": train_size})
-    config = configure(preset, data=data, studies=study, settings=settings)
+    config = configure(preset, data=data, studies=study, settings=settings, seed=seed)
     place = out or Path("runs") / _default_name(preset, config["problem"])
-    _run(
-        place, lambda: perform(config, place, engine=_engine(workers), progress=on_screen), as_json
-    )
+    _run(place, lambda: perform(config, place, **_ways(workers)), as_json)
 
 
 def resume(
@@ -66,7 +69,7 @@ def resume(
     """Go on with a run that was stopped or killed; what is done is not done again."""
     from thalweg.studies import resume as perform
 
-    _run(run, lambda: perform(run, engine=_engine(workers), progress=on_screen), as_json)
+    _run(run, lambda: perform(run, **_ways(workers)), as_json)
 
 
 def report(run: RunPath, as_json: Json = False) -> None:
@@ -105,10 +108,12 @@ def _run(place: Path, perform: Callable[[], tuple[Run, dict[str, Any]]], as_json
         raise typer.Exit(130) from None
     if as_json:
         answer = {"run": str(run.path), "report": str(page), "studies": summary}
-        typer.echo(json.dumps(answer))
+        typer.echo(json.dumps(answer | {"claims": run.claims}))
         return
     for name, found in summary.items():
         _say(name, found)
+    for claim in run.claims:
+        typer.echo(f"{claim['verdict']:<14} {claim['name']}: {claim['statement']}")
     typer.echo(f"Report: {page}")
 
 
@@ -134,10 +139,24 @@ def _row(run: Run) -> dict[str, str]:
     }
 
 
-def _engine(workers: int | None) -> Any:
+def _ways(workers: int | None) -> dict[str, Any]:
+    """How the work is done and shown."""
     from thalweg.run import LocalProcesses
 
-    return LocalProcesses(workers)
+    engine = LocalProcesses(workers)
+    return {
+        "engine": engine,
+        "progress": on_screen,
+        "announce": lambda seconds: _announce(seconds, engine.workers),
+    }
+
+
+def _announce(seconds: float, workers: int) -> None:
+    if seconds / workers > _WORTH_SAYING:
+        time = duration(seconds / workers)
+        typer.echo(
+            f"Expected time: about {time} with {count(workers, 'process', 'processes')}.", err=True
+        )
 
 
 def _settings(assignments: list[str]) -> dict[str, Any]:

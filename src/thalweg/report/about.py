@@ -45,8 +45,8 @@ def about(run: Run) -> About:
         facts=list(_what(run, entry, problem.get("settings", {}))),
         versions={name: str(value) for name, value in run.about.get("versions", {}).items()},
         toml=(run.path / "run.toml").read_text(encoding="utf-8"),
-        resume=f"thalweg resume {shlex.quote(_shown_path(run))}",
-        again=command(config, f"{_shown_path(run)}-again"),
+        resume=f"thalweg resume {shlex.quote(shown_path(run))}",
+        again=command(config, f"{shown_path(run)}-again"),
     )
 
 
@@ -82,7 +82,14 @@ def command(config: dict[str, Any], out: str) -> str:
         words += ["--study", str(study)]
     for name, value in settings.items():
         words += ["--set", f"{name}={_assigned(value)}"]
+    words += ["--seed", str(config["seed"])] if config.get("seed") else []
     return shlex.join([*words, "--out", out])
+
+
+def shown_path(run: Run) -> str:
+    """Write where a run lies as one would type it here."""
+    below = os.path.relpath(run.path)
+    return str(run.path) if below.startswith("..") else below
 
 
 def progress_table(run: Run) -> Table | None:
@@ -142,8 +149,3 @@ def _assigned(value: Any) -> str:
         except json.JSONDecodeError:
             return value
     return json.dumps(value)
-
-
-def _shown_path(run: Run) -> str:
-    below = os.path.relpath(run.path)
-    return str(run.path) if below.startswith("..") else below

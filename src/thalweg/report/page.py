@@ -8,6 +8,7 @@ from functools import cache
 from typing import TYPE_CHECKING, Any
 
 from thalweg.report.about import about, progress_table
+from thalweg.report.ledger import ledger
 from thalweg.report.parts import Picture, Section, Table
 from thalweg.report.sections.registry import SECTIONS
 from thalweg.run import Run
@@ -50,6 +51,7 @@ def write_report(run: Run) -> Path:
         .get_template("report.html.jinja")
         .render(
             about=about(run),
+            claims=ledger(run, {section.name: section.title for section in sections}),
             progress=progress_table(run),
             sections=[(section, _blocks(run, section)) for section in sections],
             absent=absent,

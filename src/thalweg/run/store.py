@@ -18,7 +18,7 @@ import tomli_w
 
 from thalweg.errors import InvalidArgument, RunConflict, RunNotFound
 from thalweg.run.events import EventLog, read_events
-from thalweg.run.files import write_text
+from thalweg.run.files import read_json, write_text
 from thalweg.run.locks import last_holder, locked
 from thalweg.run.results import ResultStore
 
@@ -117,6 +117,18 @@ class Run:
     def results(self) -> xr.DataTree:
         """All data sets as one tree, read when they are used; an empty tree if there are none."""
         return self._results.tree()
+
+    @property
+    def claims(self) -> list[dict[str, Any]]:
+        """
+        The claims that were judged, as JSON values; empty until the studies are done.
+
+        Each has ``name``, ``study``, ``statement``, ``source``, ``protocol``, ``statistic`` with
+        its interval, ``rule``, ``verdict``, ``controls`` with theirs, ``section``, ``why``.
+        """
+        path = self.path / "claims.json"
+        found: list[dict[str, Any]] = read_json(path)["claims"] if path.exists() else []
+        return found
 
     @property
     def _results(self) -> ResultStore:

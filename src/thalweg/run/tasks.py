@@ -25,7 +25,7 @@ from thalweg.run.outcomes import (
 from thalweg.run.progress import Bar, Progress, silent
 from thalweg.run.store import Run
 
-__all__ = ["Report", "Task", "run_tasks", "task_result"]
+__all__ = ["Report", "Task", "remaining_units", "run_tasks", "task_result"]
 
 _SECONDS_BETWEEN_LOOKS = 0.2
 
@@ -92,6 +92,12 @@ def task_result(run: Run, task: Task | str) -> dict[str, Any] | None:
     """
     key = task if isinstance(task, str) else task.key
     return read_outcome(run.tasks, key) if is_done(run.tasks, key) else None
+
+
+def remaining_units(run: Run, tasks: Iterable[Task]) -> int:
+    """Sum the units of the tasks, needed ones included, that have no result yet."""
+    everything = _with_needs(tasks).values()
+    return sum(task.units for task in everything if not is_done(run.tasks, task.key))
 
 
 def run_tasks(

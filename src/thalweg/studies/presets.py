@@ -1,4 +1,4 @@
-"""Sizes of a reproduction: what each preset trains, on what, for how long."""
+"""The configuration of a reproduction: a preset, and what was asked for instead."""
 
 from __future__ import annotations
 
@@ -11,50 +11,12 @@ from thalweg.studies.registry import STUDIES
 # The paper's: batches of 100, momentum 0.9; our learning rate and schedule.
 _TRAINING = {"lr": 0.05, "momentum": 0.9, "batch_size": 100, "schedule": "cosine"}
 
-# Every number of a run stands here or on the command line, and ends in run.toml.
+# What each preset trains on; the sizes of a study stand in its own file, as SIZES. All of it ends
+# in run.toml.
 PRESETS: dict[str, dict[str, Any]] = {
-    "demo": {
-        "problem": {"entry": "digits", "settings": {}},
-        "training": _TRAINING,
-        "trajectories": {
-            "seeds": [0, 1, 2],
-            "epochs": 30,
-            "checkpoints": 30,
-            "branch_at": ["early", "middle", "final"],
-            "copies": 3,
-            "scale": 0.25,
-            "branch_epochs": 15,
-            "branch_checkpoints": 12,
-        },
-    },
-    "laptop": {
-        "problem": {"entry": "cifar10", "settings": {"train_size": 10000, "test_size": 2000}},
-        "training": _TRAINING,
-        "trajectories": {
-            "seeds": [0, 1, 2],
-            "epochs": 40,
-            "checkpoints": 40,
-            "branch_at": ["early", "middle", "final"],
-            "copies": 3,
-            "scale": 0.25,
-            "branch_epochs": 20,
-            "branch_checkpoints": 12,
-        },
-    },
-    "paper": {
-        "problem": {"entry": "cifar10", "settings": {}},
-        "training": _TRAINING,
-        "trajectories": {
-            "seeds": [0, 1, 2, 3],
-            "epochs": 60,
-            "checkpoints": 60,
-            "branch_at": ["early", "middle", "final"],
-            "copies": 4,
-            "scale": 0.25,
-            "branch_epochs": 30,
-            "branch_checkpoints": 15,
-        },
-    },
+    "demo": {"entry": "digits", "settings": {}},
+    "laptop": {"entry": "cifar10", "settings": {"train_size": 10000, "test_size": 2000}},
+    "paper": {"entry": "cifar10", "settings": {}},
 }
 
 
@@ -64,6 +26,7 @@ def configure(
     data: str | None = None,
     studies: list[str] | None = None,
     settings: dict[str, Any] | None = None,
+    seed: int = 0,
 ) -> dict[str, Any]:
     """
     Write out the whole configuration of a reproduction.
@@ -79,6 +42,8 @@ def configure(
         Which studies; by default all.
     settings : dict, optional
         Given on to `thalweg.load_problem`.
+    seed : int
+        Added to every seed of the studies: another one repeats all of it independently.
 
     Returns
     -------
@@ -96,15 +61,13 @@ def configure(
     unknown = [name for name in chosen if name not in STUDIES]
     if unknown:
         raise InvalidArgument(f"study {unknown[0]!r}; write one of {', '.join(STUDIES)}.")
-    base = PRESETS[preset]
-    problem = _problem(base["problem"], data, settings or {})
-    sections = {name: base[name] for name in chosen}
     return {
         "preset": preset,
+        "seed": seed,
         "studies": chosen,
-        "problem": problem,
-        "training": base["training"],
-        **sections,
+        "problem": _problem(PRESETS[preset], data, settings or {}),
+        "training": _TRAINING,
+        **{name: STUDIES[name].SIZES[preset] for name in chosen},
     }
 
 

@@ -1,4 +1,4 @@
-"""The studies by name; a study is a module with ``tasks(config)`` and ``assemble(run, config)``."""
+"""The studies by name, in the order in which they run and report."""
 
 from __future__ import annotations
 
@@ -7,10 +7,14 @@ from typing import Any, Protocol, cast
 
 from thalweg.run import Progress, Run, Task
 from thalweg.studies import trajectories
+from thalweg.studies.claim import Claim
 
 
 class Study(Protocol):
-    """What the driver asks of a study."""
+    """What a module must have to be a study."""
+
+    SIZES: Mapping[str, dict[str, Any]]
+    """Its numbers in each preset; the chosen ones stand in the configuration under its name."""
 
     def tasks(self, config: dict[str, Any], /) -> list[Task]:
         """List the work that may run in other processes."""
@@ -20,5 +24,10 @@ class Study(Protocol):
     ) -> dict[str, Any]:
         """Gather the results of the tasks, and say in JSON what was found."""
 
+    def claims(self, run: Run, config: dict[str, Any], /) -> list[Claim]:
+        """Judge the study's claims by what `assemble` saved in the run."""
 
-STUDIES: Mapping[str, Study] = {"trajectories": cast(Study, trajectories)}
+
+STUDIES: Mapping[str, Study] = {
+    "trajectories": cast(Study, trajectories),
+}

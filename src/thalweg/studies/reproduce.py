@@ -3,13 +3,27 @@
 from __future__ import annotations
 
 import os
+import time
+from collections.abc import Callable
 from typing import Any
+
+import torch
 
 from thalweg.problems import load_problem
 from thalweg.risk import EmpiricalRisk
 from thalweg.run import Engine, Progress, Run, create_run, open_run, run_tasks, silent
 from thalweg.run.files import read_json, write_json
+from thalweg.run.tasks import remaining_units
 from thalweg.studies.registry import STUDIES
+from thalweg.studies.trainings import UNITS_AN_EPOCH
+
+_TIMED_STEPS = 4
+
+Announce = Callable[[float], object]
+
+
+def _unannounced(seconds: float) -> None:
+    """Say nothing: the default outside the CLI."""
 
 
 def reproduce(
@@ -18,6 +32,7 @@ def reproduce(
     *,
     engine: Engine | None = None,
     progress: Progress = silent,
+    announce: Announce = _unannounced,
 ) -> tuple[Run, dict[str, Any]]:
     """
     Run the studies of a configuration, or go on with a run of the same configuration.
@@ -32,6 +47,9 @@ def reproduce(
         Makes the executor of the trainings; local processes by default.
     progress : callable
         Shows how far the work has come.
+    announce : callable
+        Told before the work begins how many seconds one worker would need for it, as measured by a
+        few training steps.
 
     Returns
     -------
@@ -45,29 +63,49 @@ def reproduce(
     RunConflict
         If the folder holds something else.
     """
-    return complete(create_run(out, config), engine=engine, progress=progress)
+    run = create_run(out, config)
+    return complete(run, engine=engine, progress=progress, announce=announce)
 
 
 def resume(
-    path: str | os.PathLike[str], *, engine: Engine | None = None, progress: Progress = silent
+    path: str | os.PathLike[str],
+    *,
+    engine: Engine | None = None,
+    progress: Progress = silent,
+    announce: Announce = _unannounced,
 ) -> tuple[Run, dict[str, Any]]:
     """Go on with a run that was stopped; what is done is not done again."""
-    return complete(open_run(path), engine=engine, progress=progress)
+    return complete(open_run(path), engine=engine, progress=progress, announce=announce)
 
 
 def complete(
-    run: Run, *, engine: Engine | None = None, progress: Progress = silent
+    run: Run,
+    *,
+    engine: Engine | None = None,
+    progress: Progress = silent,
+    announce: Announce = _unannounced,
 ) -> tuple[Run, dict[str, Any]]:
-    """Do all that is missing in a run, and gather its results."""
-    config = run.config | {"evaluation_batch": _measured(run)["evaluation_batch"]}
+    """Do all that is missing in a run, gather its results and judge its claims."""
+    measured = _measured(run)
+    config = run.config | {"evaluation_batch": measured["evaluation_batch"]}
     studies = {name: STUDIES[name] for name in config["studies"]}
     tasks = [task for study in studies.values() for task in study.tasks(config)]
-    run_tasks(run, tasks, engine=engine, progress=progress, label="training")
+    announce(remaining_units(run, tasks) / UNITS_AN_EPOCH * measured["seconds_an_epoch"])
+    run_tasks(run, tasks, engine=engine, progress=progress, label="studies")
     summary = {
         name: study.assemble(run, config, progress=progress) for name, study in studies.items()
     }
+    write_json(run.path / "claims.json", {"claims": _judged(run, config)})
     write_json(run.path / "summary.json", summary)
     return run, summary
+
+
+def _judged(run: Run, config: dict[str, Any]) -> list[dict[str, Any]]:
+    return [
+        {"study": name, **claim.to_dict()}
+        for name in config["studies"]
+        for claim in STUDIES[name].claims(run, config)
+    ]
 
 
 def _measured(run: Run) -> dict[str, Any]:
@@ -77,6 +115,24 @@ def _measured(run: Run) -> dict[str, Any]:
         problem = run.config["problem"]
         risk = EmpiricalRisk(load_problem(problem["entry"], **problem["settings"]))
         sizes = {"weights": risk.space.size, "samples": risk.samples}
-        write_json(path, {"evaluation_batch": risk.batch_size, **sizes})
+        seconds = _seconds_an_epoch(risk, run.config["training"]["batch_size"])
+        chosen = {"evaluation_batch": risk.batch_size, "seconds_an_epoch": seconds}
+        write_json(path, {**chosen, **sizes})
     found: dict[str, Any] = read_json(path)
     return found
+
+
+def _seconds_an_epoch(risk: EmpiricalRisk, batch_size: int) -> float:
+    """Time a few training steps as a worker takes them, in one thread."""
+    w = risk.space.pack(risk.problem.model)
+    batch = torch.arange(min(batch_size, risk.samples))
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        risk.batch_gradient(w, batch, track=False)  # the first one warms up
+        start = time.perf_counter()
+        for _ in range(_TIMED_STEPS):
+            float(risk.batch_gradient(w, batch, track=False)[0])
+        return (time.perf_counter() - start) / _TIMED_STEPS * risk.samples / len(batch)
+    finally:
+        torch.set_num_threads(threads)

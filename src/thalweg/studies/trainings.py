@@ -13,8 +13,8 @@ from thalweg.problems import load_problem
 from thalweg.risk import EmpiricalRisk
 from thalweg.run import Report, Run, Task
 
-# Progress moves in tenths of an epoch.
-_UNITS_AN_EPOCH = 10
+# Progress moves in tenths of an epoch of the whole training set; other work counts in these units.
+UNITS_AN_EPOCH = 10
 _COLUMNS = ("step", "epoch", "loss", "error", "test_loss", "test_error")
 
 
@@ -31,7 +31,7 @@ def trunk_task(config: dict[str, Any], seed: int, *, epochs: int, checkpoints: i
         "thalweg.studies.trainings:train_trunk",
         arguments,
         label=label,
-        units=epochs * _UNITS_AN_EPOCH,
+        units=epochs * UNITS_AN_EPOCH,
     )
 
 
@@ -58,7 +58,7 @@ def branch_task(
     }
     label = f"copy {copy} of seed {trunk.arguments['seed']} perturbed at its {moment} moment"
     function = "thalweg.studies.trainings:train_branch"
-    return Task(function, arguments, needs=(trunk,), label=label, units=epochs * _UNITS_AN_EPOCH)
+    return Task(function, arguments, needs=(trunk,), label=label, units=epochs * UNITS_AN_EPOCH)
 
 
 def train_trunk(run: Run, arguments: dict[str, Any], report: Report) -> dict[str, Any]:
@@ -121,7 +121,7 @@ def _options(arguments: dict[str, Any], risk: EmpiricalRisk, report: Report) -> 
         "every": every,
         "evaluate_every": every,
         "test": risk.on("test") if risk.problem.test is not None else None,
-        "progress": lambda total, label: _Told(report, total, epochs * _UNITS_AN_EPOCH),
+        "progress": lambda total, label: _Told(report, total, epochs * UNITS_AN_EPOCH),
     }
 
 

@@ -8,11 +8,44 @@ import numpy as np
 
 from thalweg.embedding import embed
 from thalweg.run import Progress, Run, Task, silent, task_result
+from thalweg.studies.claim import Claim
 from thalweg.studies.trainings import branch_task, trunk_task
 
 if TYPE_CHECKING:
     import xarray as xr
 
+SIZES: dict[str, dict[str, Any]] = {
+    "demo": {
+        "seeds": [0, 1, 2],
+        "epochs": 30,
+        "checkpoints": 30,
+        "branch_at": ["early", "middle", "final"],
+        "copies": 3,
+        "scale": 0.25,
+        "branch_epochs": 15,
+        "branch_checkpoints": 12,
+    },
+    "laptop": {
+        "seeds": [0, 1, 2],
+        "epochs": 40,
+        "checkpoints": 40,
+        "branch_at": ["early", "middle", "final"],
+        "copies": 3,
+        "scale": 0.25,
+        "branch_epochs": 20,
+        "branch_checkpoints": 12,
+    },
+    "paper": {
+        "seeds": [0, 1, 2, 3],
+        "epochs": 60,
+        "checkpoints": 60,
+        "branch_at": ["early", "middle", "final"],
+        "copies": 4,
+        "scale": 0.25,
+        "branch_epochs": 30,
+        "branch_checkpoints": 15,
+    },
+}
 _UNITS = {"loss": "mean loss a sample", "error": "share of samples misclassified"}
 
 
@@ -34,7 +67,9 @@ def tasks(config: dict[str, Any]) -> list[Task]:
     """
     study = config["trajectories"]
     trunks = [
-        trunk_task(config, seed, epochs=study["epochs"], checkpoints=study["checkpoints"])
+        trunk_task(
+            config, config["seed"] + seed, epochs=study["epochs"], checkpoints=study["checkpoints"]
+        )
         for seed in study["seeds"]
     ]
     branches = [
@@ -93,6 +128,11 @@ def assemble(run: Run, config: dict[str, Any], *, progress: Progress = silent) -
             )
         ),
     }
+
+
+def claims(run: Run, config: dict[str, Any]) -> list[Claim]:
+    """Judge nothing: a picture is to be looked at, and decides no claim."""
+    return []
 
 
 def _curves(done: dict[str, tuple[Task, dict[str, Any] | None]]) -> xr.Dataset:

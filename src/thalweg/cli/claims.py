@@ -1,0 +1,43 @@
+"""The command ``thalweg claims``: the ledger of a run."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from typing import Any
+
+import typer
+
+from thalweg.cli.runs import Json, RunPath
+from thalweg.report.words import estimate
+from thalweg.run import open_run
+
+
+def claims(run: RunPath, as_json: Json = False) -> None:
+    """List the claims that a run tested: verdicts, statistics, rules and controls."""
+    opened = open_run(run)
+    if as_json:
+        typer.echo(json.dumps({"run": str(opened.path), "claims": opened.claims}))
+        return
+    for claim in opened.claims:
+        typer.echo("\n".join(_lines(claim)))
+    if not opened.claims:
+        typer.echo(f"No claims are judged in {run}. {_why_none(opened.config)}")
+
+
+def _lines(claim: dict[str, Any]) -> Iterator[str]:
+    yield f"{claim['verdict'].upper():<15} {claim['name']}"
+    yield f"    {claim['statement']} ({claim['source']})"
+    if claim["statistic"]:
+        yield f"    {estimate(claim['statistic'])}"
+    yield f"    supported if {claim['rule']}"
+    for control in claim["controls"]:
+        measured = f": {estimate(control['statistic'])}" if control["statistic"] else ""
+        yield f"    control, {control['verdict']}: {control['description']}{measured}"
+    if claim["why"]:
+        yield f"    {claim['why']}"
+
+
+def _why_none(config: dict[str, Any]) -> str:
+    studies = ", ".join(config.get("studies", [])) or "none"
+    return f"Its studies: {studies}. An unfinished run judges them at its end: thalweg resume RUN."
