@@ -1,54 +1,202 @@
-"""Blocks of a long computation, kept in a run as they are done, so that no kill repeats them."""
+"""Blocks of a long computation: done on any engine, kept in a run, so that no kill repeats them."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import importlib
+import json
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, field
+from functools import lru_cache
 from pathlib import Path
+from typing import Any, Self
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from safetensors.numpy import load_file, save_file
 
-from thalweg.run import Run
+from thalweg.errors import InvalidArgument
+from thalweg.geometry.scene import Scene
+from thalweg.problems.batches import digest
+from thalweg.run import Bar, Engine, Report, Run, Task, run_tasks
 from thalweg.run.files import write_atomic
 
-Block = dict[str, NDArray[np.float64]]
+Block = dict[str, NDArray[Any]]
+Compute = Callable[[Scene, dict[str, Any], int, int, Bar], Block]
 
 
-def blocks(total: int, most: int) -> Iterator[tuple[int, int]]:
-    """Split ``range(total)`` into at most ``most`` parts of one size but for the last."""
-    size = -(-total // most)
-    for start in range(0, total, size):
-        yield start, min(start + size, total)
-
-
-class BlockStore:
+@dataclass(frozen=True)
+class Phase:
     """
-    Finished blocks of one computation.
+    A computation over ``range(total)`` that falls into independent blocks.
 
     Parameters
     ----------
-    run : Run
-        Where they are kept, under ``blocks/``.
-    key : str
-        A digest of all that the computation depends on.
+    compute : callable
+        A function of a module: ``compute(scene, parameters, start, stop, bar)`` gives one block,
+        telling the bar of each unit.
+    total : int
+        Number of units.
+    size : int
+        Units a block.
+    parameters : dict
+        JSON values that it depends on besides the scene.
     """
 
-    def __init__(self, run: Run, key: str) -> None:
-        self.folder: Path = run.path / "blocks" / key
+    compute: Compute
+    total: int
+    size: int
+    parameters: dict[str, Any] = field(default_factory=dict)
 
-    def read(self, start: int, stop: int) -> Block | None:
-        """Read the block from ``start`` to ``stop``; None where it is still to do."""
-        path = self._path(start, stop)
-        if not path.exists():
-            return None
-        block: Block = load_file(path)
-        return block
+    @property
+    def entry(self) -> str:
+        """``"package.module:function"``."""
+        return f"{self.compute.__module__}:{self.compute.__qualname__}"
 
-    def keep(self, start: int, stop: int, block: Block) -> Block:
-        """Write a finished block, whole or not at all, and return it."""
-        write_atomic(self._path(start, stop), lambda temporary: save_file(block, temporary))
-        return block
+    def bounds(self) -> Iterator[tuple[int, int]]:
+        """Give start and stop of every block."""
+        for start in range(0, self.total, self.size):
+            yield start, min(start + self.size, self.total)
 
-    def _path(self, start: int, stop: int) -> Path:
+
+class Blocks:
+    """
+    The blocks of one scene.
+
+    Parameters
+    ----------
+    scene : Scene
+        What they are computed from.
+    run : Run, optional
+        Where finished blocks are kept.
+    engine : Engine, optional
+        Where they are computed; by default in this process.
+
+    Raises
+    ------
+    InvalidArgument
+        If an engine is given without a run, or workers cannot make the scene again.
+    """
+
+    def __init__(self, scene: Scene, run: Run | None = None, engine: Engine | None = None) -> None:
+        if engine is not None and run is None:
+            raise InvalidArgument(
+                "engine was given without run: workers write finished blocks to a run directory."
+                " Write run=create_run('runs/mine', {}), or leave out engine."
+            )
+        self.scene, self.run, self.engine = scene, run, engine
+        if run is not None and engine is not None:
+            scene.save(_scene_path(run, scene.key))
+
+    def hold(self) -> AbstractContextManager[None]:
+        """Hold the run against other processes."""
+        return nullcontext() if self.run is None else self.run.lock()
+
+    def compute(self, phase: Phase, bar: Bar) -> list[Block]:
+        """Give all blocks of a phase in order, computing those that are not there yet."""
+        if self.run is None:
+            return [self._here(phase, *bounds, bar) for bounds in phase.bounds()]
+        store = _Store(self.run, self.scene.key, phase.entry, phase.parameters)
+        missing = [bounds for bounds in phase.bounds() if not store.path(*bounds).exists()]
+        bar.update(phase.total - sum(stop - start for start, stop in missing))
+        if self.engine is not None:
+            run_tasks(
+                self.run,
+                [self._task(phase, *bounds) for bounds in missing],
+                engine=self.engine,
+                progress=lambda total, label: _Within(bar),
+            )
+        # What an engine's earlier call has done and somebody has deleted since is done here.
+        for start, stop in missing:
+            if not store.path(start, stop).exists():
+                store.keep(start, stop, self._here(phase, start, stop, bar))
+        return [store.read(*bounds) for bounds in phase.bounds()]
+
+    def _here(self, phase: Phase, start: int, stop: int, bar: Bar) -> Block:
+        return phase.compute(self.scene, phase.parameters, start, stop, bar)
+
+    def _task(self, phase: Phase, start: int, stop: int) -> Task:
+        arguments = {
+            "scene": self.scene.key,
+            "entry": phase.entry,
+            "parameters": phase.parameters,
+            "start": start,
+            "stop": stop,
+        }
+        name = f"{phase.compute.__name__} {start} to {stop}"
+        return Task("thalweg.geometry.blocks:work", arguments, label=name, units=stop - start)
+
+
+def work(run: Run, arguments: dict[str, Any], report: Report) -> dict[str, Any]:
+    """Compute and keep one block, in a worker."""
+    key, entry, parameters = arguments["scene"], arguments["entry"], arguments["parameters"]
+    start, stop = arguments["start"], arguments["stop"]
+    store = _Store(run, key, entry, parameters)
+    if not store.path(start, stop).exists():
+        module, _, name = entry.partition(":")
+        compute: Compute = getattr(importlib.import_module(module), name)
+        scene = _scene(_scene_path(run, key), key)
+        store.keep(start, stop, compute(scene, parameters, start, stop, _Told(report)))
+    return {}
+
+
+@lru_cache(maxsize=1)
+def _scene(path: Path, key: str) -> Scene:
+    """Make the scene once for all blocks that a worker gets."""
+    return Scene.load(path, key)
+
+
+def _scene_path(run: Run, key: str) -> Path:
+    return run.path / "blocks" / key / "scene.safetensors"
+
+
+class _Store:
+    """Finished blocks of one phase of one scene, under ``blocks/`` of a run."""
+
+    def __init__(self, run: Run, scene: str, entry: str, parameters: dict[str, Any]) -> None:
+        text = json.dumps([entry, parameters], sort_keys=True).encode()
+        name = digest(torch.tensor(list(text), dtype=torch.uint8))
+        self.folder: Path = run.path / "blocks" / scene / name
+
+    def path(self, start: int, stop: int) -> Path:
         return self.folder / f"{start:09d}-{stop:09d}.safetensors"
+
+    def read(self, start: int, stop: int) -> Block:
+        block: Block = load_file(self.path(start, stop))
+        return block
+
+    def keep(self, start: int, stop: int, block: Block) -> None:
+        """Write a finished block, whole or not at all."""
+        whole = {name: np.ascontiguousarray(array) for name, array in block.items()}
+        write_atomic(self.path(start, stop), lambda temporary: save_file(whole, temporary))
+
+
+class _Within:
+    """A bar that is a part of another's, and does not close it."""
+
+    def __init__(self, bar: Bar) -> None:
+        self.update = bar.update
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        return None
+
+
+class _Told:
+    """A bar that tells the task driver."""
+
+    def __init__(self, report: Report) -> None:
+        self.report, self.done = report, 0
+
+    def update(self, n: int = 1, /) -> None:
+        self.done += n
+        self.report(self.done)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        return None

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import json
-import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
+import math
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -14,20 +12,18 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from thalweg.errors import InvalidArgument
-from thalweg.geometry.blocks import Block, BlockStore, blocks
+from thalweg.geometry.blocks import Blocks
 from thalweg.geometry.directions import random_directions
+from thalweg.geometry.exact import exact
 from thalweg.geometry.grid import AXES, Extent, Grid, axes
-from thalweg.problems.batches import digest
-from thalweg.risk import EmpiricalRisk, Landscape
-from thalweg.run import Run
-from thalweg.run.progress import Bar, Progress, silent
+from thalweg.geometry.scene import Scene
+from thalweg.risk import Landscape
+from thalweg.run import Engine, Run
+from thalweg.run.progress import Progress, silent
 
 if TYPE_CHECKING:
     import xarray as xr
 
-Evaluate = Callable[[Tensor], Mapping[str, float]]
-# A kill loses less than one percent; files stay few.
-_BLOCKS = 200
 _LABELS = {
     "loss": ("training loss", "1"),
     "error": ("misclassified training samples", "share"),
@@ -44,13 +40,16 @@ def surface(
     directions: Tensor | int = 2,
     extent: Extent = 1.0,
     points: int | Sequence[int] = 51,
+    tolerance: float | None = None,
+    relative: bool = True,
     test: bool = True,
     run: Run | None = None,
+    engine: Engine | None = None,
     seed: int = 0,
     progress: Progress = silent,
 ) -> xr.Dataset:
     """
-    Evaluate a landscape on a grid around a point, every sample in every cell.
+    Evaluate a landscape on a grid around a point, exactly or to a stated tolerance.
 
     Cell (x, y, z) is the landscape at ``w + x d0 + y d1 + z d2``; the cell at 0, which an odd
     number of points contains, is its value at ``w`` to the last bit. Batch normalization follows
@@ -71,13 +70,22 @@ def surface(
         directions.
     points : int or sequence of int
         Number of points along every axis, or along each.
+    tolerance : float, optional
+        The error that a cell's loss may have with probability 95% (1.96 standard errors). By
+        default there is none: every sample is evaluated in every cell.
+    relative : bool
+        Whether ``tolerance`` is a share of the range of the losses on the grid, or in their units.
     test : bool
         Evaluate the test data as well, where the problem has any.
     run : Run, optional
         Keep finished blocks of cells there: called again with the same arguments after a kill,
         this function goes on where it was.
+    engine : Engine, optional
+        Compute the blocks there, such as in `LocalProcesses` or on a cluster; needs ``run``, and a
+        problem of `load_problem`, which workers make again by its entry string. By default they
+        are computed in this process.
     seed : int
-        Of random directions.
+        Of random directions and random subsets of samples.
     progress : Progress
         Told of every cell.
 
@@ -99,6 +107,7 @@ def surface(
     Examples
     --------
     >>> from thalweg.problems import Problem
+    >>> from thalweg.risk import EmpiricalRisk
     >>> x = torch.eye(2)
     >>> problem = Problem(torch.nn.Linear(2, 1), torch.nn.MSELoss(), (x, torch.zeros(2, 1)))
     >>> w = torch.tensor([3.0, 4.0, 0.0])  # loss (9 (1 + x)^2 + 16 (1 + x)^2) / 2 along w
@@ -112,16 +121,13 @@ def surface(
     if isinstance(directions, int):
         attrs["directions"] = f"random, Gaussian, scaled by filter, seed {seed}"
         directions = random_directions(space, w, directions, seed=seed)
-    grid = _grid(risk, w, directions, extent, points)
-    measures = _measures(risk, test)
-    held: AbstractContextManager[None] = nullcontext()
-    store: BlockStore | None = None
-    if run is not None:
-        held, store = run.lock(), BlockStore(run, _key(risk, grid, measures))
-    with held, progress(len(grid), "surface") as bar:
-        found = list(_evaluate(grid, measures, store, bar))
-    columns = {name: np.concatenate([block[name] for block in found]) for name in found[0]}
-    return _dataset(risk, grid, columns, attrs)
+    if tolerance is not None and not (math.isfinite(tolerance) and tolerance > 0):
+        raise InvalidArgument(f"tolerance={tolerance}; write a positive number or None.")
+    scene = Scene(risk, _grid(risk, w, directions, extent, points), test)
+    blocks = Blocks(scene, run, engine)
+    with blocks.hold(), progress(len(scene.grid), "surface") as bar:
+        columns = exact(blocks, bar)
+    return _dataset(risk, scene.grid, columns, attrs)
 
 
 def _grid(
@@ -141,67 +147,6 @@ def _grid(
     )
     grid.check_reach()
     return grid
-
-
-def _measures(risk: Landscape, test: bool) -> dict[str, Evaluate]:
-    """What is evaluated in a cell, by prefix of its names."""
-    if not isinstance(risk, EmpiricalRisk):
-        return {"": lambda point: {"loss": risk.value(point)}}
-    measures: dict[str, Evaluate] = {"": risk.evaluate}
-    if test and risk.split == "train" and risk.problem.test is not None:
-        measures["test_"] = risk.on("test").evaluate
-    return measures
-
-
-def _evaluate(
-    grid: Grid, measures: dict[str, Evaluate], store: BlockStore | None, bar: Bar
-) -> Iterator[Block]:
-    def compute(start: int, stop: int) -> Block:
-        rows = [_cell(grid.point(cell), measures, bar) for cell in range(start, stop)]
-        return {name: np.array([row[name] for row in rows]) for name in rows[0]}
-
-    for start, stop in blocks(len(grid), _BLOCKS):
-        if store is None:
-            yield compute(start, stop)
-        elif (done := store.read(start, stop)) is not None:
-            bar.update(stop - start)
-            yield done
-        else:
-            yield store.keep(start, stop, compute(start, stop))
-
-
-def _cell(point: Tensor, measures: dict[str, Evaluate], bar: Bar) -> dict[str, float]:
-    row = {
-        prefix + name: value
-        for prefix, evaluate in measures.items()
-        for name, value in evaluate(point).items()
-    }
-    bar.update(1)
-    return row
-
-
-def _key(risk: Landscape, grid: Grid, measures: dict[str, Evaluate]) -> str:
-    """Digest of all that the cells depend on."""
-    described = getattr(risk, "described", None)
-    if described is None:
-        raise InvalidArgument(
-            f"{type(risk).__name__} has no attribute 'described', so a run cannot tell its blocks"
-            " from another landscape's; leave out run, or give it one (a dict)."
-        )
-    facts: dict[str, Any] = {"described": described, "measures": sorted(measures)}
-    tensors = [grid.w, grid.directions, *(torch.from_numpy(axis) for axis in grid.axes)]
-    if isinstance(risk, EmpiricalRisk):
-        problem = risk.problem
-        facts["data"] = [problem.samples("train").fingerprint]
-        if risk.split == "test" or "test_" in measures:
-            facts["data"].append(problem.samples("test").fingerprint)
-        # Addresses in what modules and functions print differ between processes.
-        facts["made of"] = re.sub("0x[0-9a-f]+", "", f"{problem.model} {problem.loss}")
-        own = problem.model.state_dict()
-        fixed = {name: own[name] for name in own if name not in risk.space.names}
-        tensors += [tensor for _, tensor in sorted((fixed | risk.buffers()).items())]
-    text = torch.tensor(list(json.dumps(facts, sort_keys=True).encode()), dtype=torch.uint8)
-    return digest(text, *tensors)
 
 
 def _dataset(

@@ -65,12 +65,13 @@ def load_problem(entry: str, *, progress: Progress = silent, **settings: Any) ->
     if entry in BUILT_IN:
         check_settings(f"problem {entry!r}", BUILT_IN[entry], settings)
         shown = {"progress": progress} if entry == "cifar10" else {}
-        return BUILT_IN[entry](**settings, **shown)
+        return BUILT_IN[entry](**settings, **shown).made_by(entry, settings)
     if ":" in entry:
-        return _own(entry, settings)
+        return _own(entry, settings).made_by(entry, settings)
     if Path(entry).is_dir() or _is_hub_name(entry):
         check_settings(f"problem {entry!r}", cifar10, settings)
-        return cifar10(**{"data": entry} | settings, progress=progress)
+        problem = cifar10(**{"data": entry} | settings, progress=progress)
+        return problem.made_by(entry, settings)
     near = difflib.get_close_matches(entry, BUILT_IN, 1)
     hint = f"did you mean {near[0]!r}? " if near else ""
     raise EntryNotFound(

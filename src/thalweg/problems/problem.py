@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any, Literal, get_args
+from typing import Any, Literal, Self, get_args
 
 import torch
 from torch import Tensor, nn
@@ -46,6 +46,12 @@ class Problem:
         ``(outputs, targets) -> bool (n,)``, True where a sample is misclassified; needed only
         where targets are neither classes nor one-hot.
 
+    Attributes
+    ----------
+    recipe : dict or None
+        ``entry`` and ``settings`` of the `load_problem` that made it: with them other processes
+        make it again. None where it was put together by hand.
+
     Raises
     ------
     InvalidProblem
@@ -68,6 +74,7 @@ class Problem:
     test: Any = None
     name: str = "problem"
     error: Callable[[Tensor, Any], Tensor] | None = None
+    recipe: dict[str, Any] | None = field(default=None, init=False, repr=False)
     _split: dict[str, Samples] = field(default_factory=dict, init=False, repr=False)
 
     def __post_init__(self) -> None:
@@ -82,6 +89,11 @@ class Problem:
     @cached_property
     def _loss(self) -> Loss:
         return as_loss(self.loss)
+
+    def made_by(self, entry: str, settings: dict[str, Any]) -> Self:
+        """Remember the entry and the settings that make this problem."""
+        object.__setattr__(self, "recipe", {"entry": entry, "settings": settings})
+        return self
 
     def samples(self, split: Split) -> Samples:
         """

@@ -11,9 +11,10 @@ from torch import Tensor, nn
 
 from thalweg.errors import InvalidArgument, InvalidWeights, NotDefined, NotDeterministic
 from thalweg.problems.problem import Problem
+from thalweg.problems.samples import Samples
 from thalweg.risk.batching import choose_batch_size
 from thalweg.risk.measured import MeasuredModel, chunks
-from thalweg.risk.normalization import POLICIES, check_policy
+from thalweg.risk.normalization import POLICIES, Policy, check_policy
 from thalweg.risk.operators import GaussNewton, Hessian, Jacobian
 from thalweg.risk.pinned import PinnedRisk
 from thalweg.risk.products import Method, Plan, Traces
@@ -113,6 +114,11 @@ class EmpiricalRisk:
         return len(self._samples)
 
     @property
+    def data(self) -> Samples:
+        """The samples themselves."""
+        return self._samples
+
+    @property
     def dtype(self) -> torch.dtype:
         """Of weights, gradients and forward passes."""
         return self._measured.dtype
@@ -121,6 +127,11 @@ class EmpiricalRisk:
     def device(self) -> torch.device:
         """Where passes run."""
         return self._measured.device
+
+    @property
+    def policy(self) -> Policy:
+        """What batch normalization uses: the argument ``batchnorm``."""
+        return self._measured.policy
 
     @property
     def batch_size(self) -> int:
