@@ -21,6 +21,7 @@ from thalweg.errors import (
     NotDefined,
     NotDeterministic,
 )
+from thalweg.polynomial import PolynomialActivation, fit_polynomial
 from thalweg.problems import Problem
 from thalweg.risk import EmpiricalRisk, Landscape
 
@@ -289,3 +290,19 @@ def test_cuda_agrees_with_the_cpu() -> None:
     cpu, gpu = (EmpiricalRisk(problem, dtype=torch.float64, device=d) for d in ("cpu", "cuda"))
     w = cpu.space.pack(problem.model).double()
     assert gpu.value(w.cuda()) == pytest.approx(cpu.value(w), rel=1e-10)
+
+
+def test_polynomial_activations_are_watched_in_training_steps_only() -> None:
+    inputs = torch.tensor([[0.5], [3.0], [-1.0], [8.0]])
+    layer = PolynomialActivation(fit_polynomial(torch.relu, 4, radius=2.0))
+    linear = nn.Linear(1, 1, bias=False)
+    problem = Problem(nn.Sequential(linear, layer), nn.MSELoss(), (inputs, torch.zeros(4, 1)))
+    risk = EmpiricalRisk(problem)
+    w = torch.ones(1)
+    risk.value_and_gradient(w)
+    assert risk.excursions()["1"].seen == 0
+    risk.batch_gradient(w, torch.tensor([0, 1, 3]))
+    seen = risk.excursions(reset=True)["1"]
+    assert (seen.seen, seen.outside, seen.largest) == (3, 2, 8.0)
+    assert risk.excursions()["1"].seen == 0
+    assert layer.record is not None and layer.record.seen == 0

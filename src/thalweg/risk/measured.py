@@ -5,11 +5,13 @@ from __future__ import annotations
 import copy
 import itertools
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 import torch
 from torch import Tensor, nn
 
 from thalweg.errors import InvalidProblem
+from thalweg.polynomial import PolynomialActivation
 from thalweg.problems.problem import Problem
 from thalweg.problems.samples import Samples
 from thalweg.risk.normalization import Normalization, Policy
@@ -58,6 +60,7 @@ class MeasuredModel:
         self.space = ParameterSpace.of(problem.model)
         self.model = copy.deepcopy(problem.model).to(self.device, dtype).eval()
         self.norms = Normalization(self.model)
+        self._polynomials = [m for m in self.model.modules() if isinstance(m, PolynomialActivation)]
         self.calibration: Samples | None = None
         self._calibrated: Tensor | None = None
         self.weights = self.space.pack(self.model).clone()
@@ -97,6 +100,17 @@ class MeasuredModel:
         moved = to(batch, self.device, self.dtype)
         losses, outputs = self.problem.forward(self.model, moved)
         return losses, outputs, moved
+
+    @contextmanager
+    def watching(self) -> Iterator[None]:
+        """Let polynomial activations record how far pre-activations leave their intervals."""
+        for module in self._polynomials:
+            module.train()
+        try:
+            yield
+        finally:
+            for module in self._polynomials:
+                module.eval()
 
     def buffers(self) -> dict[str, Tensor]:
         """Copy the copy's buffers by name."""

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from thalweg.errors import InvalidArgument, InvalidWeights, NotDefined, NotDeterministic
+from thalweg.polynomial import Excursion, excursions, reset_excursions
 from thalweg.problems.problem import Problem
 from thalweg.problems.samples import Samples
 from thalweg.risk.batching import choose_batch_size
@@ -303,11 +304,20 @@ class EmpiricalRisk:
         measured = self._measured
         measured.load(w)
         measured.gradient.zero_()
-        with measured.norms.mode(self._step_mode(track)):
+        with measured.norms.mode(self._step_mode(track)), measured.watching():
             losses, outputs, moved = measured.forward(self._samples.take(batch))
             loss = losses.mean()
             loss.backward()
         return loss.detach(), self._count_wrong(outputs, moved), measured.gradient
+
+    def excursions(self, *, reset: bool = False) -> dict[str, Excursion]:
+        """
+        Give what polynomial activations saw in training steps, by name; ``reset`` forgets it then.
+        """
+        seen = excursions(self._measured.model)
+        if reset:
+            reset_excursions(self._measured.model)
+        return seen
 
     def buffers(self) -> dict[str, Tensor]:
         """Copy the buffers of the model's copy, as training left them."""

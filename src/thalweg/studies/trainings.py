@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import copy
 from typing import Any, Self
 
 import numpy as np
+import torch
 from torch import nn
 
 from thalweg import dynamics
@@ -18,20 +20,55 @@ UNITS_AN_EPOCH = 10
 _COLUMNS = ("step", "epoch", "loss", "error", "test_loss", "test_error")
 
 
-def trunk_task(config: dict[str, Any], seed: int, *, epochs: int, checkpoints: int) -> Task:
-    """Specify the training of one network from its initialization."""
+def trunk_task(
+    config: dict[str, Any],
+    seed: int,
+    *,
+    epochs: int,
+    checkpoints: int,
+    name: str = "",
+    keep: bool = True,
+    polynomial: dict[str, Any] | None = None,
+    units: int | None = None,
+) -> Task:
+    """
+    Specify the training of one network from its initialization.
+
+    Parameters
+    ----------
+    config : dict
+        With ``problem``, ``training`` and ``evaluation_batch``.
+    seed : int
+        Of initialization and order.
+    epochs : int
+        The longest it may take.
+    checkpoints : int
+        How often it is measured in full and, with ``keep``, written down.
+    name : str
+        Of its trajectory in the run, by default after the seed.
+    keep : bool
+        Write checkpoints; a training of seconds can do without.
+    polynomial : dict, optional
+        ``degree``, ``radius`` (a number or "calibrate") and ``margin`` of polynomials in place of
+        the activations.
+    units : int, optional
+        How much work it is, where an epoch is not one of the run's problem.
+    """
+    trajectory = name or f"seed{seed}"
     arguments = _common(config) | {
         "seed": seed,
-        "trajectory": f"seed{seed}",
+        "trajectory": trajectory,
         "epochs": epochs,
         "checkpoints": checkpoints,
     }
-    label = f"training from seed {seed}"
+    # Only what differs from the plain training, so that studies share the plain one.
+    arguments |= {} if keep else {"keep": False}
+    arguments |= {} if polynomial is None else {"polynomial": polynomial}
     return Task(
         "thalweg.studies.trainings:train_trunk",
         arguments,
-        label=label,
-        units=epochs * UNITS_AN_EPOCH,
+        label=f"training {trajectory}",
+        units=units or epochs * UNITS_AN_EPOCH,
     )
 
 
@@ -68,11 +105,11 @@ def train_trunk(run: Run, arguments: dict[str, Any], report: Report) -> dict[str
         risk,
         risk.space.pack(model),
         seed=arguments["seed"],
-        run=run,
+        run=run if arguments.get("keep", True) else None,
         trajectory=arguments["trajectory"],
         **_options(arguments, risk, report),
     )
-    return _curves(result)
+    return _curves(result) | _sizes(risk)
 
 
 def train_branch(run: Run, arguments: dict[str, Any], report: Report) -> dict[str, Any]:
@@ -123,6 +160,17 @@ def _options(arguments: dict[str, Any], risk: EmpiricalRisk, report: Report) -> 
         "test": risk.on("test") if risk.problem.test is not None else None,
         "progress": lambda total, label: _Told(report, total, epochs * UNITS_AN_EPOCH),
     }
+
+
+def _sizes(risk: EmpiricalRisk) -> dict[str, Any]:
+    """Count weights W, samples N and outputs C."""
+    problem = risk.problem
+    with torch.no_grad():
+        outputs = problem.forward(
+            copy.deepcopy(problem.model).eval(), problem.samples("train").slice(0, 1)
+        )[1]
+    sizes = {"weights": risk.space.size, "samples": risk.samples}
+    return sizes | ({} if outputs is None else {"outputs": outputs.shape[-1]})
 
 
 class _Told:
