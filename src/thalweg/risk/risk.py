@@ -311,9 +311,7 @@ class EmpiricalRisk:
         return loss.detach(), self._count_wrong(outputs, moved), measured.gradient
 
     def excursions(self, *, reset: bool = False) -> dict[str, Excursion]:
-        """
-        Give what polynomial activations saw in training steps, by name; ``reset`` forgets it then.
-        """
+        """Give what polynomial activations saw in training steps; ``reset`` forgets it then."""
         seen = excursions(self._measured.model)
         if reset:
             reset_excursions(self._measured.model)

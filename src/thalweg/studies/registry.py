@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any, Protocol, cast
 
 from thalweg.run import Progress, Run, Task
-from thalweg.studies import trajectories
+from thalweg.studies import trajectories, zero_error
 from thalweg.studies.claim import Claim
 
 
@@ -30,4 +30,5 @@ class Study(Protocol):
 
 STUDIES: Mapping[str, Study] = {
     "trajectories": cast(Study, trajectories),
+    "zero_error": cast(Study, zero_error),
 }

@@ -9,10 +9,11 @@ import numpy as np
 from thalweg.embedding import embed
 from thalweg.run import Progress, Run, Task, silent, task_result
 from thalweg.studies.claim import Claim
+from thalweg.studies.curves import gather_curves
 from thalweg.studies.trainings import branch_task, trunk_task
 
 if TYPE_CHECKING:
-    import xarray as xr
+    pass
 
 SIZES: dict[str, dict[str, Any]] = {
     "demo": {
@@ -46,7 +47,6 @@ SIZES: dict[str, dict[str, Any]] = {
         "branch_checkpoints": 15,
     },
 }
-_UNITS = {"loss": "mean loss a sample", "error": "share of samples misclassified"}
 
 
 def tasks(config: dict[str, Any]) -> list[Task]:
@@ -111,7 +111,8 @@ def assemble(run: Run, config: dict[str, Any], *, progress: Progress = silent) -
     paths = [path for name in done for path in run.checkpoints(name)]
     embedding = embed(paths, progress=progress)
     run.save_result("trajectories/embedding", embedding)
-    run.save_result("trajectories/curves", _curves(done))
+    trained = [(task, outcome) for task, outcome in done.values() if outcome]
+    run.save_result("trajectories/curves", gather_curves(trained))
     finals = {name: _final(outcome) for name, (_, outcome) in done.items() if outcome}
     trunks = [name for name, (task, _) in done.items() if not task.needs]
     errors = [finals[name]["error"] for name in trunks if "error" in finals[name]]
@@ -133,33 +134,6 @@ def assemble(run: Run, config: dict[str, Any], *, progress: Progress = silent) -
 def claims(run: Run, config: dict[str, Any]) -> list[Claim]:
     """Judge nothing: a picture is to be looked at, and decides no claim."""
     return []
-
-
-def _curves(done: dict[str, tuple[Task, dict[str, Any] | None]]) -> xr.Dataset:
-    import xarray as xr
-
-    names = ("step", "epoch", "loss", "error", "test_loss", "test_error")
-    parts = [(name, task, outcome) for name, (task, outcome) in done.items() if outcome]
-    columns = {
-        key: ("record", np.concatenate([outcome[key] for _, _, outcome in parts])) for key in names
-    }
-    lengths = [len(outcome["step"]) for _, _, outcome in parts]
-    labels = np.repeat([name for name, _, _ in parts], lengths)
-    parents = np.repeat([task.arguments.get("parent", "") for _, task, _ in parts], lengths)
-    moments = np.repeat([task.arguments.get("moment", "") for _, task, _ in parts], lengths)
-    dataset = xr.Dataset(
-        {key: columns[key] for key in names[2:]},
-        coords={
-            "step": columns["step"],
-            "epoch": columns["epoch"],
-            "trajectory": ("record", labels),
-            "parent": ("record", parents),
-            "moment": ("record", moments),
-        },
-    )
-    for key in names[2:]:
-        dataset[key].attrs["units"] = _UNITS[key.removeprefix("test_")]
-    return dataset
 
 
 def _final(outcome: dict[str, Any]) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""Zero training error: where it is reached, on true and on random labels, by weights an equation."""
+"""Zero training error: how many weights an equation reach it, on true and on random labels."""
 
 from __future__ import annotations
 
@@ -7,59 +7,61 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from thalweg.run import Progress, Run, Task, silent, task_result
-from thalweg.studies.claim import Claim, Control, Rule, Statistic
-from thalweg.studies.intervals import exact, share
-from thalweg.studies.trainings import trunk_task
+from thalweg.studies.claim import Claim
+from thalweg.studies.curves import gather_curves
+from thalweg.studies.equations import COUNTS, equations
+from thalweg.studies.trainings import UNITS_AN_EPOCH, trunk_task
+from thalweg.studies.zero_error_claims import chosen, judge
 
 if TYPE_CHECKING:
     import xarray as xr
 
 CELLS, CURVES = "zero_error/cells", "zero_error/curves"
-SECTION = "zero_error"
 
 # Networks are trained once a seed at the preset's full size; a control has fewer weights than
 # samples. The sweep trains many small networks on few samples; an `epochs_worth` of it is what one
 # costs in epochs of the full size, for the estimate of time.
 SIZES: dict[str, dict[str, Any]] = {
     "demo": {
-        "seeds": [0, 1],
-        "checkpoints": 12,
-        "networks": {
-            "true-labels": {"labels": "true", "epochs": 40},
-            "random-labels": {"labels": "random", "epochs": 100},
-            "narrow-true-labels": {"labels": "true", "epochs": 20, "control": [2, 2, 2]},
-            "narrow-random-labels": {"labels": "random", "epochs": 20, "control": [2, 2, 2]},
-        },
-        "sweep": {"seeds": [0, 1, 2, 3], "samples": 200, "epochs": 100, "epochs_worth": 5},
-    },
-    "laptop": {
         "seeds": [0],
         "checkpoints": 10,
         "networks": {
-            "true-labels": {"labels": "true", "epochs": 40},
+            "true-labels": {"labels": "true", "epochs": 30},
+            "random-labels": {"labels": "random", "epochs": 80},
+            "narrow-true-labels": {"labels": "true", "epochs": 15, "control": [2, 2, 2]},
+            "narrow-random-labels": {"labels": "random", "epochs": 15, "control": [2, 2, 2]},
+        },
+        "sweep": {"seeds": [0, 1, 2], "samples": 200, "epochs": 80, "epochs_worth": 3},
+    },
+    "laptop": {
+        "seeds": [0],
+        "checkpoints": 8,
+        "networks": {
+            "true-labels": {"labels": "true", "epochs": 30},
             "random-labels": {"labels": "random", "epochs": 50},
-            "narrow-true-labels": {"labels": "true", "epochs": 20, "control": [4, 4, 6, 6]},
-            "narrow-random-labels": {"labels": "random", "epochs": 20, "control": [4, 4, 6, 6]},
+            "narrow-true-labels": {"labels": "true", "epochs": 10, "control": [4, 4, 6, 6]},
+            "narrow-random-labels": {"labels": "random", "epochs": 10, "control": [4, 4, 6, 6]},
         },
         "sweep": {"seeds": [0, 1, 2], "samples": 400, "epochs": 60, "epochs_worth": 1},
     },
     "paper": {
         "seeds": [0],
-        "checkpoints": 10,
+        "checkpoints": 6,
         "networks": {
             "true-labels": {"labels": "true", "epochs": 36},
-            "random-labels": {"labels": "random", "epochs": 40},
+            # 90,000 inequalities, fewer than weights; all 50,000 images are 450,000, more.
             "random-labels-10000": {"labels": "random", "epochs": 50, "train_size": 10000},
+            "random-labels": {"labels": "random", "epochs": 20},
             "narrow-true-labels": {"labels": "true", "epochs": 10, "control": [4, 4, 6, 6]},
             "narrow-random-labels": {"labels": "random", "epochs": 10, "control": [4, 4, 6, 6]},
         },
-        "sweep": {"seeds": [0, 1, 2, 3], "samples": 400, "epochs": 60, "epochs_worth": 0.2},
+        "sweep": {"seeds": [0, 1, 2], "samples": 400, "epochs": 60, "epochs_worth": 0.3},
     },
 }
 # Networks of the sweep, from fewer weights than samples to more than outputs of all samples.
 _DIGITS: dict[str, Any] = {
     "settings": {"network": "mlp"},
-    "widths": [[1], [2], [4], [8], [12], [16], [32], [48], [64]],
+    "widths": [[1], [2], [4], [8], [16], [32], [48], [64]],
 }
 _IMAGES: dict[str, Any] = {
     "settings": {"network": "allconv", "test_size": 1000},
@@ -73,18 +75,17 @@ _IMAGES: dict[str, Any] = {
         [16, 16, 20, 20],
     ],
 }
+_DIGITS_SAMPLES = 1437  # of the training split
 _SWEEP_BATCH = 20
 _SHARES = {"true": 0.0, "random": 1.0}
 
-# Rules, stated before anything was measured.
-ZERO = Rule(high=0)
-MOST = Rule(low=0.5)
-
-_SOURCE = "Liao and Poggio, Theory II (2017), abstract: overparametrized networks reach zero error"
-_INAPPLICABLE = (
-    "The study varies widths and labels of the built-in image problems; this run's problem is its "
-    "own."
-)
+_UNITS = {
+    **dict.fromkeys(COUNTS, "weights an equation"),
+    "misclassified": "training samples",
+    "test_error": "share of test samples misclassified",
+    "loss": "mean loss a sample",
+    "epochs": "epochs",
+}
 
 
 def tasks(config: dict[str, Any]) -> list[Task]:
@@ -143,12 +144,12 @@ def assemble(run: Run, config: dict[str, Any], *, progress: Progress = silent) -
         return {}
     cells = _cells(done)
     run.save_result(CELLS, cells)
-    run.save_result(CURVES, _curves([one for one in done if not _is_sweep(one[0])]))
-    whole = cells.isel(cell=np.flatnonzero(cells["part"].values == "network"))
+    run.save_result(CURVES, gather_curves([one for one in done if _part(one[0]) != "sweep"]))
+    whole = cells.isel(cell=np.flatnonzero(cells["part"].values != "sweep"))
     return {
         "networks": {
             str(row["name"].values): {
-                key: row[key].item() for key in (*_COUNTS, "misclassified", "test_error", "epochs")
+                key: row[key].item() for key in (*COUNTS, "misclassified", "test_error", "epochs")
             }
             for row in (whole.isel(cell=i) for i in range(whole.sizes["cell"]))
         },
@@ -173,18 +174,8 @@ def claims(run: Run, config: dict[str, Any]) -> list[Claim]:
         One for each network at full size that is no control, and one for each kind of labels in
         the sweep.
     """
-    if not _applies(config):
-        return [_network_claim(labels, labels, None) for labels in _SHARES]
-    cells = run.result(CELLS)
-    networks = config["zero_error"]["networks"]
-    return [
-        *(
-            _network_claim(name, network["labels"], cells)
-            for name, network in networks.items()
-            if "control" not in network
-        ),
-        *(_sweep_claim(labels, cells) for labels in _SHARES),
-    ]
+    cells = run.result(CELLS) if run.has_result(CELLS) else None
+    return judge(cells, config["zero_error"]["networks"])
 
 
 def reached_from(cells: xr.Dataset, labels: str) -> dict[str, float] | None:
@@ -203,14 +194,104 @@ def reached_from(cells: xr.Dataset, labels: str) -> dict[str, float] | None:
     dict or None
         ``weights``, and ratios by the three counts; None where the largest do not reach it.
     """
-    mine = _chosen(cells, part="sweep", labels=labels)
+    mine = chosen(cells, part="sweep", labels=labels)
     missed = mine["weights"].values[mine["misclassified"].values > 0]
     above = mine["weights"].values > (missed.max() if missed.size else 0)
     if not above.any():
         return None
     first = mine.isel(cell=int(np.flatnonzero(above)[mine["weights"].values[above].argmin()]))
-    return {key: float(first[key]) for key in ("weights", *_COUNTS)}
+    return {key: float(first[key]) for key in ("weights", *COUNTS)}
 
 
 def _applies(config: dict[str, Any]) -> bool:
     return config["problem"]["entry"] in ("digits", "cifar10")
+
+
+def _network_task(config: dict[str, Any], name: str, network: dict[str, Any], seed: int) -> Task:
+    changes = {"random_labels": _SHARES[network["labels"]], "data_seed": seed}
+    if "control" in network:
+        changes |= {"widths": network["control"]}
+    settings = _changed(config["problem"]["settings"], changes)
+    if "train_size" in network:
+        there = _DIGITS_SAMPLES if config["problem"]["entry"] == "digits" else network["train_size"]
+        settings["train_size"] = min(network["train_size"], settings.get("train_size", there))
+    return trunk_task(
+        _asked(config, settings),
+        seed,
+        epochs=network["epochs"],
+        checkpoints=config["zero_error"]["checkpoints"],
+        name=f"{name}-seed{seed}",
+    )
+
+
+def _cell_task(
+    config: dict[str, Any], family: dict[str, Any], widths: list[int], labels: str, seed: int
+) -> Task:
+    sweep = config["zero_error"]["sweep"]
+    settings = _changed(
+        config["problem"]["settings"],
+        family
+        | {"widths": widths, "train_size": sweep["samples"]}
+        | {"random_labels": _SHARES[labels], "data_seed": seed},
+    )
+    return trunk_task(
+        _asked(config, settings, batch_size=_SWEEP_BATCH),
+        seed,
+        epochs=sweep["epochs"],
+        checkpoints=1,
+        name=f"sweep-{labels}-{'-'.join(map(str, widths))}-seed{seed}",
+        keep=False,
+        units=max(1, round(sweep["epochs_worth"] * UNITS_AN_EPOCH)),
+    )
+
+
+def _changed(settings: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
+    replaced = {"width"} if "widths" in changes else set()
+    return {key: value for key, value in settings.items() if key not in replaced} | changes
+
+
+def _asked(config: dict[str, Any], settings: dict[str, Any], **training: Any) -> dict[str, Any]:
+    """Give the configuration of one training, which stops where nothing is misclassified."""
+    return config | {
+        "problem": {"entry": config["problem"]["entry"], "settings": settings},
+        "training": config["training"] | training | {"stop_error": 0.0},
+    }
+
+
+def _part(task: Task) -> str:
+    name = task.arguments["trajectory"].partition("-")[0]
+    return {"sweep": "sweep", "narrow": "control"}.get(name, "network")
+
+
+def _cells(done: list[tuple[Task, dict[str, Any]]]) -> xr.Dataset:
+    import xarray as xr
+
+    rows = [_row(task, outcome) for task, outcome in done]
+    dataset = xr.Dataset({key: ("cell", [row[key] for row in rows]) for key in rows[0]})
+    for key, units in _UNITS.items():
+        dataset[key].attrs["units"] = units
+    return dataset.set_coords(["name", "part", "labels", "seed"])
+
+
+def _row(task: Task, outcome: dict[str, Any]) -> dict[str, Any]:
+    settings = task.arguments["problem"]["settings"]
+    weights, samples, outputs = (int(outcome[key]) for key in ("weights", "samples", "outputs"))
+    error = outcome["error"][-1]
+    # A training that diverged classifies nothing.
+    missed = samples if np.isnan(error) else round(float(error) * samples)
+    counts = equations(samples, outputs)
+    return {
+        "name": task.arguments["trajectory"],
+        "part": _part(task),
+        "labels": "random" if settings["random_labels"] else "true",
+        "seed": task.arguments["seed"],
+        "weights": weights,
+        "samples": samples,
+        "outputs": outputs,
+        **{key: weights / count for key, count in counts.items()},
+        "misclassified": missed,
+        "test_error": float(outcome["test_error"][-1]),
+        "loss": float(outcome["loss"][-1]),
+        "epochs": float(outcome["epoch"][-1]),
+        "status": outcome["status"],
+    }
