@@ -14,6 +14,7 @@ True
 from importlib.metadata import version as _version
 
 from thalweg import algebra
+from thalweg.certificates import certify_margin
 from thalweg.dynamics import branch, perturb, record, train
 from thalweg.embedding import embed
 from thalweg.errors import ThalwegError
@@ -39,6 +40,7 @@ __all__ = [
     "ThalwegError",
     "algebra",
     "branch",
+    "certify_margin",
     "embed",
     "list_runs",
     "load_problem",

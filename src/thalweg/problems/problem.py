@@ -13,7 +13,7 @@ from torch.utils._pytree import tree_leaves
 
 from thalweg.errors import InvalidArgument, InvalidProblem, NotDefined
 from thalweg.problems.batches import batch_length
-from thalweg.problems.loss import CriterionLoss, Loss, as_loss, check_reduction, pair
+from thalweg.problems.loss import CriterionLoss, Kind, Loss, as_loss, check_reduction, pair
 from thalweg.problems.samples import Samples, as_samples
 from thalweg.problems.wrong import wrong
 
@@ -158,6 +158,11 @@ class Problem:
                 f" entry per sample, got {got}."
             )
         return answer.bool()
+
+    @property
+    def output_kind(self) -> Kind:
+        """How the loss reads outputs: ``"squared"``, ``"classes"``, ``"logits"``, ..."""
+        return self._loss.kind
 
     def residuals(self, outputs: Tensor, batch: Any) -> Tensor:
         """
