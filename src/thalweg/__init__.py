@@ -15,6 +15,7 @@ from importlib.metadata import version as _version
 
 from thalweg import algebra
 from thalweg.certificates import certify_margin
+from thalweg.connectivity import barrier
 from thalweg.dynamics import branch, perturb, record, train
 from thalweg.embedding import embed
 from thalweg.errors import ThalwegError
@@ -39,6 +40,7 @@ __all__ = [
     "Run",
     "ThalwegError",
     "algebra",
+    "barrier",
     "branch",
     "certify_margin",
     "embed",

@@ -9,6 +9,7 @@ import typer
 
 from thalweg.cli import algebra, runs
 from thalweg.cli.claims import claims
+from thalweg.cli.line import barrier
 from thalweg.errors import ThalwegError
 
 app = typer.Typer(
@@ -22,6 +23,7 @@ app.command()(runs.reproduce)
 app.command()(runs.resume)
 app.command()(runs.report)
 app.command()(claims)
+app.command()(barrier)
 app.command("runs")(runs.list_all)
 app.add_typer(algebra.app)
 

@@ -53,7 +53,9 @@ def reproduce(
     from thalweg.studies import configure
     from thalweg.studies import reproduce as perform
 
-    settings = _settings(assign or []) | ({} if train_size is None else {"train_size": train_size})
+    settings = parse_settings(assign or []) | (
+        {} if train_size is None else {"train_size": train_size}
+    )
     config = configure(preset, data=data, studies=study, settings=settings, seed=seed)
     place = out or Path("runs") / _default_name(preset, config["problem"])
     _run(place, lambda: perform(config, place, **_ways(workers)), as_json)
@@ -159,7 +161,8 @@ def _announce(seconds: float, workers: int) -> None:
         )
 
 
-def _settings(assignments: list[str]) -> dict[str, Any]:
+def parse_settings(assignments: list[str]) -> dict[str, Any]:
+    """Read settings written as NAME=VALUE, where values are JSON or else text."""
     pairs = [text.partition("=") for text in assignments]
     for name, equals, _ in pairs:
         if not (name and equals):

@@ -236,6 +236,7 @@ def train_branch(
     seed: int = 0,
     name: str = "main",
     run: Run | str | os.PathLike[str] | None = None,
+    trajectory: str = "",
     **options: Any,
 ) -> Branch:
     """
@@ -251,6 +252,8 @@ def train_branch(
         As in `Branch`.
     scale, seed, name, run, **options
         As in `branch`.
+    trajectory : str
+        What it is recorded as, by default ``"<name>-<moment>-<copy>"``.
 
     Returns
     -------
@@ -267,7 +270,7 @@ def train_branch(
         buffers=buffers,
         seed=derive_seed(seed, "branch", name, step, copy),
         run=run,
-        trajectory=f"{name}-{moment}-{copy}",
+        trajectory=trajectory or f"{name}-{moment}-{copy}",
         about={**options.pop("about", {}), **origin},
         **options,
     )

@@ -7,6 +7,7 @@ from thalweg.plots.height import plot_height
 from thalweg.plots.interactive.curves import curves_figure
 from thalweg.plots.interactive.embedding import embedding_figure
 from thalweg.plots.interactive.height import height_figure
+from thalweg.plots.line import plot_line
 from thalweg.plots.stress import plot_stress
 
 __all__ = [
@@ -17,5 +18,6 @@ __all__ = [
     "plot_embedding",
     "plot_fidelity",
     "plot_height",
+    "plot_line",
     "plot_stress",
 ]

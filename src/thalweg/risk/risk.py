@@ -182,6 +182,14 @@ class EmpiricalRisk:
         return torch.cat([self._losses(start, stop) for start, stop in self._chunks()])
 
     @torch.no_grad()
+    def evaluate_samples(self, w: Tensor, /) -> dict[str, Tensor]:
+        """Evaluate each sample's ``loss`` and, where it is defined, ``error`` (0 or 1): (N,)."""
+        self._settle(w)
+        losses, wrong = zip(*(self._of_samples(*bounds) for bounds in self._chunks()), strict=True)
+        answer = {"loss": torch.cat(losses)}
+        return answer if wrong[0] is None else answer | {"error": torch.cat(wrong)}
+
+    @torch.no_grad()
     def residuals(self, w: Tensor, /) -> Tensor:
         """
         Evaluate outputs minus targets at ``w``: shape (N, C).
@@ -367,16 +375,20 @@ class EmpiricalRisk:
         return answer | ({"error": wrong / self.samples} if defined else {})
 
     def _losses(self, start: int, stop: int) -> Tensor:
+        return self._of_samples(start, stop)[0]
+
+    def _of_samples(self, start: int, stop: int) -> tuple[Tensor, Tensor | None]:
         mode: Literal["batch", "stored"] = "batch" if self._measured.policy == "batch" else "stored"
         with self._measured.norms.mode(mode):
-            losses, _, _ = self._measured.forward(self._samples.slice(start, stop))
+            losses, outputs, moved = self._measured.forward(self._samples.slice(start, stop))
+            wrong = self._wrong(outputs, moved)
             if losses.dim():
-                return losses
+                return losses, wrong
             # The user's loss gives only means, so samples go through it one at a time.
             single = [
                 self._measured.forward(self._samples.slice(i, i + 1))[0] for i in range(start, stop)
             ]
-        return torch.stack(single).reshape(-1)
+        return torch.stack(single).reshape(-1), wrong
 
     def _residuals(self, batch: object) -> Tensor:
         mode: Literal["batch", "stored"] = "batch" if self._measured.policy == "batch" else "stored"
@@ -390,10 +402,14 @@ class EmpiricalRisk:
         return self.problem.residuals(outputs, moved)
 
     def _count_wrong(self, outputs: Tensor | None, moved: object) -> Tensor | None:
+        wrong = self._wrong(outputs, moved)
+        return None if wrong is None else wrong.sum()
+
+    def _wrong(self, outputs: Tensor | None, moved: object) -> Tensor | None:
         if outputs is None:
             return None
         try:
-            return self.problem.wrong(outputs.detach(), moved).sum()
+            return self.problem.wrong(outputs.detach(), moved)
         except NotDefined:
             return None
 

@@ -64,6 +64,7 @@ def trunk_task(
     # Only what differs from the plain training, so that studies share the plain one.
     arguments |= {} if keep else {"keep": False}
     arguments |= {} if polynomial is None else {"polynomial": polynomial}
+    arguments |= {} if units is None else {"units": units}
     return Task(
         "thalweg.studies.trainings:train_trunk",
         arguments,
@@ -81,11 +82,38 @@ def branch_task(
     scale: float,
     epochs: int,
     checkpoints: int,
+    variant: str = "",
+    units: int | None = None,
 ) -> Task:
-    """Specify a perturbed copy of a trunk at a moment, trained on."""
+    """
+    Specify a perturbed copy of a trunk at a moment, trained on.
+
+    Parameters
+    ----------
+    config : dict
+        With ``problem``, ``training`` and ``evaluation_batch``.
+    trunk : Task
+        As `trunk_task` gives it.
+    moment : {"early", "middle", "final"}
+        Where it leaves the trunk.
+    copy : int
+        Its number; it decides the noise and, with SGD, the order of the data.
+    scale : float
+        Of the noise, relative to each layer's weights.
+    epochs : int
+        The longest it may take; under full-batch gradient descent a step is an epoch.
+    checkpoints : int
+        How often it is measured in full and written down.
+    variant : str
+        Tells its trajectory from those of other scales and optimizers.
+    units : int, optional
+        How much work it is, where an epoch is not one of the run's problem.
+    """
+    ending = f"{copy}-{variant}" if variant else str(copy)
+    trajectory = f"{trunk.arguments['trajectory']}-{moment}-{ending}"
     arguments = _common(config) | {
         "seed": trunk.arguments["seed"],
-        "trajectory": f"{trunk.arguments['trajectory']}-{moment}-{copy}",
+        "trajectory": trajectory,
         "parent": trunk.arguments["trajectory"],
         "moment": moment,
         "copy": copy,
@@ -93,9 +121,14 @@ def branch_task(
         "epochs": epochs,
         "checkpoints": checkpoints,
     }
-    label = f"copy {copy} of seed {trunk.arguments['seed']} perturbed at its {moment} moment"
-    function = "thalweg.studies.trainings:train_branch"
-    return Task(function, arguments, needs=(trunk,), label=label, units=epochs * UNITS_AN_EPOCH)
+    arguments |= {} if units is None else {"units": units}
+    return Task(
+        "thalweg.studies.trainings:train_branch",
+        arguments,
+        needs=(trunk,),
+        label=f"training on {trajectory}",
+        units=units or epochs * _cost(config["training"]),
+    )
 
 
 def train_trunk(run: Run, arguments: dict[str, Any], report: Report) -> dict[str, Any]:
@@ -128,6 +161,7 @@ def train_branch(run: Run, arguments: dict[str, Any], report: Report) -> dict[st
         seed=arguments["seed"],
         name=arguments["parent"],
         run=run,
+        trajectory=arguments["trajectory"],
         **_options(arguments, risk, report),
     )
     return _curves(branch.result) | {"from_step": step}
@@ -151,14 +185,16 @@ def _risk(arguments: dict[str, Any]) -> tuple[EmpiricalRisk, nn.Module]:
 def _options(arguments: dict[str, Any], risk: EmpiricalRisk, report: Report) -> dict[str, Any]:
     training: dict[str, Any] = arguments["training"]
     epochs: int = arguments["epochs"]
-    steps = epochs * -(-risk.samples // training["batch_size"])
+    full = training.get("optimizer") == "gd"
+    steps = epochs * (1 if full else -(-risk.samples // training["batch_size"]))
     every = max(1, steps // arguments["checkpoints"])
+    units = arguments.get("units") or epochs * _cost(training)
     return training | {
         "epochs": epochs,
         "every": every,
         "evaluate_every": every,
         "test": risk.on("test") if risk.problem.test is not None else None,
-        "progress": lambda total, label: _Told(report, total, epochs * UNITS_AN_EPOCH),
+        "progress": lambda total, label: _Told(report, total, units),
     }
 
 
@@ -171,6 +207,11 @@ def _sizes(risk: EmpiricalRisk) -> dict[str, Any]:
         )[1]
     sizes = {"weights": risk.space.size, "samples": risk.samples}
     return sizes | ({} if outputs is None else {"outputs": outputs.shape[-1]})
+
+
+def _cost(training: dict[str, Any]) -> int:
+    """Count the units of an epoch: the full gradient goes through batch norm's statistics too."""
+    return 2 * UNITS_AN_EPOCH if training.get("optimizer") == "gd" else UNITS_AN_EPOCH
 
 
 class _Told:

@@ -1,0 +1,222 @@
+"""The straight line between two weight vectors: loss and error along it, and the barrier on it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from thalweg.errors import InvalidArgument, InvalidWeights
+from thalweg.risk import EmpiricalRisk, Landscape
+from thalweg.risk.normalization import POLICIES
+from thalweg.run.progress import Bar, Progress, silent
+
+if TYPE_CHECKING:
+    import xarray as xr
+
+# What every sample has at one point: shape (N,), by name of the quantity.
+Samples = dict[str, NDArray[np.float64]]
+# Parts of the cross-fit: each is judged where the others have their maximum.
+_FOLDS = 10
+_LABELS = {
+    "loss": ("training loss", "mean per sample"),
+    "error": ("training error", "share of samples"),
+    "test_loss": ("test loss", "mean per sample"),
+    "test_error": ("test error", "share of samples"),
+}
+_NOT_INCLUDED = (
+    "standard error over samples, paired; it includes neither the choice of the highest point,"
+    " which raises the barrier (crossfit is free of it), nor that the weights were fitted to the"
+    " training samples, nor the points between those of the grid"
+)
+
+
+def barrier(
+    risk: Landscape,
+    w0: Tensor,
+    w1: Tensor,
+    *,
+    points: int = 21,
+    test: bool = True,
+    progress: Progress = silent,
+) -> xr.Dataset:
+    """
+    Measure a landscape on the line from w0 to w1, and how far it rises above its ends.
+
+    At ``w0 + t (w1 - w0)`` every sample is evaluated, with batch normalization re-estimated there.
+    The excess is the value minus the chord ``(1 - t) L(w0) + t L(w1)``; the barrier is the
+    largest excess between the ends. Where that is negative, the line lies below the chord
+    throughout: what others call the barrier is ``max(0, barrier)``.
+
+    Parameters
+    ----------
+    risk : Landscape
+        An `EmpiricalRisk`, or anything with a ``value``.
+    w0, w1 : Tensor
+        Shape (W,): the ends.
+    points : int
+        Odd, so that the mean of both models is among them.
+    test : bool
+        Evaluate the test data as well, where the problem has any.
+    progress : Progress
+        Told of every point.
+
+    Returns
+    -------
+    xarray.Dataset
+        Over dim ``t`` from 0 to 1: ``loss`` and, where they are defined, ``error`` (share of
+        samples), ``test_loss`` and ``test_error``, each with the standard error ``*_stderr`` of
+        a mean over samples, float64. Over dim ``quantity`` (the same names): ``barrier``, and
+        ``barrier_at``, the t where it is; ``crossfit``, the same with the highest point chosen
+        on other samples than it is judged on, so that its expectation is not above the
+        barrier's; ``mean_excess``, the value at the mean of both models minus the mean of their
+        values, and ``mean_over_best``, minus the lower of their values. Each has a ``*_stderr``
+        from paired differences of samples (0 for a landscape without samples).
+
+    Raises
+    ------
+    InvalidArgument
+        If ``points`` is even or below 3, or batch normalization is frozen: statistics of one
+        model are wrong for all others.
+    InvalidWeights
+        If an end is no point of the space, or not finite.
+
+    References
+    ----------
+    Frankle et al., Linear Mode Connectivity and the Lottery Ticket Hypothesis (2020), section 2.
+
+    Examples
+    --------
+    >>> from thalweg.risk.space import ParameterSpace
+    >>> class DoubleWell:
+    ...     space = ParameterSpace.euclidean(1)
+    ...     value = staticmethod(lambda w: float((w**2 - 1) ** 2))
+    ...     gradient = staticmethod(lambda w: 4 * w * (w**2 - 1))
+    >>> w0, w1 = torch.tensor([-1.0]), torch.tensor([1.0])
+    >>> found = barrier(DoubleWell(), w0, w1, points=5)
+    >>> found.loss.values.tolist(), float(found.barrier[0]), float(found.barrier_at[0])
+    ([0.0, 0.5625, 1.0, 0.5625, 0.0], 1.0, 0.5)
+    """
+    _check(risk, w0, w1, points)
+    places = np.linspace(0.0, 1.0, points)
+    dtype = torch.promote_types(w0.dtype, getattr(risk, "dtype", w0.dtype))
+    ends = w0.detach().to(dtype), w1.detach().to(w0.device, dtype)
+    evaluate = _evaluator(risk, test)
+    with progress(points, "line") as bar:
+        rows = [_told(bar, evaluate(torch.lerp(*ends, float(t)))) for t in places]
+    return _dataset(risk, places, rows, float((ends[1] - ends[0]).double().norm()))
+
+
+def _check(risk: Landscape, w0: Tensor, w1: Tensor, points: int) -> None:
+    if points < 3 or points % 2 == 0:
+        raise InvalidArgument(
+            f"points={points}; write an odd number from 3 on, so that the mean of both models is a"
+            " point of the line."
+        )
+    for name, w in (("w0", w0), ("w1", w1)):
+        risk.space.check(w)
+        if not bool(torch.isfinite(w).all()):
+            raise InvalidWeights(f"{name} has entries that are NaN or infinite.")
+    if getattr(risk, "described", {}).get("batchnorm") == POLICIES["frozen"]:
+        raise InvalidArgument(
+            "batchnorm='frozen' measures every point of the line with the statistics of one model;"
+            " write EmpiricalRisk(problem, batchnorm='recalibrate'), which re-estimates them at"
+            " each."
+        )
+
+
+def _evaluator(risk: Landscape, test: bool) -> Callable[[Tensor], Samples]:
+    if not isinstance(risk, EmpiricalRisk):
+        return lambda w: {"loss": np.array([risk.value(w)])}
+    parts = {"": risk}
+    if test and risk.split == "train" and risk.problem.test is not None:
+        parts["test_"] = risk.on("test")
+
+    def evaluate(w: Tensor) -> Samples:
+        return {
+            prefix + name: values.cpu().numpy().astype(np.float64)
+            for prefix, part in parts.items()
+            for name, values in part.evaluate_samples(w).items()
+        }
+
+    return evaluate
+
+
+def _told(bar: Bar, row: Samples) -> Samples:
+    bar.update(1)
+    return row
+
+
+def _dataset(
+    risk: Landscape, places: NDArray[np.float64], rows: list[Samples], length: float
+) -> xr.Dataset:
+    import xarray as xr
+
+    variables: dict[str, Any] = {}
+    figures = []
+    for name in rows[0]:
+        label, units = _LABELS[name]
+        table = np.stack([row[name] for row in rows])
+        about = {"long_name": label, "units": units}
+        variables[name] = ("t", table.mean(1), about)
+        about = {"long_name": f"standard error of the {label}", "units": units}
+        variables[f"{name}_stderr"] = ("t", _stderr(table), about)
+        figures.append(_figures(places, table))
+    units = ", ".join(f"{name}: {_LABELS[name][1]}" for name in rows[0])
+    for key in figures[0]:
+        column = np.array([figure[key] for figure in figures])
+        variables[key] = ("quantity", column, {"units": "t" if key == "barrier_at" else units})
+    return xr.Dataset(
+        variables,
+        coords={
+            "t": ("t", places, {"units": f"share of the way (length {length:.6g})"}),
+            "quantity": list(rows[0]),
+        },
+        attrs={**getattr(risk, "described", {}), "length": length, "stderr": _NOT_INCLUDED},
+    )
+
+
+def _figures(places: NDArray[np.float64], table: NDArray[np.float64]) -> dict[str, float]:
+    """Compare the points of the line (rows) with the ends, sample by sample (columns)."""
+    chord = (1 - places)[:, None] * table[0] + places[:, None] * table[-1]
+    excess = (table - chord)[1:-1]
+    highest = int(excess.mean(1).argmax())
+    middle = len(places) // 2
+    best = table[0] if table[0].mean() <= table[-1].mean() else table[-1]
+    parts = {
+        "barrier": excess[highest],
+        "crossfit": _held_out(excess),
+        "mean_excess": excess[middle - 1],
+        "mean_over_best": table[middle] - best,
+    }
+    figures = {"barrier_at": float(places[1 + highest])}
+    for name, differences in parts.items():
+        figures[name] = float(differences.mean())
+        figures[f"{name}_stderr"] = float(_stderr(differences[None])[0])
+    return figures
+
+
+def _held_out(excess: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Give each sample's excess at the point that is highest for the samples of other folds."""
+    samples = excess.shape[1]
+    if samples == 1:
+        return excess[excess[:, 0].argmax()]
+    fold = np.arange(samples) % min(_FOLDS, samples)
+    total = excess.sum(1)
+    held = np.empty(samples)
+    for mine in (fold == k for k in range(fold.max() + 1)):
+        others = total - excess[:, mine].sum(1)
+        held[mine] = excess[others.argmax(), mine]
+    return held
+
+
+def _stderr(table: NDArray[np.float64]) -> NDArray[np.float64]:
+    samples = table.shape[1]
+    if samples == 1:
+        return np.zeros(len(table))
+    spread: NDArray[np.float64] = table.std(axis=1, ddof=1) / np.sqrt(samples)
+    return spread

@@ -1,0 +1,64 @@
+"""Loss or error along the straight line between two models, training beside test."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, cast
+
+from thalweg.errors import InvalidArgument
+from thalweg.plots.axes import axes_or_new
+from thalweg.plots.looks import COLORS
+
+if TYPE_CHECKING:
+    import xarray as xr
+    from matplotlib.axes import Axes
+
+_LABELS = {"loss": "loss (mean per sample)", "error": "error (share of samples)"}
+_BAND = 1.96
+
+
+def plot_line(
+    data: xr.Dataset, *, variable: str = "loss", ax: Axes | None = None, **kwargs: Any
+) -> Axes:
+    """
+    Draw a quantity against the place on the line, with its 95% band over samples.
+
+    Parameters
+    ----------
+    data : xarray.Dataset
+        As `thalweg.barrier` gives it.
+    variable : {"loss", "error"}
+        What to draw: of the training set solid, of the test set, where it was measured, dashed;
+        the chord between the ends dotted.
+    ax : matplotlib Axes, optional
+        Where to draw.
+    **kwargs
+        Given on to ``ax.plot``.
+
+    Returns
+    -------
+    matplotlib Axes
+        With t, from one model (0) to the other (1), across.
+
+    Raises
+    ------
+    InvalidArgument
+        If the data have no such variable.
+    """
+    if variable not in data or variable not in _LABELS:
+        known = ", ".join(name for name in _LABELS if name in data)
+        raise InvalidArgument(f"variable={variable!r}; write one of {known}.")
+    axes = axes_or_new(ax)
+    t = data["t"].values
+    styles = ((variable, "training", "-"), (f"test_{variable}", "test", "--"))
+    for (name, label, style), color in zip(styles, COLORS, strict=False):
+        if name not in data:
+            continue
+        values, half = data[name].values, _BAND * data[f"{name}_stderr"].values
+        axes.fill_between(t, values - half, values + half, color=color, alpha=0.2, linewidth=0)
+        axes.plot(t, values, **{"color": color, "linestyle": style, "label": label, **kwargs})
+        axes.plot(t[[0, -1]], values[[0, -1]], color=color, linestyle=":", linewidth=0.8)
+    axes.set_ylim(bottom=min(0.0, axes.get_ylim()[0]))
+    axes.set(xlabel="place t on the line (0 and 1: the models)", ylabel=_LABELS[variable])
+    axes.grid(alpha=0.3, linewidth=0.5)
+    axes.legend(frameon=False, fontsize="small")
+    return cast("Axes", axes)
