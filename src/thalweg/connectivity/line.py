@@ -204,7 +204,7 @@ def _held_out(excess: NDArray[np.float64]) -> NDArray[np.float64]:
     """Give each sample's excess at the point that is highest for the samples of other folds."""
     samples = excess.shape[1]
     if samples == 1:
-        return excess[excess[:, 0].argmax()]
+        return np.array([excess.max()])
     fold = np.arange(samples) % min(_FOLDS, samples)
     total = excess.sum(1)
     held = np.empty(samples)
