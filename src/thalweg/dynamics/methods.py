@@ -121,6 +121,13 @@ def _adam(landscape: Landscape, w: Tensor, settings: Settings) -> Method:
     return TorchMethod(landscape, w, optimizer, settings.clip)
 
 
+def _gauss_newton(landscape: Landscape, w: Tensor, settings: Settings) -> Method:
+    # Imported here: it draws the Gram matrix in, and is a method itself.
+    from thalweg.dynamics.gauss_newton import make_gauss_newton
+
+    return make_gauss_newton(landscape, w, settings)
+
+
 class Kind(NamedTuple):
     """How a method is made, and whether its steps are mini-batches."""
 
@@ -133,6 +140,7 @@ METHODS: dict[str, Kind] = {
     "sgd": Kind(_sgd, batches=True, momentum=0.9),
     "gd": Kind(_sgd, batches=False),
     "adam": Kind(_adam, batches=True),
+    "gauss-newton": Kind(_gauss_newton, batches=False),
 }
 
 

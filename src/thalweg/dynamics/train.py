@@ -57,9 +57,12 @@ def train(
         What is descended. It is left as it was found, buffers included.
     w0 : Tensor
         Where training begins, shape (W,); not changed.
-    optimizer : {"sgd", "adam", "gd"}
+    optimizer : {"sgd", "adam", "gd", "gauss-newton"}
         Stochastic gradient descent with momentum, Adam, or full-batch gradient descent, whose
-        every step is an epoch. On a landscape without samples all are full-batch.
+        every step is an epoch. On a landscape without samples all are full-batch. Damped
+        Gauss-Newton, full-batch too, takes a trained point to a residual of rounding size: it
+        needs the squared loss in float64 and memory for a matrix of M x M numbers, M = N C, and
+        uses neither ``lr`` nor ``schedule``.
     lr : float
         Learning rate at the start.
     momentum : float, optional

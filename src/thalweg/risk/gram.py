@@ -79,6 +79,27 @@ def gram(
     return matrix
 
 
+def pull_back(
+    risk: EmpiricalRisk, w: Tensor, y: Tensor, /, *, outputs: Sequence[int] | Tensor | None = None
+) -> Tensor:
+    """
+    Multiply the transposed Jacobian at ``w`` by a vector, in float64.
+
+    Parameters
+    ----------
+    risk, w, outputs
+        As for `gram`.
+    y : Tensor
+        Shape (N k,), float64.
+
+    Returns
+    -------
+    Tensor
+        Shape (W,), float64.
+    """
+    return _Pass(risk, w, outputs).pull_back(y)
+
+
 class _Pass:
     """Forward and backward passes over all samples on a private float64 copy of the model."""
 
@@ -148,17 +169,21 @@ class _Pass:
             for c, g in zip(calls, zip(*slopes, strict=True), strict=True)
         ]
 
-    def agrees(self, matrix: Tensor) -> bool:
-        """Compare ``|J^T y|^2`` with ``y^T K y`` for a random y: equal only if K is right."""
-        y = torch.randn(self.rows, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
-        given = list(self.parameters.values())
-        total = [torch.zeros_like(p) for p in given]
+    def pull_back(self, y: Tensor) -> Tensor:
+        """Multiply the transposed Jacobian by y, shape (N k,): a flat vector, shape (W,)."""
+        given, count = list(self.parameters.values()), len(self.projection)
+        total = torch.zeros(sum(p.numel() for p in given), dtype=torch.float64)
         for start, stop in self.bounds(_BATCH):
-            count = len(self.projection)
             entry = self.projected(start, stop) @ y[start * count : stop * count]
             slopes = torch.autograd.grad(entry, given, materialize_grads=True)
-            total = [t + s for t, s in zip(total, slopes, strict=True)]
-        expected = sum(float(t.square().sum()) for t in total)
+            total += torch.cat([slope.reshape(-1) for slope in slopes])
+        return total
+
+    def agrees(self, matrix: Tensor) -> bool:
+        """Compare ``|J^T y|^2`` with ``y^T K y`` for a random y: equal only if K is right."""
+        generator = torch.Generator().manual_seed(0)
+        y = torch.randn(self.rows, dtype=torch.float64, generator=generator)
+        expected = float(self.pull_back(y).square().sum())
         return abs(float(y @ (matrix @ y)) - expected) <= _AGREEMENT * abs(expected)
 
 
