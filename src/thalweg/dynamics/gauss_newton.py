@@ -72,7 +72,7 @@ class GaussNewton:
         after = self._try(before)
         if after is None or after > _REUSED * size:
             self._drop()
-            self.stalled = fresh and size <= self._floor
+            self.stalled = size <= self._floor
         if after is None and fresh:
             self._raise_damping()
         return Outcome(loss, None)
