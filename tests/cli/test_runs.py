@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from importlib.metadata import version
 from pathlib import Path
 
 import pytest
@@ -102,6 +103,13 @@ def test_wrong_use_is_answered_without_a_traceback(
     done = thalweg(*arguments, cwd=tmp_path)
     assert done.returncode == code, done.stderr
     assert words in done.stderr and "Traceback" not in done.stderr
+
+
+def test_version_is_told_by_the_program_and_by_the_module(tmp_path: Path) -> None:
+    said = thalweg("--version", cwd=tmp_path)
+    assert said.returncode == 0 and said.stdout == f"thalweg {version('thalweg')}\n"
+    module = [sys.executable, "-m", "thalweg", "--version"]
+    assert subprocess.run(module, capture_output=True, text=True).stdout == said.stdout
 
 
 def test_another_configuration_in_the_same_folder_is_refused(tmp_path: Path) -> None:

@@ -28,14 +28,21 @@ app.command("runs")(runs.list_all)
 app.add_typer(algebra.app)
 
 
-@app.callback()
-def options(version: bool = typer.Option(False, "--version", is_eager=True)) -> None:
-    """See, measure and prove what the loss landscape looks like where training leads."""
-    if version:
-        from importlib.metadata import version as installed
+def _say_version(wanted: bool) -> None:
+    if wanted:
+        from importlib.metadata import version
 
-        typer.echo(f"thalweg {installed('thalweg')}")
+        typer.echo(f"thalweg {version('thalweg')}")
         raise typer.Exit
+
+
+@app.callback()
+def options(
+    version: bool = typer.Option(
+        False, "--version", is_eager=True, callback=_say_version, help="Say which version this is."
+    ),
+) -> None:
+    """See, measure and prove what the loss landscape looks like where training leads."""
 
 
 def main() -> None:
