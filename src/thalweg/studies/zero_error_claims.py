@@ -19,11 +19,6 @@ if TYPE_CHECKING:
 ZERO = Rule(high=0)
 MOST = Rule(low=0.5)
 LABELS = ("true", "random")
-# What labels ask for at least: true ones have structure, and N (C - 1) is not needed for them.
-_NEEDED = {
-    "true": ("per_sample", "training samples N"),
-    "random": ("per_inequality", "inequalities N (C - 1)"),
-}
 _SOURCE = "Liao and Poggio, Theory II (2017), abstract: overparametrized networks reach zero error"
 _INAPPLICABLE = (
     "The study varies widths and labels of the built-in image problems; this run's problem is its "
@@ -65,17 +60,17 @@ def _network_claim(name: str, labels: str, cells: xr.Dataset | None) -> Claim:
     mine = None if cells is None else _trained(cells, name)
     return Claim(
         name=f"zero_error/{name}",
-        statement=f"A network with more weights than {_NEEDED[labels][1]} reaches exactly zero "
-        f"training error on {labels} labels.{_sizes(mine)}",
+        statement="A network with more weights than training samples, W > N, reaches exactly "
+        f"zero training error on {labels} labels.{_sizes(mine)}",
         source=_SOURCE,
         protocol="Train by SGD from random weights until no training sample is misclassified, at "
         "most for the epochs of the preset; count all training samples misclassified at the end, "
         "batch-norm statistics re-estimated on the training set.",
-        statistic=None if mine is None or not _is_large(mine, labels) else _missed(mine),
+        statistic=None if mine is None or not _is_large(mine) else _missed(mine),
         rule=ZERO,
         controls=() if cells is None else tuple(_narrow(cells, labels)),
         section="zero_error",
-        why=_INAPPLICABLE if mine is None else _remark(mine, labels),
+        why=_INAPPLICABLE if mine is None else _remark(mine),
     )
 
 
@@ -111,8 +106,8 @@ def _trained(cells: xr.Dataset, name: str) -> xr.Dataset:
     return cells.isel(cell=np.flatnonzero(cells["name"].values == ends))
 
 
-def _is_large(mine: xr.Dataset, labels: str) -> bool:
-    return bool((mine[_NEEDED[labels][0]].values > 1).all())
+def _is_large(mine: xr.Dataset) -> bool:
+    return bool((mine["per_sample"].values > 1).all())
 
 
 def _missed(mine: xr.Dataset) -> Statistic:
@@ -147,8 +142,8 @@ def _sizes(mine: xr.Dataset | None) -> str:
     return f" Here W = {int(first['weights']):,} and N = {int(first['samples']):,}: {ratios}."
 
 
-def _remark(mine: xr.Dataset, labels: str) -> str:
-    if not _is_large(mine, labels):
-        return f"The network has no more weights than {_NEEDED[labels][1]}: the claim is not of it."
+def _remark(mine: xr.Dataset) -> str:
+    if not _is_large(mine):
+        return "The network has no more weights than samples: the claim is not of it."
     tests = mine["test_error"].values
     return "" if np.isnan(tests).any() else f"Test error {float(tests.mean()):.3f}."
