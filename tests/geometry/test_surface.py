@@ -148,7 +148,7 @@ def test_exact_cells_say_so() -> None:
     made = problem(batchnorm=False)
     risk = EmpiricalRisk(made)
     found = surface(risk, risk.space.pack(made.model), points=3)
-    assert set(found.data_vars) == {"samples", "finite"} | {
+    assert set(found.data_vars) == {"samples", "test_samples", "finite"} | {
         f"{name}{end}"
         for name in ("loss", "error", "test_loss", "test_error")
         for end in ("", "_stderr")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -9,25 +10,64 @@ from numpy.typing import NDArray
 
 from thalweg.geometry.blocks import Block, Blocks, Phase
 from thalweg.geometry.scene import Scene
-from thalweg.run.progress import Bar
+from thalweg.run.progress import Bar, Progress
 
 # A kill loses less than one percent; files stay few.
 _BLOCKS = 200
 
 
-def exact(blocks: Blocks, bar: Bar) -> dict[str, NDArray[np.float64]]:
-    """Evaluate each cell: columns of shape (cells,) by name."""
-    total = len(blocks.scene.grid)
-    found = blocks.compute(Phase(cells, total, -(-total // _BLOCKS)), bar)
+def exact(
+    blocks: Blocks,
+    progress: Progress,
+    *,
+    split: str | None = None,
+    chosen: Sequence[int] | None = None,
+) -> dict[str, NDArray[np.float64]]:
+    """
+    Evaluate cells.
+
+    Parameters
+    ----------
+    blocks : Blocks
+        Of the scene.
+    progress : Progress
+        Told of every cell.
+    split : str, optional
+        Measure only the risk of this prefix.
+    chosen : sequence of int, optional
+        Evaluate only these cells.
+
+    Returns
+    -------
+    dict
+        Columns of shape (cells,) by name.
+    """
+    parameters: dict[str, Any] = {} if split is None else {"split": split}
+    if chosen is not None:
+        parameters["cells"] = list(chosen)
+    total = len(blocks.scene.grid if chosen is None else chosen)
+    with progress(total, "surface, exact cells") as bar:
+        found = blocks.compute(Phase(cells, total, -(-total // _BLOCKS), parameters), bar)
     return {name: np.concatenate([block[name] for block in found]) for name in found[0]}
 
 
 def cells(scene: Scene, parameters: dict[str, Any], start: int, stop: int, bar: Bar) -> Block:
-    """Evaluate the cells from ``start`` to ``stop``."""
+    """Evaluate the cells from ``start`` to ``stop``, or those at these places of ``cells``."""
+    chosen = parameters.get("cells", range(len(scene.grid)))[start:stop]
     rows = []
-    for cell in range(start, stop):
-        point = scene.grid.point(cell)
-        row = {p + n: v for p, risk in scene.risks.items() for n, v in risk.evaluate(point).items()}
-        rows.append(row or {"loss": scene.risk.value(point)})
+    for cell in chosen:
+        rows.append(_cell(scene, cell, parameters.get("split")))
         bar.update(1)
     return {name: np.array([row[name] for row in rows]) for name in rows[0]}
+
+
+def _cell(scene: Scene, cell: int, split: str | None) -> dict[str, float]:
+    point = scene.grid.point(cell)
+    if not scene.risks:
+        return {"loss": scene.risk.value(point)}
+    return {
+        prefix + name: value
+        for prefix, risk in scene.risks.items()
+        if split in (None, prefix)
+        for name, value in risk.evaluate(point).items()
+    }

@@ -17,6 +17,7 @@ from thalweg.geometry.directions import random_directions
 from thalweg.geometry.exact import exact
 from thalweg.geometry.grid import AXES, Extent, Grid, axes
 from thalweg.geometry.scene import Scene
+from thalweg.geometry.tolerance import Goal, estimate, hindrance
 from thalweg.risk import Landscape
 from thalweg.run import Engine, Run
 from thalweg.run.progress import Progress, silent
@@ -29,8 +30,15 @@ _LABELS = {
     "error": ("misclassified training samples", "share"),
     "test_loss": ("test loss", "1"),
     "test_error": ("misclassified test samples", "share"),
+    "samples": ("training samples evaluated", "samples"),
+    "test_samples": ("test samples evaluated", "samples"),
+    "finite": ("whether the losses are finite", ""),
 }
 _EXACT = "0: every sample was evaluated in every cell"
+_ESTIMATED = (
+    "of the mean of true minus interpolated values over a random subset of `samples` samples; 0 in"
+    " cells where every sample was evaluated"
+)
 
 
 def surface(
@@ -94,8 +102,11 @@ def surface(
     xarray.Dataset
         Over dims ``x``, ``y``, ``z`` (as many as there are directions): ``loss`` and, where it is
         defined, ``error`` (share of samples), ``test_loss``, ``test_error``, float64, each with
-        its standard error ``*_stderr``, here 0; ``samples``, the number of training samples
-        evaluated; ``finite``, False where a loss is infinite or NaN, which is kept as it is.
+        its standard error ``*_stderr``, 0 where all samples were evaluated; ``samples`` and
+        ``test_samples``, the numbers of samples evaluated; ``finite``, False where a loss is
+        infinite or NaN, which is kept as it is. Attributes say which function was measured, and
+        how: ``mode`` ("exact" or "to a tolerance"), and then ``nodes`` along each axis,
+        ``evaluations`` of single samples and ``evaluations_exact``, what exact cells would cost.
 
     Raises
     ------
@@ -125,9 +136,10 @@ def surface(
         raise InvalidArgument(f"tolerance={tolerance}; write a positive number or None.")
     scene = Scene(risk, _grid(risk, w, directions, extent, points), test)
     blocks = Blocks(scene, run, engine)
-    with blocks.hold(), progress(len(scene.grid), "surface") as bar:
-        columns = exact(blocks, bar)
-    return _dataset(risk, scene.grid, columns, attrs)
+    goal = None if tolerance is None else Goal(tolerance, relative, seed)
+    with blocks.hold():
+        columns, about = _columns(blocks, goal, progress)
+    return _dataset(risk, scene.grid, columns, attrs | about)
 
 
 def _grid(
@@ -149,29 +161,58 @@ def _grid(
     return grid
 
 
+def _columns(
+    blocks: Blocks, goal: Goal | None, progress: Progress
+) -> tuple[dict[str, NDArray[Any]], dict[str, Any]]:
+    """All columns of the data set by name, and how they were made."""
+    scene = blocks.scene
+    why = "" if goal is None else hindrance(scene)
+    asked = {} if goal is None else {"tolerance": goal.tolerance, "relative": int(goal.relative)}
+    if goal is None or why:
+        about = {"mode": "exact", "stderr": _EXACT} | ({"why_exact": why} if why else {})
+        return _exact_columns(blocks, progress), asked | about
+    columns: dict[str, NDArray[Any]] = {}
+    attrs: dict[str, Any] = {"seed": goal.seed, **asked}
+    for split in scene.risks:
+        found, about = estimate(blocks, split, goal, progress)
+        columns |= {split + name: column for name, column in found.items()}
+        attrs |= {split + name: value for name, value in about.items()}
+    attrs["stderr"] = _EXACT if attrs["mode"] == "exact" else _ESTIMATED
+    return columns, attrs
+
+
+def _exact_columns(blocks: Blocks, progress: Progress) -> dict[str, NDArray[Any]]:
+    columns: dict[str, NDArray[Any]] = dict(exact(blocks, progress))
+    for name, values in list(columns.items()):
+        columns[f"{name}_stderr"] = np.zeros_like(values)
+    samples = {split: risk.samples for split, risk in blocks.scene.risks.items()} or {"": 1}
+    for split, number in samples.items():
+        columns[f"{split}samples"] = np.full(len(blocks.scene.grid), number)
+    return columns
+
+
 def _dataset(
-    risk: Landscape, grid: Grid, columns: dict[str, NDArray[np.float64]], attrs: dict[str, Any]
+    risk: Landscape, grid: Grid, columns: dict[str, NDArray[Any]], attrs: dict[str, Any]
 ) -> xr.Dataset:
     import xarray as xr
 
     dims = AXES[: len(grid.axes)]
-    samples = getattr(risk, "samples", 1)
+    shaped = {name: column.reshape(grid.shape) for name, column in columns.items()}
+    losses = [values for name, values in shaped.items() if name.endswith("loss")]
+    shaped["finite"] = np.asarray(np.isfinite(losses).all(0))
     variables: dict[str, Any] = {}
-    for name, column in columns.items():
-        values = column.reshape(grid.shape)
-        label, units = _LABELS[name]
-        zero = np.where(np.isfinite(values), 0.0, np.nan)
-        variables[name] = (dims, values, {"long_name": label, "units": units})
-        about = {"long_name": f"standard error of the {label}", "units": units, "is": _EXACT}
-        variables[f"{name}_stderr"] = (dims, zero, about)
-    losses = [column for name, column in columns.items() if name.endswith("loss")]
-    finite = np.isfinite(losses).all(0).reshape(grid.shape)
-    variables["samples"] = (dims, np.full(grid.shape, samples), {"units": "samples"})
-    variables["finite"] = (dims, finite, {"long_name": "whether the losses are finite"})
+    for name, values in shaped.items():
+        measured = name.removesuffix("_stderr")
+        label, units = _LABELS[measured]
+        about = {"long_name": label, "units": units}
+        if name != measured:
+            about |= {"long_name": f"standard error of the {label}", "is": attrs["stderr"]}
+            values = np.where(np.isfinite(shaped[measured]), values, np.nan)
+        variables[name] = (dims, values, about)
     lengths = grid.directions.double().norm(dim=0).tolist()
     coords = {
         dim: (dim, axis, {"units": f"lengths of direction {i} (norm {length:.6g})"})
         for i, (dim, axis, length) in enumerate(zip(dims, grid.axes, lengths, strict=True))
     }
-    attrs = {**getattr(risk, "described", {}), **attrs, "mode": "exact", "stderr": _EXACT}
-    return xr.Dataset(variables, coords, attrs | {"direction_norms": lengths})
+    attrs = {**getattr(risk, "described", {}), **attrs, "direction_norms": lengths}
+    return xr.Dataset(variables, coords, attrs)

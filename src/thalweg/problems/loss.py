@@ -134,10 +134,13 @@ class CriterionLoss:
                 " `def loss(model, batch): return F.cross_entropy(model(batch[0]).logits, batch[1],"
                 " reduction='none')`."
             )
+        return self.of_outputs(outputs, targets), outputs
+
+    def of_outputs(self, outputs: Tensor, targets: Any) -> Tensor:
+        """Evaluate outputs that are at hand: losses (n,), or their mean (0-d)."""
         if not self.opaque:
             self._check_shapes(outputs, targets)
-        losses = _per_sample(self.evaluate(outputs, targets), self.name, self.summed_outputs)
-        return losses, outputs
+        return _per_sample(self.evaluate(outputs, targets), self.name, self.summed_outputs)
 
     def _check_shapes(self, outputs: Tensor, targets: Tensor) -> None:
         if self.kind in _ELEMENTWISE and outputs.shape != targets.shape:

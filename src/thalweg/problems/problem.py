@@ -138,6 +138,22 @@ class Problem:
             _say_devices(model, batch)
             raise
 
+    def losses(self, outputs: Tensor, batch: Any) -> Tensor:
+        """
+        Evaluate the loss of outputs that are at hand: shape (n,), or 0-d as in `forward`.
+
+        Raises
+        ------
+        NotDefined
+            If the loss is a ``loss(model, batch)``.
+        """
+        if not isinstance(self._loss, CriterionLoss):
+            raise NotDefined(
+                f"{self.loss!r} takes the model, so there is no loss of outputs; write a criterion"
+                " (outputs, targets)."
+            )
+        return self._loss.of_outputs(outputs, pair(batch)[1])
+
     def wrong(self, outputs: Tensor, batch: Any) -> Tensor:
         """
         Say which samples of a batch are misclassified: shape (n,), bool.

@@ -135,6 +135,11 @@ class EmpiricalRisk:
         return self._measured.policy
 
     @property
+    def normalized(self) -> bool:
+        """Whether the model has batch normalization."""
+        return bool(self._measured.norms)
+
+    @property
     def batch_size(self) -> int:
         """Samples evaluated at once."""
         if self._batch_size is None:

@@ -1,0 +1,135 @@
+"""What workers compute for a surface to a tolerance: sums over nodes, and over what they leave."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from thalweg.geometry.blocks import Block
+from thalweg.geometry.interpolation import TensorRule
+from thalweg.geometry.scene import Scene
+from thalweg.risk.chunk import Chunk
+from thalweg.run import torch_generator
+from thalweg.run.progress import Bar
+
+Parameters = dict[str, Any]
+# Interpolated features held at once.
+_SLAB_BYTES = 16 << 20
+
+
+def subset(seed: int, split: str, samples: int) -> Tensor:
+    """Give the order in which samples are drawn: a subset of n is its first n."""
+    return torch.randperm(samples, generator=torch_generator(seed, "subset", split))
+
+
+def pilot(scene: Scene, parameters: Parameters, start: int, stop: int, bar: Bar) -> Block:
+    """
+    Evaluate drawn samples in all cells, and see what each rule of interpolation leaves of them.
+
+    Parameters hold ``split`` (prefix of names), ``seed``, ``first`` (how many drawn samples come
+    before) and ``rules`` (lists of counts of nodes; an empty one does not interpolate). Arrays have
+    shape (rules, cells).
+    """
+    chunk, features = _drawn(scene, parameters, range(len(scene.grid)), start, stop, bar)
+    found = [
+        _left(chunk, features, _rule(scene, counts), range(len(features)))
+        for counts in parameters["rules"]
+    ]
+    return {name: np.stack([block[name] for block in found]) for name in found[0]}
+
+
+def remainder(scene: Scene, parameters: Parameters, start: int, stop: int, bar: Bar) -> Block:
+    """
+    Evaluate drawn samples in some cells, and see what one rule of interpolation leaves of them.
+
+    Parameters hold ``split``, ``seed``, ``first``, ``counts`` and ``cells``. Arrays have shape
+    (cells,).
+    """
+    rule, cells = _rule(scene, parameters["counts"]), parameters["cells"]
+    nodes = rule.cells if rule else []
+    chunk, features = _drawn(scene, parameters, [*nodes, *cells], start, stop, bar)
+    return _left(chunk, features, rule, cells, nodes=features[: len(nodes)])
+
+
+def node_sums(scene: Scene, parameters: Parameters, start: int, stop: int, bar: Bar) -> Block:
+    """
+    Evaluate consecutive samples at the nodes and sum what is interpolated from there.
+
+    Parameters hold ``split`` and ``counts``. Arrays ``loss``, ``error`` have shape (cells,),
+    ``loss_at``, ``error_at``, sums of true values, shape (nodes,).
+    """
+    rule = _rule(scene, parameters["counts"])
+    assert rule is not None
+    chunk = Chunk(scene.risks[parameters["split"]], torch.arange(start, stop))
+    features = _evaluate(scene, chunk, rule.cells, bar)
+    at = {f"{name}_at": v.double().sum(1).numpy() for name, v in chunk.measures(features).items()}
+    parts = [_measured(chunk, slab) for slab in _slabs(rule, features, range(len(scene.grid)))]
+    sums = {n: torch.cat([p[n].double().sum(1) for p in parts]).numpy() for n in parts[0]}
+    return at | sums
+
+
+def _rule(scene: Scene, counts: Sequence[int]) -> TensorRule | None:
+    return TensorRule(scene.grid.axes, counts) if counts else None
+
+
+def _drawn(
+    scene: Scene, parameters: Parameters, cells: Sequence[int], start: int, stop: int, bar: Bar
+) -> tuple[Chunk, Tensor]:
+    risk = scene.risks[parameters["split"]]
+    order = subset(parameters["seed"], risk.split, risk.samples)
+    chunk = Chunk(risk, order[parameters["first"] :][start:stop])
+    return chunk, _evaluate(scene, chunk, cells, bar)
+
+
+def _evaluate(scene: Scene, chunk: Chunk, cells: Sequence[int], bar: Bar) -> Tensor:
+    """Features of the chunk's samples: (cells, samples, features)."""
+    rows: list[Tensor] = []
+    for i, cell in enumerate(cells):
+        rows.append(chunk.features(scene.grid.point(cell)).cpu())
+        # The bar counts samples, each of which is done a cell at a time.
+        bar.update((i + 1) * chunk.size // len(cells) - i * chunk.size // len(cells))
+    return torch.stack(rows)
+
+
+def _left(
+    chunk: Chunk,
+    features: Tensor,
+    rule: TensorRule | None,
+    cells: Sequence[int],
+    nodes: Tensor | None = None,
+) -> Block:
+    """Sums, sums of squares and largest of true minus interpolated values in ``cells``."""
+    if nodes is None:
+        nodes = features[rule.cells] if rule else features[:0]
+    features = features[len(features) - len(cells) :]
+    found: dict[str, list[Tensor]] = {}
+    done = 0
+    for slab in _slabs(rule, nodes, cells) if rule else [None]:
+        part = features if slab is None else features[done : done + len(slab)]
+        done += len(part)
+        control = None if slab is None else _measured(chunk, slab)
+        for name, true in chunk.measures(part).items():
+            rest = (true if control is None else true - control[name]).double()
+            found.setdefault(f"{name}_sum", []).append(rest.sum(1))
+            found.setdefault(f"{name}_square", []).append(rest.square().sum(1))
+            found.setdefault(f"{name}_most", []).append(rest.abs().amax(1))
+    return {name: torch.cat(parts).numpy() for name, parts in found.items()}
+
+
+def _measured(chunk: Chunk, features: Tensor) -> dict[str, Tensor]:
+    """Measure interpolated features; what is not finite is no control, and 0 as good as any."""
+    found = chunk.measures(features)
+    return {name: torch.where(values.isfinite(), values, 0.0) for name, values in found.items()}
+
+
+def _slabs(rule: TensorRule, nodes: Tensor, cells: Sequence[int]) -> Iterator[Tensor]:
+    """Interpolate features to cells, as many at a time as memory allows."""
+    _, samples, width = nodes.shape
+    size = max(1, _SLAB_BYTES // (nodes.element_size() * samples * width))
+    for start in range(0, len(cells), size):
+        weights = torch.from_numpy(rule.weights(cells[start : start + size])).to(nodes)
+        yield (weights @ nodes.flatten(1)).reshape(-1, samples, width)

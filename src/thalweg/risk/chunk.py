@@ -1,0 +1,135 @@
+"""Samples one by one: what interpolates well along the weights, and losses and errors from it."""
+
+from __future__ import annotations
+
+from functools import cached_property
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils._pytree import tree_map_only
+
+from thalweg.errors import NotDefined
+from thalweg.problems.loss import pair
+from thalweg.risk.measured import chunks, to
+from thalweg.risk.risk import EmpiricalRisk
+
+# Of more outputs a sample the losses alone are kept: the rest would cost more than it saves.
+_OUTPUTS = 128
+
+
+class Chunk:
+    """
+    Some samples of a risk, evaluated one by one at any point.
+
+    A sample's features are the network's outputs where the loss is a function of them, per sample
+    and of at most 128 numbers: they vary more smoothly along the weights than the loss, and give
+    the error besides. Otherwise they are its loss and, where it is defined, 1 if it is
+    misclassified and 0 if not.
+
+    Parameters
+    ----------
+    risk : EmpiricalRisk
+        Of any batch-norm policy under which samples do not depend on one another.
+    indices : Tensor
+        Shape (n,), int64: which samples.
+    """
+
+    def __init__(self, risk: EmpiricalRisk, indices: Tensor) -> None:
+        self.risk, self.size = risk, len(indices)
+        self._measured = risk._measured
+        self._parts = [
+            self._moved(indices[start:stop]) for start, stop in chunks(self.size, risk.batch_size)
+        ]
+        self._indices = indices
+
+    def _moved(self, indices: Tensor) -> Any:
+        return to(self.risk.data.take(indices), self.risk.device, self.risk.dtype)
+
+    @torch.no_grad()
+    def features(self, w: Tensor) -> Tensor:
+        """Evaluate features at ``w``: shape (n, features), in the risk's dtype."""
+        self._measured.load(w)
+        return torch.cat([self._of_part(part) for part in self._parts])
+
+    @torch.no_grad()
+    def measures(self, features: Tensor) -> dict[str, Tensor]:
+        """
+        Give losses and errors of features.
+
+        Parameters
+        ----------
+        features : Tensor
+            Shape (points, n, features): computed or interpolated.
+
+        Returns
+        -------
+        dict
+            ``loss`` and, where it is defined, ``error``, each of shape (points, n).
+        """
+        if not self.by_outputs:
+            return dict(zip(("loss", "error"), features.unbind(2), strict=False))
+        points = len(features)
+        outputs = features.reshape(points * self.size, *self._shape)
+        targets = tree_map_only(
+            Tensor,
+            lambda t: t.repeat(points, *[1] * (t.dim() - 1)),
+            self._targets,
+        )
+        found = {"loss": self.risk.problem.losses(outputs, (None, targets))}
+        if self._has_error:
+            found["error"] = self.risk.problem.wrong(outputs, (None, targets)).to(features.dtype)
+        return {name: values.reshape(points, self.size) for name, values in found.items()}
+
+    @cached_property
+    def by_outputs(self) -> bool:
+        """Whether features are outputs."""
+        losses, outputs = self._first
+        return losses.dim() == 1 and outputs is not None and outputs[0].numel() <= _OUTPUTS
+
+    @cached_property
+    def _first(self) -> tuple[Tensor, Tensor | None]:
+        """Losses and outputs of the first sample."""
+        with torch.no_grad():
+            losses, outputs, _ = self._measured.forward(_sample(self._parts[0], 0))
+        return losses, outputs
+
+    @cached_property
+    def _shape(self) -> torch.Size:
+        outputs = self._first[1]
+        assert outputs is not None
+        return outputs.shape[1:]
+
+    @cached_property
+    def _has_error(self) -> bool:
+        outputs = self._first[1]
+        try:
+            if outputs is not None:
+                self.risk.problem.wrong(outputs, _sample(self._parts[0], 0))
+        except NotDefined:
+            return False
+        return outputs is not None
+
+    @cached_property
+    def _targets(self) -> Any:
+        return pair(self._moved(self._indices))[1]
+
+    def _of_part(self, part: Any) -> Tensor:
+        losses, outputs, _ = self._measured.forward(part)
+        if self.by_outputs:
+            assert outputs is not None
+            return outputs.flatten(1)
+        columns = [losses if losses.dim() else self._one_by_one(part)]
+        if self._has_error and outputs is not None:
+            columns.append(self.risk.problem.wrong(outputs, part).to(columns[0].dtype))
+        return torch.stack(columns, 1)
+
+    def _one_by_one(self, part: Any) -> Tensor:
+        """Evaluate a loss that gives only means."""
+        size = self.risk.problem.batch_size_of(part)
+        single = [self._measured.forward(_sample(part, i))[0] for i in range(size)]
+        return torch.stack(single).reshape(-1)
+
+
+def _sample(batch: Any, place: int) -> Any:
+    return tree_map_only(Tensor, lambda t: t[place : place + 1], batch)
