@@ -1,5 +1,6 @@
 """Pictures of labelled data: ``plot_*`` on matplotlib axes, ``*_figure`` with plotly."""
 
+from thalweg.plots.bands import plot_bands
 from thalweg.plots.curves import plot_curves
 from thalweg.plots.embedding import plot_embedding
 from thalweg.plots.fidelity import plot_fidelity
@@ -7,17 +8,21 @@ from thalweg.plots.height import plot_height
 from thalweg.plots.interactive.curves import curves_figure
 from thalweg.plots.interactive.embedding import embedding_figure
 from thalweg.plots.interactive.height import height_figure
-from thalweg.plots.line import plot_line
+from thalweg.plots.line import plot_line, plot_lines
+from thalweg.plots.matrix import plot_matrix
 from thalweg.plots.stress import plot_stress
 
 __all__ = [
     "curves_figure",
     "embedding_figure",
     "height_figure",
+    "plot_bands",
     "plot_curves",
     "plot_embedding",
     "plot_fidelity",
     "plot_height",
     "plot_line",
+    "plot_lines",
+    "plot_matrix",
     "plot_stress",
 ]

@@ -6,14 +6,16 @@ from typing import TYPE_CHECKING, Any, cast
 
 from thalweg.errors import InvalidArgument
 from thalweg.plots.axes import axes_or_new
+from thalweg.plots.curves import LABELS
 from thalweg.plots.looks import COLORS
 
 if TYPE_CHECKING:
     import xarray as xr
     from matplotlib.axes import Axes
 
-_LABELS = {"loss": "loss (mean per sample)", "error": "error (share of samples)"}
+_EITHER = {"loss": "loss (mean per sample)", "error": "error (share of samples)"}
 _BAND = 1.96
+_DASHES = ("-", "--", "-.", ":")
 
 
 def plot_line(
@@ -44,8 +46,8 @@ def plot_line(
     InvalidArgument
         If the data have no such variable.
     """
-    if variable not in data or variable not in _LABELS:
-        known = ", ".join(name for name in _LABELS if name in data)
+    if variable not in data or variable not in _EITHER:
+        known = ", ".join(name for name in _EITHER if name in data)
         raise InvalidArgument(f"variable={variable!r}; write one of {known}.")
     axes = axes_or_new(ax)
     t = data["t"].values
@@ -58,7 +60,45 @@ def plot_line(
         axes.plot(t, values, **{"color": color, "linestyle": style, "label": label, **kwargs})
         axes.plot(t[[0, -1]], values[[0, -1]], color=color, linestyle=":", linewidth=0.8)
     axes.set_ylim(bottom=min(0.0, axes.get_ylim()[0]))
-    axes.set(xlabel="place t on the line (0 and 1: the models)", ylabel=_LABELS[variable])
+    axes.set(xlabel="place t on the line (0 and 1: the models)", ylabel=_EITHER[variable])
     axes.grid(alpha=0.3, linewidth=0.5)
     axes.legend(frameon=False, fontsize="small")
+    return cast("Axes", axes)
+
+
+def plot_lines(
+    lines: xr.Dataset, *, variable: str = "loss", ax: Axes | None = None, **kwargs: Any
+) -> Axes:
+    """
+    Draw a quantity along the lines of many pairs, coloured by their group.
+
+    Parameters
+    ----------
+    lines : xarray.Dataset
+        ``variable`` and its ``*_stderr`` over dims ``pair`` and ``t``, with the coordinate
+        ``group`` of each pair.
+    variable : {"loss", "error", "test_loss", "test_error"}
+        What to draw, with its 95% band over samples.
+    ax : matplotlib Axes, optional
+        Where to draw.
+    **kwargs
+        Given on to ``ax.plot``.
+
+    Returns
+    -------
+    matplotlib Axes
+        Each group is named once for a legend.
+    """
+    axes = axes_or_new(ax)
+    groups = [str(group) for group in lines["group"].values]
+    order, t = list(dict.fromkeys(groups)), lines["t"].values
+    for i, group in enumerate(groups):
+        number = order.index(group)
+        color, style = COLORS[number % len(COLORS)], _DASHES[number % len(_DASHES)]
+        values, half = lines[variable].values[i], _BAND * lines[f"{variable}_stderr"].values[i]
+        label = {} if group in groups[:i] else {"label": group}
+        axes.fill_between(t, values - half, values + half, color=color, alpha=0.15, linewidth=0)
+        axes.plot(t, values, **{"color": color, "linestyle": style, **label, **kwargs})
+    axes.set(xlabel="place t on the line (0 and 1: the models)", ylabel=LABELS[variable])
+    axes.grid(alpha=0.3, linewidth=0.5)
     return cast("Axes", axes)

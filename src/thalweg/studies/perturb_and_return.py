@@ -11,7 +11,6 @@ import torch
 
 from thalweg.dynamics import perturb, train
 from thalweg.run import Progress, Run, Task, silent, task_result, torch_generator
-from thalweg.studies import trajectories
 from thalweg.studies.bowl import Bowl
 from thalweg.studies.claim import Claim, Control, Rule, Statistic
 from thalweg.studies.curves import gather_curves
@@ -25,40 +24,35 @@ from thalweg.studies.displacement import (
 )
 from thalweg.studies.intervals import mean, share
 from thalweg.studies.trainings import UNITS_AN_EPOCH, branch_task, trunk_task
+from thalweg.studies.trajectories import shared_sizes
 
 if TYPE_CHECKING:
     import xarray as xr
 
 
-def _sizes(preset: str, **own: Any) -> dict[str, Any]:
-    """Take trunk and branches from the study of trajectories, so that both train them once."""
-    keys = ("epochs", "checkpoints", "scale", "branch_epochs", "branch_checkpoints")
-    return {key: trajectories.SIZES[preset][key] for key in keys} | own
-
-
 # `sgd` and `gd`: for each moment the noise scales, relative to each layer's weights, and how many
 # copies of each. Claims are about scales up to `largest`; what lies beyond is measured.
 SIZES: dict[str, dict[str, Any]] = {
-    "demo": _sizes(
+    "demo": shared_sizes(
         "demo",
         sgd={
-            "early": {"scales": [0.25, 0.5], "copies": 3},
-            "middle": {"scales": [0.25, 0.5], "copies": 3},
-            "final": {"scales": [0.1, 0.25, 0.5, 1.0], "copies": 3},
+            "early": {"scales": [0.25, 0.5], "copies": 2},
+            "middle": {"scales": [0.25, 0.5], "copies": 2},
+            "final": {"scales": [0.25, 0.5, 1.0], "copies": 3},
         },
         gd={
             "early": {"scales": [0.25], "copies": 2},
             "middle": {"scales": [0.25], "copies": 2},
-            "final": {"scales": [0.1, 0.25, 0.5], "copies": 2},
+            "final": {"scales": [0.25, 0.5], "copies": 3},
         },
         gd_lr=0.5,
-        gd_steps=24,
-        gd_checkpoints=12,
+        gd_steps=20,
+        gd_checkpoints=10,
         largest=0.5,
         zero_error=0.0,
         narrow={"widths": [3, 3], "epochs": 10, "branch_epochs": 4, "copies": 6, "cost": 0.3},
     ),
-    "laptop": _sizes(
+    "laptop": shared_sizes(
         "laptop",
         sgd={
             "early": {"scales": [0.25], "copies": 3},
@@ -77,7 +71,7 @@ SIZES: dict[str, dict[str, Any]] = {
         zero_error=0.0,
         narrow={"widths": [8, 8, 8], "epochs": 10, "branch_epochs": 4, "copies": 6, "cost": 0.2},
     ),
-    "paper": _sizes(
+    "paper": shared_sizes(
         "paper",
         sgd={
             "early": {"scales": [0.25], "copies": 2},
@@ -293,7 +287,9 @@ def claims(run: Run, config: dict[str, Any]) -> list[Claim]:
 
 def _flat(copies: xr.Dataset, config: dict[str, Any]) -> Claim:
     study = config["perturb_and_return"]
-    chosen = (copies["moment"] == "final") & (copies["scale"] <= study["largest"])
+    # A copy that the noise leaves at zero error has nothing to return from.
+    left = ~(copies["start_error"] <= study["zero_error"])
+    chosen = (copies["moment"] == "final") & (copies["scale"] <= study["largest"]) & left
     parent = copies["parent_error"].values[chosen.values & (copies["network"] == MAIN).values]
     reached = bool(parent.size) and parent.max() <= study["zero_error"]
     zero = f"at most {study['zero_error']:.2%} misclassified" if study["zero_error"] else "exactly"
@@ -305,8 +301,9 @@ def _flat(copies: xr.Dataset, config: dict[str, Any]) -> Claim:
         "they were, in weights and in directions of filters.",
         source=_SOURCE,
         protocol="The end of a training is perturbed by Gaussian noise, several copies at several "
-        "scales, and each copy is trained on by SGD and by full-batch gradient descent. A copy "
-        "counts if it does both. Copies of one parent are the sample: the claim is about it.",
+        "scales, and each copy that the noise took away from zero error is trained on, by SGD or "
+        "by full-batch gradient descent. A copy counts if it returns and is elsewhere. Copies of "
+        "one parent are the sample: the claim is about it.",
         statistic=_both(copies, MAIN, chosen) if reached else None,
         rule=_MOST,
         controls=(
@@ -322,8 +319,8 @@ def _flat(copies: xr.Dataset, config: dict[str, Any]) -> Claim:
         section="perturb_and_return",
         why=""
         if reached
-        else "The parent itself did not reach zero training error, so there is no zero-minimizer "
-        "to perturb.",
+        else "The parent did not reach zero training error, or no copy left it: there is nothing "
+        "to return to, or from.",
     )
 
 

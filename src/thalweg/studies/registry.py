@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any, Protocol, cast
 
 from thalweg.run import Progress, Run, Task
-from thalweg.studies import perturb_and_return, trajectories, zero_error
+from thalweg.studies import interpolation, perturb_and_return, trajectories, zero_error
 from thalweg.studies.claim import Claim
 
 
@@ -32,4 +32,5 @@ STUDIES: Mapping[str, Study] = {
     "trajectories": cast(Study, trajectories),
     "zero_error": cast(Study, zero_error),
     "perturb_and_return": cast(Study, perturb_and_return),
+    "interpolation": cast(Study, interpolation),
 }

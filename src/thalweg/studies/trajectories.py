@@ -38,15 +38,21 @@ SIZES: dict[str, dict[str, Any]] = {
     },
     "paper": {
         "seeds": [0, 1, 2, 3],
-        "epochs": 60,
-        "checkpoints": 60,
+        "epochs": 30,
+        "checkpoints": 30,
         "branch_at": ["early", "middle", "final"],
         "copies": 4,
         "scale": 0.25,
-        "branch_epochs": 30,
-        "branch_checkpoints": 15,
+        "branch_epochs": 10,
+        "branch_checkpoints": 10,
     },
 }
+_SHARED = ("epochs", "checkpoints", "scale", "branch_epochs", "branch_checkpoints")
+
+
+def shared_sizes(preset: str, **own: Any) -> dict[str, Any]:
+    """Give another study the sizes of trunks and branches, so that they are trained only once."""
+    return {key: SIZES[preset][key] for key in _SHARED} | own
 
 
 def tasks(config: dict[str, Any]) -> list[Task]:
