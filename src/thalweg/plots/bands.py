@@ -54,7 +54,7 @@ def plot_bands(
         If the data have no such variable.
     """
     if variable not in data:
-        raise InvalidArgument(f"variable={variable!r}; the data have {', '.join(data)}.")
+        raise InvalidArgument(f"variable={variable!r}; the data have {', '.join(map(str, data))}.")
     axes = axes_or_new(ax)
     shown = data[variable].values
     values = log_scale(shown).place(shown) if logarithmic else shown

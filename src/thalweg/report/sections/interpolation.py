@@ -86,7 +86,7 @@ def _table(pairs: xr.Dataset) -> Table:
     loss = pairs.sel(quantity="loss")
     has_test = "test_loss" in pairs["quantity"].values
     test = pairs.sel(quantity="test_loss") if has_test else None
-    rows = [
+    rows: list[tuple[str, ...]] = [
         (
             str(pairs["pair"].values[i]),
             _name(str(pairs["group"].values[i])),

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 COPIES, DISTANCES, CURVES, ENDS = RESULTS = tuple(
     f"perturb_and_return/{name}" for name in ("copies", "distances", "curves", "ends")
 )
-_DASHES = {"sgd": "-", "gd": "--"}
+_DASHES: dict[str, Any] = {"sgd": "-", "gd": "--"}
 _NAMES = {"sgd": "SGD", "gd": "full-batch gradient descent"}
 _ROWS = (
     ("loss", "training loss\n(mean per sample)", True),
