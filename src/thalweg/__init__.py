@@ -20,6 +20,7 @@ from thalweg.dynamics import branch, perturb, record, train
 from thalweg.embedding import embed
 from thalweg.errors import ThalwegError
 from thalweg.geometry import (
+    degeneracy,
     random_directions,
     spectral_density,
     surface,
@@ -43,6 +44,7 @@ __all__ = [
     "barrier",
     "branch",
     "certify_margin",
+    "degeneracy",
     "embed",
     "list_runs",
     "load_problem",

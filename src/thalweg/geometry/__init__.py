@@ -1,5 +1,6 @@
 """The geometry of a landscape around a point: directions, surfaces, spectra."""
 
+from thalweg.geometry.degeneracy import Degeneracy, degeneracy
 from thalweg.geometry.density import near_zero, spectral_density
 from thalweg.geometry.directions import (
     principal_directions,
@@ -12,6 +13,8 @@ from thalweg.geometry.surface import surface
 from thalweg.geometry.trace import trace
 
 __all__ = [
+    "Degeneracy",
+    "degeneracy",
     "near_zero",
     "principal_directions",
     "project",

@@ -72,7 +72,8 @@ class Chain:
     def inputs(self, start: int, stop: int) -> Tensor:
         """Give the inputs of samples ``start`` to ``stop``, float64, shape (n, ...)."""
         inputs: Tensor = pair(self.samples.slice(start, stop))[0]
-        return inputs.cpu().double()
+        # A copy: its count of changes in place begins at zero, and none of them reaches the data.
+        return inputs.to("cpu", torch.float64, copy=True)
 
     def targets(self, start: int, stop: int) -> Tensor:
         """Give the targets of samples ``start`` to ``stop`` as they are."""
@@ -101,8 +102,13 @@ class Chain:
             Outputs, shape (n, ...).
         """
         for link in self.links:
-            x = functional_call(link.module, self.tensors(link, w), (x,))
+            x = self.apply(link, w, x)
         return x
+
+    def apply(self, link: Link, w: Tensor, x: Tensor) -> Tensor:
+        """Evaluate one layer on its inputs ``x``, with its weights out of ``w``."""
+        outputs: Tensor = functional_call(link.module, self.tensors(link, w), (x,))
+        return outputs
 
 
 def _read(model: nn.Module, space: ParameterSpace, x: Tensor) -> tuple[Link, ...]:

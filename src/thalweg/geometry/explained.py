@@ -1,0 +1,155 @@
+"""How many directions of a kernel its known causes explain, none counted twice."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from scipy import sparse
+from torch import Tensor
+
+from thalweg.errors import NotDefined
+from thalweg.geometry.invariances import KINDS, Direction, Invariances
+from thalweg.risk.chain import Chain
+from thalweg.risk.operators import Jacobian
+from thalweg.risk.risk import EmpiricalRisk
+from thalweg.run.seeds import numpy_generator
+
+Array = NDArray[np.float64]
+
+# Eigenvalues of the Gram matrix of unit directions below this count as zero.
+_DEPENDENT = 1e-9
+# Directions of a kind that is not in the kernel as a whole are checked one by one up to here.
+_EACH = 2000
+
+
+@dataclass(frozen=True)
+class Explained:
+    """
+    What explains a kernel.
+
+    Attributes
+    ----------
+    counts : dict of str to int
+        For each kind of `invariances.KINDS`, by how much it raises the rank of those before it.
+    broken : dict of str to int
+        Directions of each kind that J does not map to zero; kinds without one are left out.
+    repeated : int
+        Equations that repeat others because their samples have the same input.
+    described : dict
+        What could not be read.
+    """
+
+    counts: dict[str, int]
+    broken: dict[str, int]
+    repeated: int
+    described: dict[str, str | int]
+
+
+def explain(
+    risk: EmpiricalRisk, w: Tensor, jacobian: Jacobian, *, tolerance: float, seed: int = 0
+) -> Explained:
+    """
+    Count the directions of the kernel of J that symmetry and dead weights explain.
+
+    Parameters
+    ----------
+    risk : EmpiricalRisk
+        In float64, with frozen batch-norm statistics or those of the whole set.
+    w : Tensor
+        Shape (W,), float64.
+    jacobian : Jacobian
+        J at w.
+    tolerance : float
+        Largest ``|J v|`` of a unit vector v that counts as zero.
+    seed : int
+        Of the combinations that are checked.
+    """
+    try:
+        chain = Chain(risk)
+    except NotDefined:
+        counts = dict.fromkeys(KINDS, 0)
+        described: dict[str, str | int] = {
+            "symmetry": "not determined: the network is not a chain of known layers"
+        }
+        return Explained(counts, {}, 0, described)
+    known = Invariances(chain, w.cpu(), batch_statistics=risk.policy == "batch")
+    kept: dict[str, list[Direction]] = {}
+    broken: dict[str, int] = {}
+    for kind, directions in known.directions().items():
+        kept[kind] = _in_kernel(directions, jacobian, tolerance, seed)
+        if len(kept[kind]) < len(directions):
+            broken[kind] = len(directions) - len(kept[kind])
+    outputs = jacobian.shape[0] // risk.samples
+    return Explained(
+        _sequential_ranks(kept, risk.space.size), broken, outputs * _repeated(chain), {}
+    )
+
+
+def _in_kernel(
+    directions: list[Direction], jacobian: Jacobian, tolerance: float, seed: int
+) -> list[Direction]:
+    """Keep the directions that J maps to zero: all, if it does so with random combinations."""
+    directions = [d for d in directions if np.any(d.values)]
+    if not directions:
+        return []
+    columns = _columns(directions, jacobian.shape[1])
+    rng = numpy_generator(seed, "invariances")
+    mixed = columns @ rng.standard_normal((len(directions), 2))
+    if _image(mixed, jacobian).max() <= tolerance:
+        return directions
+    if len(directions) > _EACH:
+        return []
+    kept = [
+        float(_image(columns[:, [i]].toarray(), jacobian)[0]) <= tolerance
+        for i in range(len(directions))
+    ]
+    return [d for d, keep in zip(directions, kept, strict=True) if keep]
+
+
+def _image(vectors: Array, jacobian: Jacobian) -> Array:
+    unit = torch.from_numpy(vectors / np.linalg.norm(vectors, axis=0))
+    image: Array = (jacobian @ unit).norm(dim=0).cpu().numpy()
+    return image
+
+
+def _columns(directions: list[Direction], size: int) -> sparse.csc_array:
+    """Unit vectors as the columns of a sparse matrix."""
+    values = [d.values / np.linalg.norm(d.values) for d in directions]
+    places = np.cumsum([0, *(len(v) for v in values)])
+    entries = np.concatenate([d.entries for d in directions])
+    return sparse.csc_array((np.concatenate(values), entries, places), (size, len(directions)))
+
+
+def _sequential_ranks(kinds: dict[str, list[Direction]], size: int) -> dict[str, int]:
+    """Rank of all kinds up to each, less that of the kinds before it."""
+    single: set[int] = set()
+    rest: list[Direction] = []
+    counts, before = {}, 0
+    for kind, directions in kinds.items():
+        single |= {int(d.entries[0]) for d in directions if len(d.entries) == 1}
+        rest += [d for d in directions if len(d.entries) > 1]
+        rank = len(single) + _rank_beside(rest, single, size)
+        counts[kind], before = rank - before, rank
+    return counts
+
+
+def _rank_beside(directions: list[Direction], single: set[int], size: int) -> int:
+    """Rank of directions with the coordinates in ``single`` struck out."""
+    if not directions:
+        return 0
+    columns = _columns(directions, size)
+    free = np.ones(size)
+    free[list(single)] = 0.0
+    columns = sparse.diags_array(free) @ columns
+    values = np.linalg.eigvalsh((columns.T @ columns).toarray())
+    return int((values > _DEPENDENT).sum())
+
+
+def _repeated(chain: Chain) -> int:
+    """Count the samples whose input another has before them."""
+    count = len(chain.samples)
+    inputs = chain.inputs(0, count).reshape(count, -1).numpy()
+    return count - len({row.tobytes() for row in inputs})
