@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
@@ -11,9 +11,6 @@ from thalweg.run import Progress, Run, Task, silent, task_result
 from thalweg.studies.claim import Claim
 from thalweg.studies.curves import gather_curves
 from thalweg.studies.trainings import branch_task, trunk_task
-
-if TYPE_CHECKING:
-    pass
 
 SIZES: dict[str, dict[str, Any]] = {
     "demo": {

@@ -46,12 +46,12 @@ SIZES: dict[str, dict[str, Any]] = {
     },
     "paper": {
         "seeds": [0],
-        "checkpoints": 5,
+        "checkpoints": 6,
         "networks": {
-            "true-labels": {"labels": "true", "epochs": 30},
+            "true-labels": {"labels": "true", "epochs": 36},
             # Fewer weights than inequalities: 450,000. Of 10,000 images they are 90,000.
             "random-labels": {"labels": "random", "epochs": 50},
-            "random-labels-10000": {"labels": "random", "epochs": 40, "train_size": 10000},
+            "random-labels-10000": {"labels": "random", "epochs": 50, "train_size": 10000},
             "narrow-true-labels": {"labels": "true", "epochs": 10, "control": [4, 4, 6, 6]},
             "narrow-random-labels": {"labels": "random", "epochs": 10, "control": [4, 4, 6, 6]},
         },
