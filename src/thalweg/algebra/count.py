@@ -99,12 +99,13 @@ def count(
     exact: bool | None = None,
     seconds: float = 30.0,
     most: int = 5000,
+    bounds: bool = False,
     progress: Progress = silent,
 ) -> Count:
     """Bounds, rank, dimension and number of solutions of a system of zero error.
 
-    Where there are more than 64 unknowns the bounds are given and nothing is solved. The arguments
-    are those of `solve`.
+    Where there are more than 64 unknowns, or with ``bounds=True``, the bounds are given and nothing
+    is solved. The other arguments are those of `solve`.
 
     Examples
     --------
@@ -119,8 +120,9 @@ def count(
     except SystemTooLarge:
         return _answer(system, None, None, False, "bounds: too large for the rank", "bounds")
     fits = rank.at(system.samples) == system.equations
-    if system.weights > MOST_WEIGHTS:
-        words = f"rank modulo a prime; bounds: more than {MOST_WEIGHTS} unknowns"
+    if bounds or system.weights > MOST_WEIGHTS:
+        words = "rank modulo a prime; bounds"
+        words += "" if bounds else f": more than {MOST_WEIGHTS} unknowns"
         return _answer(
             system,
             rank,

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from thalweg.algebra.homotopy import Isolated, check_paths, isolated_solutions
+from thalweg.algebra.kind import kind_of
 from thalweg.algebra.msolve import ExactDegree, exact_degree, find_msolve
 from thalweg.algebra.network import Array
 from thalweg.algebra.nullity import invariant_directions
@@ -46,6 +47,9 @@ class CriticalPoint:
         How many of them are tangent to continuous symmetries, and to dead input directions besides.
     nullity_unexplained
         The rest.
+    kind
+        ``"minimum"``, ``"maximum"``, ``"saddle"``, or ``"undetermined"`` where the Hessian does not
+        tell: see `thalweg.algebra.kind`.
     eigenvalues
         Of the Hessian, ascending, shape (size,).
     threshold
@@ -63,6 +67,7 @@ class CriticalPoint:
     nullity_symmetry: int
     nullity_dead: int
     nullity_unexplained: int
+    kind: str
     eigenvalues: Array
     threshold: float
     gap: float
@@ -306,30 +311,51 @@ def _classified(
     free: ZeroSystem, gradient: PolynomialSystem, penalties: Sequence[Fraction], w: Array
 ) -> CriticalPoint:
     slope, hessian = gradient.evaluate(w[None])
-    matrix = (hessian[0] + hessian[0].T) / 2
-    eigenvalues = np.linalg.eigvalsh(matrix)
+    eigenvalues, vectors = np.linalg.eigh((hessian[0] + hessian[0].T) / 2)
     scale = max(
         float(np.abs(eigenvalues).max()),
         1e-3 * float(gradient.magnitude(np.ones((1, len(w)))).max()),
     )
     threshold = ZERO * scale
     null = np.abs(eigenvalues) < threshold
+    index = int((eigenvalues < -threshold).sum())
     floats = np.array([float(p) for p in penalties])
     symmetric, dead = invariant_directions(free, w, floats)
-    residual = free.network.predict(w[None], free.inputs)[0] - free.targets
+    unexplained = int(null.sum()) - symmetric.shape[1] - dead.shape[1]
+
+    def loss(points: Array) -> Array:
+        residuals = free.network.predict(points, free.inputs) - free.targets
+        total: Array = ((residuals**2).sum(axis=(1, 2)) + (points**2) @ floats) / 2
+        return total
+
     return CriticalPoint(
         weights=w,
-        value=float((residual**2).sum() / 2 + (floats * w**2).sum() / 2),
+        value=float(loss(w[None])[0]),
         gradient=float(np.linalg.norm(slope)),
-        index=int((eigenvalues < -threshold).sum()),
+        index=index,
         nullity=int(null.sum()),
         nullity_symmetry=symmetric.shape[1],
         nullity_dead=dead.shape[1],
-        nullity_unexplained=int(null.sum()) - symmetric.shape[1] - dead.shape[1],
+        nullity_unexplained=unexplained,
+        kind=kind_of(
+            loss,
+            2 * max(free.degrees),
+            w,
+            index=index,
+            positive=len(w) - index - int(null.sum()),
+            unexplained=_rest(vectors[:, null], np.hstack([symmetric, dead]), unexplained),
+        ),
         eigenvalues=eigenvalues,
         threshold=threshold,
         gap=_gap(np.abs(eigenvalues), null),
     )
+
+
+def _rest(kernel: Array, explained: Array, dimension: int) -> Array:
+    """Orthonormal basis of the part of a null space that is orthogonal to what explains it."""
+    left = kernel - explained @ (explained.T @ kernel)
+    basis: Array = np.linalg.svd(left, full_matrices=False)[0][:, : max(dimension, 0)]
+    return basis
 
 
 def _gap(sizes: Array, null: Array) -> float:

@@ -5,12 +5,14 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from thalweg.algebra.critical import CriticalPoints
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
+Column = NDArray[Any]
 DEGENERATE = "#D55E00"
 REGULAR = "#0072B2"
 
@@ -30,23 +32,38 @@ def plot_critical_points(found: CriticalPoints, *, ax: Axes | None = None, **kwa
     **kwargs
         Passed to `matplotlib.axes.Axes.scatter`.
     """
+    points = found.real_points
+    return draw_critical_points(
+        np.array([p.value for p in points]),
+        np.array([p.index for p in points], dtype=float),
+        nullity=np.array([p.nullity for p in points]),
+        unexplained=np.array([p.nullity_unexplained for p in points]),
+        ax=ax,
+        **kwargs,
+    )
+
+
+def draw_critical_points(
+    values: Column,
+    index: Column,
+    *,
+    nullity: Column,
+    unexplained: Column,
+    ax: Axes | None = None,
+    **kwargs: Any,
+) -> Axes:
+    """Draw critical points given as columns, as `plot_critical_points` does."""
     import matplotlib.pyplot as plt
     from matplotlib.ticker import MaxNLocator
 
     if ax is None:
         _, ax = plt.subplots(layout="constrained")
-    points = found.real_points
-    values = np.array([p.value for p in points])
-    places = _spread(np.array([p.index for p in points], dtype=float), values)
+    places = _spread(index.astype(float), values)
+    explained = (nullity > 0) & (unexplained == 0)
     kinds = [
-        ("nondegenerate", "o", REGULAR, [p.nullity == 0 for p in points]),
-        (
-            "degenerate, explained",
-            "^",
-            DEGENERATE,
-            [p.nullity > 0 and p.nullity_unexplained == 0 for p in points],
-        ),
-        ("degenerate, unexplained", "X", "black", [p.nullity_unexplained != 0 for p in points]),
+        ("nondegenerate", "o", REGULAR, nullity == 0),
+        ("degenerate, explained", "^", DEGENERATE, explained),
+        ("degenerate, unexplained", "X", "black", unexplained != 0),
     ]
     for label, marker, color, chosen in kinds:
         rows = np.flatnonzero(chosen)
@@ -56,12 +73,13 @@ def plot_critical_points(found: CriticalPoints, *, ax: Axes | None = None, **kwa
     ax.set_xlabel("index (number of negative eigenvalues of the Hessian)")
     ax.set_ylabel("value of the loss")
     ax.xaxis.set_major_locator(MaxNLocator(integer=True))
-    if points:
+    if len(values):
+        ax.set_xlim(-0.5, float(places.max()) + 0.5)
         ax.legend()
     return ax
 
 
-def _spread(places: np.ndarray[Any, Any], values: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+def _spread(places: Column, values: Column) -> Column:
     """Move points of one index and nearly one value apart."""
     near = 0.02 * (np.ptp(values) or 1.0) if len(values) else 1.0
     spread = places.copy()

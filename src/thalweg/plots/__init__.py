@@ -1,6 +1,7 @@
 """Pictures of labelled data: ``plot_*`` on matplotlib axes, ``*_figure`` with plotly."""
 
 from thalweg.plots.bands import plot_bands
+from thalweg.plots.complex_solutions import plot_complex_solutions
 from thalweg.plots.curves import plot_curves
 from thalweg.plots.embedding import plot_embedding
 from thalweg.plots.fidelity import plot_fidelity
@@ -11,12 +12,14 @@ from thalweg.plots.interactive.height import height_figure
 from thalweg.plots.line import plot_line, plot_lines
 from thalweg.plots.matrix import plot_matrix
 from thalweg.plots.stress import plot_stress
+from thalweg.plots.zero_set import plot_zero_set
 
 __all__ = [
     "curves_figure",
     "embedding_figure",
     "height_figure",
     "plot_bands",
+    "plot_complex_solutions",
     "plot_curves",
     "plot_embedding",
     "plot_fidelity",
@@ -25,4 +28,5 @@ __all__ = [
     "plot_lines",
     "plot_matrix",
     "plot_stress",
+    "plot_zero_set",
 ]

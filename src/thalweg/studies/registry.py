@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any, Protocol, cast
 
 from thalweg.run import Progress, Run, Task
-from thalweg.studies import interpolation, perturb_and_return, trajectories, zero_error
+from thalweg.studies import bezout, interpolation, perturb_and_return, trajectories, zero_error
 from thalweg.studies.claim import Claim
 
 
@@ -33,4 +33,5 @@ STUDIES: Mapping[str, Study] = {
     "zero_error": cast(Study, zero_error),
     "perturb_and_return": cast(Study, perturb_and_return),
     "interpolation": cast(Study, interpolation),
+    "bezout": cast(Study, bezout),
 }

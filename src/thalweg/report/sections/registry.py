@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from thalweg.report.parts import Section
-from thalweg.report.sections import interpolation, perturb_and_return, trajectories
+from thalweg.report.sections import bezout, interpolation, perturb_and_return, trajectories
 from thalweg.run import Run
 
 
@@ -34,4 +34,5 @@ SECTIONS: tuple[Entry, ...] = (
     Entry("trajectories", trajectories.RESULTS, trajectories.section),
     Entry("perturb_and_return", perturb_and_return.RESULTS, perturb_and_return.section),
     Entry("interpolation", interpolation.RESULTS, interpolation.section),
+    Entry("bezout", bezout.RESULTS, bezout.section),
 )

@@ -1,0 +1,221 @@
+"""Zero-minimizers as solutions of polynomial equations: counts, dimensions, degeneracy."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from thalweg.report.bezout_stills import critical_still, solutions_still, zero_set_still
+from thalweg.report.parts import Fact, Part, Picture, Section, Table
+from thalweg.report.words import count, number
+from thalweg.run import Run
+
+if TYPE_CHECKING:
+    import xarray as xr
+
+RESULTS = tuple(
+    f"bezout/{name}"
+    for name in ("systems", "zeros", "losses", "critical", "cases", "solutions", "surface")
+)
+_GROUPS = {
+    "square": "as many weights as samples",
+    "wide": "more weights",
+    "rotated": "more weights, N = rank",
+    "beyond": "more samples than the rank",
+    "planted": "the same, planted targets",
+}
+_CASES = {
+    "cube": "z³, one weight, one sample, at w = 0",
+    "line": "z², two inputs, one sample",
+    "dead": "z³, two dead inputs",
+    "rotation": "two linear units, one decay for all",
+    "split": "z³, a unit split in two",
+}
+
+
+def section(run: Run) -> Section | None:
+    """Give what the study of polynomial systems found; None if the run holds nothing of it."""
+    tables = {name: run.result(name) for name in RESULTS if run.has_result(name)}
+    if not tables:
+        return None
+    verdicts = {claim["name"]: claim["verdict"] for claim in run.claims}
+    return Section(
+        name="bezout",
+        title="Zero error as polynomial equations",
+        lead="With a polynomial activation, zero training error is a system of polynomial "
+        "equations in the weights. On small networks its solutions can be counted, found, and "
+        "loaded back.",
+        facts=list(_facts(tables)),
+        parts=list(_parts(tables, verdicts)),
+        missing=[name for name in RESULTS if name not in tables],
+    )
+
+
+def _facts(tables: dict[str, xr.Dataset]) -> Iterator[Fact]:
+    if "bezout/systems" in tables:
+        square = _rows(tables["bezout/systems"], "group", "square")
+        if square.sizes["row"]:
+            one = square.isel(row=int(np.nanargmax(square["solutions_complex"].values)))
+            yield Fact(
+                "most complex solutions of one system",
+                _whole(one["solutions_complex"]),
+                f"{one['network'].item()}; Bezout's bound {_whole(one['bezout'])}",
+            )
+        none = int((square["real"].values == 0).sum())
+        yield Fact("systems N = W without a real solution", f"{none} of {square.sizes['row']}")
+    if "bezout/zeros" in tables:
+        zeros = tables["bezout/zeros"]
+        yield Fact("real solutions loaded into torch", f"{zeros.sizes['row']:,}")
+        yield Fact("their largest training loss", number(float(zeros["loss"].max())))
+
+
+def _parts(tables: dict[str, xr.Dataset], verdicts: dict[str, str]) -> Iterator[Part]:
+    if "bezout/systems" in tables:
+        yield _systems(tables["bezout/systems"])
+    if "bezout/solutions" in tables:
+        yield _solutions(tables["bezout/solutions"], verdicts)
+    if "bezout/surface" in tables:
+        yield _surface(tables["bezout/surface"], verdicts)
+    if "bezout/critical" in tables:
+        yield _critical(tables["bezout/critical"], verdicts)
+    if "bezout/losses" in tables:
+        yield _losses(tables["bezout/losses"])
+    if "bezout/cases" in tables:
+        yield _cases(tables["bezout/cases"])
+
+
+def _systems(systems: xr.Dataset) -> Table:
+    heads = (
+        "network",
+        "targets",
+        "method",
+        "complete",
+        "W",
+        "N",
+        "rank",
+        "Bezout",
+        "multihomogeneous",
+        "complex",
+        "modulo symmetry",
+        "degree",
+        "real",
+        "dimension",
+        "W − N",
+    )
+    draws = [systems.isel(row=row) for row in range(systems.sizes["row"])]
+    return Table(
+        "Systems of zero error, one draw of samples a row (real: distinct ones found, modulo "
+        "symmetry; points where the set is not finite)",
+        heads,
+        [_system(draw) for draw in draws],
+        words=4,
+    )
+
+
+def _system(draw: xr.Dataset) -> tuple[str, ...]:
+    planted = draw["group"].item() == "planted"
+    low, high = draw["dimension_low"].item(), draw["dimension_high"].item()
+    dimension = _whole(low) if low == high or np.isnan(low) else f"{low:.0f} to {high:.0f}"
+    names = ("weights", "equations", "generic_rank", "bezout", "multihomogeneous")
+    counts = ("solutions_complex", "solutions_modulo_symmetry", "degree", "real")
+    return (
+        draw["network"].item(),
+        "planted" if planted else "generic",
+        draw["method"].item(),
+        "yes" if draw["complete"].item() else "not proved",
+        *(_whole(draw[name]) for name in (*names, *counts)),
+        "no zeros" if draw["exists"].item() == 0 else dimension,
+        _whole(draw["dimension_expected"]),
+    )
+
+
+def _solutions(solutions: xr.Dataset, verdicts: dict[str, str]) -> Picture:
+    real = int(solutions["real"].values.sum())
+    return Picture(
+        "bezout_solutions",
+        "All complex solutions",
+        f"Every solution of one system (network {solutions.attrs['network']}, as many samples as "
+        f"weights) is one point in each panel: {count(solutions.sizes['solution'], 'solution')}, "
+        f"{real} of them equivalent to a real one by roots of unity and the order of the units. "
+        "The pattern of each panel repeats under the rotations that the roots of unity make. "
+        "Units: those of the weights. "
+        + _verdict(verdicts, "bezout/many", "Exponentially many zero-minimizers")
+        + _verdict(verdicts, "bezout/bound-is-count", "as many as Bezout's number")
+        + _verdict(verdicts, "bezout/always-real", "always a real one"),
+        solutions_still(solutions),
+    )
+
+
+def _surface(surface: xr.Dataset, verdicts: dict[str, str]) -> Picture:
+    return Picture(
+        "bezout_zero_set",
+        "A valley floor that is known exactly",
+        f"The loss of a network with two weights ({surface.attrs['network']}) on one sample, and "
+        "the curve on which it is zero, walked from one real solution with every step corrected "
+        "to a relative residual of 1e-12. W − N = 1: the set has one dimension. "
+        + _verdict(verdicts, "bezout/dimension", "Dimension W − N")
+        + _verdict(verdicts, "bezout/zeros-degenerate", "degenerate beyond symmetry"),
+        zero_set_still(surface),
+    )
+
+
+def _critical(critical: xr.Dataset, verdicts: dict[str, str]) -> Picture:
+    return Picture(
+        "bezout_critical",
+        "All critical points: value against index",
+        f"{count(critical.sizes['row'], 'real critical point')} of small losses, all that there "
+        "are, from several networks and draws of samples. The value is that of the loss, decay "
+        "included, relative to the squared targets; points of one index are spread sideways where "
+        "they would overlap. Without decay every point has a zero eigenvalue from the rescaling of "
+        "its unit; crosses have others that neither symmetry nor dead inputs explain. "
+        + _verdict(verdicts, "bezout/minima-one-unit", "Nonzero minima not degenerate, one unit")
+        + _verdict(verdicts, "bezout/minima-any", "any number of units")
+        + _verdict(verdicts, "bezout/generic-decay", "all critical points under generic decay"),
+        critical_still(critical),
+    )
+
+
+def _losses(losses: xr.Dataset) -> Table:
+    decay = {"minima": "none", "decayed": "generic"}
+    heads = ("network", "decay", "complete", "samples", "paths", "complex", "known", "real")
+    rows = [
+        (
+            draw["network"].item(),
+            decay[draw["group"].item()],
+            "yes" if draw["complete"].item() else "not proved",
+            *(
+                _whole(draw[name])
+                for name in ("samples", "paths", "critical_complex", "known", "critical_real")
+            ),
+        )
+        for draw in (losses.isel(row=row) for row in range(losses.sizes["row"]))
+    ]
+    title = "Critical points of small losses (known: Bharadwaj's counts for deep linear networks)"
+    return Table(title, heads, rows, words=3)
+
+
+def _cases(cases: xr.Dataset) -> Table:
+    names = ("value", "index", "nullity", "nullity_symmetry", "nullity_dead")
+    rows = [
+        (_CASES[case["case"].item()], case["kind"].item(), *(number(case[n].item()) for n in names))
+        for case in (cases.isel(row=row) for row in range(cases.sizes["row"]))
+    ]
+    heads = ("case", "kind", "loss", "index", "nullity", "from symmetry", "from dead inputs")
+    return Table("Degenerate critical points with nonzero loss", heads, rows, words=2)
+
+
+def _rows(table: xr.Dataset, column: str, value: str) -> xr.Dataset:
+    return table.isel(row=np.flatnonzero(table[column].values.astype(str) == value))
+
+
+def _whole(value: Any) -> str:
+    amount = float(value)
+    if np.isnan(amount):
+        return "–"
+    return f"{amount:,.0f}" if amount < 1e9 else f"{amount:.3g}"
+
+
+def _verdict(verdicts: dict[str, str], name: str, words: str) -> str:
+    return f"{words}: {verdicts[name]}. " if name in verdicts else ""

@@ -1,0 +1,391 @@
+"""The verdicts on the paper's zero-minimizers: rules, statistics and controls."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from thalweg.run import Run
+from thalweg.studies.claim import Claim, Control, Rule, Statistic
+from thalweg.studies.intervals import exact
+
+if TYPE_CHECKING:
+    import xarray as xr
+
+PAPER = "Liao and Poggio, Theory II (arXiv 1703.09833)"
+MANY, DEGENERATE = f"{PAPER}, claim 2 of the abstract", f"{PAPER}, claim 4 of the abstract"
+ZERO_LOSS = 1e-10
+_SOLVED = (
+    "The system of zero error of each network at random rational samples is solved by monodromy, "
+    "with the output weights fixed by the gauge; "
+)
+_FLAT = (
+    "All critical points of the squared loss of networks with one hidden unit, at generic data, "
+    "are found by homotopy. Those with positive loss, no negative eigenvalue and no line in the "
+    "null space along which the loss falls are taken; the nullity of the Hessian is reduced by that "
+    "of the rescaling of units."
+)
+
+
+def claims(run: Run, config: dict[str, Any]) -> list[Claim]:
+    """Judge how many zero-minimizers there are, of which dimension, and what is degenerate."""
+    names = ("systems", "zeros", "losses", "critical", "cases")
+    tables = {name: run.result(f"bezout/{name}") for name in names}
+    systems = tables["systems"]
+    return [
+        _many(systems),
+        _bezout_is_the_count(systems),
+        _always_real(systems),
+        _exist_up_to_the_rank(systems),
+        _exist_beyond(systems),
+        _dimension(systems),
+        _zeros_degenerate(tables["zeros"]),
+        _minima_of_one_unit(tables["critical"], tables["cases"]),
+        _minima_of_any(tables["critical"], tables["cases"]),
+        _decayed(tables["losses"], tables["cases"]),
+        _loaded(tables["zeros"], tables["critical"]),
+    ]
+
+
+def _many(systems: xr.Dataset) -> Claim:
+    name = "smallest number of solutions over h! dʰ"
+    square, beyond = _of(systems, "square"), _of(systems, "beyond")
+    return Claim(
+        name="bezout/many",
+        statement="As many generic equations as weights, none of them inconsistent (N = W, not "
+        "above the generic rank): there are finitely many complex zero-minimizers, and at least "
+        "h! dʰ for h units zᵈ, exponentially many in the number of weights.",
+        source=MANY,
+        protocol=f"{_SOLVED}solutions are counted before dividing by the symmetry group, whose "
+        "order is h! dʰ. The smallest quotient over all networks and draws decides.",
+        statistic=_smallest(name, square["solutions_modulo_symmetry"], "times"),
+        rule=Rule(low=1),
+        controls=(
+            Control(
+                "Networks with more samples than their generic rank: no solution at all.",
+                _largest(name, beyond["solutions_complex"], "times"),
+            ),
+        ),
+        section="bezout",
+    )
+
+
+def _bezout_is_the_count(systems: xr.Dataset) -> Claim:
+    name = "smallest share of Bezout's number that is reached"
+    square, beyond = _of(systems, "square"), _of(systems, "beyond")
+    return Claim(
+        name="bezout/bound-is-count",
+        statement="(Naive reading) Bezout's number is the number of zero-minimizers.",
+        source=MANY,
+        protocol=f"{_SOLVED}their number is divided by Bezout's, the product of the degrees. The "
+        "smallest quotient over all networks and draws decides.",
+        statistic=_smallest(name, square["solutions_complex"] / square["bezout"], "share"),
+        rule=Rule(low=1, high=1),
+        controls=(
+            Control(
+                "Networks with more samples than their generic rank: none of the solutions.",
+                _largest(name, beyond["solutions_complex"] / beyond["bezout"], "share"),
+            ),
+        ),
+        section="bezout",
+        why="It is an upper bound. One unit reaches it; for two and more the equations have common "
+        "zeros at infinity, which it counts.",
+    )
+
+
+def _always_real(systems: xr.Dataset) -> Claim:
+    name = "smallest number of real zero-minimizers modulo symmetry"
+    square, beyond = _of(systems, "square"), _of(systems, "beyond")
+    return Claim(
+        name="bezout/always-real",
+        statement="(Naive reading) Where there are complex zero-minimizers, there are real ones "
+        "(N = W, not above the generic rank).",
+        source=MANY,
+        protocol=f"{_SOLVED}the real ones among them, signs of output weights free, are counted. "
+        "The smallest number over all networks and draws decides.",
+        statistic=_smallest(name, square["real"], "solutions"),
+        rule=Rule(low=1),
+        controls=(
+            Control(
+                "Networks with more samples than their generic rank: no real solution either.",
+                _largest(name, beyond["real"], "solutions"),
+            ),
+        ),
+        section="bezout",
+        why="Bezout counts complex solutions. One unit z² with targets of both signs has none that "
+        "is real.",
+    )
+
+
+def _exist_up_to_the_rank(systems: xr.Dataset) -> Claim:
+    name = "systems with a solution beyond the rank, or without one up to it"
+    generic = systems.where(systems["group"] != "planted", drop=True)
+    return Claim(
+        name="bezout/rank",
+        statement="Zero-minimizers for generic targets exist exactly where the number of equations "
+        "does not exceed the generic rank of the Jacobian.",
+        source=f"What claim 2 calls 'modulo inconsistent equations' ({PAPER})",
+        protocol="The rank is computed exactly modulo a prime. Solutions are sought by monodromy, "
+        "and real ones by Gauss-Newton from random starts, without its help. Systems are counted "
+        "for which the two disagree; those where nothing was found and not all was sought are left "
+        "out.",
+        statistic=_mismatches(name, generic),
+        rule=Rule(low=0, high=0),
+        controls=(
+            Control(
+                "Targets planted as outputs of the network, hence not generic: they are fitted "
+                "beyond the rank.",
+                _mismatches(name, _of(systems, "planted")),
+            ),
+        ),
+        section="bezout",
+    )
+
+
+def _exist_beyond(systems: xr.Dataset) -> Claim:
+    name = "smallest existence (1: there is a solution, 0: there is none)"
+    more = systems.where(
+        (systems["weights"] > systems["equations"]) & (systems["group"] != "planted"), drop=True
+    )
+    square = _of(systems, "beyond")
+    square = square.where(square["network"] == _three_squares(square), drop=True)
+    return Claim(
+        name="bezout/more-weights-suffice",
+        statement="(Naive reading) There are zero-minimizers, complex ones at least, whenever "
+        "there are more weights than equations.",
+        source=MANY,
+        protocol=f"{_SOLVED}whether there is one is noted for each network with W > N. The "
+        "smallest note decides.",
+        statistic=_smallest(name, more["exists"], "0 or 1"),
+        rule=Rule(low=1),
+        controls=(
+            Control(
+                "Three units z² with bias, two inputs: W = 9 weights and N = 7 samples, but "
+                "quadratic functions of two inputs have dimension 6.",
+                _largest(name, square["exists"], "0 or 1"),
+            ),
+        ),
+        section="bezout",
+        why="The generic rank of the Jacobian, not the number of weights, bounds what can be "
+        "fitted.",
+    )
+
+
+def _three_squares(systems: xr.Dataset) -> str:
+    quadratic = [str(n) for n in systems["network"].values if "z²" in str(n)]
+    return quadratic[0] if quadratic else ""
+
+
+def _dimension(systems: xr.Dataset) -> Claim:
+    name = "largest distance of the dimension from W - N"
+    return Claim(
+        name="bezout/dimension",
+        statement="For generic targets, and N up to the generic rank, the zero-minimizers form a "
+        "set of dimension exactly W - N (weights after the gauge).",
+        source=DEGENERATE,
+        protocol="At every zero-minimizer found, complex or real, the kernel of the Jacobian is "
+        "measured by its singular values (zero: below 1e-9 of the largest). Where the rank is N "
+        "the zeros form a manifold whose dimension is that of the kernel.",
+        statistic=_distance(name, _of(systems, "square", "wide", "rotated")),
+        rule=Rule(low=0, high=0),
+        controls=(
+            Control(
+                "Targets planted beyond the rank: zeros exist, in more dimensions than W - N.",
+                _distance(name, _of(systems, "planted")),
+            ),
+            Control(
+                "Generic targets beyond the rank: no zeros, no dimension.",
+                _distance(name, _of(systems, "beyond")),
+            ),
+        ),
+        section="bezout",
+    )
+
+
+def _zeros_degenerate(zeros: xr.Dataset) -> Claim:
+    name = "smallest nullity beyond symmetry at a zero-minimizer"
+    return Claim(
+        name="bezout/zeros-degenerate",
+        statement="With more weights than equations, N up to the generic rank, zero-minimizers are "
+        "degenerate for another reason than symmetry (networks zᵈ with d odd).",
+        source=DEGENERATE,
+        protocol="Real zero-minimizers are loaded into torch. The nullity of the Hessian of the "
+        "squared loss over all weights (zero: below 1e-9 of the largest eigenvalue) is reduced by "
+        "the number of independent tangents to continuous symmetries. The smallest rest decides.",
+        statistic=_smallest(name, _beyond_symmetry(_of(zeros, "wide")), "eigenvalues"),
+        rule=Rule(low=1),
+        controls=(
+            Control(
+                "As many weights as equations: isolated up to the rescaling of units.",
+                _smallest(name, _beyond_symmetry(_of(zeros, "square")), "eigenvalues"),
+            ),
+            Control(
+                "Three units z², six samples: W - N = 3, all three of them rotations of the units.",
+                _smallest(name, _beyond_symmetry(_of(zeros, "rotated")), "eigenvalues"),
+            ),
+        ),
+        section="bezout",
+    )
+
+
+def _minima_of_one_unit(critical: xr.Dataset, cases: xr.Dataset) -> Claim:
+    name = "largest nullity beyond rescaling at a minimum with positive loss"
+    return Claim(
+        name="bezout/minima-one-unit",
+        statement="Minima with nonzero loss are not degenerate, up to the rescaling of units: "
+        "networks with one hidden unit, generic data, more samples than weights.",
+        source=DEGENERATE,
+        protocol=_FLAT,
+        statistic=_largest(name, _beyond_symmetry(_flat(_of(critical, "minima"))), "eigenvalues"),
+        rule=Rule(low=0, high=0),
+        controls=_degenerate_minima(name, cases),
+        section="bezout",
+    )
+
+
+def _minima_of_any(critical: xr.Dataset, cases: xr.Dataset) -> Claim:
+    name = "largest nullity beyond rescaling at a minimum with positive loss"
+    split = _flat(_case(cases, "split"))
+    found = np.concatenate(
+        [_beyond_symmetry(_flat(_of(critical, "minima"))), _beyond_symmetry(split)]
+    )
+    return Claim(
+        name="bezout/minima-any",
+        statement="(As the paper has it) Minima with nonzero loss are not degenerate, for generic "
+        "data and more samples than weights, whatever the number of units.",
+        source=DEGENERATE,
+        protocol=_FLAT + " To these come minima of one unit split in two (a unit w becomes a w and "
+        "b w, with a³ + b³ = 1), in the network with two units.",
+        statistic=_largest(name, found, "eigenvalues"),
+        rule=Rule(low=0, high=0),
+        controls=_degenerate_minima(name, cases)[:2],
+        section="bezout",
+        why="A unit can be split into two along a curve without a change of the function, and on a "
+        "part of the curve the minimum stays one (Fukumizu and Amari, Neural Networks 13, 2000).",
+    )
+
+
+def _degenerate_minima(name: str, cases: xr.Dataset) -> tuple[Control, ...]:
+    told = {
+        "line": "One unit z² that reads two inputs, one sample with target -1: a line of minima.",
+        "dead": "One unit z³ with two inputs that are zero in all samples: their weights are free.",
+        "split": "Two units z³: a minimum of one unit split in two, at generic data.",
+    }
+    return tuple(
+        Control(words, _largest(name, _beyond_symmetry(_flat(_case(cases, case))), "eigenvalues"))
+        for case, words in told.items()
+    )
+
+
+def _decayed(losses: xr.Dataset, cases: xr.Dataset) -> Claim:
+    name = "critical points that are multiple or not isolated"
+    cube, rotation = _case(cases, "cube"), _case(cases, "rotation")
+    return Claim(
+        name="bezout/generic-decay",
+        statement="With a generic weight decay, a different one for each weight, all critical "
+        "points, complex ones too, are isolated and not degenerate.",
+        source=f"The equations gradient = 0 are W in W unknowns ({DEGENERATE})",
+        protocol="All critical points of the squared loss with decay are found by homotopy; paths "
+        "that end at a critical point where the Hessian is singular are counted.",
+        statistic=exact(
+            name, float(losses["singular"].values[_mask(losses, "decayed")].sum()), units="paths"
+        ),
+        rule=Rule(low=0, high=0),
+        controls=(
+            Control(
+                "A cube of one weight, one sample, no decay: the Hessian vanishes at w = 0, where "
+                "the loss is not zero.",
+                _largest(name, cube["singular"], "paths"),
+            ),
+            Control(
+                "Two linear units, the same decay for all weights: a circle of minima.",
+                _largest(name, rotation["singular"], "paths"),
+            ),
+        ),
+        section="bezout",
+    )
+
+
+def _loaded(zeros: xr.Dataset, critical: xr.Dataset) -> Claim:
+    name = "largest training loss of a loaded solution"
+    real = _of(zeros, "square", "wide", "rotated", "planted")
+    minima = _flat(_of(critical, "minima"))
+    return Claim(
+        name="bezout/loaded",
+        statement="A real solution of the polynomial system, loaded into a torch network, has zero "
+        "training loss up to rounding (mean squared error at most 1e-10, float64).",
+        source=MANY,
+        protocol="Every real solution is loaded, and the empirical risk evaluated by torch. The "
+        "largest decides; for the controls the smallest.",
+        statistic=_largest(name, real["loss"], "mean squared error"),
+        rule=Rule(high=ZERO_LOSS),
+        controls=(
+            Control(
+                "The same weights with a relative noise of 0.1.",
+                _smallest(name, real["loss_perturbed"], "mean squared error"),
+            ),
+            Control(
+                "Minima that are no solutions.", _smallest(name, minima["value"], "squared error")
+            ),
+        ),
+        section="bezout",
+    )
+
+
+def _of(table: xr.Dataset, *groups: str) -> xr.Dataset:
+    return table.isel(row=np.flatnonzero(_mask(table, *groups)))
+
+
+def _mask(table: xr.Dataset, *groups: str) -> Any:
+    return np.isin(table["group"].values.astype(str), groups)
+
+
+def _case(cases: xr.Dataset, case: str) -> xr.Dataset:
+    return cases.isel(row=np.flatnonzero(cases["case"].values.astype(str) == case))
+
+
+def _flat(points: xr.Dataset) -> xr.Dataset:
+    """Critical points of positive loss that are minima, or of which nothing says that they are not.
+
+    A loss of 1e-12 of that of the zero function is a zero-minimizer up to rounding.
+    """
+    kinds = points["kind"].values.astype(str)
+    floor = 1e-12 * (points["at_zero"].values if "at_zero" in points else 1.0)
+    low = np.isin(kinds, ("minimum", "undetermined")) & (points["index"].values == 0)
+    return points.isel(row=np.flatnonzero(low & (points["value"].values > floor)))
+
+
+def _beyond_symmetry(points: xr.Dataset) -> Any:
+    return points["nullity"].values - points["nullity_symmetry"].values
+
+
+def _mismatches(name: str, systems: xr.Dataset) -> Statistic | None:
+    exists = systems["exists"].values
+    known = np.isfinite(exists)
+    fits = systems["equations"].values <= systems["generic_rank"].values
+    if not known.any():
+        return None
+    wrong = int((exists[known] != fits[known]).sum())
+    return exact(name, wrong, units="systems", n=int(known.sum()))
+
+
+def _distance(name: str, systems: xr.Dataset) -> Statistic | None:
+    expected = systems["dimension_expected"].values
+    ends = [systems[f"dimension_{end}"].values - expected for end in ("low", "high")]
+    return _largest(name, np.abs(np.concatenate(ends)), "dimensions")
+
+
+def _smallest(name: str, values: Any, units: str) -> Statistic | None:
+    return _extreme(name, values, units, np.min)
+
+
+def _largest(name: str, values: Any, units: str) -> Statistic | None:
+    return _extreme(name, values, units, np.max)
+
+
+def _extreme(name: str, values: Any, units: str, choose: Any) -> Statistic | None:
+    """The decisive one of the known values; None where there are none."""
+    known = np.asarray(values, dtype=float)
+    known = known[np.isfinite(known)]
+    return exact(name, float(choose(known)), units=units, n=len(known)) if len(known) else None
