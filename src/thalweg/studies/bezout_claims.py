@@ -23,8 +23,8 @@ _SOLVED = (
 _FLAT = (
     "All critical points of the squared loss of networks with one hidden unit, at generic data, "
     "are found by homotopy. Those with positive loss, no negative eigenvalue and no line in the "
-    "null space along which the loss falls are taken; the nullity of the Hessian is reduced by that "
-    "of the rescaling of units."
+    "null space along which the loss falls are taken; the nullity of the Hessian is reduced by "
+    "that of the rescaling of units."
 )
 
 
