@@ -180,7 +180,7 @@ def test_the_section_is_none_without_results(unfinished):
 
 
 def test_the_command_makes_the_same_configuration():
-    from thalweg.cli.runs import _settings
+    from thalweg.cli.runs import parse_settings
     from thalweg.studies import configure
 
     settings = {"train_size": 50, "note": "1", "activation": "tanh", "norm": False}
@@ -192,7 +192,7 @@ def test_the_command_makes_the_same_configuration():
         given["--preset"],
         data=given["--data"],
         studies=[given["--study"]],
-        settings=_settings(assigned),
+        settings=parse_settings(assigned),
     )
     assert again == config
 

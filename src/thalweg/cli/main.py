@@ -7,7 +7,7 @@ import sys
 
 import typer
 
-from thalweg.cli import algebra, runs
+from thalweg.cli import algebra, geometry, runs
 from thalweg.cli.claims import claims
 from thalweg.cli.line import barrier
 from thalweg.errors import ThalwegError
@@ -25,6 +25,8 @@ app.command()(runs.report)
 app.command()(claims)
 app.command()(barrier)
 app.command("runs")(runs.list_all)
+app.command()(geometry.surface)
+app.command()(geometry.spectrum)
 app.add_typer(algebra.app)
 
 

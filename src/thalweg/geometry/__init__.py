@@ -8,12 +8,14 @@ from thalweg.geometry.directions import (
     random_directions,
     through_points,
 )
+from thalweg.geometry.extent import covering_extent
 from thalweg.geometry.spectrum import top_eigenvalues
 from thalweg.geometry.surface import surface
 from thalweg.geometry.trace import trace
 
 __all__ = [
     "Degeneracy",
+    "covering_extent",
     "degeneracy",
     "near_zero",
     "principal_directions",

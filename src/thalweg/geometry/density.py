@@ -91,13 +91,11 @@ def spectral_density(
             f"got probes={probes}, steps={steps}, points={points}, width={width}; expected at least"
             " 2 probes, 1 step, 2 points, and a positive width or None."
         )
-    nodes = np.full((probes, steps), np.nan)
-    weights = np.zeros((probes, steps))
+    nodes, weights = np.empty((probes, steps)), np.empty((probes, steps))
     with progress(probes * steps, "spectral density") as bar:
         for probe in range(probes):
-            found, share = _quadrature(operator, steps, seed, probe, bar)
-            nodes[probe, : len(found)], weights[probe, : len(found)] = found, share
-    return _dataset(nodes, weights, width, points).assign_attrs(
+            nodes[probe], weights[probe] = quadrature(operator, steps, seed, probe, bar)
+    return density_of(nodes, weights, width, points).assign_attrs(
         **getattr(op, "described", {}),
         size=operator.size,
         probes=probes,
@@ -107,9 +105,14 @@ def spectral_density(
     )
 
 
-def _quadrature(
+def quadrature(
     operator: SymmetricOperator, steps: int, seed: int, probe: int, bar: Bar
 ) -> tuple[Array, Array]:
+    """
+    Take one probe of a spectral density: nodes, ascending, and weights, shape (steps,) each.
+
+    Where fewer steps exhaust the space, the rest is NaN and 0.
+    """
     generator = torch_generator(seed, "spectral_density", probe)
     space = SearchSpace(operator, steps, generator)
     space.begin()
@@ -119,10 +122,15 @@ def _quadrature(
         bar.update()
     pairs = space.ritz()
     values, first = pairs.values.numpy(), pairs.coefficients[0].numpy()
-    return values[::-1].copy(), (first**2)[::-1].copy()
+    nodes, weights = np.full(steps, np.nan), np.zeros(steps)
+    nodes[: len(values)], weights[: len(values)] = values[::-1], (first**2)[::-1]
+    return nodes, weights
 
 
-def _dataset(nodes: Array, weights: Array, width: float | None, points: int) -> xr.Dataset:
+def density_of(
+    nodes: Array, weights: Array, width: float | None = None, points: int = 1001
+) -> xr.Dataset:
+    """Gather probes, shape (probes, steps), into what `spectral_density` returns."""
     import xarray as xr
 
     low, high = float(np.nanmin(nodes)), float(np.nanmax(nodes))

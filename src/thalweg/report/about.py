@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 import os
 import shlex
@@ -10,6 +9,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
+from thalweg.report.commands import assigned, measurement_command
 from thalweg.report.parts import Fact, Table
 from thalweg.report.words import count, number
 from thalweg.run import Run, describe_checkpoint
@@ -72,6 +72,8 @@ def command(config: dict[str, Any], out: str) -> str:
     "thalweg reproduce --preset laptop --data 'my data' --study trajectories
      --set train_size=500 --out runs/b"
     """
+    if "measurement" in config:
+        return measurement_command(config, out)
     problem = config.get("problem", {})
     settings = dict(problem.get("settings", {}))
     data = str(settings.pop("data", problem.get("entry", "")))
@@ -81,7 +83,7 @@ def command(config: dict[str, Any], out: str) -> str:
     for study in config.get("studies", []):
         words += ["--study", str(study)]
     for name, value in settings.items():
-        words += ["--set", f"{name}={_assigned(value)}"]
+        words += ["--set", f"{name}={assigned(value)}"]
     words += ["--seed", str(config["seed"])] if config.get("seed") else []
     return shlex.join([*words, "--out", out])
 
@@ -122,12 +124,13 @@ def weight_count(run: Run) -> int | None:
 def _what(run: Run, entry: str, settings: dict[str, Any]) -> Iterator[Fact]:
     chosen = ", ".join(f"{name} {value}" for name, value in settings.items() if name != "data")
     yield Fact("problem", entry, chosen)
-    weights = weight_count(run)
+    measured = run.path / "measured.json"
+    known = read_json(measured) if measured.exists() else {}
+    weights = weight_count(run) or known.get("weights")
     if weights is not None:
         yield Fact("trainable weights W", f"{weights:,}")
-    measured = run.path / "measured.json"
-    if measured.exists():
-        yield Fact("training samples", f"{read_json(measured)['samples']:,}")
+    if known:
+        yield Fact("training samples", f"{known['samples']:,}")
     training = run.config.get("training", {})
     if training:
         chosen = ", ".join(f"{name} {value}" for name, value in training.items())
@@ -139,13 +142,3 @@ def _what(run: Run, entry: str, settings: dict[str, Any]) -> Iterator[Fact]:
 
 def _float(value: Any) -> float | None:
     return float(value) if isinstance(value, int | float) else None
-
-
-def _assigned(value: Any) -> str:
-    """Write a value so that the command line reads it back: text bare where it is no JSON."""
-    if isinstance(value, str):
-        try:
-            json.loads(value)
-        except json.JSONDecodeError:
-            return value
-    return json.dumps(value)

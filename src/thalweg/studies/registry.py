@@ -6,7 +6,15 @@ from collections.abc import Mapping
 from typing import Any, Protocol, cast
 
 from thalweg.run import Progress, Run, Task
-from thalweg.studies import bezout, interpolation, perturb_and_return, trajectories, zero_error
+from thalweg.studies import (
+    bezout,
+    interpolation,
+    perturb_and_return,
+    spectrum,
+    surface,
+    trajectories,
+    zero_error,
+)
 from thalweg.studies.claim import Claim
 
 
@@ -34,4 +42,6 @@ STUDIES: Mapping[str, Study] = {
     "perturb_and_return": cast(Study, perturb_and_return),
     "interpolation": cast(Study, interpolation),
     "bezout": cast(Study, bezout),
+    "surface": cast(Study, surface),
+    "spectrum": cast(Study, spectrum),
 }

@@ -14,6 +14,7 @@ from thalweg.risk import EmpiricalRisk
 from thalweg.run import Engine, Progress, Run, create_run, open_run, run_tasks, silent
 from thalweg.run.files import read_json, write_json
 from thalweg.run.tasks import remaining_units
+from thalweg.studies.measurement import measure
 from thalweg.studies.registry import STUDIES
 from thalweg.studies.trainings import UNITS_AN_EPOCH
 
@@ -75,7 +76,10 @@ def resume(
     announce: Announce = _unannounced,
 ) -> tuple[Run, dict[str, Any]]:
     """Go on with a run that was stopped; what is done is not done again."""
-    return complete(open_run(path), engine=engine, progress=progress, announce=announce)
+    run = open_run(path)
+    if "measurement" in run.config:
+        return measure(run, engine=engine, progress=progress)
+    return complete(run, engine=engine, progress=progress, announce=announce)
 
 
 def complete(

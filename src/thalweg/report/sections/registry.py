@@ -6,7 +6,14 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from thalweg.report.parts import Section
-from thalweg.report.sections import bezout, interpolation, perturb_and_return, trajectories
+from thalweg.report.sections import (
+    bezout,
+    interpolation,
+    perturb_and_return,
+    spectrum,
+    surface,
+    trajectories,
+)
 from thalweg.run import Run
 
 
@@ -35,4 +42,6 @@ SECTIONS: tuple[Entry, ...] = (
     Entry("perturb_and_return", perturb_and_return.RESULTS, perturb_and_return.section),
     Entry("interpolation", interpolation.RESULTS, interpolation.section),
     Entry("bezout", bezout.RESULTS, bezout.section),
+    Entry("surface", surface.RESULTS, surface.section),
+    Entry("spectrum", spectrum.RESULTS, spectrum.section),
 )

@@ -1,0 +1,170 @@
+"""What pictures of a surface share: the scale of its values, names of its axes, what lies on it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from thalweg.errors import InvalidArgument
+from thalweg.plots.curves import LABELS
+from thalweg.plots.logscale import LogScale, log_scale
+
+if TYPE_CHECKING:
+    import xarray as xr
+
+# Leading digits of labels, from the roundest on.
+_ROUND = ((1.0,), (1.0, 3.0), (1.0, 2.0, 5.0), (1.0, 1.5, 2.0, 3.0, 4.0, 6.0, 8.0))
+
+
+@dataclass(frozen=True)
+class Heights:
+    """
+    The scale on which values of a surface are shown.
+
+    Parameters
+    ----------
+    low, high : float
+        Smallest and largest value shown.
+    log : LogScale or None
+        Where it is logarithmic.
+    """
+
+    low: float
+    high: float
+    log: LogScale | None
+
+    def place(self, values: ArrayLike) -> NDArray[np.float64]:
+        """Give heights: decimal logarithms, or the values; NaN for what is not finite."""
+        array = np.asarray(values, dtype=float)
+        finite = np.where(np.isfinite(array), array, np.nan)
+        return finite if self.log is None else np.log10(self.log.place(finite))
+
+    def norm(self) -> Any:
+        """Give matplotlib's norm of the values."""
+        from matplotlib.colors import LogNorm, Normalize
+
+        return (Normalize if self.log is None else LogNorm)(self.low, self.high)
+
+    def levels(self, count: int = 10) -> NDArray[np.float64]:
+        """Give evenly spaced values between the ends of the scale."""
+        space = np.linspace if self.log is None else np.geomspace
+        return np.asarray(space(self.low, self.high, count + 2)[1:-1])
+
+    def ticks(self, most: int = 6) -> NDArray[np.float64]:
+        """Give round values on the scale: powers of ten where these are enough."""
+        if self.log is None:
+            from matplotlib.ticker import MaxNLocator
+
+            found = np.asarray(MaxNLocator(most).tick_values(self.low, self.high), dtype=float)
+            return found[(found >= self.low) & (found <= self.high)]
+        powers = range(int(np.floor(np.log10(self.low))), int(np.ceil(np.log10(self.high))) + 1)
+        for mantissas in _ROUND:
+            every = np.array([m * 10.0**power for power in powers for m in mantissas])
+            shown = every[(every >= self.low) & (every <= self.high)]
+            if len(shown) >= 3:
+                return shown[:: -(-len(shown) // most)]
+        return np.array([self.low, self.high])
+
+
+def heights(surface: xr.Dataset, variable: str = "loss") -> Heights:
+    """
+    Choose the scale of a variable: logarithmic for losses of no less than 0 that span much.
+
+    Raises
+    ------
+    InvalidArgument
+        If the surface has no such variable, or no finite value of it.
+
+    Examples
+    --------
+    >>> import xarray as xr
+    >>> bowl = xr.Dataset({"loss": ("x", [100.0, 1.0, np.inf])})
+    >>> heights(bowl).place(bowl.loss).tolist()
+    [2.0, 0.0, nan]
+    """
+    values = measured(surface, variable)
+    finite = values[np.isfinite(values)]
+    if not finite.size:
+        raise InvalidArgument(
+            f"none of the {values.size} values of {variable!r} is finite: there is nothing to draw."
+            " Measure a smaller extent."
+        )
+    low, high = float(finite.min()), float(finite.max())
+    if variable.endswith("loss") and low >= 0 and high > 3 * low:
+        log = log_scale(finite)
+        return Heights(log.floor, log.top, log)
+    spare = (0.5 * abs(high) or 0.5) if high == low else 0.0
+    return Heights(low - spare, high + spare, None)
+
+
+def measured(surface: xr.Dataset, variable: str) -> NDArray[np.float64]:
+    """Take a variable of a surface as an array."""
+    if variable not in surface:
+        known = ", ".join(map(str, surface.data_vars))
+        raise InvalidArgument(f"got variable {variable!r}, expected one of {known}")
+    return np.asarray(surface[variable].values, dtype=float)
+
+
+def check_dims(surface: xr.Dataset, dims: int, instead: str) -> None:
+    """Refuse a surface of another number of dimensions."""
+    found = surface["loss"].ndim
+    if found != dims:
+        raise InvalidArgument(
+            f"got a surface of {found} dimensions, expected {dims}; use {instead}."
+        )
+
+
+def value_label(surface: xr.Dataset, variable: str) -> str:
+    """Say what a variable is, with its unit."""
+    if variable in LABELS and surface.attrs.get("split", "train") == "train":
+        return LABELS[variable]
+    about = surface[variable].attrs
+    of = "standard error of " if variable.endswith("_stderr") else ""
+    name = variable.removesuffix("_stderr")
+    if name in LABELS:
+        words = LABELS[name]
+        return of + (words if surface.attrs.get("split", "train") == "train" else f"test {name}")
+    return str(about.get("long_name", variable))
+
+
+def axis_label(surface: xr.Dataset, dim: str) -> str:
+    """Say how long a unit of an axis is."""
+    norms = np.atleast_1d(surface.attrs.get("direction_norms", []))
+    number = ("x", "y", "z").index(dim)
+    if number >= len(norms):
+        return dim
+    norm = float(norms[number])
+    unit = "weight units" if abs(norm - 1) < 1e-3 else f"1 is {norm:.3g} weight units"
+    return f"{dim} ({unit})"
+
+
+@dataclass(frozen=True)
+class Shown:
+    """A line or a single point on a surface: places, shape (n, k), and its own losses (n,)."""
+
+    label: str
+    is_path: bool
+    places: NDArray[np.float64]
+    losses: NDArray[np.float64]
+
+
+def shown_points(points: xr.Dataset | None) -> list[Shown]:
+    """Take the trajectory and the named points out of what was projected onto a surface."""
+    if points is None:
+        return []
+    names = np.asarray(points["trajectory"].values, dtype=str)
+    places, losses = points["position"].values, points["loss"].values
+    paths = [
+        Shown(str(name), True, places[names == name], losses[names == name])
+        for name in dict.fromkeys(names)
+        if name
+    ]
+    labels = points["name"].values
+    single = [
+        Shown(str(labels[i]), False, places[i : i + 1], losses[i : i + 1])
+        for i in np.flatnonzero(names == "")
+    ]
+    return paths + single

@@ -1,0 +1,66 @@
+"""The command that measures again what a run of one measurement holds."""
+
+from __future__ import annotations
+
+import json
+import shlex
+from typing import Any
+
+# Options of the configuration that have another name on the command line, or none.
+_NAMES = {"k": "-k"}
+_LEFT_OUT = ("relative",)
+
+
+def measurement_command(config: dict[str, Any], out: str) -> str:
+    """
+    Write the command that makes the configuration of a measurement.
+
+    Examples
+    --------
+    >>> config = {
+    ...     "measurement": "surface",
+    ...     "problem": {"entry": "digits", "settings": {"width": 8}},
+    ...     "at": {"checkpoints": ["a.pt"], "digest": "0123"},
+    ...     "risk": {"split": "train"},
+    ...     "surface": {"dims": 2, "extent": [[-1.0, 2.0], 0.5], "test": False},
+    ... }
+    >>> measurement_command(config, "runs/b")
+    'thalweg surface digits --set width=8 --checkpoint a.pt --split train --dims 2
+     --extent=-1.0,2.0 --extent=0.5 --no-test --out runs/b'
+    """
+    kind, problem, at = config["measurement"], config["problem"], config["at"]
+    words = ["thalweg", kind, problem["entry"]]
+    for name, value in problem.get("settings", {}).items():
+        words += ["--set", f"{name}={assigned(value)}"]
+    for path in at.get("checkpoints", []):
+        words += ["--checkpoint", path]
+    words += [
+        word for name in ("run", "trajectory") if name in at for word in (f"--{name}", at[name])
+    ]
+    for name, value in {**config["risk"], **config[kind]}.items():
+        words += [] if name in _LEFT_OUT else _option(name, value)
+    return shlex.join([*words, "--out", out])
+
+
+def assigned(value: Any) -> str:
+    """Write a value so that the command line reads it back: text bare where it is no JSON."""
+    if isinstance(value, str):
+        try:
+            json.loads(value)
+        except json.JSONDecodeError:
+            return value
+    return json.dumps(value)
+
+
+def _option(name: str, value: Any) -> list[str]:
+    flag = _NAMES.get(name, f"--{name.replace('_', '-')}")
+    if isinstance(value, bool):
+        return [flag if value else f"--no-{flag[2:]}"]
+    if isinstance(value, list):
+        # With "=", as a number may begin with a minus.
+        return [f"{flag}={_numbers(one)}" for one in value]
+    return [flag, str(value)]
+
+
+def _numbers(value: Any) -> str:
+    return ",".join(map(str, value)) if isinstance(value, list) else str(value)

@@ -1,0 +1,77 @@
+"""Still figures of surfaces and spectra, composed of plots, on figures of their own."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from matplotlib import rc_context
+from matplotlib.figure import Figure
+
+from thalweg.plots import plot_contour, plot_density, plot_profile, plot_surface
+from thalweg.plots.grids import heights
+
+if TYPE_CHECKING:
+    import xarray as xr
+
+_FAINT_GRID: Any = {"grid.color": "#DADADA", "grid.linewidth": 0.6}
+
+
+def profile_still(surface: xr.Dataset, points: xr.Dataset | None) -> Figure:
+    """Draw loss and, where there is one, error along a line."""
+    quantities = [name for name in ("loss", "error") if name in surface]
+    figure = Figure(figsize=(5 * len(quantities), 3.6), layout="constrained")
+    for number, quantity in enumerate(quantities, start=1):
+        ax = figure.add_subplot(1, len(quantities), number)
+        plot_profile(surface, quantity=quantity, points=points, ax=ax)
+    return figure
+
+
+def contour_still(surface: xr.Dataset, points: xr.Dataset | None) -> Figure:
+    """Draw all that was measured over a plane, and the standard error where it is not zero."""
+    names = ["loss", "error", "test_loss", "test_error"]
+    shown = [name for name in names if name in surface and np.isfinite(surface[name]).any()]
+    if float(surface["loss_stderr"].max()) > 0:
+        shown.insert(1, "loss_stderr")
+    columns = 1 if len(shown) == 1 else 2
+    rows = -(-len(shown) // columns)
+    figure = Figure(figsize=(5.2 * columns, 4.1 * rows), layout="constrained")
+    for number, name in enumerate(shown, start=1):
+        plot_contour(
+            surface,
+            variable=name,
+            points=points,
+            ax=figure.add_subplot(rows, columns, number),
+        )
+    return figure
+
+
+def height_still(surface: xr.Dataset, points: xr.Dataset | None) -> Figure:
+    """Draw the loss over a plane as height."""
+    figure = Figure(figsize=(7.5, 6), layout="constrained")
+    with rc_context(_FAINT_GRID):
+        axes: Any = figure.add_subplot(projection="3d")
+    plot_surface(surface, points=points, ax=axes)
+    axes.tick_params(labelsize=8)
+    return figure
+
+
+def slices_still(surface: xr.Dataset) -> Figure:
+    """Draw three planes of a space, at the lowest, the middle and the highest z, on one scale."""
+    last = surface.sizes["z"] - 1
+    scale = heights(surface)
+    figure = Figure(figsize=(11, 3.9), layout="constrained")
+    for number, place in enumerate((0, int(np.abs(surface["z"].values).argmin()), last)):
+        ax = figure.add_subplot(1, 3, 1 + number)
+        plane = surface.isel(z=place)
+        plot_contour(plane, scale=scale, ax=ax, colorbar=number == 2)
+        ax.set_title(f"z = {float(plane['z']):.3g}", fontsize="medium")
+        ax.yaxis.label.set_visible(number == 0)
+    return figure
+
+
+def density_still(density: xr.Dataset, eigenvalues: xr.Dataset | None) -> Figure:
+    """Draw a spectral density and the eigenvalues that were found."""
+    figure = Figure(figsize=(8, 4.2), layout="constrained")
+    plot_density(density, eigenvalues=eigenvalues, ax=figure.add_subplot())
+    return figure

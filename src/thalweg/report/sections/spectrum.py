@@ -1,0 +1,95 @@
+"""The spectrum of the Hessian: its ends, its density, what lies near zero, its trace."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+from thalweg.plots.density import single_bump
+from thalweg.report.geometry_stills import density_still
+from thalweg.report.parts import Fact, Part, Picture, Section, Table
+from thalweg.report.words import count, number, percent
+from thalweg.run import Run
+
+if TYPE_CHECKING:
+    import xarray as xr
+
+EIGENVALUES, DENSITY, TRACE = RESULTS = (
+    "spectrum/eigenvalues",
+    "spectrum/density",
+    "spectrum/trace",
+)
+
+
+def section(run: Run) -> Section | None:
+    """Give the spectrum that the run holds; None if it holds none."""
+    eigenvalues, density, trace = (run.result(r) if run.has_result(r) else None for r in RESULTS)
+    known = [one for one in (density, eigenvalues, trace) if one is not None]
+    if not known:
+        return None
+    parts: list[Part] = []
+    if density is not None:
+        parts.append(_picture(density, eigenvalues))
+    if eigenvalues is not None:
+        parts.append(_table(eigenvalues))
+    return Section(
+        name="spectrum",
+        title="The spectrum of the Hessian",
+        lead=_lead(known[0]),
+        facts=list(_facts(eigenvalues, density, trace)),
+        parts=parts,
+    )
+
+
+def _lead(data: xr.Dataset) -> str:
+    about = data.attrs
+    held = f" ({about['statistics']})" if "statistics" in about else ""
+    return (
+        f"Eigenvalues of the {about.get('operator', 'Hessian')} of the risk on"
+        f" {count(int(about.get('samples', 0)), 'sample')} in {about['size']:,} weights;"
+        f" {about.get('batchnorm', 'no batch norm')}{held}. They depend on the parametrization:"
+        " rescaling layers changes them and not the function."
+    )
+
+
+def _facts(
+    eigenvalues: xr.Dataset | None, density: xr.Dataset | None, trace: xr.Dataset | None
+) -> Iterator[Fact]:
+    if eigenvalues is not None:
+        value, error = (float(eigenvalues[name].values[0]) for name in ("value", "error"))
+        yield Fact("largest eigenvalue found", f"{value:.5g}", f"± {error:.1g}")
+    if density is not None and "near_zero_count" in density.attrs:
+        near = density.attrs
+        share, low, high = (
+            near[f"near_zero_{name}"] / near["size"] for name in ("count", "low", "high")
+        )
+        note = f"95% interval {percent(low)} to {percent(high)}"
+        within = f"eigenvalues within {number(near['near_zero_threshold'])} of zero"
+        yield Fact(within, percent(share), note)
+    if trace is not None:
+        note = f"± {float(trace['stderr']):.2g} (standard error)"
+        yield Fact("trace", f"{float(trace['value']):.5g}", note)
+
+
+def _picture(density: xr.Dataset, eigenvalues: xr.Dataset | None) -> Picture:
+    about = density.attrs
+    marks = " Strokes: the eigenvalues of the table." if eigenvalues is not None else ""
+    caption = (
+        f"The density of eigenvalues on a logarithmic scale, by stochastic Lanczos quadrature with"
+        f" {count(int(about['probes']), 'probe')} of {count(int(about['steps']), 'step')}, smoothed"
+        f" by a Gaussian of standard deviation {number(about['width'])}. The band is one standard"
+        f" error over the probes. Dotted: the bump of one eigenvalue among {about['size']:,},"
+        f" {number(single_bump(density))}; what is far below it is cut off.{marks}"
+    )
+    return Picture("density", "Density", caption, density_still(density, eigenvalues))
+
+
+def _table(eigenvalues: xr.Dataset) -> Table:
+    columns = (eigenvalues[name].values for name in ("value", "residual", "error"))
+    rows: list[tuple[str, ...]] = [
+        (str(rank), f"{value:.7g}", f"{residual:.2g}", f"{error:.2g}")
+        for rank, (value, residual, error) in enumerate(zip(*columns, strict=True), start=1)
+    ]
+    about = eigenvalues.attrs
+    title = f"Eigenvalues ({about['status']}, {about['products']:,} products)"
+    return Table(title, ("", "value", "residual", "estimated error"), rows)

@@ -1,0 +1,170 @@
+"""A run of one measurement at given checkpoints: how the command line keeps its answers."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from safetensors import safe_open
+from safetensors.torch import save_file
+
+from thalweg.errors import InvalidArgument
+from thalweg.run import Engine, InProcess, Progress, Run, run_tasks, silent
+from thalweg.run.files import read_json, write_atomic, write_json
+from thalweg.studies import spectrum, surface
+from thalweg.studies.planes import Plane, check_plane, lay_plane
+from thalweg.studies.viewpoint import Viewpoint, view
+
+
+def configure_surface(
+    problem: dict[str, Any], at: dict[str, Any], risk: dict[str, Any], options: dict[str, Any]
+) -> dict[str, Any]:
+    """
+    Write out the configuration of a surface, and check it before a run is made.
+
+    Parameters
+    ----------
+    problem : dict
+        ``entry`` and ``settings``.
+    at : dict
+        Of `thalweg.studies.viewpoint.place`.
+    risk, options : dict
+        What is to differ from `thalweg.studies.surface.RISK` and ``DEFAULTS``. Without
+        ``directions``, they go through several checkpoints, along the principal components of a
+        trajectory, and are random from a single checkpoint.
+
+    Returns
+    -------
+    dict
+        What goes into ``run.toml``.
+
+    Raises
+    ------
+    InvalidArgument
+        If options do not fit together.
+    """
+    points = len(at.get("checkpoints", ())) or 1
+    guess = "points" if points > 1 else "principal" if "trajectory" in at else "random"
+    chosen = {**surface.DEFAULTS, "directions": guess, **options}
+    if chosen["directions"] == "points" and "dims" not in options:
+        chosen["dims"] = max(1, points - 1)
+    chosen.setdefault("points", surface.POINTS.get(chosen["dims"], 0))
+    check_plane(chosen, points, "trajectory" in at)
+    return _whole("surface", problem, at, risk, chosen)
+
+
+def configure_spectrum(
+    problem: dict[str, Any], at: dict[str, Any], risk: dict[str, Any], options: dict[str, Any]
+) -> dict[str, Any]:
+    """
+    Write out the configuration of a spectrum, and check it before a run is made.
+
+    Parameters and errors are those of `configure_surface`.
+    """
+    if len(at.get("checkpoints", ())) > 1:
+        raise InvalidArgument("a spectrum is of one point; write --checkpoint once.")
+    chosen = {**spectrum.DEFAULTS, **options}
+    spectrum.check_spectrum(chosen)
+    return _whole("spectrum", problem, at, risk, chosen)
+
+
+def _whole(
+    kind: str,
+    problem: dict[str, Any],
+    at: dict[str, Any],
+    risk: dict[str, Any],
+    chosen: dict[str, Any],
+) -> dict[str, Any]:
+    return {
+        "measurement": kind,
+        "problem": {"entry": _from_anywhere(problem["entry"]), "settings": problem["settings"]},
+        "at": at,
+        "risk": {**surface.RISK, **risk},
+        kind: chosen,
+    }
+
+
+def _from_anywhere(entry: str) -> str:
+    """Write out the path in an entry, so that a resume from another folder finds it."""
+    path, colon, name = entry.partition(":")
+    return str(Path(path).resolve()) + colon + name if Path(path).exists() else entry
+
+
+def measure(
+    run: Run, *, engine: Engine | None = None, progress: Progress = silent
+) -> tuple[Run, dict[str, Any]]:
+    """
+    Do all that is missing in a run of one measurement, and save its results.
+
+    Parameters
+    ----------
+    run : Run
+        Of a configuration that `configure_surface` or `configure_spectrum` wrote.
+    engine : callable, optional
+        Makes the executor of the work; by default it is done in this process.
+    progress : callable
+        Shows how far it has come.
+
+    Returns
+    -------
+    run : Run
+        The same.
+    summary : dict
+        What was found, under the name of the measurement.
+    """
+    with run.lock():
+        kind = run.config["measurement"]
+        found = _MEASURES[kind](run, _prepared(run, progress), engine, progress)
+        write_json(run.path / "summary.json", {kind: found})
+    return run, {kind: found}
+
+
+def _prepared(run: Run, progress: Progress) -> dict[str, Any]:
+    """Specify what is looked at; the batch of passes is chosen once, as each rounds its own way."""
+    path = run.path / "measured.json"
+    spec: dict[str, Any] = {name: run.config[name] for name in ("problem", "at", "risk")}
+    spec["problem"].setdefault("settings", {})
+    if not path.exists():
+        risk = view(spec, progress=progress).risk
+        sizes = {"weights": risk.space.size, "samples": risk.samples}
+        write_json(path, {"evaluation_batch": risk.batch_size, **sizes})
+    return spec | {"evaluation_batch": read_json(path)["evaluation_batch"]}
+
+
+def _surface(
+    run: Run, spec: dict[str, Any], engine: Engine | None, progress: Progress
+) -> dict[str, Any]:
+    options = surface.DEFAULTS | run.config["surface"]
+    seen = view(spec, progress=progress)
+    plane = _plane(run, seen, options, progress)
+    found = surface.picture(seen, plane, options, run=run, engine=engine, progress=progress)
+    return surface.save(run, found)
+
+
+def _plane(run: Run, seen: Viewpoint, options: dict[str, Any], progress: Progress) -> Plane:
+    """Lay the plane once a run: eigenvectors found anew may differ in the last bits."""
+    path = run.path / "plane.safetensors"
+    if not path.exists():
+        laid = lay_plane(seen, options, progress=progress)
+        about = {"rule": laid.rule, "extent": laid.extent, "points": laid.points}
+        tensors = {"directions": laid.directions.cpu().contiguous()}
+        told = {"plane": json.dumps(about)}
+        write_atomic(path, lambda temporary: save_file(tensors, temporary, metadata=told))
+    with safe_open(path, framework="pt") as file:
+        about = json.loads(file.metadata()["plane"])
+        directions = file.get_tensor("directions").to(seen.points)
+    extent = [(low, high) for low, high in about["extent"]]
+    return Plane(directions, about["rule"], extent, about["points"])
+
+
+def _spectrum(
+    run: Run, spec: dict[str, Any], engine: Engine | None, progress: Progress
+) -> dict[str, Any]:
+    options = spectrum.DEFAULTS | run.config["spectrum"]
+    tasks = spectrum.parts(spec, options)
+    run_tasks(run, tasks, engine=engine or InProcess(), progress=progress, label="spectrum")
+    return spectrum.gather(run, tasks, options)
+
+
+_MEASURES = {"surface": _surface, "spectrum": _spectrum}

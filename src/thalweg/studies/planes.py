@@ -1,0 +1,223 @@
+"""Lines, planes and spaces through a landscape, laid by a named rule."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from thalweg.errors import InvalidArgument
+from thalweg.geometry import (
+    covering_extent,
+    principal_directions,
+    project,
+    random_directions,
+    through_points,
+    top_eigenvalues,
+)
+from thalweg.run import Progress, silent
+from thalweg.studies.viewpoint import Viewpoint
+
+RULES = ("random", "principal", "points", "eigen")
+
+
+@dataclass(frozen=True)
+class Plane:
+    """
+    What a surface is drawn over.
+
+    Attributes
+    ----------
+    directions : Tensor
+        Shape (W, k), from the viewpoint's centre.
+    rule : str
+        How they were found, in words.
+    extent : list of (low, high)
+        One pair an axis.
+    points : list of int
+        Grid points along each axis.
+    """
+
+    directions: Tensor
+    rule: str
+    extent: list[tuple[float, float]]
+    points: list[int]
+
+
+def check_plane(options: dict[str, Any], points: int, trajectory: bool) -> None:
+    """
+    Check that a rule has what it needs, before anything is computed.
+
+    Parameters
+    ----------
+    options : dict
+        ``directions`` and ``dims`` among them.
+    points : int
+        Number of points given.
+    trajectory : bool
+        Whether there is a trajectory.
+
+    Raises
+    ------
+    InvalidArgument
+        If it has not; the message says what to write.
+    """
+    rule, dims = options["directions"], options["dims"]
+    if rule not in RULES or not 1 <= dims <= 3:
+        raise InvalidArgument(
+            f"directions {rule!r} in {dims} dimensions; write one of {', '.join(RULES)}, and 1 to 3"
+            " dimensions."
+        )
+    if rule == "points" and points != dims + 1:
+        raise InvalidArgument(
+            f"directions through {points} points in {dims} dimensions; write --checkpoint twice for"
+            " a line (--dims 1), three times for a plane (--dims 2)."
+        )
+    if rule != "points" and points > 1:
+        raise InvalidArgument(
+            f"{points} checkpoints with {rule} directions; write one, or --directions points."
+        )
+    if rule == "principal" and not trajectory:
+        raise InvalidArgument(
+            "principal directions are those of a trajectory; write --run RUN --trajectory NAME."
+        )
+
+
+def lay_plane(view: Viewpoint, options: dict[str, Any], *, progress: Progress = silent) -> Plane:
+    """
+    Find directions by a rule, and how far to go along them.
+
+    Parameters
+    ----------
+    view : Viewpoint
+        Where they start.
+    options : dict
+        ``directions`` (one of `RULES`), ``dims``, ``normalize``, ``seed``; ``points``, a number or
+        one an axis; ``extent``, None or as `thalweg.surface` takes it.
+    progress : Progress
+        Shows the search for eigenvectors.
+
+    Returns
+    -------
+    Plane
+        By default it reaches to distance 1 for random directions, shows all points and the
+        trajectory for directions through these, and ends where the quadratic model has risen by 1
+        for eigenvectors.
+    """
+    dims, given = options["dims"], options["points"]
+    points = [given] * dims if isinstance(given, int) else list(given)
+    if len(points) != dims or min(points) < 3:
+        raise InvalidArgument(f"{points} points along {dims} axes; write at least 3 for each.")
+    found = _BY_RULE[options["directions"]](view, options, points, progress)
+    if options["extent"] is None:
+        return found
+    return Plane(found.directions, found.rule, _pairs(options["extent"], dims), points)
+
+
+def _pairs(extent: float | Sequence[Any], dims: int) -> list[tuple[float, float]]:
+    given = [extent] if isinstance(extent, int | float) else list(extent)
+    given = given * dims if len(given) == 1 else given
+    if len(given) != dims:
+        raise InvalidArgument(f"{len(given)} extents for {dims} axes; write one, or one an axis.")
+    return [
+        (-float(one), float(one))
+        if isinstance(one, int | float)
+        else (float(one[0]), float(one[1]))
+        for one in given
+    ]
+
+
+def _random(
+    view: Viewpoint, options: dict[str, Any], points: list[int], progress: Progress
+) -> Plane:
+    normalize, seed = options["normalize"], options["seed"]
+    directions = random_directions(
+        view.risk.space,
+        view.centre,
+        options["dims"],
+        normalize=None if normalize == "none" else normalize,
+        seed=seed,
+    )
+    scaled = "not scaled" if normalize == "none" else f"scaled to the weights by {normalize}"
+    rule = f"random, Gaussian, {scaled}, biases and norm parameters left out, seed {seed}"
+    # Unscaled entries are of size 1, far beyond any weight.
+    reach = 1.0 if normalize != "none" else float(view.centre.norm() / directions[:, 0].norm())
+    return Plane(directions, rule, [(-reach, reach)] * options["dims"], points)
+
+
+def _points(
+    view: Viewpoint, options: dict[str, Any], points: list[int], progress: Progress
+) -> Plane:
+    found = through_points(*view.points)
+    extent = covering_extent(found.coordinates.numpy(), points, margin=0.5)
+    rule = f"through {' and '.join(view.names)}, both as long as the first two are apart"
+    if options["dims"] == 1:
+        rule = f"from {view.names[0]} to {view.names[1]}"
+    return Plane(found.directions, rule, extent, points)
+
+
+def _principal(
+    view: Viewpoint, options: dict[str, Any], points: list[int], progress: Progress
+) -> Plane:
+    assert view.path is not None
+    found = principal_directions(view.path, options["dims"])
+    seen = project(view.path, view.centre, found.directions).coordinates
+    rule = f"principal components of the trajectory {view.trajectory}, of length 1"
+    return Plane(found.directions, rule, covering_extent(seen.numpy(), points), points)
+
+
+def _eigen(
+    view: Viewpoint, options: dict[str, Any], points: list[int], progress: Progress
+) -> Plane:
+    dims = options["dims"]
+    hessian = view.risk.hessian(view.centre)
+    found = top_eigenvalues(hessian, dims, seed=options["seed"], progress=progress)
+    values = found.values.tolist()
+    told = ", ".join(f"{value:.4g}" for value in values)
+    longest = 0.5 * float(view.centre.norm())
+    reach = min(longest, math.sqrt(2 / values[0])) if values[0] > 0 else longest
+    rule = f"eigenvectors of the Hessian's largest eigenvalues ({told}), of length 1"
+    return Plane(found.vectors, rule, [(-reach, reach)] * dims, points)
+
+
+_Layer = Callable[[Viewpoint, dict[str, Any], list[int], Progress], Plane]
+_BY_RULE: dict[str, _Layer] = {
+    "random": _random,
+    "points": _points,
+    "principal": _principal,
+    "eigen": _eigen,
+}
+
+
+def shown_points(view: Viewpoint, plane: Plane) -> dict[str, Any]:
+    """
+    Project trajectory and points onto a plane.
+
+    Returns
+    -------
+    dict
+        ``position`` (n, k) and ``distance`` (n,) of the trajectory's points and then of the given
+        ones, arrays; ``trajectory`` and ``name`` (n,), text, of which one is empty; ``step``
+        (n,), -1 for given points; ``weights`` (n, W); ``variance_share`` of the trajectory.
+    """
+    path = view.points[:0] if view.path is None else view.path
+    given = view.points if view.given else view.points[:0]
+    weights = torch.cat([path, given])
+    seen = project(weights, view.centre, plane.directions)
+    share = math.nan
+    if len(path) > 1:
+        share = project(path, view.centre, plane.directions).variance_share
+    m, n = len(path), len(given)
+    return {
+        "position": seen.coordinates.numpy(),
+        "distance": seen.distances.numpy(),
+        "trajectory": [view.trajectory] * m + [""] * n,
+        "name": [""] * m + list(view.names[:n]),
+        "step": list(view.steps) + [-1] * n,
+        "weights": weights,
+        "variance_share": share,
+    }

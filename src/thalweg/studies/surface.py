@@ -1,0 +1,236 @@
+"""The loss surface around the end of a training, and the way that led there in the same plane."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from thalweg.geometry import surface
+from thalweg.run import Engine, Progress, Report, Run, Task, silent, task_result
+from thalweg.studies import trajectories
+from thalweg.studies.claim import Claim
+from thalweg.studies.parcels import pack, unpack
+from thalweg.studies.planes import Plane, lay_plane, shown_points
+from thalweg.studies.told import Told
+from thalweg.studies.trainings import UNITS_AN_EPOCH, trunk_task
+from thalweg.studies.viewpoint import Viewpoint, view
+
+if TYPE_CHECKING:
+    import xarray as xr
+
+# Every option of a surface, as configurations leave out what is not asked for.
+DEFAULTS: dict[str, Any] = {
+    "directions": "random",
+    "normalize": "filter",
+    "dims": 2,
+    "extent": None,
+    "tolerance": None,
+    "relative": True,
+    "test": True,
+    "seed": 0,
+}
+RISK: dict[str, Any] = {"split": "train", "batchnorm": "recalibrate", "dtype": "float32"}
+POINTS = {1: 51, 2: 25, 3: 11}
+_PRINCIPAL: dict[str, Any] = {"directions": "principal", "dims": 2, "test": False}
+SIZES: dict[str, dict[str, Any]] = {
+    "demo": {**_PRINCIPAL, "points": 15},
+    "laptop": {**_PRINCIPAL, "points": 25, "tolerance": 0.01},
+    "paper": {**_PRINCIPAL, "points": 51, "tolerance": 0.01},
+}
+# Of a pass forward over the training set, when an epoch of training is three.
+_UNITS_A_CELL = UNITS_AN_EPOCH // 3
+
+
+def tasks(config: dict[str, Any]) -> list[Task]:
+    """
+    List the picture, which needs the training of the first seed of `trajectories`.
+
+    Parameters
+    ----------
+    config : dict
+        As `thalweg.studies.configure` writes it.
+
+    Returns
+    -------
+    list of Task
+        The training is the same task as that study's.
+    """
+    trunk = first_trunk(config)
+    options = {**DEFAULTS, **config["surface"]}
+    units = _UNITS_A_CELL * options["points"] ** options["dims"]
+    arguments = at_the_end_of(trunk) | {"surface": options}
+    label = f"the surface around the end of {trunk.arguments['trajectory']}"
+    function = "thalweg.studies.surface:take_picture"
+    return [Task(function, arguments, needs=(trunk,), label=label, units=units)]
+
+
+def assemble(run: Run, config: dict[str, Any], *, progress: Progress = silent) -> dict[str, Any]:
+    """
+    Save the picture in the run's results.
+
+    Parameters
+    ----------
+    run : Run
+        Whose tasks are done.
+    config : dict
+        The one that `tasks` was given.
+    progress : callable
+        Not used.
+
+    Returns
+    -------
+    dict
+        As `save` gives it.
+    """
+    result = task_result(run, tasks(config)[0])
+    assert result is not None
+    return save(run, unpack(result))
+
+
+def claims(run: Run, config: dict[str, Any]) -> list[Claim]:
+    """Judge nothing: a picture is to be looked at, and decides no claim."""
+    return []
+
+
+def first_trunk(config: dict[str, Any]) -> Task:
+    """Specify the training of the first seed just as `trajectories` does."""
+    sizes = config.get("trajectories") or trajectories.SIZES[config["preset"]]
+    seed = config["seed"] + sizes["seeds"][0]
+    return trunk_task(config, seed, epochs=sizes["epochs"], checkpoints=sizes["checkpoints"])
+
+
+def at_the_end_of(trunk: Task) -> dict[str, Any]:
+    """Specify the viewpoint at the last checkpoint of a training, in its own run."""
+    given = trunk.arguments
+    problem = given["problem"]
+    settings = problem["settings"] | {"seed": given["seed"]}
+    return {
+        "problem": problem | {"settings": settings},
+        "at": {"trajectory": given["trajectory"]},
+        "risk": RISK,
+        "evaluation_batch": given["evaluation_batch"],
+    }
+
+
+def take_picture(run: Run, arguments: dict[str, Any], report: Report) -> dict[str, Any]:
+    """Take the picture, in a worker."""
+    options = arguments["surface"]
+    seen = view(arguments, run)
+    plane = lay_plane(seen, options)
+    told = Told(report, _UNITS_A_CELL)
+    return pack(picture(seen, plane, options, progress=lambda total, label: told))
+
+
+def picture(
+    seen: Viewpoint,
+    plane: Plane,
+    options: dict[str, Any],
+    *,
+    run: Run | None = None,
+    engine: Engine | None = None,
+    progress: Progress = silent,
+) -> dict[str, xr.Dataset]:
+    """
+    Measure the surface over a plane, and project points and trajectory onto it.
+
+    Parameters
+    ----------
+    seen : Viewpoint
+        The risk, and what is projected.
+    plane : Plane
+        Where.
+    options : dict
+        ``tolerance``, ``relative``, ``test``, ``seed``.
+    run, engine, progress
+        As for `thalweg.surface`.
+
+    Returns
+    -------
+    dict of xarray.Dataset
+        ``surface`` as `thalweg.surface` returns it, with the rule of the directions, and
+        ``points``: ``position (point, axis)`` in units of the directions, ``distance (point)`` off
+        the plane in weights, ``loss (point)`` there, exact; of the trajectory's checkpoints
+        (coordinate ``trajectory``) and of the given points (``name``). Its attribute
+        ``variance_share`` is the share of the trajectory's variance that the plane shows.
+    """
+    kept = {name: options[name] for name in ("tolerance", "relative", "test", "seed")}
+    found = surface(
+        seen.risk,
+        seen.centre,
+        directions=plane.directions,
+        extent=plane.extent,
+        points=plane.points,
+        run=run,
+        engine=engine,
+        progress=progress,
+        **kept,
+    )
+    about = {
+        "directions": plane.rule,
+        "centre": seen.names[0],
+        "weights": seen.risk.space.size,
+    }
+    return {"surface": found.assign_attrs(about), "points": _points(seen, plane, progress)}
+
+
+def _points(seen: Viewpoint, plane: Plane, progress: Progress) -> xr.Dataset:
+    import xarray as xr
+
+    shown = shown_points(seen, plane)
+    losses = []
+    with progress(len(shown["weights"]), "losses of the points") as bar:
+        for point in shown["weights"]:
+            losses.append(seen.risk.value(point))
+            bar.update()
+    data = xr.Dataset(
+        {
+            "position": (("point", "axis"), shown["position"], {"units": "directions"}),
+            "distance": ("point", shown["distance"], {"units": "weights"}),
+            "loss": ("point", np.array(losses), {"units": "mean loss a sample"}),
+        },
+        coords={name: ("point", shown[name]) for name in ("trajectory", "name", "step")},
+    )
+    share = shown["variance_share"]
+    return data if math.isnan(share) else data.assign_attrs(variance_share=share)
+
+
+def save(run: Run, found: dict[str, xr.Dataset]) -> dict[str, Any]:
+    """Save a picture as the results ``surface/...`` of a run, and say in JSON what it shows."""
+    for name, data in found.items():
+        run.save_result(f"surface/{name}", data)
+    grid, points = found["surface"], found["points"]
+    measured = [name for name in ("loss", "error", "test_loss", "test_error") if name in grid]
+    return {
+        "directions": grid.attrs["directions"],
+        "cells": int(grid["loss"].size),
+        "not_finite": int((~grid["finite"]).sum()),
+        "extent": {str(d): [float(grid[d][0]), float(grid[d][-1])] for d in grid["loss"].dims},
+        "points": {str(dim): grid.sizes[dim] for dim in grid["loss"].dims},
+        "measured": {name: _extremes(grid, name) for name in measured},
+        "evaluations": int(grid["samples"].sum()),
+        "trajectory_variance_share": points.attrs.get("variance_share"),
+    }
+
+
+def _extremes(grid: xr.Dataset, name: str) -> dict[str, Any]:
+    """Give the value at the centre, the lowest and the highest finite one, and where they are."""
+    values = grid[name].values
+    finite = np.isfinite(values)
+    dims = grid[name].dims
+    answer: dict[str, Any] = {
+        key: None for key in ("centre", "lowest", "lowest_at", "highest", "stderr")
+    }
+    centre = tuple(int(np.abs(grid[dim].values).argmin()) for dim in dims)
+    if finite[centre] and all(grid[d].values[i] == 0 for d, i in zip(dims, centre, strict=True)):
+        answer["centre"] = float(values[centre])
+    if finite.any():
+        place = np.unravel_index(np.where(finite, values, np.inf).argmin(), values.shape)
+        answer |= {
+            "lowest": float(values[place]),
+            "lowest_at": [float(grid[d].values[i]) for d, i in zip(dims, place, strict=True)],
+            "highest": float(values[finite].max()),
+            "stderr": float(np.nanmax(grid[f"{name}_stderr"].values[finite])),
+        }
+    return answer
