@@ -162,7 +162,7 @@ def measure_eigenvalues(run: Run, arguments: dict[str, Any], report: Report) -> 
     operator = _operator(run, arguments)
     found = top_eigenvalues(
         operator,
-        arguments["k"],
+        min(arguments["k"], operator.shape[0]),
         which=arguments["which"],
         rtol=arguments["rtol"],
         seed=arguments["seed"],
