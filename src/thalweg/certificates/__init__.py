@@ -1,5 +1,6 @@
 """Proofs about a trained network: what is certified holds, whatever the picture says."""
 
 from thalweg.certificates.margin import MarginCertificate, certify_margin
+from thalweg.certificates.zero import Certificate, certify_zero
 
-__all__ = ["MarginCertificate", "certify_margin"]
+__all__ = ["Certificate", "MarginCertificate", "certify_margin", "certify_zero"]

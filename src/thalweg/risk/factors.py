@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol, cast
 
@@ -135,7 +135,12 @@ def assemble(factors: list[Factor], rows: int) -> Array:
     return total
 
 
-def add_term(total: Array, term: Term) -> None:
+def multiply(left: Array, right: Array) -> Array:
+    """Multiply (R, n) by the transpose of (m, n)."""
+    return left @ right.T
+
+
+def add_term(total: Array, term: Term, product: Callable[[Array, Array], Array] = multiply) -> None:
     """Add a term to the lower triangle, in place, in blocks of rows."""
     rows = len(total)
     samples = rows if term.right is None else len(term.right)
@@ -144,11 +149,11 @@ def add_term(total: Array, term: Term) -> None:
     for first in range(0, samples, step):
         last = min(first + step, samples)
         here = slice(first * outputs, last * outputs)
-        block = term.left[here] @ term.left[: last * outputs].T
+        block = product(term.left[here], term.left[: last * outputs])
         if term.right is None:
             block *= term.constant
         else:
-            scale = term.right[first:last] @ term.right[:last].T
+            scale = product(term.right[first:last], term.right[:last])
             scale += term.constant
             pairs = block.reshape(last - first, outputs, last, outputs)
             pairs *= scale[:, None, :, None]
