@@ -47,6 +47,9 @@ def test_copies_at_the_scale_of_the_trajectories_are_its_branches() -> None:
     names = [task.arguments["trajectory"] for task in mine if task.key in shared]
     assert names == ["seed0", "seed0-early-0", "seed0-early-1"]
     assert len({task.arguments["trajectory"] for task in mine}) == len(mine)
+    # Every copy of a moment has noise of its own: trials are independent.
+    final = [task.arguments["copy"] for task in mine if task.arguments.get("moment") == "final"]
+    assert final[:4] == [0, 1, 2, 3]
 
 
 @pytest.mark.parametrize("preset", ["demo", "laptop", "paper"])
@@ -59,26 +62,26 @@ def test_every_preset_shares_the_trunk(preset: str) -> None:
 def test_distances_are_those_of_the_weights(run: Run) -> None:
     copies = run.result("perturb_and_return/copies")
     names = list(copies["trajectory"].values)
-    row = copies.isel(member=names.index("seed0-final-0-gd-0.1"))
+    row = copies.isel(member=names.index("seed0-final-2-gd-0.1"))
     home = weights(run, "seed0", -1)
-    start, end = (weights(run, "seed0-final-0-gd-0.1", which) for which in (0, -1))
+    start, end = (weights(run, "seed0-final-2-gd-0.1", which) for which in (0, -1))
     assert float(row["perturbation"]) == pytest.approx(float((start - home).norm()))
     assert float(row["distance"]) == pytest.approx(float((end - home).norm()))
     assert float(row["displacement"]) == pytest.approx(
         float((end - home).norm() / (start - home).norm())
     )
     distances = run.result("perturb_and_return/distances")
-    first = distances["siblings"].values[distances["trajectory"].values == "seed0-final-0-gd-0.1"]
-    sibling = weights(run, "seed0-final-1-gd-0.1", 0)
+    first = distances["siblings"].values[distances["trajectory"].values == "seed0-final-2-gd-0.1"]
+    sibling = weights(run, "seed0-final-3-gd-0.1", 0)
     assert first[0] == pytest.approx(float((start - sibling).norm()))
     ends = run.result("perturb_and_return/ends")
-    shown = float(ends["distance"].sel(end="parent, final", other="seed0-final-0-gd-0.1"))
+    shown = float(ends["distance"].sel(end="parent, final", other="seed0-final-2-gd-0.1"))
     assert shown == pytest.approx(float(row["distance"]))
 
 
 def test_descent_by_full_gradients_goes_down(run: Run) -> None:
     curves = run.result("perturb_and_return/curves")
-    mine = curves.isel(record=curves["trajectory"].values == "seed0-final-1-gd-0.1")
+    mine = curves.isel(record=curves["trajectory"].values == "seed0-final-3-gd-0.1")
     assert float(mine["loss"][-1]) < float(mine["loss"][0])
     assert np.array_equal(mine["epoch"], mine["step"])
 

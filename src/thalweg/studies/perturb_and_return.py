@@ -57,7 +57,7 @@ SIZES: dict[str, dict[str, Any]] = {
         sgd={
             "early": {"scales": [0.25], "copies": 3},
             "middle": {"scales": [0.25], "copies": 3},
-            "final": {"scales": [0.1, 0.25, 0.5], "copies": 3},
+            "final": {"scales": [0.1, 0.25], "copies": 3},
         },
         gd={
             "early": {"scales": [0.1], "copies": 1},
@@ -68,7 +68,7 @@ SIZES: dict[str, dict[str, Any]] = {
         gd_steps=20,
         gd_checkpoints=10,
         largest=0.25,
-        zero_error=0.0,
+        zero_error=0.001,
         narrow={"widths": [8, 8, 8], "epochs": 10, "branch_epochs": 4, "copies": 6, "cost": 0.2},
     ),
     "paper": shared_sizes(
@@ -81,11 +81,11 @@ SIZES: dict[str, dict[str, Any]] = {
         gd={
             "early": {"scales": [0.1], "copies": 1},
             "middle": {"scales": [0.1], "copies": 1},
-            "final": {"scales": [0.1], "copies": 3},
+            "final": {"scales": [0.1], "copies": 2},
         },
         gd_lr=0.5,
-        gd_steps=12,
-        gd_checkpoints=6,
+        gd_steps=10,
+        gd_checkpoints=5,
         largest=0.25,
         zero_error=0.001,
         narrow={"widths": [8, 8, 8], "epochs": 5, "branch_epochs": 2, "copies": 6, "cost": 0.2},
@@ -120,12 +120,23 @@ def tasks(config: dict[str, Any]) -> list[Task]:
     )
     copies = [
         _copy(config, trunk, optimizer, moment, scale, copy)
-        for optimizer in ("sgd", "gd")
-        for moment, plan in study[optimizer].items()
-        for scale in plan["scales"]
-        for copy in range(plan["copies"])
+        for moment in dict.fromkeys([*study["sgd"], *study["gd"]])
+        for copy, (optimizer, scale) in enumerate(_planned(study, moment))
     ]
     return [trunk, *copies, *_narrow(config)]
+
+
+def _planned(study: dict[str, Any], moment: str) -> list[tuple[str, float]]:
+    """List optimizer and scale of the copies of a moment: each has a number, and so its noise."""
+    planned = [
+        (optimizer, scale)
+        for optimizer in ("sgd", "gd")
+        if moment in study[optimizer]
+        for scale in study[optimizer][moment]["scales"]
+        for _ in range(study[optimizer][moment]["copies"])
+    ]
+    # The branches of the study of trajectories have the numbers from 0 on.
+    return sorted(planned, key=lambda copy: copy != ("sgd", study["scale"]))
 
 
 def _copy(

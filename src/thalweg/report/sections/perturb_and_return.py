@@ -103,8 +103,8 @@ def _returns(curves: xr.Dataset, distances: xr.Dataset, main: xr.Dataset) -> Fig
             mine = set(main["group"].values[main["moment"].values == moment].tolist())
             styles = {group: style for group, style in looks.items() if group in mine}
             plot_bands(data, variable=variable, styles=styles, logarithmic=logarithmic, ax=ax)
-            if not logarithmic:
-                ax.set_ylim(bottom=0)
+        if not logarithmic:
+            row[0].set_ylim(bottom=0)
     for moment, top, bottom in zip(moments, axes[0], axes[-1], strict=True):
         top.set_title(f"perturbed at the {moment} moment", fontsize="medium")
         bottom.set_xlabel("epoch after the perturbation")
