@@ -17,6 +17,14 @@ CASES = {
     "sgd": SGD,
     "measured in between": SGD | {"evaluate_every": 7},
     "adam": SGD | {"optimizer": "adam", "lr": 0.01, "clip": 1.0},
+    "langevin": SGD | {"optimizer": "langevin", "temperature": 1e-3},
+    "langevin, full batch": {
+        "optimizer": "langevin",
+        "temperature": 1e-3,
+        "batch_size": None,
+        "steps": 20,
+        "every": 4,
+    },
     "full batch": {"optimizer": "gd", "momentum": 0.5, "steps": 40, "every": 4},
     "stopped": {"epochs": 60, "batch_size": 20, "stop_error": 0.0, "every": 11},
 }

@@ -128,6 +128,13 @@ def _gauss_newton(landscape: Landscape, w: Tensor, settings: Settings) -> Method
     return make_gauss_newton(landscape, w, settings)
 
 
+def _langevin(landscape: Landscape, w: Tensor, settings: Settings) -> Method:
+    # Imported here: it is a method itself.
+    from thalweg.dynamics.langevin import Langevin
+
+    return Langevin(landscape, w, settings)
+
+
 class Kind(NamedTuple):
     """How a method is made, and whether its steps are mini-batches."""
 
@@ -140,6 +147,7 @@ METHODS: dict[str, Kind] = {
     "sgd": Kind(_sgd, batches=True, momentum=0.9),
     "gd": Kind(_sgd, batches=False),
     "adam": Kind(_adam, batches=True),
+    "langevin": Kind(_langevin, batches=True),
     "gauss-newton": Kind(_gauss_newton, batches=False),
 }
 

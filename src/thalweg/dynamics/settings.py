@@ -26,7 +26,7 @@ class Settings:
     lr: float
     momentum: float
     weight_decay: float
-    batch_size: int
+    batch_size: int | None
     schedule: str | Schedule
     epochs: int | None
     steps: int | None
@@ -36,6 +36,7 @@ class Settings:
     seed: int
     every: int | None
     evaluate_every: Literal["epoch", "end"] | int
+    temperature: float | None = None
 
     def __post_init__(self) -> None:
         resolve_schedule(self.schedule)
@@ -46,13 +47,19 @@ class Settings:
             )
         for name in ("lr", "clip"):
             _check(name, getattr(self, name), lambda value: value > 0, "a positive number")
-        for name in ("momentum", "weight_decay", "stop_error"):
+        for name in ("momentum", "weight_decay", "stop_error", "temperature"):
             _check(name, getattr(self, name), lambda value: value >= 0, "a number from 0 on")
         for name in ("batch_size", "every", "evaluate_every", "epochs", "steps"):
             value = getattr(self, name)
             if name == "evaluate_every" and value in ("epoch", "end"):
                 continue
             _check(name, value, _is_count, "a whole number from 1 on")
+
+        if self.temperature is not None and self.optimizer != "langevin":
+            raise InvalidArgument(
+                f"optimizer={self.optimizer!r} with temperature={self.temperature}: only"
+                " optimizer='langevin' has one."
+            )
 
     def describe(self) -> dict[str, Any]:
         """Give all of it as JSON values."""
@@ -87,7 +94,7 @@ class Plan:
     def __init__(self, settings: Settings, samples: int | None, *, recorded: bool) -> None:
         self.settings, self.samples = settings, samples
         batch = settings.batch_size
-        self.steps_per_epoch = 1 if samples is None else -(-samples // batch)
+        self.steps_per_epoch = 1 if samples is None or batch is None else -(-samples // batch)
         epochs = settings.epochs
         self.total = settings.steps or (epochs or 0) * self.steps_per_epoch
         self._every = settings.every or (self._default_every() if recorded else self.total)

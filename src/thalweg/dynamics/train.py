@@ -29,13 +29,14 @@ def train(
     lr: float = 0.05,
     momentum: float | None = None,
     weight_decay: float = 0.0,
-    batch_size: int = 100,
+    batch_size: int | None = 100,
     schedule: str | Schedule = "cosine",
     epochs: int | None = None,
     steps: int | None = None,
     stop_error: float | None = None,
     stop_loss: float | None = None,
     clip: float | None = None,
+    temperature: float | None = None,
     seed: int = 0,
     every: int | None = None,
     evaluate_every: Literal["epoch", "end"] | int = "end",
@@ -57,21 +58,23 @@ def train(
         What is descended. It is left as it was found, buffers included.
     w0 : Tensor
         Where training begins, shape (W,); not changed.
-    optimizer : {"sgd", "adam", "gd", "gauss-newton"}
-        Stochastic gradient descent with momentum, Adam, or full-batch gradient descent, whose
-        every step is an epoch. On a landscape without samples all are full-batch. Damped
+    optimizer : {"sgd", "adam", "gd", "langevin", "gauss-newton"}
+        Stochastic gradient descent with momentum, Adam, full-batch gradient descent, whose every
+        step is an epoch, or overdamped Langevin dynamics, gradient descent with Gaussian noise of
+        a ``temperature``. On a landscape without samples all are full-batch. Damped
         Gauss-Newton, full-batch too, takes a trained point to a residual of rounding size: it
         needs the squared loss in float64 and memory for a matrix of M x M numbers, M = N C, and
         uses neither ``lr`` nor ``schedule``.
     lr : float
         Learning rate at the start.
     momentum : float, optional
-        By default 0.9 for ``"sgd"`` and 0 for ``"gd"``; not used by ``"adam"``.
+        By default 0.9 for ``"sgd"`` and 0 for ``"gd"``; not used by ``"adam"``
+        and ``"langevin"``.
     weight_decay : float
         Factor of the weights that is added to the gradient.
-    batch_size : int
+    batch_size : int or None
         The largest number of samples a step sees. An epoch is split into batches of nearly equal
-        size.
+        size. None means full-batch: each step takes the gradient of the landscape itself.
     schedule : {"cosine", "constant"} or callable
         Factor of the learning rate as a function of the share of all steps that is done (0 to 1).
     epochs, steps : int, optional
@@ -85,8 +88,11 @@ def train(
         the running loss is within a factor of 2 of it.
     clip : float, optional
         The longest gradient (Euclidean norm); a longer one is scaled down to it.
+    temperature : float, optional
+        Of ``"langevin"``, in units of the loss. With full batches and a small constant ``lr`` the
+        weights come to be distributed as ``exp(-L / temperature)``.
     seed : int
-        Of the order of the data.
+        Of the order of the data, and of the noise.
     every : int, optional
         Steps between checkpoints. The first and the last are always kept; by default, with a run,
         one each epoch (full batch: 100 in all).
@@ -151,6 +157,7 @@ def train(
         stop_error=stop_error,
         stop_loss=stop_loss,
         clip=clip,
+        temperature=temperature,
         seed=seed,
         every=every,
         evaluate_every=evaluate_every,

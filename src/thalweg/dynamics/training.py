@@ -109,7 +109,8 @@ class Training:
         self.keeper, self.about, self.log = keeper, about, log
         kind = method_kind(settings.optimizer)
         self.w = _placed(w0, landscape)
-        samples = getattr(landscape, "samples", None) if kind.batches else None
+        batches = kind.batches and settings.batch_size is not None
+        samples = getattr(landscape, "samples", None) if batches else None
         self.plan = Plan(settings, samples, recorded=keeper is not None)
         self.method = kind.make(landscape, self.w, settings)
         self.identity = settings.describe() | {
