@@ -211,7 +211,7 @@ def _sizes(risk: EmpiricalRisk) -> dict[str, Any]:
 
 def _cost(training: dict[str, Any]) -> int:
     """Count the units of an epoch: the full gradient goes through batch norm's statistics too."""
-    return 2 * UNITS_AN_EPOCH if training.get("optimizer") == "gd" else UNITS_AN_EPOCH
+    return 3 * UNITS_AN_EPOCH if training.get("optimizer") == "gd" else UNITS_AN_EPOCH
 
 
 class _Told:
