@@ -6,7 +6,8 @@ alike; CPU time; median of the ratios, with the first and last tenth. P depends 
 allocator, so it is measured twice: in a process that does nothing else, as its user would, and in
 the process of the surface, where trying batch sizes has made large allocations cheap. Memory is
 the peak of the surface's process above what is resident once libraries, network and data are
-there. Exits with 1 if a limit is passed against P in its own process.
+there. A cell gives loss and error in one pass; P the loss alone. Exits with 1 if a limit is passed
+against P in its own process.
 
     python benchmarks/surface.py [--rounds 21] [--samples 2000]
 """

@@ -50,7 +50,8 @@ class Chunk:
     def features(self, w: Tensor) -> Tensor:
         """Evaluate features at ``w``: shape (n, features), in the risk's dtype."""
         self._measured.load(w)
-        return torch.cat([self._of_part(part) for part in self._parts])
+        with self._measured.lean.pass_():
+            return torch.cat([self._of_part(part) for part in self._parts])
 
     @torch.no_grad()
     def measures(self, features: Tensor) -> dict[str, Tensor]:

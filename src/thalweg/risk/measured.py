@@ -14,6 +14,7 @@ from thalweg.errors import InvalidProblem
 from thalweg.polynomial import PolynomialActivation
 from thalweg.problems.problem import Problem
 from thalweg.problems.samples import Samples
+from thalweg.risk.lean import Lean
 from thalweg.risk.normalization import Normalization, Policy
 from thalweg.risk.space import ParameterSpace
 
@@ -59,7 +60,7 @@ class MeasuredModel:
         self.device = device or _device_of(problem.model)
         self.space = ParameterSpace.of(problem.model)
         self.model = copy.deepcopy(problem.model).to(self.device, dtype).eval()
-        self.norms = Normalization(self.model)
+        self.norms, self.lean = Normalization(self.model), Lean(self.model)
         self._polynomials = [m for m in self.model.modules() if isinstance(m, PolynomialActivation)]
         self.calibration: Samples | None = None
         self._calibrated: Tensor | None = None
@@ -85,7 +86,8 @@ class MeasuredModel:
     def _recalibrate(self) -> None:
         if self._calibrated is not None and torch.equal(self._calibrated, self.weights):
             return
-        self.norms.store(self.norms.estimate(lambda: self.each_calibration(lambda _: None)))
+        with self.lean.pass_():
+            self.norms.store(self.norms.estimate(lambda: self.each_calibration(lambda _: None)))
         self._calibrated = self.weights.clone()
 
     def each_calibration(self, after: Callable[[int], None]) -> None:

@@ -371,11 +371,12 @@ class EmpiricalRisk:
     def _evaluate(self, w: Tensor, *, count_wrong: bool) -> dict[str, float]:
         self._settle(w)
         loss, wrong, defined = 0.0, 0, count_wrong
-        for size, losses, outputs, moved in self._pass():
-            loss += float(losses.double().mean()) * size
-            count = self._count_wrong(outputs, moved) if defined else None
-            defined = count is not None
-            wrong += int(count) if count is not None else 0
+        with self._measured.lean.pass_():
+            for size, losses, outputs, moved in self._pass():
+                loss += float(losses.double().mean()) * size
+                count = self._count_wrong(outputs, moved) if defined else None
+                defined = count is not None
+                wrong += int(count) if count is not None else 0
         answer = {"loss": loss / self.samples}
         return answer | ({"error": wrong / self.samples} if defined else {})
 
