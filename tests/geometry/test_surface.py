@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from thalweg.errors import InvalidArgument, InvalidWeights
 from thalweg.geometry.directions import random_directions, through_points
+from thalweg.geometry.spectrum import top_eigenvalues
 from thalweg.geometry.surface import surface
 from thalweg.problems import Problem
 from thalweg.risk import EmpiricalRisk, ParameterSpace
@@ -296,3 +297,15 @@ def test_given_points_lie_on_the_surface_at_their_coordinates() -> None:
             points=2,
         )
         assert float(found.loss[0, 0]) == pytest.approx(Bowl().value(corner))
+
+
+def test_along_an_eigenvector_the_surface_curves_by_its_eigenvalue() -> None:
+    made = problem(batchnorm=False)
+    risk = EmpiricalRisk(made, dtype=torch.float64)
+    w = risk.space.pack(made.model).double()
+    found = top_eigenvalues(risk.hessian(w), 2, rtol=1e-6)
+    step = 1e-3
+    cut = surface(risk, w, directions=found.vectors, extent=step, points=3, test=False).loss.values
+    for k, line in enumerate((cut[:, 1], cut[1])):
+        curvature = (line[0] - 2 * line[1] + line[2]) / step**2
+        assert curvature == pytest.approx(float(found.values[k]), rel=1e-3)

@@ -115,6 +115,15 @@ def surface(
     InvalidWeights
         If ``w`` is no point of the space, or not finite.
 
+    Notes
+    -----
+    To a tolerance, every sample's outputs (or losses) are evaluated at a few nodes of the grid and
+    interpolated from there; the mean of true minus interpolated values over a random subset of
+    samples, which all cells share, corrects each cell without bias, and gives its standard error.
+    A pilot subset chooses nodes and sizes. Where that would cost no less, cells are exact, and the
+    attribute ``why_exact`` says why. The tolerance binds losses; errors carry their own standard
+    errors.
+
     Examples
     --------
     >>> from thalweg.problems import Problem
