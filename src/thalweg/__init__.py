@@ -14,7 +14,7 @@ True
 from importlib.metadata import version as _version
 
 from thalweg import algebra
-from thalweg.certificates import certify_margin, certify_zero
+from thalweg.certificates import certify_margin, certify_path, certify_zero
 from thalweg.connectivity import barrier
 from thalweg.dynamics import branch, perturb, record, train
 from thalweg.embedding import embed
@@ -44,6 +44,7 @@ __all__ = [
     "barrier",
     "branch",
     "certify_margin",
+    "certify_path",
     "certify_zero",
     "degeneracy",
     "embed",

@@ -7,7 +7,7 @@ import sys
 
 import typer
 
-from thalweg.cli import algebra, geometry, runs
+from thalweg.cli import algebra, certify, geometry, runs
 from thalweg.cli.claims import claims
 from thalweg.cli.line import barrier
 from thalweg.errors import ThalwegError
@@ -28,6 +28,7 @@ app.command("runs")(runs.list_all)
 app.command()(geometry.surface)
 app.command()(geometry.spectrum)
 app.add_typer(algebra.app)
+app.add_typer(certify.app)
 
 
 def _say_version(wanted: bool) -> None:

@@ -1,0 +1,166 @@
+"""The commands ``thalweg certify``: prove a zero next to a checkpoint, verify a proof."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from typer.core import TyperGroup
+
+from thalweg.cli.runs import Json, parse_settings
+from thalweg.run.progress import on_screen
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from thalweg.risk import EmpiricalRisk
+
+_ADAM = {"optimizer": "adam", "lr": 1e-3, "batch_size": 50}
+_SHOWN = (
+    "verdict",
+    "equations",
+    "weights",
+    "residual",
+    "singular_value",
+    "lipschitz",
+    "radius",
+    "distance",
+    "dimension",
+    "nullity",
+)
+
+
+class _WithDefault(TyperGroup):
+    """A group whose first word may be left out: ``certify ENTRY`` is ``certify zero ENTRY``."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Put the default command in front of what names none."""
+        if args and args[0] not in self.commands and args[0] not in ctx.help_option_names:
+            args = ["zero", *args]
+        rest: list[str] = super().parse_args(ctx, args)
+        return rest
+
+
+app = typer.Typer(
+    name="certify",
+    cls=_WithDefault,
+    help="Prove an exact zero of the training error next to a checkpoint: certify ENTRY"
+    " [OPTIONS], as certify zero ENTRY. Or verify a proof.",
+    no_args_is_help=True,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+@app.command()
+def zero(
+    entry: Annotated[
+        str, typer.Argument(help="Problem: digits, cifar10, teacher, path/file.py:make.")
+    ],
+    checkpoint: Annotated[
+        Path | None, typer.Option(help="Weights; without them the problem's own initialization.")
+    ] = None,
+    assign: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="NAME=VALUE", help="A setting of the problem; repeatable."),
+    ] = None,
+    train: Annotated[
+        bool,
+        typer.Option(
+            "--train",
+            help="First train: by Adam where there is no checkpoint, then by Gauss-Newton.",
+        ),
+    ] = False,
+    epochs: Annotated[int, typer.Option(min=1, help="Epochs of Adam.")] = 30,
+    steps: Annotated[int, typer.Option(min=1, help="Steps of Gauss-Newton, at most.")] = 40,
+    strict: Annotated[
+        bool, typer.Option("--strict", help="Trust only verified products: about six times slower.")
+    ] = False,
+    out: Annotated[
+        Path | None,
+        typer.Option(help="Write the certificate here (.json) and its numbers beside it."),
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Prove that an exact zero of the squared training error lies next to a checkpoint."""
+    import thalweg as tw
+    from thalweg.certificates.store import write_certificate
+
+    if checkpoint is None and not train:
+        raise typer.BadParameter("nothing is trained: give --checkpoint A, or --train.")
+    settings = parse_settings(assign or [])
+    problem = tw.load_problem(entry, progress=on_screen, **settings)
+    w = _weights(problem, checkpoint, None if checkpoint else epochs)
+    risk = _risk(problem)
+    if train:
+        options: Any = {"optimizer": "gauss-newton", "steps": steps, "progress": on_screen}
+        w = tw.train(risk, w, **options).w
+    found = tw.certify_zero(risk, w, strict=strict, progress=on_screen)
+    if out is not None and found.statement is not None:
+        write_certificate(found, out, problem={"entry": entry, "settings": settings})
+    answer = found.to_dict()
+    typer.echo(json.dumps(answer) if as_json else "\n".join(_lines(answer)))
+    if found.verdict != "certified":
+        raise typer.Exit(1)
+
+
+@app.command()
+def verify(
+    certificate: Annotated[Path, typer.Argument(help="A certificate (.json).")],
+    rebuild: Annotated[
+        bool,
+        typer.Option("--rebuild/--stored-only", help="Load the problem too and compare its data."),
+    ] = True,
+    as_json: Json = False,
+) -> None:
+    """Prove a stored certificate anew from its stored weights and data; exit code 1 if refused."""
+    from thalweg.certificates.store import verify as perform
+
+    found = perform(certificate, rebuild=rebuild, progress=on_screen)
+    answer = found.to_dict()
+    if as_json:
+        typer.echo(json.dumps(answer))
+    else:
+        typer.echo(found.verdict)
+        for reason in found.reasons:
+            typer.echo(f"  {reason}")
+        if found.certificate is not None:
+            typer.echo("\n".join(_lines(found.certificate.to_dict())))
+    if found.verdict != "verified":
+        raise typer.Exit(1)
+
+
+def _weights(problem: Any, checkpoint: Path | None, epochs: int | None) -> Tensor:
+    """Read or train the weights, in float64."""
+    import thalweg as tw
+    from thalweg.problems import fit_weights, load_weights
+
+    if checkpoint is not None:
+        risk = _risk(problem)
+        tensors = fit_weights(problem.model.double(), load_weights(checkpoint)[0])
+        return risk.space.pack(tensors)
+    single = tw.EmpiricalRisk(problem)
+    options: Any = _ADAM | {"epochs": epochs, "progress": on_screen}
+    return tw.train(single, single.space.pack(problem.model), **options).w.double()
+
+
+def _risk(problem: Any) -> EmpiricalRisk:
+    import torch
+
+    import thalweg as tw
+
+    return tw.EmpiricalRisk(problem, batchnorm="frozen", dtype=torch.float64)
+
+
+def _lines(answer: dict[str, Any]) -> list[str]:
+    lines = [f"{name.replace('_', ' '):<15} {_cell(answer[name])}" for name in _SHOWN]
+    for title in ("reasons", "notes", "assumptions"):
+        lines += [f"{title}:"] * bool(answer[title]) + [f"  - {text}" for text in answer[title]]
+    return lines
+
+
+def _cell(value: object) -> str:
+    if value is None:
+        return "-"
+    return f"{value:.4g}" if isinstance(value, float) else str(value)

@@ -1,0 +1,132 @@
+"""Stored certificates: proved anew, and refused for a single flipped bit."""
+
+from __future__ import annotations
+
+import json
+import random
+
+import pytest
+import torch
+from safetensors.numpy import load_file
+
+import thalweg as tw
+from certificates.cases import convolutional, dense, solved
+from thalweg.certificates.store import verify, write_certificate
+from thalweg.certificates.zero import certify_zero
+from thalweg.errors import InvalidArgument
+
+
+@pytest.fixture(scope="module", params=["dense", "convolutional"])
+def stored(request, tmp_path_factory):
+    risk = {"dense": dense, "convolutional": convolutional}[request.param]()
+    path = tmp_path_factory.mktemp("certificate") / "cert.json"
+    found = certify_zero(risk, solved(risk))
+    write_certificate(found, path)
+    return path, found
+
+
+def test_is_proved_anew_from_what_is_stored(stored):
+    path, found = stored
+    again = verify(path)
+    assert again.verdict == "verified", again.reasons
+    assert again.certificate.to_dict() == found.to_dict()
+    content = json.loads(path.read_text())
+    assert content["claim"] == json.loads(json.dumps(found.to_dict()))
+    assert {len(digest) for digest in content["sha256"].values()} == {64}
+
+
+def flip(path, bit):
+    """Flip one bit of the numbers behind the header."""
+    content = bytearray(path.read_bytes())
+    start = 8 + int.from_bytes(content[:8], "little")
+    place = start + bit % (len(content) - start)
+    content[place] ^= 1 << (bit % 8)
+    path.write_bytes(content)
+
+
+def flipped_is_refused(stored, seed):
+    path, _ = stored
+    numbers = path.with_suffix(".safetensors")
+    kept = numbers.read_bytes()
+    flip(numbers, random.Random(seed).randrange(1 << 40))
+    try:
+        found = verify(path)
+        assert found.verdict == "refused" and found.certificate is None
+        assert "not those certified" in found.reasons[0]
+    finally:
+        numbers.write_bytes(kept)
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_a_flipped_bit_is_refused(stored, seed):
+    flipped_is_refused(stored, seed)
+
+
+@pytest.mark.slow
+def test_every_flipped_bit_is_refused(stored):
+    for seed in range(5, 55):
+        flipped_is_refused(stored, seed)
+
+
+CHANGES = {
+    "residual": 0.5,
+    "singular_value": 1.1,
+    "radius": 2.0,
+    "distance": 0.5,
+    "nullity": 2,
+    "equations": 2,
+}
+
+
+@pytest.mark.parametrize("name", CHANGES)
+def test_a_changed_claim_is_refused(stored, name, tmp_path):
+    path, _ = stored
+    content = json.loads(path.read_text())
+    content["claim"][name] = content["claim"][name] * CHANGES[name]
+    changed = tmp_path / "cert.json"
+    changed.write_text(json.dumps(content))
+    (tmp_path / "cert.safetensors").write_bytes(path.with_suffix(".safetensors").read_bytes())
+    found = verify(changed)
+    assert found.verdict == "refused" and name in found.reasons[0]
+
+
+def test_a_changed_coefficient_is_refused(stored, tmp_path):
+    path, _ = stored
+    content = json.loads(path.read_text())
+    content["network"]["layers"][0]["activation"] = {"kind": "sigmoid", "coefficients": []}
+    (tmp_path / "cert.json").write_text(json.dumps(content))
+    (tmp_path / "cert.safetensors").write_bytes(path.with_suffix(".safetensors").read_bytes())
+    assert "coefficients" in verify(tmp_path / "cert.json").reasons[0]
+
+
+def test_the_numbers_are_readable_by_anyone(stored):
+    path, found = stored
+    arrays = load_file(path.with_suffix(".safetensors"))
+    assert {"inputs", "targets", "0.weight", "0.bias"} <= arrays.keys()
+    assert (arrays["targets"] == found.statement.targets).all()
+
+
+def test_other_files_are_refused(stored, tmp_path):
+    with pytest.raises(InvalidArgument, match="no certificate"):
+        verify(tmp_path / "missing.json")
+    (tmp_path / "other.json").write_text("{}")
+    with pytest.raises(InvalidArgument, match="no certificate"):
+        verify(tmp_path / "other.json")
+    with pytest.raises(InvalidArgument, match=r"ends in \.json"):
+        write_certificate(stored[1], tmp_path / "cert.txt")
+
+
+def test_data_of_the_problem_are_compared(tmp_path):
+    settings = {"inputs": 2, "samples": 5, "widths": [8]}
+    problem = tw.load_problem("teacher", **settings)
+    risk = tw.EmpiricalRisk(problem, dtype=torch.float64)
+    found = certify_zero(risk, solved(risk))
+    write_certificate(
+        found, tmp_path / "a.json", problem={"entry": "teacher", "settings": settings}
+    )
+    assert verify(tmp_path / "a.json").verdict == "verified"
+    other = {"entry": "teacher", "settings": settings | {"data_seed": 1}}
+    write_certificate(found, tmp_path / "b.json", problem=other)
+    refused = verify(tmp_path / "b.json")
+    assert refused.verdict == "refused" and "data of 'teacher'" in refused.reasons[0]
+    assert verify(tmp_path / "b.json", rebuild=False).verdict == "verified"

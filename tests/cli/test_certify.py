@@ -1,0 +1,60 @@
+"""The commands ``thalweg certify``."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+import torch
+from safetensors.torch import save_file
+from typer.testing import CliRunner
+
+import thalweg as tw
+from thalweg.cli.main import app
+
+TEACHER = ["teacher", *["--set", "inputs=2", "--set", "samples=5", "--set", "widths=[8]"]]
+run = CliRunner().invoke
+
+
+def test_trains_certifies_writes_and_verifies(tmp_path):
+    out = tmp_path / "cert.json"
+    found = run(app, ["certify", *TEACHER, "--train", "--epochs", "3", "--out", str(out), "--json"])
+    assert found.exit_code == 0, found.output
+    answer = json.loads(found.stdout)
+    assert (answer["verdict"], answer["equations"], answer["nullity"]) == ("certified", 5, 28)
+    again = run(app, ["certify", "verify", str(out), "--json"])
+    assert again.exit_code == 0
+    assert json.loads(again.stdout)["certificate"] == answer
+    numbers = bytearray(out.with_suffix(".safetensors").read_bytes())
+    numbers[-1] ^= 1
+    out.with_suffix(".safetensors").write_bytes(numbers)
+    refused = run(app, ["certify", "verify", str(out)])
+    assert refused.exit_code == 1 and "not those certified" in refused.stdout
+
+
+@pytest.mark.parametrize("word", [[], ["zero"]])
+def test_takes_a_checkpoint_and_says_why_it_is_refused(word, tmp_path):
+    problem = tw.load_problem("teacher", inputs=2, samples=5, widths=[8])
+    path = tmp_path / "w.safetensors"
+    save_file(problem.model.state_dict(), path)
+    found = run(app, ["certify", *word, "--checkpoint", str(path), *TEACHER])
+    assert found.exit_code == 1
+    assert "refused" in found.stdout and "the residual" in found.stdout
+    trained = run(app, ["certify", *word, *TEACHER, "--checkpoint", str(path), "--train"])
+    assert trained.exit_code == 0 and "assumptions:" in trained.stdout
+
+
+def test_a_checkpoint_of_float64_keeps_its_digits(tmp_path):
+    problem = tw.load_problem("teacher", inputs=2, samples=5, widths=[8])
+    risk = tw.EmpiricalRisk(problem, dtype=torch.float64)
+    w = risk.space.pack(problem.model).double()
+    w = tw.train(risk, w, optimizer="gauss-newton", steps=20).w
+    save_file({k: v.clone() for k, v in risk.space.unpack(w).items()}, tmp_path / "w.safetensors")
+    found = run(app, ["certify", *TEACHER, "--checkpoint", str(tmp_path / "w.safetensors")])
+    assert found.exit_code == 0, found.output
+
+
+def test_wrong_usage():
+    assert run(app, ["certify", *TEACHER]).exit_code == 2
+    assert run(app, ["certify"]).exit_code == 2
+    assert "verify" in run(app, ["certify", "--help"]).stdout
