@@ -10,6 +10,7 @@ from thalweg.studies import (
     bezout,
     interpolation,
     perturb_and_return,
+    polynomial_activations,
     spectrum,
     surface,
     trajectories,
@@ -39,6 +40,7 @@ class Study(Protocol):
 STUDIES: Mapping[str, Study] = {
     "trajectories": cast(Study, trajectories),
     "zero_error": cast(Study, zero_error),
+    "polynomial_activations": cast(Study, polynomial_activations),
     "perturb_and_return": cast(Study, perturb_and_return),
     "interpolation": cast(Study, interpolation),
     "bezout": cast(Study, bezout),

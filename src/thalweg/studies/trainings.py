@@ -14,6 +14,7 @@ from thalweg.dynamics import TrainResult, moments, train
 from thalweg.problems import load_problem
 from thalweg.risk import EmpiricalRisk
 from thalweg.run import Report, Run, Task
+from thalweg.studies.watched_activations import Watch, with_polynomials
 
 # Progress moves in tenths of an epoch of the whole training set; other work counts in these units.
 UNITS_AN_EPOCH = 10
@@ -134,15 +135,18 @@ def branch_task(
 def train_trunk(run: Run, arguments: dict[str, Any], report: Report) -> dict[str, Any]:
     """Train one network from its seed and give its curves."""
     risk, model = _risk(arguments)
+    name = arguments["trajectory"]
+    watch = Watch(run, name, risk) if "polynomial" in arguments else None
     result = train(
         risk,
         risk.space.pack(model),
         seed=arguments["seed"],
         run=run if arguments.get("keep", True) else None,
-        trajectory=arguments["trajectory"],
+        trajectory=name,
+        log=watch,
         **_options(arguments, risk, report),
     )
-    return _curves(result) | _sizes(risk)
+    return _curves(result) | _sizes(risk) | (watch.columns(result) if watch else {})
 
 
 def train_branch(run: Run, arguments: dict[str, Any], report: Report) -> dict[str, Any]:
@@ -179,6 +183,8 @@ def _risk(arguments: dict[str, Any]) -> tuple[EmpiricalRisk, nn.Module]:
     problem = load_problem(
         arguments["problem"]["entry"], seed=arguments["seed"], **arguments["problem"]["settings"]
     )
+    if "polynomial" in arguments:
+        problem = with_polynomials(problem, **arguments["polynomial"])
     return EmpiricalRisk(problem, batch_size=arguments["evaluation_batch"]), problem.model
 
 

@@ -1,0 +1,161 @@
+"""The study of polynomial activations: verdicts of known cases, a small run, and its record."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import xarray as xr
+from numpy.testing import assert_array_equal
+
+from studies.small import CONFIG
+from thalweg.run import InProcess, Run, create_run
+from thalweg.studies import configure, polynomial_activations, reproduce
+from thalweg.studies.polynomial_activations import (
+    CLAIMED,
+    CONTROL,
+    EXCURSIONS,
+    FITS,
+    RELU,
+    RUNS,
+    difference,
+)
+from thalweg.studies.trainings import train_trunk
+
+SIZES: dict[str, Any] = {
+    "seeds": [0, 1],
+    "degrees": [10],
+    "epochs": 3,
+    "checkpoints": 3,
+    "margin": 2.0,
+    "clip": 1.0,
+    "small_radius": 0.5,
+    "keep": True,
+}
+SMALL = CONFIG | {"studies": ["polynomial_activations"], "polynomial_activations": SIZES}
+
+
+class Held:
+    """A run that holds one result."""
+
+    def __init__(self, runs: xr.Dataset | None) -> None:
+        self.runs = runs
+
+    def has_result(self, name: str) -> bool:
+        return self.runs is not None and name == RUNS
+
+    def result(self, name: str) -> xr.Dataset | None:
+        return self.runs
+
+
+def runs(
+    shift: list[float], control: list[float], *, outside: int = 0, wild: int = 500
+) -> xr.Dataset:
+    """Trainings whose errors are the ReLU's plus a shift, in each seed its own."""
+    relu = np.linspace(0.1, 0.2, len(shift))
+    errors = np.array([relu, relu + shift, relu + control])
+    names = [RELU, CLAIMED, CONTROL]
+    counts = np.repeat([[0], [outside], [wild]], len(shift), axis=1)
+    where = ("activation", "seed")
+    return xr.Dataset(
+        {
+            "mean_error": (where, errors),
+            "test_error": (where, errors),
+            "seen": (where, np.full(errors.shape, 1000)),
+            "outside": (where, counts),
+        },
+        coords={"activation": names, "seed": range(len(shift))},
+    )
+
+
+@pytest.mark.parametrize(
+    ("found", "equivalence", "interval"),
+    [
+        (runs([0.001, -0.001, 0.002], [0.7, 0.71, 0.72]), "supported", "supported"),
+        (runs([0.07, 0.071, 0.072], [0.7, 0.71, 0.72], outside=3), "refuted", "refuted"),
+        (runs([0.0, 0.1, -0.1], [0.7, 0.71, 0.72], outside=1), "undecided", "supported"),
+        # A control that is as good decides nothing.
+        (runs([0.001, -0.001, 0.0], [0.0, 0.0, 0.001], wild=0), "undecided", "undecided"),
+        (runs([0.001, -0.001, 0.0], [math.nan, 0.7, 0.7]), "supported", "supported"),
+        (None, "not applicable", "not applicable"),
+    ],
+    ids=["same", "worse", "scattered", "blind control", "control without error", "none"],
+)
+def test_known_cases_get_their_verdicts(
+    found: xr.Dataset | None, equivalence: str, interval: str
+) -> None:
+    held: Any = Held(found)
+    verdicts = [str(claim.verdict) for claim in polynomial_activations.claims(held, {})]
+    assert verdicts == [equivalence, equivalence, interval]
+
+
+def test_the_difference_is_that_of_pairs_with_students_interval() -> None:
+    found = difference(runs([0.0, 0.01, 0.02], [1, 1, 1]), CLAIMED, "test")
+    assert found is not None
+    # Standard deviation 0.01, three seeds: 4.3027 * 0.01 / sqrt(3).
+    assert found.value == pytest.approx(0.01)
+    assert found.high - found.value == pytest.approx(0.024841, rel=1e-4)
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> Run:
+    run, _ = reproduce(SMALL, tmp_path_factory.mktemp("runs") / "whole", engine=InProcess())
+    return run
+
+
+def test_every_preactivation_is_counted_and_leaving_the_interval_is_said(whole: Run) -> None:
+    found = whole.result(RUNS)
+    # Convolutions of stride 2 on 8x8: 8 * 16 and 8 * 4 pre-activations a sample.
+    assert found["seen"].sel(activation=CLAIMED).values.tolist() == [3 * 120 * 160] * 2
+    assert found["seen"].sel(activation=RELU).values.tolist() == [0, 0]
+    assert set(found["status"].sel(activation=CONTROL).values) == {"left the interval"}
+    assert set(found["status"].sel(activation=CLAIMED).values) == {"finished"}
+    assert (found["factor"].sel(activation=CONTROL) > 1.5).all()
+    outside = whole.result(EXCURSIONS).groupby("activation").sum()["outside"]
+    assert int(outside.sel(activation=CONTROL)) == int(
+        found["outside"].sel(activation=CONTROL).sum()
+    )
+    assert {claim["name"].partition("/")[2]: claim["verdict"] for claim in whole.claims}[
+        "interval"
+    ] == "supported"
+
+
+def test_fits_have_the_published_errors(whole: Run) -> None:
+    error = whole.result(FITS)["error"].sel(degree=10)
+    expected = {"minimax": 0.0139, "chebyshev": 0.0289, "interpolation": 0.0273}
+    for method, value in (expected | {"legendre": 0.0278}).items():
+        assert float(error.sel(fit=method)) == pytest.approx(value, abs=6e-5)
+
+
+class Stopped(Exception):
+    """A kill, as far as a task can tell."""
+
+
+def test_a_training_stopped_and_resumed_has_the_same_record(tmp_path: Path) -> None:
+    task = next(t for t in polynomial_activations.tasks(SMALL) if "degree10" in t.name)
+    outcomes = []
+    for name in ("at once", "stopped"):
+        run = create_run(tmp_path / name, SMALL)
+        if name == "stopped":
+            with pytest.raises(Stopped):
+                train_trunk(run, task.arguments, _stop_at(20))
+        outcomes.append(train_trunk(run, task.arguments, lambda done: None))
+    assert outcomes[0]["excursion_seen"].sum() == 3 * 120 * 160
+    for key, value in outcomes[0].items():
+        assert_array_equal(outcomes[1][key], value, err_msg=key)
+
+
+def _stop_at(limit: int) -> Any:
+    def report(done: int) -> None:
+        if done >= limit:
+            raise Stopped
+
+    return report
+
+
+def test_a_problem_of_ones_own_is_left_alone() -> None:
+    config = configure("demo", data="mine.py:make", studies=["polynomial_activations"])
+    assert polynomial_activations.tasks(config) == []
