@@ -12,6 +12,8 @@ import xarray as xr
 from numpy.testing import assert_array_equal
 
 from studies.small import CONFIG
+from thalweg.report.parts import Picture, Table
+from thalweg.report.sections.polynomial_activations import section
 from thalweg.run import InProcess, Run, create_run
 from thalweg.studies import configure, polynomial_activations, reproduce
 from thalweg.studies.polynomial_activations import (
@@ -159,3 +161,21 @@ def _stop_at(limit: int) -> Any:
 def test_a_problem_of_ones_own_is_left_alone() -> None:
     config = configure("demo", data="mine.py:make", studies=["polynomial_activations"])
     assert polynomial_activations.tasks(config) == []
+
+
+def test_the_section_ends_its_captions_in_verdicts_and_shows_excursions(whole: Run) -> None:
+    shown = section(whole)
+    assert shown is not None and not shown.missing
+    pictures = {part.name: part for part in shown.parts if isinstance(part, Picture)}
+    excursions = pictures["polynomial_activations_excursions"]
+    assert excursions.caption.endswith("(exact).") and ": supported." in excursions.caption
+    axes = excursions.still.axes[0]
+    small = next(line for line in axes.lines if line.get_label() == CONTROL)
+    record = whole.result(EXCURSIONS)
+    mine = record["factor"].values[record["activation"].values == CONTROL]
+    assert max(small.get_ydata()) == pytest.approx(mine.max())
+    table = next(part for part in shown.parts if isinstance(part, Table))
+    rows = {row[0]: row for row in table.rows}
+    assert rows[RELU][4:] == ("–", "–")
+    assert rows[CONTROL][1] == "2 left the interval"
+    assert any("left the interval" in fact.note for fact in shown.facts)

@@ -8,10 +8,14 @@ from typing import Any
 import numpy as np
 import pytest
 import xarray as xr
+from matplotlib.figure import Figure
 
 from studies.small import CONFIG
 from thalweg.dynamics import train
+from thalweg.plots import plot_reach
 from thalweg.problems import load_problem
+from thalweg.report.parts import Picture, Table
+from thalweg.report.sections.zero_error import section
 from thalweg.risk import EmpiricalRisk
 from thalweg.run import InProcess
 from thalweg.studies import configure, reproduce, zero_error
@@ -145,3 +149,27 @@ def test_a_small_run_counts_what_its_trainings_misclassify(tmp_path: Path) -> No
         f"zero_error/{name}"
         for name in ("true-labels", "random-labels", "sweep-true-labels", "sweep-random-labels")
     }
+    shown = section(run)
+    assert shown is not None
+    assert shown.facts[0].value.endswith("of 120")
+    captions = {part.name: part.caption for part in shown.parts if isinstance(part, Picture)}
+    assert "N = 30, N(C−1) = 270 and NC = 300" in captions["zero_error_reach"]
+    for claim in run.claims:
+        picture = "reach" if "/sweep-" in claim["name"] else "curves"
+        assert f": {claim['verdict']}." in captions[f"zero_error_{picture}"]
+    rows = [len(part.rows) for part in shown.parts if isinstance(part, Table)]
+    assert rows == [4, 8]
+
+
+def test_the_picture_marks_every_network_and_the_three_counts() -> None:
+    found = cells({}, reached=0.5)
+    axes = plot_reach(found, ax=Figure().add_subplot())
+    marks = [line for line in axes.lines if line.get_linestyle() == "None"]
+    assert [len(line.get_xdata()) for line in marks] == [20, 20]
+    places = {text.get_text(): text.xy[0] for text in axes.texts}
+    expected = {"W = N": 1 / 9, "W = N(C−1)": 1.0, "W = NC": 10 / 9}
+    assert places == pytest.approx(expected)
+    means = {line.get_label(): line.get_ydata() for line in axes.lines}
+    # 40 of 100 at 60 weights; half of those above missed 3 of 100.
+    assert means["true labels, training error"] == pytest.approx([0.4, 0.015])
+    assert means["random labels, test error"] == pytest.approx([0.25, 0.25])

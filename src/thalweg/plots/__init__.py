@@ -6,6 +6,7 @@ from thalweg.plots.contour import plot_contour
 from thalweg.plots.curves import plot_curves
 from thalweg.plots.density import plot_density
 from thalweg.plots.embedding import plot_embedding
+from thalweg.plots.excursions import plot_excursions
 from thalweg.plots.fidelity import plot_fidelity
 from thalweg.plots.height import plot_height
 from thalweg.plots.interactive.curves import curves_figure
@@ -15,6 +16,7 @@ from thalweg.plots.interactive.surface import surface_figure
 from thalweg.plots.line import plot_line, plot_lines
 from thalweg.plots.matrix import plot_matrix
 from thalweg.plots.profile import plot_profile
+from thalweg.plots.reach import plot_reach
 from thalweg.plots.stress import plot_stress
 from thalweg.plots.surface import plot_surface
 from thalweg.plots.zero_set import plot_zero_set
@@ -29,12 +31,14 @@ __all__ = [
     "plot_curves",
     "plot_density",
     "plot_embedding",
+    "plot_excursions",
     "plot_fidelity",
     "plot_height",
     "plot_line",
     "plot_lines",
     "plot_matrix",
     "plot_profile",
+    "plot_reach",
     "plot_stress",
     "plot_surface",
     "plot_zero_set",

@@ -110,9 +110,12 @@ def progress_table(run: Run) -> Table | None:
 
 
 def weight_count(run: Run) -> int | None:
-    """Count the trainable weights in a checkpoint of the run; None if it has none."""
+    """Count the trainable weights of the run's problem, or of a checkpoint; None if unknown."""
     from safetensors import safe_open
 
+    measured = run.path / "measured.json"
+    if measured.exists() and "weights" in (known := read_json(measured)):
+        return int(known["weights"])
     found = run.checkpoints()
     if not found:
         return None

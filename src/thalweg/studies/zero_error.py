@@ -31,7 +31,7 @@ SIZES: dict[str, dict[str, Any]] = {
             "narrow-true-labels": {"labels": "true", "epochs": 15, "control": [2, 2, 2]},
             "narrow-random-labels": {"labels": "random", "epochs": 15, "control": [2, 2, 2]},
         },
-        "sweep": {"seeds": [0, 1, 2], "samples": 200, "epochs": 80, "epochs_worth": 3},
+        "sweep": {"seeds": [0, 1, 2], "samples": 200, "epochs": 120, "epochs_worth": 3},
     },
     "laptop": {
         "seeds": [0],

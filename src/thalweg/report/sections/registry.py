@@ -10,9 +10,11 @@ from thalweg.report.sections import (
     bezout,
     interpolation,
     perturb_and_return,
+    polynomial_activations,
     spectrum,
     surface,
     trajectories,
+    zero_error,
 )
 from thalweg.run import Run
 
@@ -39,6 +41,8 @@ class Entry:
 
 SECTIONS: tuple[Entry, ...] = (
     Entry("trajectories", trajectories.RESULTS, trajectories.section),
+    Entry("zero_error", zero_error.RESULTS, zero_error.section),
+    Entry("polynomial_activations", polynomial_activations.RESULTS, polynomial_activations.section),
     Entry("perturb_and_return", perturb_and_return.RESULTS, perturb_and_return.section),
     Entry("interpolation", interpolation.RESULTS, interpolation.section),
     Entry("bezout", bezout.RESULTS, bezout.section),
