@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from collections import Counter
+from typing import TYPE_CHECKING, Any, get_args
 
 import numpy as np
 import torch
 
 from thalweg.polynomial import fit_polynomial
+from thalweg.polynomial.fit import Method
 from thalweg.run import Progress, Run, Task, silent, task_result
 from thalweg.studies.claim import Claim, Control, Rule, Statistic
 from thalweg.studies.curves import gather_curves
@@ -295,7 +297,7 @@ def _fits(degrees: list[int]) -> xr.Dataset:
     """Measure the ReLU's fits on [-1, 1] by each method: on [-r, r] errors are r times as large."""
     import xarray as xr
 
-    methods = ("minimax", "chebyshev", "interpolation", "legendre")
+    methods: tuple[Method, ...] = get_args(Method)
     errors = [
         [fit_polynomial(torch.relu, degree, method=method).error for method in methods]
         for degree in degrees
@@ -313,9 +315,8 @@ def _summary(runs: xr.Dataset, name: str) -> dict[str, Any]:
     found = {
         "error": float(mine["error"].mean()),
         "test_error": float(mine["test_error"].mean()),
-        "status": dict(zip(*np.unique(mine["status"].values, return_counts=True), strict=True)),
+        "status": dict(Counter(mine["status"].values.tolist())),
     }
-    found["status"] = {str(key): int(value) for key, value in found["status"].items()}
     if name == RELU:
         return found
     apart = {kind: difference(runs, name, kind) for kind in _ERRORS}
