@@ -6,9 +6,10 @@ at their defaults. It needs torch and numpy only, so that it runs in any tool's 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import NoReturn
 
 import numpy as np
@@ -70,11 +71,13 @@ class Density:
 
     nodes: Array
     weights: Array
+    # Whether the nodes are points of a smoothed curve and the weights its area around each.
+    curve: bool = False
 
 
 @dataclass(frozen=True)
 class Trace:
-    """A trace and the absolute error stated; None where the tool states none."""
+    """A trace and the error stated at 95%, absolute; None where the tool states none."""
 
     value: float
     error: float | None
@@ -86,6 +89,8 @@ class Adapter:
     name = "nothing"
     # Whether the tool says that its random directions are scaled by filter (Li et al. 2018).
     filterwise = False
+    # Remarks on the outcome of checks, by name.
+    notes: Mapping[str, str] = MappingProxyType({})
 
     def surface(self, task: Task, directions: Tensor, *, points: int, extent: float) -> Surface:
         """Evaluate along two given directions (W, 2), about `points` points an axis, odd."""
@@ -111,14 +116,14 @@ class Adapter:
 
     def density(self, task: Task, *, probes: int, steps: int, seed: int = 0) -> Density:
         """Estimate the spectral density."""
-        self._missing("a spectral density")
+        self._missing("spectral density")
 
     def trace(self, task: Task, *, seed: int = 0) -> Trace:
         """Estimate the trace of the Hessian."""
-        self._missing("a trace")
+        self._missing("trace")
 
     def _missing(self, what: str) -> NoReturn:
-        raise NotOffered(f"{self.name} has no {what}")
+        raise NotOffered(f"no {what}")
 
 
 def flat(model: nn.Module) -> Tensor:
