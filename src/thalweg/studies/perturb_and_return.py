@@ -180,7 +180,7 @@ def _narrow(config: dict[str, Any]) -> list[Task]:
         config["seed"],
         epochs=narrow["epochs"],
         checkpoints=1,
-        name=f"{NARROW}-seed{config['seed']}",
+        name=f"seed{config['seed']}-{NARROW}",
         units=max(1, round(narrow["epochs"] * cost)),
     )
     copies = [
@@ -239,7 +239,7 @@ def assemble(run: Run, config: dict[str, Any], *, progress: Progress = silent) -
 
 
 def _network(task: Task) -> str:
-    return NARROW if task.arguments["trajectory"].startswith(NARROW) else MAIN
+    return NARROW if f"-{NARROW}" in task.arguments["trajectory"] else MAIN
 
 
 def _grouped(copies: list[Copy]) -> Iterator[tuple[str, list[Copy]]]:

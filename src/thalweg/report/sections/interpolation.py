@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     import xarray as xr
 
 LINES, PAIRS = RESULTS = ("interpolation/lines", "interpolation/pairs")
+_CLAIMS = ("low", "mean-not-worse", "mean-better")
+_COMPARED = ("mean_excess", "mean_over_best")
 _GROUPS = {"seeds": "different seeds"}
 
 
@@ -57,11 +59,12 @@ def _parts(run: Run, pairs: xr.Dataset) -> Iterator[Part]:
             "Along the lines",
             "Each curve is the line between two models, with the 95 % interval of a mean over "
             "samples as band; batch-norm statistics are re-estimated at every point. t = 0 and "
-            "t = 1 are the models, t = 0.5 their mean. " + verdict(run, "interpolation/low"),
+            "t = 1 are the models, t = 0.5 their mean. "
+            + " ".join(verdict(run, f"interpolation/{name}") for name in _CLAIMS).strip(),
             _still(lines),
         )
     yield _table(pairs)
-    yield _means(run, pairs)
+    yield _means(pairs)
 
 
 def _still(lines: xr.Dataset) -> Figure:
@@ -102,7 +105,7 @@ def _table(pairs: xr.Dataset) -> Table:
     return Table(title, head, rows, words=2)
 
 
-def _means(run: Run, pairs: xr.Dataset) -> Table:
+def _means(pairs: xr.Dataset) -> Table:
     """Compare the mean of two models with both."""
     names = [str(name) for name in pairs["quantity"].values]
     rows = []
@@ -112,17 +115,8 @@ def _means(run: Run, pairs: xr.Dataset) -> Table:
             figures = (mine[key].sel(quantity=name).values for key in _COMPARED)
             cells = (number(float(np.mean(values))) for values in figures)
             rows.append((_name(group), name.replace("_", " "), *cells))
-    told = " ".join(
-        filter(
-            None,
-            (verdict(run, f"interpolation/{name}") for name in ("mean-not-worse", "mean-better")),
-        )
-    )
-    title = f"The mean of two models minus their average, and minus the better. {told}".strip()
+    title = "The mean of two models minus their average, and minus the better"
     return Table(title, ("group", "quantity", "minus average", "minus better"), rows, words=2)
-
-
-_COMPARED = ("mean_excess", "mean_over_best")
 
 
 def _with_error(data: xr.Dataset, name: str, i: int) -> str:

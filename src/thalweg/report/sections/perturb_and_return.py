@@ -23,6 +23,14 @@ COPIES, DISTANCES, CURVES, ENDS = RESULTS = tuple(
 )
 _DASHES: dict[str, Any] = {"sgd": "-", "gd": "--"}
 _NAMES = {"sgd": "SGD", "gd": "full-batch gradient descent"}
+_CONTROLS = {"narrow": ", narrow network", "bowl": ", convex bowl"}
+_MEANS = (
+    "start_error",
+    "epochs_to_zero",
+    "displacement",
+    "displacement_filters",
+    "distance_final",
+)
 _ROWS = (
     ("loss", "training loss\n(mean per sample)", True),
     ("home", "distance from where it was\n(Euclidean, weights)", False),
@@ -157,35 +165,24 @@ def _ends(ends: xr.Dataset) -> Figure:
 
 
 def _table(copies: xr.Dataset) -> Table:
-    head = (
-        "network",
-        "moment",
-        "optimizer",
-        "noise",
-        "error after it",
-        "back at zero",
-        "epochs to it",
-        "remains",
-        "remains, filters",
-        "from the parent's end",
-    )
+    head = ("perturbed", "by", "noise", "error then", "back", "epochs", "left", "filters", "to end")
     rows = []
     for group in dict.fromkeys(copies["group"].values.tolist()):
         mine = copies.isel(member=copies["group"].values == group)
         first = mine.isel(member=0)
-        names = (str(first[name].values) for name in ("network", "moment", "optimizer"))
-        means = (
-            "start_error",
-            "epochs_to_zero",
-            "displacement",
-            "displacement_filters",
-            "distance_final",
-        )
-        start, epochs, *places = (number(_mean(mine[name].values)) for name in means)
+        moment = f"{first['moment'].values} moment{_CONTROLS.get(str(first['network'].values), '')}"
+        means = (number(_mean(mine[name].values)) for name in _MEANS)
+        start, epochs, *places = means
         back = f"{int(mine['returned'].values.sum())} of {mine.sizes['member']}"
-        rows.append((*names, f"{float(first['scale']):g}", start, back, epochs, *places))
-    title = "Means of the copies; what remains of the perturbation is in units of its length"
-    return Table(title, head, rows, words=3)
+        optimizer = _NAMES[str(first["optimizer"].values)].split(" ")[0]
+        scale = f"{float(first['scale']):g}"
+        rows.append((moment, optimizer, scale, start, back, epochs, *places))
+    title = (
+        "Means of the copies: training error after the perturbation, copies back at zero and "
+        "epochs to it, what is left of the perturbation (in units of its length; in directions of "
+        "filters), distance to where the parent's training ended"
+    )
+    return Table(title, head, rows, words=2)
 
 
 def _mean(values: np.ndarray[Any, Any]) -> float | None:
