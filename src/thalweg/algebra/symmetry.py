@@ -22,6 +22,7 @@ import numpy as np
 from thalweg.algebra.network import Array, Network, Numbers
 
 ROUNDOFF = 1e-7
+_ROOTS = {2: "signs", 3: "cube roots of unity"}
 
 
 @dataclass(frozen=True, eq=False)
@@ -111,7 +112,7 @@ class Gauge:
         )
         words = "permutations of hidden channels"
         if self.torsion > 1:
-            words += f" and {self.torsion}-th roots of unity"
+            words += f" and {_ROOTS.get(self.torsion, f'{self.torsion}-th roots of unity')}"
         gauge = "one outgoing weight of each hidden channel fixed to 1"
         if self.network.degree % 2 == 0:
             gauge += " (1 or -1 over the reals)"

@@ -219,7 +219,7 @@ def _critical_table(found: CriticalPoints) -> None:
     typer.echo("\nreal critical points; nullity = symmetry + dead inputs + unexplained")
     typer.echo("      value  kind          index  nullity  symmetry  dead  unexplained  weights")
     for p in found.real_points:
-        weights = " ".join(f"{w:.4g}" for w in p.weights)
+        weights = " ".join(f"{w if abs(w) > 1e-12 else 0:.4g}" for w in p.weights)
         typer.echo(
             f"{p.value:>11.6g}  {p.kind:<12}  {p.index:>5}  {p.nullity:>7}  {p.nullity_symmetry:>8}"
             f"  {p.nullity_dead:>4}  {p.nullity_unexplained:>11}  {weights}"
