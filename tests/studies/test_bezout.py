@@ -136,7 +136,7 @@ def test_the_report_shows_tables_and_pictures(run, tmp_path):
     page = write_report(run).read_text(encoding="utf-8")
     assert "Systems of zero error" in page
     assert "Dimension W − N: supported." in page
-    assert "any number of units: refuted." in page
+    assert "For any number of units: refuted." in page
     drawn = {path.stem for path in Path(run.path, "figures").iterdir()}
     assert drawn == {"bezout_solutions", "bezout_zero_set", "bezout_critical"}
 

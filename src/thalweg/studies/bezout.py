@@ -56,7 +56,7 @@ _WIDE = [
     _dense(1, 3, 1, activation=_CUBE, samples=4, solve=False),
     _dense(2, 2, 1, activation=_CUBE, samples=4, solve=False),
     _dense(2, 4, 1, activation=_FIFTH, samples=8, solve=False),
-    _dense(1, 2, 2, 1, activation=_CUBE, samples=5, solve=False),
+    _dense(2, 2, 2, 1, activation=_CUBE, samples=5, solve=False),
     {**_convolution(6, samples=4), "solve": False},
 ]
 # More weights than samples, and more samples than the generic rank.

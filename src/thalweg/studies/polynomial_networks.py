@@ -113,15 +113,15 @@ def described(spec: dict[str, Any]) -> str:
     >>> described({"widths": [2, 3, 1], "activation": [0, 0, 0, 1], "bias": True})
     '2-3-1, z³, bias'
     >>> described({"positions": 3, "kernel": 2, "channels": 1, "activation": [0, 1], "bias": False})
-    'convolution 3 by 2, 1 channel, linear'
+    'convolution 3 by 2, linear'
     """
     terms = [_term(k, c) for k, c in enumerate(spec["activation"]) if c]
     words = ["linear" if spec["activation"] == [0, 1] else " + ".join(terms)]
     words += ["bias"] if spec["bias"] else []
     if "widths" in spec:
         return ", ".join(["-".join(str(width) for width in spec["widths"]), *words])
-    channels = f"{spec['channels']} channel{'s' if spec['channels'] > 1 else ''}"
-    return ", ".join([f"convolution {spec['positions']} by {spec['kernel']}", channels, *words])
+    channels = [f"{spec['channels']} channels"] if spec["channels"] > 1 else []
+    return ", ".join([f"convolution {spec['positions']} by {spec['kernel']}", *channels, *words])
 
 
 def _term(power: int, factor: float) -> str:

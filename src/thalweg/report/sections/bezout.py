@@ -46,7 +46,9 @@ def section(run: Run) -> Section | None:
         title="Zero error as polynomial equations",
         lead="With a polynomial activation, zero training error is a system of polynomial "
         "equations in the weights. On small networks its solutions can be counted, found, and "
-        "loaded back.",
+        "loaded back. In the table: the multihomogeneous bound; the number of complex solutions, "
+        "for sets of positive dimension their degree; the same modulo the finite symmetry group; "
+        "real solutions modulo symmetry, for sets the points found.",
         facts=list(_facts(tables)),
         parts=list(_parts(tables, verdicts)),
         missing=[name for name in RESULTS if name not in tables],
@@ -87,48 +89,49 @@ def _parts(tables: dict[str, xr.Dataset], verdicts: dict[str, str]) -> Iterator[
 
 
 def _systems(systems: xr.Dataset) -> Table:
-    heads = (
-        "network",
-        "targets",
-        "method",
-        "complete",
-        "W",
-        "N",
-        "rank",
-        "Bezout",
-        "multihomogeneous",
-        "complex",
-        "modulo symmetry",
-        "degree",
-        "real",
-        "dimension",
-        "W − N",
-    )
     draws = [systems.isel(row=row) for row in range(systems.sizes["row"])]
+    reals: dict[tuple[str, ...], list[float]] = {}
+    for draw in draws:
+        reals.setdefault(_system(draw), []).append(draw["real"].item())
+    heads = ("network", "W", "N", "rank", "Bezout", "multihom.", "complex", "mod. sym.", "dim.")
     return Table(
-        "Systems of zero error, one draw of samples a row (real: distinct ones found, modulo "
-        "symmetry; points where the set is not finite)",
-        heads,
-        [_system(draw) for draw in draws],
-        words=4,
+        "Systems of zero error",
+        (*heads, "W−N", "real", "method", "complete"),
+        [(*shown[:-2], _among(found), *shown[-2:]) for shown, found in reals.items()],
     )
 
 
 def _system(draw: xr.Dataset) -> tuple[str, ...]:
-    planted = draw["group"].item() == "planted"
+    """All that draws of the same network have in common, as a rule."""
+    planted = ", planted targets" if draw["group"].item() == "planted" else ""
     low, high = draw["dimension_low"].item(), draw["dimension_high"].item()
     dimension = _whole(low) if low == high or np.isnan(low) else f"{low:.0f} to {high:.0f}"
-    names = ("weights", "equations", "generic_rank", "bezout", "multihomogeneous")
-    counts = ("solutions_complex", "solutions_modulo_symmetry", "degree", "real")
+    is_set = np.isnan(draw["solutions_complex"].item()) and np.isfinite(draw["degree"].item())
+    bounds = ("weights", "equations", "generic_rank", "bezout", "multihomogeneous")
     return (
-        draw["network"].item(),
-        "planted" if planted else "generic",
-        draw["method"].item(),
-        "yes" if draw["complete"].item() else "not proved",
-        *(_whole(draw[name]) for name in (*names, *counts)),
-        "no zeros" if draw["exists"].item() == 0 else dimension,
+        draw["network"].item() + planted,
+        *(_whole(draw[name]) for name in bounds),
+        f"degree {_whole(draw['degree'])}" if is_set else _whole(draw["solutions_complex"]),
+        _whole(draw["solutions_modulo_symmetry"]),
+        "empty" if draw["exists"].item() == 0 else dimension,
         _whole(draw["dimension_expected"]),
+        _method(draw["method"].item()),
+        "yes" if draw["complete"].item() else "–",
     )
+
+
+def _method(words: str) -> str:
+    """Name the programs and methods that a count rests on."""
+    names = {"monodromy": "monodromy", "msolve": "msolve", "modulo a prime; bounds": "rank"}
+    return ", ".join(name for mark, name in names.items() if mark in words)
+
+
+def _among(found: list[float]) -> str:
+    low, high = min(found), max(found)
+    if len(found) == 1:
+        return _whole(low)
+    several = _whole(low) if low == high else f"{low:.0f} to {high:.0f}"
+    return f"{several} in {len(found)} draws"
 
 
 def _solutions(solutions: xr.Dataset, verdicts: dict[str, str]) -> Picture:
@@ -142,8 +145,8 @@ def _solutions(solutions: xr.Dataset, verdicts: dict[str, str]) -> Picture:
         "The pattern of each panel repeats under the rotations that the roots of unity make. "
         "Units: those of the weights. "
         + _verdict(verdicts, "bezout/many", "Exponentially many zero-minimizers")
-        + _verdict(verdicts, "bezout/bound-is-count", "as many as Bezout's number")
-        + _verdict(verdicts, "bezout/always-real", "always a real one"),
+        + _verdict(verdicts, "bezout/bound-is-count", "As many as Bezout's number")
+        + _verdict(verdicts, "bezout/always-real", "Always a real one"),
         solutions_still(solutions),
     )
 
@@ -156,7 +159,7 @@ def _surface(surface: xr.Dataset, verdicts: dict[str, str]) -> Picture:
         "the curve on which it is zero, walked from one real solution with every step corrected "
         "to a relative residual of 1e-12. W − N = 1: the set has one dimension. "
         + _verdict(verdicts, "bezout/dimension", "Dimension W − N")
-        + _verdict(verdicts, "bezout/zeros-degenerate", "degenerate beyond symmetry"),
+        + _verdict(verdicts, "bezout/zeros-degenerate", "Degenerate beyond symmetry"),
         zero_set_still(surface),
     )
 
@@ -165,14 +168,16 @@ def _critical(critical: xr.Dataset, verdicts: dict[str, str]) -> Picture:
     return Picture(
         "bezout_critical",
         "All critical points: value against index",
-        f"{count(critical.sizes['row'], 'real critical point')} of small losses, all that there "
-        "are, from several networks and draws of samples. The value is that of the loss, decay "
+        f"{count(critical.sizes['row'], 'real critical point')} of small losses, all that the "
+        "homotopy finds for several networks and draws of samples. The value is that of the loss, decay "
         "included, relative to the squared targets; points of one index are spread sideways where "
         "they would overlap. Without decay every point has a zero eigenvalue from the rescaling of "
         "its unit; crosses have others that neither symmetry nor dead inputs explain. "
         + _verdict(verdicts, "bezout/minima-one-unit", "Nonzero minima not degenerate, one unit")
-        + _verdict(verdicts, "bezout/minima-any", "any number of units")
-        + _verdict(verdicts, "bezout/generic-decay", "all critical points under generic decay"),
+        + _verdict(verdicts, "bezout/minima-any", "For any number of units")
+        + _verdict(
+            verdicts, "bezout/generic-decay", "No critical point degenerate under generic decay"
+        ),
         critical_still(critical),
     )
 
@@ -184,7 +189,7 @@ def _losses(losses: xr.Dataset) -> Table:
         (
             draw["network"].item(),
             decay[draw["group"].item()],
-            "yes" if draw["complete"].item() else "not proved",
+            "yes" if draw["complete"].item() else "–",
             *(
                 _whole(draw[name])
                 for name in ("samples", "paths", "critical_complex", "known", "critical_real")
