@@ -169,10 +169,11 @@ def _critical(critical: xr.Dataset, verdicts: dict[str, str]) -> Picture:
         "bezout_critical",
         "All critical points: value against index",
         f"{count(critical.sizes['row'], 'real critical point')} of small losses, all that the "
-        "homotopy finds for several networks and draws of samples. The value is that of the loss, decay "
-        "included, relative to the squared targets; points of one index are spread sideways where "
-        "they would overlap. Without decay every point has a zero eigenvalue from the rescaling of "
-        "its unit; crosses have others that neither symmetry nor dead inputs explain. "
+        "homotopy finds for several networks and draws of samples. The value is that of the loss, "
+        "decay included, relative to the squared targets; points of one index are spread sideways "
+        "where they would overlap. Without decay every point has a zero eigenvalue from the "
+        "rescaling of its unit; crosses have others that neither symmetry nor dead inputs "
+        "explain. "
         + _verdict(verdicts, "bezout/minima-one-unit", "Nonzero minima not degenerate, one unit")
         + _verdict(verdicts, "bezout/minima-any", "For any number of units")
         + _verdict(
