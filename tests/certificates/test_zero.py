@@ -194,6 +194,12 @@ def test_one_hot_targets_are_dependent_and_the_independent_equations_are_used():
     assert int((eigenvalues < 1e-9 * eigenvalues[-1]).sum()) == found.nullity
 
 
+def test_with_fewer_samples_than_features_all_outputs_are_used():
+    risk = one_hot(samples=12)
+    found = certify_zero(risk, solved(risk, 80))
+    assert (found.verdict, found.equations, found.notes) == ("certified", 36, ())
+
+
 def test_a_class_can_be_dropped():
     risk = one_hot(samples=20)
     w = solved(risk, 80)

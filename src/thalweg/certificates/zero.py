@@ -30,6 +30,8 @@ _STAGES = 5
 # Radii tried: halvings of 1.
 _HALVINGS = 200
 _COMPARED = 8
+# How near a point must be to weights whose outputs sum to what the targets do, to be held there.
+_HELD = 1e-3
 
 
 @dataclass(frozen=True)
@@ -258,6 +260,9 @@ def prove(
     features = len(last.weight[0]) + 1 if last.geometry is None and all(last.trained) else None
     chosen = None if statement.outputs is None else list(statement.outputs)
     equations = independent_equations(statement.samples, targets, features, chosen)
+    if equations.sum is not None and _distance_to_sum(chain, equations.sum) > _HELD:
+        # Features that do not span their space leave zeros at which the outputs are independent.
+        equations = independent_equations(statement.samples, targets, None, chosen)
     count = len(equations.kept) * len(equations.rows)
     count += features if equations.sum is not None and features else 0
     reasons = equations.reasons
@@ -308,17 +313,9 @@ class _Proof:
         rounding = len(rows.T) * 2.0**-52 * size * float(norm(difference))
         lost = size * float(norm(error)) + rounding
         self.details |= {"residual_computed": combined, "residual_error": lost}
-        held = self._held()
+        total = self.equations.sum
+        held = 0.0 if total is None else _distance_to_sum(self.chain, total)
         return math.hypot(combined + lost, held) * WIDER
-
-    def _held(self) -> float:
-        """Bound how far the last layer's rows are from summing to (0, ..., 0, s)."""
-        if self.equations.sum is None:
-            return 0.0
-        last = self.chain.layers[-1]
-        sums = [math.fsum(column) for column in last.weight.T]
-        sums.append(math.fsum([*last.bias, -self.equations.sum]))
-        return float(norm(np.array(sums))) / math.sqrt(len(last.weight))
 
     def _singular_value(self, passed: list[Passed]) -> float:
         found = smallest_singular_value(
@@ -414,6 +411,14 @@ class _Proof:
             " coefficients define, not what any floating-point evaluation of it gives"
         )
         return tuple(given)
+
+
+def _distance_to_sum(chain: Chain, total: float) -> float:
+    """Bound how far the last layer's rows are from summing to (0, ..., 0, total)."""
+    last = chain.layers[-1]
+    sums = [math.fsum(column) for column in last.weight.T]
+    sums.append(math.fsum([*last.bias, -total]))
+    return float(norm(np.array(sums))) / math.sqrt(len(last.weight))
 
 
 class _Ignored:
