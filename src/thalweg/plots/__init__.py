@@ -4,6 +4,7 @@ from thalweg.plots.bands import plot_bands
 from thalweg.plots.complex_solutions import plot_complex_solutions
 from thalweg.plots.contour import plot_contour
 from thalweg.plots.curves import plot_curves
+from thalweg.plots.degeneracy import plot_boxes, plot_eigenvalues, plot_split
 from thalweg.plots.density import plot_density
 from thalweg.plots.embedding import plot_embedding
 from thalweg.plots.excursions import plot_excursions
@@ -26,10 +27,12 @@ __all__ = [
     "embedding_figure",
     "height_figure",
     "plot_bands",
+    "plot_boxes",
     "plot_complex_solutions",
     "plot_contour",
     "plot_curves",
     "plot_density",
+    "plot_eigenvalues",
     "plot_embedding",
     "plot_excursions",
     "plot_fidelity",
@@ -39,6 +42,7 @@ __all__ = [
     "plot_matrix",
     "plot_profile",
     "plot_reach",
+    "plot_split",
     "plot_stress",
     "plot_surface",
     "plot_zero_set",

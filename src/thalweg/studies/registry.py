@@ -8,6 +8,7 @@ from typing import Any, Protocol, cast
 from thalweg.run import Progress, Run, Task
 from thalweg.studies import (
     bezout,
+    degeneracy,
     interpolation,
     perturb_and_return,
     polynomial_activations,
@@ -46,4 +47,5 @@ STUDIES: Mapping[str, Study] = {
     "bezout": cast(Study, bezout),
     "surface": cast(Study, surface),
     "spectrum": cast(Study, spectrum),
+    "degeneracy": cast(Study, degeneracy),
 }

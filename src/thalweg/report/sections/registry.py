@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from thalweg.report.parts import Section
 from thalweg.report.sections import (
     bezout,
+    degeneracy,
     interpolation,
     perturb_and_return,
     polynomial_activations,
@@ -48,4 +49,5 @@ SECTIONS: tuple[Entry, ...] = (
     Entry("bezout", bezout.RESULTS, bezout.section),
     Entry("surface", surface.RESULTS, surface.section),
     Entry("spectrum", spectrum.RESULTS, spectrum.section),
+    Entry("degeneracy", degeneracy.RESULTS, degeneracy.section),
 )

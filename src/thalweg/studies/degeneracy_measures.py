@@ -1,0 +1,149 @@
+"""What the study of degeneracy does to one network: train it to a zero, certify, take ranks."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from thalweg.certificates import certify_margin, certify_zero
+from thalweg.dynamics import train
+from thalweg.geometry import degeneracy
+from thalweg.problems import MLP, Problem, load_problem
+from thalweg.risk import EmpiricalRisk
+from thalweg.run import Report, Run
+
+# Steps of Gauss-Newton: all, and for the control that is stopped on the way.
+_STEPS, _EARLY = 40, 1
+_CLASSES = 10
+# Eigenvalues of a Hessian below this share of the largest are zero: products are accurate to 1e-13.
+_ZERO = 1e-10
+
+
+def measure_zero(run: Run, arguments: dict[str, Any], report: Report) -> dict[str, Any]:
+    """
+    Train one network on digits by Gauss-Newton, certify a zero, and take the nullity.
+
+    The cases: ``narrow`` has fewer weights than equations; in ``contradictory`` one sample stands
+    twice with two targets; ``early`` is stopped after one step; in ``repeated`` a tenth of the
+    samples stand twice, so that equations depend on one another.
+    """
+    risk, w0 = _regression(arguments)
+    steps = {"early": _EARLY, "narrow": _EARLY, "contradictory": _EARLY}.get(
+        arguments["case"], _STEPS
+    )
+    w = train(risk, w0, optimizer="gauss-newton", steps=steps).w
+    proof = certify_zero(risk, w)
+    told = proof.to_dict()
+    keys = ("residual", "singular_value", "lipschitz", "radius", "distance")
+    answer = {
+        "verdict": proof.verdict,
+        "reason": proof.reasons[0] if proof.reasons else "",
+        "weights": risk.space.size,
+        "equations": _equations(risk),
+        **{key: np.nan if told[key] is None else told[key] for key in keys},
+    }
+    if arguments["case"] not in ("network", "repeated"):
+        return answer
+    found = degeneracy(risk, w)
+    return answer | {
+        "rank": found.rank,
+        "nullity": found.nullity,
+        "threshold": found.threshold,
+        "above": found.above,
+        "below": found.below,
+        "density_low": found.estimators["density_low"],
+        "density_high": found.estimators["density_high"],
+        "density_agrees": bool(found.estimators["agree"]),
+        "causes": np.array(list(found.split)),
+        "split": np.array(list(found.split.values())),
+        "eigenvalues": found.eigenvalues,
+    }
+
+
+def measure_hessian(run: Run, arguments: dict[str, Any], report: Report) -> dict[str, Any]:
+    """Take the nullity of the Hessian itself, written out in float64, of a small network."""
+    risk, w0 = _regression(arguments)
+    steps = _EARLY if arguments["case"] == "early" else _STEPS
+    w = train(risk, w0, optimizer="gauss-newton", steps=steps).w
+    dense = risk.hessian(w).to_dense()
+    values = torch.linalg.eigvalsh((dense + dense.T) / 2).abs()
+    return {
+        "verdict": certify_zero(risk, w).verdict,
+        "weights": risk.space.size,
+        "equations": _equations(risk),
+        "nullity": int((values <= _ZERO * values.max()).sum()),
+    }
+
+
+def measure_box(run: Run, arguments: dict[str, Any], report: Report) -> dict[str, Any]:
+    """
+    Train one classifier, prove a box of weights with zero error, and attack it.
+
+    In the case ``contradictory`` the label of one sample is changed after the training: the network
+    then misclassifies it.
+    """
+    x, labels = _digits(arguments)
+    model = MLP(64, (arguments["width"],), _CLASSES, seed=arguments["seed"])
+    risk = EmpiricalRisk(Problem(model, nn.CrossEntropyLoss(), (x, labels), name="digits"))
+    w = train(
+        risk,
+        risk.space.pack(model),
+        epochs=arguments["epochs"],
+        lr=0.05,
+        momentum=0.9,
+        batch_size=20,
+        seed=arguments["seed"],
+    ).w
+    if arguments["case"] == "contradictory":
+        labels = labels.clone()
+        labels[0] = (labels[0] + 1) % _CLASSES
+        risk = EmpiricalRisk(Problem(model, nn.CrossEntropyLoss(), (x, labels), name="digits"))
+    found = certify_margin(risk, w)
+    return {
+        "verdict": found.verdict,
+        "reason": found.reasons[0] if found.reasons else "",
+        "half_width": found.half_width,
+        "attacked": found.attacked,
+        "margin": found.margin,
+        "dimension": found.dimension,
+        "samples": found.samples,
+    }
+
+
+def _digits(arguments: dict[str, Any]) -> tuple[Tensor, Tensor]:
+    """Give images, flat and in float64 where wanted, of a random order of the seed's own."""
+    problem = load_problem(
+        "digits", train_size=arguments["samples"], data_seed=arguments["seed"], network="mlp"
+    )
+    x, labels = problem.train
+    return x.flatten(1), labels
+
+
+def _regression(arguments: dict[str, Any]) -> tuple[EmpiricalRisk, Tensor]:
+    case, outputs = arguments["case"], arguments["outputs"]
+    x, labels = _digits(arguments)
+    # The last classes' outputs are left out: those of all ten sum to one, and are not independent.
+    y = F.one_hot(labels, _CLASSES)[:, :outputs].double()
+    x = x.double()
+    if case in ("contradictory", "repeated"):
+        count = 1 if case == "contradictory" else max(1, len(x) // 10)
+        x = torch.cat([x[:-count], x[:count]])
+        again = (1 - y[:count]) if case == "contradictory" else y[:count]
+        y = torch.cat([y[:-count], again])
+    # Fewer weights than equations: W = (64 + 1 + outputs) h + outputs.
+    most = (y.numel() - outputs - 1) // (65 + outputs)
+    width = max(1, min(arguments["width"] // 8, most)) if case == "narrow" else arguments["width"]
+    model = MLP(64, (width,), outputs, arguments["activation"], seed=arguments["seed"]).double()
+    problem = Problem(model, nn.MSELoss(), (x, y), name="digits")
+    risk = EmpiricalRisk(problem, dtype=torch.float64)
+    return risk, risk.space.pack(model)
+
+
+def _equations(risk: EmpiricalRisk) -> int:
+    targets = risk.problem.samples("train").targets
+    assert targets is not None
+    return targets.numel()
