@@ -22,7 +22,7 @@ SMALL: dict[str, Any] = {
     "networks": 6,
     "few": 1,
     "zeros": {"samples": 12, "outputs": 3, "width": 12, "activation": "tanh", "units": 1},
-    "hessian": {"samples": 5, "outputs": 3, "width": 4, "activation": "tanh", "units": 1},
+    "hessian": {"samples": 8, "outputs": 3, "width": 8, "activation": "tanh", "units": 1},
     "boxes": {"samples": 20, "width": 16, "epochs": 150, "units": 1},
 }
 
