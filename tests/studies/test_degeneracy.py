@@ -21,7 +21,7 @@ from thalweg.studies.degeneracy_claims import judge
 SMALL: dict[str, Any] = {
     "networks": 6,
     "few": 1,
-    "zeros": {"samples": 12, "outputs": 3, "width": 12, "activation": "tanh", "units": 1},
+    "zeros": {"samples": 30, "outputs": 3, "width": 16, "activation": "tanh", "units": 1},
     "hessian": {"samples": 8, "outputs": 3, "width": 8, "activation": "tanh", "units": 1},
     "boxes": {"samples": 20, "width": 16, "epochs": 150, "units": 1},
 }
