@@ -135,7 +135,7 @@ def _row(run: Run) -> dict[str, str]:
     complete = (run.path / "summary.json").exists()
     return {
         "run": str(run.path),
-        "preset": str(config.get("preset", "-")),
+        "preset": str(config.get("preset") or config.get("measurement", "-")),
         "problem": str(config.get("problem", {}).get("entry", "-")),
         "state": "complete" if complete else f"unfinished: thalweg resume {run.path}",
     }

@@ -67,7 +67,8 @@ def plot_profile(
     label, variables = _QUANTITIES[quantity]
     axes = axes_or_new(ax)
     dim = str(surface["loss"].dims[0])
-    logarithmic = heights(surface, quantity).log is not None
+    scale = heights(surface, quantity)
+    logarithmic = scale.log is not None
     for variable, color, dash in zip(variables, COLORS, ("-", "--"), strict=False):
         if variable in surface:
             style = {
@@ -84,6 +85,8 @@ def plot_profile(
         axes.plot(one.places[:, 0], one.losses, label=literal(name), **marker)
     if logarithmic:
         axes.set_yscale("log")
+        axes.set_yticks(scale.ticks(), [f"{tick:.3g}" for tick in scale.ticks()])
+        axes.minorticks_off()
     axes.set(xlabel=axis_label(surface, dim), ylabel=label)
     axes.grid(alpha=0.3, linewidth=0.5)
     axes.legend(frameon=False, fontsize="small")

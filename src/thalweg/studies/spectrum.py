@@ -39,7 +39,7 @@ DEFAULTS: dict[str, Any] = {
     "seed": 0,
 }
 SIZES: dict[str, dict[str, Any]] = {
-    "demo": {"k": 3, "density": True, "probes": 2, "steps": 12, "near_zero": 1e-2},
+    "demo": {"k": 3, "density": True, "probes": 2, "steps": 10, "near_zero": 1e-2},
     "laptop": {"k": 5, "density": True, "probes": 4, "steps": 40},
     "paper": {"k": 10, "density": True, "probes": 10, "steps": 80, "trace": True},
 }

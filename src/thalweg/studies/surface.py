@@ -35,7 +35,7 @@ RISK: dict[str, Any] = {"split": "train", "batchnorm": "recalibrate", "dtype": "
 POINTS = {1: 51, 2: 25, 3: 11}
 _PRINCIPAL: dict[str, Any] = {"directions": "principal", "dims": 2, "test": False}
 SIZES: dict[str, dict[str, Any]] = {
-    "demo": {**_PRINCIPAL, "points": 15},
+    "demo": {**_PRINCIPAL, "points": 11},
     "laptop": {**_PRINCIPAL, "points": 25, "tolerance": 0.01},
     "paper": {**_PRINCIPAL, "points": 51, "tolerance": 0.01},
 }

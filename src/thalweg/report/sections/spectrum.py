@@ -34,7 +34,7 @@ def section(run: Run) -> Section | None:
         parts.append(_table(eigenvalues))
     return Section(
         name="spectrum",
-        title="The spectrum of the Hessian",
+        title=f"The spectrum of the {known[0].attrs.get('operator', 'Hessian')}",
         lead=_lead(known[0]),
         facts=list(_facts(eigenvalues, density, trace)),
         parts=parts,

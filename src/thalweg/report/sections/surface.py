@@ -76,8 +76,8 @@ def _pictures(surface: xr.Dataset, points: xr.Dataset | None) -> Iterator[Pictur
         still = profile_still(surface, points)
         yield Picture("surface", "Along a line", _caption(what, how, marks, gaps), still)
     elif dims == 2:
-        what = "The risk over a plane, each cell as it was measured; lines of equal value are"
-        what += " interpolated."
+        what = "The risk over a plane, each cell in the colour of its own value; lines of equal"
+        what += " value are interpolated."
         still = contour_still(surface, points)
         yield Picture("surface", "From above", _caption(what, how, marks, gaps, note), still)
         what = "The training loss as height" if _is_train(surface) else "The test loss as height"
