@@ -172,7 +172,8 @@ def _narrow(config: dict[str, Any]) -> list[Task]:
     narrow = study["narrow"]
     if problem["entry"] not in ("digits", "cifar10"):
         return []
-    settings = problem["settings"] | {"network": "allconv", "widths": narrow["widths"]}
+    kept = {name: value for name, value in problem["settings"].items() if name != "width"}
+    settings = kept | {"network": "allconv", "widths": narrow["widths"]}
     small = config | {"problem": problem | {"settings": settings}}
     cost = UNITS_AN_EPOCH * narrow["cost"]
     trunk = trunk_task(
