@@ -57,12 +57,12 @@ SIZES: dict[str, dict[str, Any]] = {
         sgd={
             "early": {"scales": [0.25], "copies": 3},
             "middle": {"scales": [0.25], "copies": 3},
-            "final": {"scales": [0.1, 0.25], "copies": 3},
+            "final": {"scales": [0.25, 0.5], "copies": 3},
         },
         gd={
-            "early": {"scales": [0.1], "copies": 1},
-            "middle": {"scales": [0.1], "copies": 1},
-            "final": {"scales": [0.1, 0.25], "copies": 2},
+            "early": {"scales": [0.25], "copies": 1},
+            "middle": {"scales": [0.25], "copies": 1},
+            "final": {"scales": [0.25], "copies": 3},
         },
         gd_lr=0.5,
         gd_steps=14,
@@ -76,12 +76,12 @@ SIZES: dict[str, dict[str, Any]] = {
         sgd={
             "early": {"scales": [0.25], "copies": 2},
             "middle": {"scales": [0.25], "copies": 2},
-            "final": {"scales": [0.1, 0.25], "copies": 3},
+            "final": {"scales": [0.25], "copies": 5},
         },
         gd={
-            "early": {"scales": [0.1], "copies": 1},
-            "middle": {"scales": [0.1], "copies": 1},
-            "final": {"scales": [0.1], "copies": 2},
+            "early": {"scales": [0.25], "copies": 1},
+            "middle": {"scales": [0.25], "copies": 1},
+            "final": {"scales": [0.1, 0.25], "copies": 2},
         },
         gd_lr=0.5,
         gd_steps=10,
