@@ -93,7 +93,7 @@ def measure(name: str, case: Case) -> bool:
     w = tw.train(
         *(risk, w.double()),
         **{"optimizer": "gauss-newton", "steps": 60, "evaluate_every": 1},
-        **{"stop_loss": 1e-26, "log": log},
+        **{"stop_loss": 1e-31, "log": log},
     ).w
     trained = time.process_time() - start
     certificate = tw.certify_zero(risk, w, strict=case.strict)
