@@ -13,7 +13,7 @@ from thalweg.errors import InvalidArgument, InvalidWeights, NotDefined, NotDeter
 from thalweg.polynomial import Excursion, excursions, reset_excursions
 from thalweg.problems.problem import Problem
 from thalweg.problems.samples import Samples
-from thalweg.risk.batching import choose_batch_size
+from thalweg.risk.batching import choose_batch_size, keep_large_blocks
 from thalweg.risk.measured import MeasuredModel, chunks
 from thalweg.risk.normalization import POLICIES, Policy, check_policy
 from thalweg.risk.operators import GaussNewton, Hessian, Jacobian
@@ -80,6 +80,7 @@ class EmpiricalRisk:
         _say_dropout(problem.model)
         measured = MeasuredModel(problem, check_policy(batchnorm), dtype, place)
         measured.calibration = problem.samples("train")
+        keep_large_blocks()
         self._setup(measured, split, batch_size, memory)
         self._check_deterministic()
 
