@@ -35,7 +35,7 @@ PAGE = environments.ROOT / "docs" / "conformance.md"
 BEGIN = "<!-- speed: made by benchmarks/side_by_side.py -->"
 END = "<!-- end of speed -->"
 WEIGHTS = environments.FOLDER / "weights.pt"
-OURS, THEIRS = 11, 5  # points an axis
+OURS, THEIRS = 21, 5  # points an axis
 PROBES, STEPS = 10, 50
 
 
@@ -132,6 +132,11 @@ class Comparison:
         if math.isnan(ratio):
             return self._why(answer)
         return f"{ratio * PROBES * STEPS / (probes * steps):.0f} H"
+
+    def _why(self, answer: dict[str, Any]) -> str:
+        if answer.get("wrong") == "over":
+            return f"given up after {self.options.limit:.0f} H"
+        return str(answer.get("wrong", "–"))
 
 
 def _spread(ratios: list[float]) -> str:
