@@ -22,6 +22,7 @@ STUDY = {
     "sgd": {"early": {"scales": [0.25], "copies": 2}, "final": {"scales": [0.1], "copies": 2}},
     "gd": {"final": {"scales": [0.1], "copies": 2}},
     "gd_lr": 0.5,
+    "gd_momentum": 0.0,
     "gd_steps": 6,
     "gd_checkpoints": 3,
     "largest": 0.25,
