@@ -7,7 +7,7 @@ import sys
 
 import typer
 
-from thalweg.cli import algebra, certify, geometry, runs
+from thalweg.cli import algebra, certify, flat, geometry, runs
 from thalweg.cli.claims import claims
 from thalweg.cli.line import barrier
 from thalweg.errors import ThalwegError
@@ -27,6 +27,8 @@ app.command()(barrier)
 app.command("runs")(runs.list_all)
 app.command()(geometry.surface)
 app.command()(geometry.spectrum)
+app.command()(flat.margin)
+app.command()(flat.degeneracy)
 app.add_typer(algebra.app)
 app.add_typer(certify.app)
 
