@@ -17,6 +17,7 @@ from run.killing import alive, wait_for
 from thalweg.run import create_run
 
 SMALL = ["--train-size", "100", "--set", "widths=[8]", "--set", "test_size=20"]
+SMALL += ["--study", "trajectories", "--study", "interpolation"]
 
 
 def thalweg(*arguments: object, cwd: Path) -> subprocess.CompletedProcess[str]:
@@ -43,6 +44,8 @@ def test_reproduce_answers_one_object_and_writes_a_report(reproduced: dict, fold
     assert "<html" in page and "seed0" in page
     found = reproduced["studies"]["trajectories"]
     assert len(found["trajectories"]) == 3 + 9
+    names = {claim["name"] for claim in reproduced["claims"]}
+    assert {name.partition("/")[0] for name in names} == {"interpolation"}
     assert found["stress"].keys() >= {"network"}
 
 

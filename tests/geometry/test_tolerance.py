@@ -102,11 +102,11 @@ def test_what_is_a_polynomial_along_the_weights_needs_nodes_only() -> None:
     assert found.attrs["evaluations"] == 187 * 77 + 9 * 3000 < found.attrs["evaluations_exact"]
 
 
-@pytest.mark.parametrize("dims", [1, 2, 3])
-def test_any_number_of_dimensions(dims: int) -> None:
+@pytest.mark.parametrize("sizes", [[31], [31, 7], [9, 9, 9]], ids=["1", "2", "3"])
+def test_any_number_of_dimensions(sizes: list[int]) -> None:
     risk = classes()
     w = place(risk)
-    sizes = [31, 7, 4][:dims]
+    dims = len(sizes)
     exact = surface(risk, w, directions=dims, points=sizes)
     found = surface(risk, w, directions=dims, points=sizes, tolerance=0.05)
     assert found.loss.dims == ("x", "y", "z")[:dims]
