@@ -85,6 +85,7 @@ def test_workers_do_not_outlive_a_killed_driver(run):
     with script(DRIVER, run.path) as process:
         wait_for(lambda: len(pids(run.path)) == 2)
         os.kill(process.pid, signal.SIGKILL)
+        process.wait(timeout=20)  # it holds the lock until the kernel has taken it down
         wait_for(lambda: not alive(pids(run.path)), seconds=20)
         with run.lock():  # a resume may begin
             pass
