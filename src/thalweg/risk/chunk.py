@@ -11,7 +11,7 @@ from torch.utils._pytree import tree_map_only
 
 from thalweg.errors import NotDefined
 from thalweg.problems.loss import pair
-from thalweg.risk.measured import chunks, to
+from thalweg.risk.measured import chunks
 from thalweg.risk.risk import EmpiricalRisk
 
 # Of more outputs a sample the losses alone are kept: the rest would cost more than it saves.
@@ -44,7 +44,7 @@ class Chunk:
         self._indices = indices
 
     def _moved(self, indices: Tensor) -> Any:
-        return to(self.risk.data.take(indices), self.risk.device, self.risk.dtype)
+        return self._measured.moved(self.risk.data.take(indices))
 
     @torch.no_grad()
     def features(self, w: Tensor) -> Tensor:

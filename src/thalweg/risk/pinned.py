@@ -14,7 +14,7 @@ from thalweg.errors import InvalidArgument, NotDefined
 from thalweg.problems.problem import Problem
 from thalweg.problems.samples import Samples
 from thalweg.risk.linearize import Tensors
-from thalweg.risk.measured import MeasuredModel, chunks, to
+from thalweg.risk.measured import MeasuredModel, chunks
 from thalweg.risk.twice import differentiable_twice
 
 
@@ -107,7 +107,7 @@ class PinnedRisk:
     def batch(self, index: int) -> tuple[Tensors, TreeSpec]:
         """Give all that batch ``index`` is a function of, the varying weights first."""
         start, stop = self.bounds[index]
-        moved = to(self.samples.slice(start, stop), self.measured.device, self.measured.dtype)
+        moved = self.measured.moved(self.samples.slice(start, stop))
         leaves, spec = tree_flatten(moved)
         flat = [tensor for pair in self.statistics for tensor in pair]
         return (*self.primals, *self.fixed, *flat, *leaves), spec

@@ -81,6 +81,7 @@ class EmpiricalRisk:
         measured = MeasuredModel(problem, check_policy(batchnorm), dtype, place)
         measured.calibration = problem.samples("train")
         keep_large_blocks()
+        measured.choose_layout(measured.calibration)
         self._setup(measured, split, batch_size, memory)
         self._check_deterministic()
 
