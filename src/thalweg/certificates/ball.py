@@ -75,7 +75,7 @@ def _through(
 ) -> tuple[Array, Array, Array, int]:
     moved, first, second = state
     grown = radius if layer.trained[0] else 0.0
-    omega = (layer.spectral + grown) * layer.overlap
+    omega = layer.gain + grown * layer.overlap
     lift = _lift(layer, known.size + known.input_error)
     shift = radius * lift + omega * moved
     lift = lift + layer.overlap * moved
@@ -89,7 +89,7 @@ def _through(
     bent = (carried + np.sqrt(carried**2 + 4 * mixed**2)) / 2
     activation, around = layer.activation, (np.minimum(drift, shift) + known.error) * WIDER
     one, two = activation.bounds(float((known.reach + around).max()))
-    near = np.abs(known.slopes).max(axis=1) + known.slope_error + two * around
+    near = known.steepest + two * around
     slope = np.full_like(near, one) if activation.sided else np.minimum(one, near)
     sides = int((known.gap <= around).sum()) if activation.sided else 0
     return (

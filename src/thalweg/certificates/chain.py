@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from thalweg.certificates.convolution import convolution_norm
 from thalweg.certificates.nonlinearity import Activation
 from thalweg.certificates.products import spectral_bound
 from thalweg.errors import ThalwegError
@@ -91,9 +92,12 @@ class Layer:
         return float(np.sqrt(counts.max()))
 
     @cached_property
-    def spectral(self) -> float:
-        """Bound of the weight's largest singular value."""
-        return spectral_bound(self.weight)
+    def gain(self) -> float:
+        """Bound of the norm of the map from inputs to outputs, without its bias."""
+        spectral = float(spectral_bound(self.weight))
+        if self.geometry is None:
+            return spectral
+        return min(spectral * self.overlap, convolution_norm(self.weight, self.geometry))
 
     def spread(self, slopes: Array) -> Array:
         """Apply the transpose of cutting into patches: (..., T, in) to (..., inputs)."""

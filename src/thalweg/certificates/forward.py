@@ -55,6 +55,11 @@ class Passed:
     slopes: Array
     slope_error: Array
 
+    @property
+    def steepest(self) -> Array:
+        """The largest slope of the activation for the pre-activations as computed, shape (N,)."""
+        return np.asarray(np.abs(self.slopes).max(axis=1) + self.slope_error)
+
 
 def run_forward(chain: Chain, samples: Array, kind: Extended) -> tuple[list[Passed], Any, Array]:
     """
@@ -74,8 +79,11 @@ def run_forward(chain: Chain, samples: Array, kind: Extended) -> tuple[list[Pass
     for layer in chain.layers:
         z, z_error, known = _through(layer, a, error, kind)
         values, wrong = layer.activation.evaluate(kind, z, 0)
-        first, _ = layer.activation.bounds(float((known.reach + z_error).max()))
-        a, error = values, (first * z_error + error_norm(wrong)) * WIDER
+        first, second = layer.activation.bounds(float((known.reach + z_error).max()))
+        slope = np.minimum(first, known.steepest + second * z_error)
+        if layer.activation.sided:  # its side may not be the one computed
+            slope = np.full_like(slope, first)
+        a, error = values, (slope * z_error + error_norm(wrong)) * WIDER
         passed.append(known)
     return passed, a, error
 
@@ -88,10 +96,9 @@ def _through(layer: Layer, a: Any, error: Array, kind: Extended) -> tuple[Any, A
     z = (product + kind.of(layer.bias)).reshape(samples, places, units)
     rounded = kind.parts(cut)[0]
     size = _norm(rounded, axis=(1, 2))
-    spectral = layer.spectral
-    z_error = relative * size * _norm(layer.weight)
-    z_error = z_error + kind.unit * (size * spectral + np.sqrt(places) * _norm(layer.bias)) * 4
-    z_error = (z_error + spectral * layer.overlap * error) * WIDER
+    height = 2 * _norm(kind.parts(z)[0], axis=(1, 2)) + np.sqrt(places) * _norm(layer.bias)
+    z_error = relative * size * _norm(layer.weight) + kind.unit * height
+    z_error = (z_error + layer.gain * error) * WIDER
     z = z.transpose(0, 2, 1).reshape(samples, -1)
     slopes, wrong = layer.activation.evaluate(kind, z, 1)
     slope = kind.parts(slopes)[0]
@@ -163,13 +170,13 @@ def _pull(layer: Layer, delta: Array, error: Array, products: Products) -> tuple
     size = _norm(delta, axis=(2, 3))
     rounding = products.relative(units) + gamma(layer.overlap**2 + 1)
     lost = rounding * size * _norm(layer.weight) * layer.overlap * 2
-    wrong = (layer.spectral * layer.overlap * error + lost) * WIDER
+    wrong = (layer.gain * error + lost) * WIDER
     return layer.spread(slopes), wrong
 
 
 def _times_slopes(pulled: Array, wrong: Array, known: Passed, second: float) -> tuple[Array, Array]:
     """Go back through an activation."""
-    steep = (np.abs(known.slopes).max(axis=1) + known.slope_error)[:, None]
+    steep = known.steepest[:, None]
     bent = (second * known.error + known.slope_error)[:, None]
     size = _norm(pulled, axis=2)
     error = steep * wrong + bent * (size + wrong) + 2 * UNIT * steep * size

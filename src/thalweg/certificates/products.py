@@ -24,9 +24,10 @@ def gamma(count: float) -> float:
     return count * UNIT / (1 - count * UNIT)
 
 
-def norm(x: Array, axis: int | tuple[int, ...] | None = None) -> Any:
+def norm(x: NDArray[Any], axis: int | tuple[int, ...] | None = None) -> Any:
     """Bound the Euclidean norm from above."""
-    return np.sqrt(np.square(x).sum(axis=axis)) * WIDER
+    sizes = np.abs(x) if np.iscomplexobj(x) else x
+    return np.sqrt(np.square(sizes).sum(axis=axis)) * WIDER
 
 
 class Standard:
@@ -75,7 +76,7 @@ class Verified:
 
     def __call__(self, a: Array, b: Array) -> Array:
         """Multiply (R, n) by the transpose of (m, n)."""
-        parts, relative = exact_products(a, b)
+        parts, relative, _ = exact_products(a, b)
         total = parts[-1]
         for part in reversed(parts[:-1]):  # the smallest first
             total = total + part
@@ -120,7 +121,7 @@ def slices(x: Any, inner: int) -> tuple[list[Array], Array]:
     return parts, norm(np.abs(kind.parts(rest)[0]), axis=1)
 
 
-def exact_products(a: Any, b: Any) -> tuple[list[Array], float]:
+def exact_products(a: Any, b: Any) -> tuple[list[Array], float, float]:
     """
     Multiply slices exactly: ``a b^T`` is the sum of the parts up to a measured rest.
 
@@ -130,6 +131,8 @@ def exact_products(a: Any, b: Any) -> tuple[list[Array], float]:
         Six matrices, exact, the largest first.
     relative : float
         Bound of ``|rest_ij| / (|a_i| |b_j|)``.
+    minor : float
+        Such a bound of all parts but the first, added up by their sizes.
     """
     inner = a.shape[1]
     (left, left_tail), (right, right_tail) = slices(a, inner), slices(b, inner)
@@ -138,7 +141,9 @@ def exact_products(a: Any, b: Any) -> tuple[list[Array], float]:
     ratios = [_ratios(s, t) for s, t in ((left, left_tail), (right, right_tail))]
     (_, l2, l3, lt), (_, r2, r3, rt) = ratios
     relative = l2 * r3 + l3 * r2 + l3 * r3 + 2 * lt + 2 * rt
-    return parts, relative * WIDER
+    # |a_i| is at least half of its first slice.
+    minor = 2 * (l2 + r2 + l3 + r3) + l2 * r2
+    return parts, relative * WIDER, minor * WIDER
 
 
 def _ratios(parts: list[Array], tail: Array) -> list[float]:
@@ -157,34 +162,48 @@ def extended_product(kind: Extended, a: Any, b: Array) -> tuple[Any, float]:
     product : extended array
         Shape (R, m).
     relative : float
-        Bound of ``|error_ij| / (|a_i| |b_j|)``.
+        Bound of ``|error_ij| / (|a_i| |b_j|)``, without the last rounding: ``kind.unit`` of an
+        entry of the product.
     """
-    parts, relative = exact_products(a, b)
+    parts, relative, minor = exact_products(a, b)
     total = kind.of(parts[-1])
     for part in reversed(parts[:-1]):
         total = total + kind.of(part)
-    return total, relative + 8 * kind.unit * 1.01
+    return total, relative + len(parts) * minor * kind.unit
 
 
-def spectral_bound(weight: Array) -> float:
+def spectral_bound(weight: NDArray[Any]) -> Any:
     """
-    Bound a matrix's largest singular value from above, rounding included.
+    Bound the largest singular value of matrices from above, rounding included.
 
-    The root of order 8 of the Frobenius norm of the fourth power of ``A A^T``: at most r^(1/16)
+    The root of order 8 of the Frobenius norm of the fourth power of ``A A^*``: at most r^(1/16)
     too large for rank r.
+
+    Parameters
+    ----------
+    weight : ndarray
+        Real or complex, shape (..., m, n).
+
+    Returns
+    -------
+    ndarray
+        Shape (...).
 
     Examples
     --------
-    >>> 2.0 <= spectral_bound(np.array([[2.0, 0.0], [0.0, 1.0]])) < 2.01
+    >>> 2.0 <= float(spectral_bound(np.array([[2.0, 0.0], [0.0, 1.0]]))) < 2.01
     True
     """
-    a = weight if len(weight) <= weight.shape[1] else weight.T
-    total = float(norm(a))
-    power, lost = a @ a.T, [gamma(a.shape[1] + 1) * total**2]
+    rows, columns = weight.shape[-2:]
+    a = weight if rows <= columns else weight.swapaxes(-1, -2)
+    parts = 4 if np.iscomplexobj(a) else 1  # products of reals in one of the entries
+    inner, sides = parts * max(rows, columns), parts * min(rows, columns)
+    total = norm(a, axis=(-2, -1))
+    power, lost = a @ a.conj().swapaxes(-1, -2), [gamma(inner + 4) * total**2]
     for _ in range(2):
-        lost.append(gamma(len(a) + 1) * float(norm(power)) ** 2)
-        power = power @ power.T
-    bound = float(norm(power))
+        lost.append(gamma(sides + 4) * norm(power, axis=(-2, -1)) ** 2)
+        power = power @ power.conj().swapaxes(-1, -2)
+    bound = norm(power, axis=(-2, -1))
     for error in reversed(lost):
-        bound = math.sqrt(bound + error)
-    return min(bound * WIDER, total)
+        bound = np.sqrt(bound + error)
+    return np.minimum(bound * WIDER, total)

@@ -308,10 +308,10 @@ class _Proof:
         """Bound ``|F(w)|``: evaluated in extended precision, its error added."""
         targets = self.statement.targets[self.equations.kept]
         difference, _ = self.kind.parts(outputs - self.kind.of(targets))
-        rows, size = self.equations.rows, float(norm(self.equations.rows))
+        rows = self.equations.rows
         combined = float(norm(difference @ rows.T))
-        rounding = len(rows.T) * 2.0**-52 * size * float(norm(difference))
-        lost = size * float(norm(error)) + rounding
+        rounding = len(rows.T) * 2.0**-52 * float(norm(rows)) * float(norm(difference))
+        lost = self.equations.norm * float(norm(error)) + rounding
         self.details |= {"residual_computed": combined, "residual_error": lost}
         total = self.equations.sum
         held = 0.0 if total is None else _distance_to_sum(self.chain, total)
@@ -339,10 +339,9 @@ class _Proof:
         """Find the largest ball on which half of the singular value is left."""
         if not low > 0:
             return Ball(0.0, math.nan, 0, np.zeros(1))
-        size = 1.0 if np.array_equal(self.equations.rows, np.eye(len(self.equations.rows))) else 2.0
         for halvings in range(_HALVINGS):
             ball = bound_ball(self.chain, passed, 0.5**halvings)
-            ball = replace(ball, lipschitz=ball.lipschitz * size)
+            ball = replace(ball, lipschitz=ball.lipschitz * self.equations.norm)
             if ball.lipschitz * ball.radius <= low / 2 and not ball.changes:
                 break
         return ball
