@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
+from numpy.testing import assert_array_equal
 
 from studies.small import CONFIG
 from thalweg.geometry import near_zero, spectral_density
@@ -13,6 +14,7 @@ from thalweg.risk import EmpiricalRisk
 from thalweg.run import InProcess, read_checkpoint
 from thalweg.studies import PRESETS, configure, reproduce
 from thalweg.studies.spectrum import tasks as spectrum_tasks
+from thalweg.studies.surface import DEFAULTS, SIZES, UNITS_A_CELL, take_picture
 from thalweg.studies.surface import tasks as surface_tasks
 from thalweg.studies.trajectories import tasks as trajectories_tasks
 
@@ -58,6 +60,31 @@ def test_the_surface_is_the_risk_around_the_end(run, end):
     assert float(points["loss"][0]) == pytest.approx(risk.value(first), rel=1e-5)
     away = (points["position"] ** 2).sum("axis") + points["distance"] ** 2
     assert float(away[0]) == pytest.approx(float((first - w).double().norm() ** 2), rel=1e-5)
+
+
+class Stopped(Exception):
+    """A kill, as far as a task can tell."""
+
+
+def test_a_picture_that_was_stopped_goes_on_where_it_was(run, monkeypatch):
+    config = configure("demo", studies=["surface"]) | SMALL | {"evaluation_batch": 64}
+    arguments = surface_tasks(config)[0].arguments | {"surface": DEFAULTS | SIZES["demo"]}
+
+    def stop(done: int) -> None:
+        if done >= 59 * UNITS_A_CELL:
+            raise Stopped  # before the 59th cell is kept
+
+    with pytest.raises(Stopped):
+        take_picture(run, arguments, stop)
+    evaluate, seen = EmpiricalRisk.evaluate, []
+    monkeypatch.setattr(EmpiricalRisk, "evaluate", lambda r, w: seen.append(w) or evaluate(r, w))
+    resumed = take_picture(run, arguments, lambda done: None)
+    assert len(seen) == 121 - 58
+    seen.clear()
+    again = take_picture(run, arguments, lambda done: None)
+    assert not seen
+    for name, value in resumed.items():
+        assert_array_equal(again[name], value, err_msg=name)
 
 
 def test_the_spectrum_is_that_of_the_hessian_there(run, end):

@@ -41,7 +41,8 @@ def perform(spec: dict[str, Any]) -> dict[str, Any]:
     try:
         run = open_run(spec["run"])
         report = _Reporter(progress_path(tasks, spec["key"]))
-        values = _resolve(spec["function"])(run, spec["arguments"], report)
+        with run.on_behalf():
+            values = _resolve(spec["function"])(run, spec["arguments"], report)
         _write_outcome(tasks, spec, values)
     except Exception as error:
         passing = isinstance(error, OSError | MemoryError) and not isinstance(error, ThalwegError)

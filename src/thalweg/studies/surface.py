@@ -40,7 +40,7 @@ SIZES: dict[str, dict[str, Any]] = {
     "paper": {**_PRINCIPAL, "points": 51, "tolerance": 0.01},
 }
 # Of a pass forward over the training set, when an epoch of training is three.
-_UNITS_A_CELL = UNITS_AN_EPOCH // 3
+UNITS_A_CELL = UNITS_AN_EPOCH // 3
 
 
 def tasks(config: dict[str, Any]) -> list[Task]:
@@ -59,7 +59,7 @@ def tasks(config: dict[str, Any]) -> list[Task]:
     """
     trunk = first_trunk(config)
     options = {**DEFAULTS, **config["surface"]}
-    units = _UNITS_A_CELL * options["points"] ** options["dims"]
+    units = UNITS_A_CELL * options["points"] ** options["dims"]
     arguments = at_the_end_of(trunk) | {"surface": options}
     label = f"the surface around the end of {trunk.arguments['trajectory']}"
     function = "thalweg.studies.surface:take_picture"
@@ -115,12 +115,12 @@ def at_the_end_of(trunk: Task) -> dict[str, Any]:
 
 
 def take_picture(run: Run, arguments: dict[str, Any], report: Report) -> dict[str, Any]:
-    """Take the picture, in a worker."""
+    """Take the picture, in a worker; cells that a killed one has finished are not done again."""
     options = arguments["surface"]
     seen = view(arguments, run)
     plane = lay_plane(seen, options)
-    told = Told(report, _UNITS_A_CELL)
-    return pack(picture(seen, plane, options, progress=lambda total, label: told))
+    told = Told(report, UNITS_A_CELL)
+    return pack(picture(seen, plane, options, run=run, progress=lambda total, label: told))
 
 
 def picture(
