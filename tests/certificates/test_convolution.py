@@ -87,9 +87,7 @@ def _deep(activation="poly10", seed=0, samples=4):
 
 
 def _chain(risk, w):
-    x = risk.problem.train[0].double()
-    chain = Chain.of(risk.problem.model, risk.space.unpack(w), x[0])
-    return chain, x.flatten(1).numpy()
+    return Chain.of(risk, w), risk.problem.train[0].double().flatten(1).numpy()
 
 
 @pytest.mark.parametrize("seed", range(4))

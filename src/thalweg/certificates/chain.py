@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 import torch
@@ -16,17 +15,16 @@ from torch import Tensor, nn
 from thalweg.certificates.convolution import convolution_norm
 from thalweg.certificates.nonlinearity import Activation
 from thalweg.certificates.products import spectral_bound
-from thalweg.errors import ThalwegError
+from thalweg.errors import NotDefined
+from thalweg.risk import chain as links
+from thalweg.risk.risk import EmpiricalRisk
 
 Array = NDArray[np.float64]
 _KNOWN = (
     "chains of nn.Linear, nn.Conv2d (plain, zero padding), nn.Flatten and activations (polynomial,"
-    " ReLU, leaky ReLU, tanh, sigmoid, softplus, SiLU, GELU) in nn.Sequential"
+    " ReLU, leaky ReLU, tanh, sigmoid, softplus, SiLU, GELU)"
 )
-
-
-class NotAChain(ThalwegError, TypeError):
-    """A network is built otherwise than certificates can follow."""
+_PASSED = (nn.Flatten, nn.Identity, nn.modules.dropout._DropoutNd)
 
 
 @dataclass(frozen=True)
@@ -126,46 +124,37 @@ class Chain:
     weights: int
 
     @classmethod
-    def of(cls, model: nn.Module, tensors: dict[str, Tensor], sample: Tensor) -> Chain:
+    def of(cls, risk: EmpiricalRisk, w: Tensor) -> Chain:
         """
-        Read a model's structure.
+        Read a risk's network.
 
         Parameters
         ----------
-        model : nn.Module
-            Its weights are not used.
-        tensors : dict of str to Tensor
-            The trained weights by name.
-        sample : Tensor
-            One input, without the batch dimension.
+        risk : EmpiricalRisk
+            Its model's own weights are not used.
+        w : Tensor
+            Shape (W,), float64.
 
         Raises
         ------
-        NotAChain
-            If the model is built otherwise.
+        NotDefined
+            If the network is built otherwise.
         """
-        names = {id(p): name for name, p in model.named_parameters()}
+        read = links.Chain(risk)
         layers: list[Layer] = []
-        shape, used = tuple(sample.shape), []
-        for name, module in _modules(model, ""):
-            if isinstance(module, nn.Flatten):
-                shape = _flattened(module, shape)
-            elif isinstance(module, nn.Linear | nn.Conv2d):
-                _check_plain(name, module, shape)
-                found = [_value(p, names, tensors) for p in (module.weight, module.bias)]
-                used += [id(p) for p in (module.weight, module.bias) if p is not None]
-                layers.append(_layer(name, module, found, shape))
-                shape = _after(module, shape)
-            elif not isinstance(module, nn.Dropout):
-                layers = _with_activation(layers, name, module)
-        if not layers or layers[-1].activation != Activation("identity"):
-            raise NotAChain(f"the network does not end in an affine layer; known are {_KNOWN}.")
-        trained = {id(p) for p in model.parameters() if names.get(id(p)) in tensors}
-        if not trained <= set(used):
-            raise NotAChain(f"some weights belong to no known layer; known are {_KNOWN}.")
-        if len(set(used)) < len(used):
-            raise NotAChain("some weights are used in several layers; expected each its own.")
-        return cls(tuple(layers), sum(tensor.numel() for tensor in tensors.values()))
+        used: list[str] = []
+        x = read.inputs(0, 1)
+        for link in read.links:
+            module, shape = link.module, tuple(x.shape[1:])
+            if isinstance(module, nn.Linear | nn.Conv2d):
+                _check_plain(link.name, module, shape)
+                layers.append(_layer(link, read.tensors(link, w), shape))
+                used += link.trained.values()
+            elif not isinstance(module, _PASSED):
+                layers = _with_activation(layers, link.name, module)
+            x = read.apply(link, w, x)
+        _check_whole(layers, used, risk)
+        return cls(tuple(layers), risk.space.size)
 
     def to_dict(self) -> dict[str, Any]:
         """Give all but the numbers as JSON values."""
@@ -210,32 +199,12 @@ def _sizes(geometry: dict[str, list[int]]) -> tuple[tuple[int, int], ...]:
     return tuple((geometry[name][0], geometry[name][1]) for name in names)
 
 
-def _modules(model: nn.Module, prefix: str) -> Iterator[tuple[str, nn.Module]]:
-    if isinstance(model, nn.Sequential) and type(model).forward is nn.Sequential.forward:
-        # Not named_children(): that passes over a module's second place.
-        for name, child in model._modules.items():
-            assert child is not None
-            yield from _modules(child, f"{prefix}{name}.")
-    else:
-        yield prefix.rstrip("."), model
-
-
-def _value(
-    parameter: Tensor | None, names: dict[int, str], tensors: dict[str, Tensor]
-) -> tuple[Tensor | None, bool]:
-    """Give a parameter's value at w, and whether it is trained."""
-    if parameter is None:
-        return None, False
-    name = names[id(parameter)]
-    return tensors.get(name, parameter.detach()), name in tensors
-
-
-def _layer(
-    name: str, module: nn.Linear | nn.Conv2d, found: list[Any], shape: tuple[int, ...]
-) -> Layer:
-    (weight, trained), (bias, shifted) = found
-    rows = weight.double().flatten(1).numpy()
-    shift = np.zeros(len(rows)) if bias is None else bias.double().numpy()
+def _layer(link: links.Link, tensors: dict[str, Tensor], shape: tuple[int, ...]) -> Layer:
+    module = link.module
+    found = dict(module.named_parameters()) | tensors
+    rows = found["weight"].detach().flatten(1).numpy()
+    shift = found["bias"].detach().numpy() if "bias" in found else np.zeros(len(rows))
+    trained = ("weight" in tensors, "bias" in tensors)
     geometry = None
     if isinstance(module, nn.Conv2d):
         geometry = {
@@ -245,22 +214,16 @@ def _layer(
             "padding": [int(p) for p in module.padding],
             "dilation": list(module.dilation),
         }
-    return Layer(name, rows, shift, (trained, shifted), Activation("identity"), geometry)
+    return Layer(link.name, rows, shift, trained, Activation("identity"), geometry)
 
 
 def _with_activation(layers: list[Layer], name: str, module: nn.Module) -> list[Layer]:
     activation = Activation.of(module)
     if activation is None:
-        raise NotAChain(f"{name} is {_described(module)}; known are {_KNOWN}.")
-    if activation.kind == "identity":
-        return layers
+        raise NotDefined(f"{name} is {_described(module)}; known are {_KNOWN}.")
     if not layers or layers[-1].activation.kind != "identity":
-        raise NotAChain(f"{name} follows no affine layer; known are {_KNOWN}.")
-    last = layers[-1]
-    return [
-        *layers[:-1],
-        Layer(last.name, last.weight, last.bias, last.trained, activation, last.geometry),
-    ]
+        raise NotDefined(f"{name} follows no affine layer; known are {_KNOWN}.")
+    return [*layers[:-1], replace(layers[-1], activation=activation)]
 
 
 def _described(module: nn.Module) -> str:
@@ -277,20 +240,16 @@ def _check_plain(name: str, module: nn.Linear | nn.Conv2d, shape: tuple[int, ...
     else:
         plain &= len(shape) == 1
     if not plain or not isinstance(module._parameters.get("weight"), nn.Parameter):
-        raise NotAChain(
+        raise NotDefined(
             f"{name} ({module}) acts on a sample of shape {shape} in a way that is not known; known"
             f" are {_KNOWN}."
         )
 
 
-def _flattened(module: nn.Flatten, shape: tuple[int, ...]) -> tuple[int, ...]:
-    return tuple(nn.Flatten(module.start_dim, module.end_dim)(torch.empty(1, *shape)).shape[1:])
-
-
-def _after(module: nn.Linear | nn.Conv2d, shape: tuple[int, ...]) -> tuple[int, ...]:
-    if isinstance(module, nn.Linear):
-        return (module.out_features,)
-    one = torch.empty(1, *shape, device="meta")
-    kernel = torch.empty(module.weight.shape, device="meta")
-    options = module.stride, cast("tuple[int, int]", module.padding), module.dilation
-    return tuple(F.conv2d(one, kernel, None, *options).shape[1:])
+def _check_whole(layers: list[Layer], used: list[str], risk: EmpiricalRisk) -> None:
+    if not layers or layers[-1].activation.kind != "identity":
+        raise NotDefined(f"the network does not end in an affine layer; known are {_KNOWN}.")
+    if set(used) != set(risk.space.names):
+        raise NotDefined(f"some weights belong to no known layer; known are {_KNOWN}.")
+    if len(set(used)) < len(used):
+        raise NotDefined("some weights are used in several layers; expected each its own.")

@@ -12,13 +12,13 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from thalweg.certificates.ball import Ball, bound_ball, second_derivatives
-from thalweg.certificates.chain import Chain, NotAChain
+from thalweg.certificates.chain import Chain
 from thalweg.certificates.eigenvalue import smallest_eigenvalue, smallest_singular_value
 from thalweg.certificates.equations import Equations, independent_equations
 from thalweg.certificates.extended import Extended
 from thalweg.certificates.forward import Passed, run_forward
 from thalweg.certificates.products import WIDER, Standard, Verified, norm
-from thalweg.errors import InvalidArgument
+from thalweg.errors import InvalidArgument, NotDefined
 from thalweg.problems.loss import pair
 from thalweg.risk.risk import EmpiricalRisk
 from thalweg.run.progress import Bar, Progress, silent
@@ -196,11 +196,11 @@ def certify_zero(
     >>> found.verdict, found.weights, found.equations, found.nullity
     ('certified', 33, 5, 28)
     """
-    risk.residuals(w)  # raises where there is no squared loss, or w is not finite
+    count = risk.residuals(w).shape[1]  # raises where there is no squared loss
     try:
         statement = state(risk, w, outputs=outputs, strict=strict)
-    except NotAChain as error:
-        equations = risk.samples * (len(outputs) if outputs else risk.residuals(w).shape[1])
+    except NotDefined as error:
+        equations = risk.samples * (len(outputs) if outputs else count)
         return _refused(equations, risk.space.size, (str(error),))
     return prove(statement, progress=progress)
 
@@ -213,13 +213,12 @@ def state(
 
     Raises
     ------
-    NotAChain
+    NotDefined
         If the network's structure is not known.
     """
     batch = risk.problem.samples(risk.split).slice(0, risk.samples)
     inputs, targets = (tensor.detach().cpu().double() for tensor in pair(batch))
-    tensors = risk.space.unpack(w.detach().cpu().double())
-    chain = Chain.of(risk.problem.model, tensors, inputs[0])
+    chain = Chain.of(risk, w.detach().cpu().double())
     flat = targets.reshape(len(targets), -1).numpy()
     chosen = None if outputs is None else tuple(int(index) for index in outputs)
     if chosen is not None and not (chosen and set(chosen) <= set(range(flat.shape[1]))):
@@ -237,7 +236,7 @@ def _check_same(chain: Chain, samples: Array, targets: Array, residuals: Tensor)
     expected = residuals[few].cpu().double().numpy() + targets[few]
     tolerance = 1e-3 if residuals.element_size() < 8 else 1e-9
     if not np.allclose(outputs, expected, rtol=tolerance, atol=tolerance * np.abs(expected).max()):
-        raise NotAChain("the network's outputs are not those of the chain of its layers.")
+        raise NotDefined("the network's outputs are not those of the chain of its layers.")
 
 
 def prove(
