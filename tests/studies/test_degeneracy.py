@@ -11,6 +11,7 @@ import xarray as xr
 from matplotlib.figure import Figure
 
 from studies.small import CONFIG
+from thalweg.certificates.store import verify
 from thalweg.plots import plot_boxes, plot_eigenvalues, plot_split
 from thalweg.report.parts import Picture, Table
 from thalweg.report.sections.degeneracy import section
@@ -98,8 +99,8 @@ def test_section_shows_proofs_and_pictures(run: Run) -> None:
     assert shown is not None and not shown.missing
     tables = [part for part in shown.parts if isinstance(part, Table)]
     pictures = [part for part in shown.parts if isinstance(part, Picture)]
-    assert [len(table.rows) for table in tables] == [6, 3, 12]
-    assert "Theorem" in tables[0].title and "supported" in tables[0].title
+    assert [len(table.rows) for table in tables] == [6, 6, 3, 12]
+    assert "Theorem" in tables[0].note and "supported" in tables[0].note
     for row in tables[0].rows:
         residual, low, lipschitz, radius, distance = map(float, row[3:8])
         slope = low - lipschitz * radius
@@ -110,6 +111,22 @@ def test_section_shows_proofs_and_pictures(run: Run) -> None:
         "degeneracy-boxes",
     ]
     assert all(picture.caption.count("Verdict on") == 1 for picture in pictures)
+
+
+def test_each_proof_of_the_page_can_be_verified(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    shown = section(run)
+    assert shown is not None
+    table = next(p for p in shown.parts if isinstance(p, Table) and "check" in p.title)
+    assert "Cholesky" in table.note
+    monkeypatch.chdir(run.path)
+    zeros = run.result("degeneracy/zeros")
+    own = zeros.isel(network=np.flatnonzero(zeros["certificate"].values != ""))
+    for (_, command), residual in zip(table.rows, own["residual"].values, strict=False):
+        words = command.split()
+        assert words[:3] == ["thalweg", "certify", "verify"]
+        proved = verify(words[3])
+        assert proved.verdict == "verified" and proved.certificate is not None
+        assert proved.certificate.residual == pytest.approx(float(residual), rel=0.01)
 
 
 def test_section_of_another_run_is_absent(tmp_path: Path) -> None:

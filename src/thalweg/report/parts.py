@@ -45,12 +45,17 @@ class Picture:
 
 @dataclass(frozen=True)
 class Table:
-    """A table; after ``words`` columns of text come figures, set to the right."""
+    """
+    A table; after ``words`` columns of text come figures, set to the right.
+
+    ``note`` says below it what cannot be said in a title.
+    """
 
     title: str
     head: tuple[str, ...]
     rows: list[tuple[str, ...]]
     words: int = 1
+    note: str = ""
 
 
 Part: TypeAlias = Picture | Table

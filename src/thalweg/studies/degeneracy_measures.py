@@ -9,7 +9,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from thalweg.certificates import certify_margin, certify_zero
+from thalweg.certificates import Certificate, certify_margin, certify_zero
+from thalweg.certificates.store import write_certificate
 from thalweg.dynamics import train
 from thalweg.geometry import degeneracy
 from thalweg.problems import MLP, Problem, load_problem
@@ -44,6 +45,8 @@ def measure_zero(run: Run, arguments: dict[str, Any], report: Report) -> dict[st
         "reason": proof.reasons[0] if proof.reasons else "",
         "weights": risk.space.size,
         "equations": _equations(risk),
+        "certificate": _written(run, proof, arguments) if arguments["case"] == "network" else "",
+        "assumptions": "; ".join(proof.assumptions),
         **{key: np.nan if told[key] is None else told[key] for key in keys},
     }
     if arguments["case"] not in ("network", "repeated"):
@@ -62,6 +65,16 @@ def measure_zero(run: Run, arguments: dict[str, Any], report: Report) -> dict[st
         "split": np.array(list(found.split.values())),
         "eigenvalues": found.eigenvalues,
     }
+
+
+def _written(run: Run, proof: Certificate, arguments: dict[str, Any]) -> str:
+    """Write a proof to a file that can be verified, and give its name in the run's folder."""
+    if proof.verdict != "certified":
+        return ""
+    path = run.path / "certificates" / f"zero-{arguments['seed']}.json"
+    path.parent.mkdir(exist_ok=True)
+    write_certificate(proof, path)
+    return path.relative_to(run.path).as_posix()
 
 
 def measure_hessian(run: Run, arguments: dict[str, Any], report: Report) -> dict[str, Any]:

@@ -75,6 +75,8 @@ def _facts(run: Run, zeros: xr.Dataset) -> Iterator[Fact]:
 
 def _parts(run: Run, zeros: xr.Dataset) -> Iterator[Part]:
     yield _proofs(run, zeros)
+    if "certificate" in zeros:  # a run of an earlier version stored none
+        yield from _checks(zeros)
     yield _refusals(zeros)
     if run.has_result(SPECTRA):
         yield Picture(
@@ -133,7 +135,30 @@ def _proofs(run: Run, zeros: xr.Dataset) -> Table:
             )
         )
     told = verdict(run, "degeneracy/certified")
-    return Table(f"Proofs. {_THEOREM} {told}".strip(), head, rows)
+    return Table("What was proved", head, rows, note=f"{_THEOREM} {told}".strip())
+
+
+def _checks(zeros: xr.Dataset) -> Iterator[Table]:
+    """Say how to prove everything anew, and on what the proofs rest."""
+    own = _case(zeros, "network")
+    rows: list[tuple[str, ...]] = [
+        (f"seed {int(one['seed'])}", f"thalweg certify verify {one['certificate'].item()}")
+        for one in (own.isel(network=i) for i in range(own.sizes["network"]))
+        if str(one["certificate"].item())
+    ]
+    if not rows:
+        return
+    taken = str(own["assumptions"].values[own["verdict"].values == "certified"][0])
+    yield Table(
+        "How to check it: each command, in this run's folder, proves a row anew",
+        ("network", "command"),
+        rows,
+        words=2,
+        note="A command reads the stored weights, inputs and targets, and refuses them where their "
+        "SHA-256 digests are not those of the certificate. It evaluates the network and "
+        "factorizes J Jᵀ again, and exits with 1 unless it proves every number of the row. Taken "
+        f"for granted is this and no more: {taken}.",
+    )
 
 
 def _refusals(zeros: xr.Dataset) -> Table:
