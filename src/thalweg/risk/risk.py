@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterable, Iterator
+from functools import cached_property
 from typing import Any, Literal, cast
 
 import torch
@@ -13,7 +14,7 @@ from thalweg.errors import InvalidArgument, InvalidWeights, NotDefined, NotDeter
 from thalweg.polynomial import Excursion, excursions, reset_excursions
 from thalweg.problems.problem import Problem
 from thalweg.problems.samples import Samples
-from thalweg.risk.batching import choose_batch_size, keep_large_blocks
+from thalweg.risk.batching import choose_batch_size, keep_large_blocks, product_batch_size
 from thalweg.risk.measured import MeasuredModel, chunks
 from thalweg.risk.normalization import POLICIES, Policy, check_policy
 from thalweg.risk.operators import GaussNewton, Hessian, Jacobian
@@ -50,6 +51,7 @@ class EmpiricalRisk:
         Where to compute; by default where the model is.
     batch_size : int, optional
         Samples evaluated at once; by default the fastest of a quick measurement.
+        Products of the Hessian take half as many of a given size, else what stays in caches.
     memory : int
         Budget in bytes for the activations of a batch.
 
@@ -92,13 +94,14 @@ class EmpiricalRisk:
             raise InvalidArgument(f"batch_size={batch_size}; write a positive number or None.")
         self._measured, self.split, self.memory = measured, split, memory
         self._samples = measured.problem.samples(split)
-        self._batch_size = batch_size
+        self._given = self._batch_size = batch_size
         self._traces: Traces = {}
 
     def on(self, split: Split) -> EmpiricalRisk:
         """Give the risk on other data of the same problem; both share model and statistics."""
         other = object.__new__(EmpiricalRisk)
-        other._setup(self._measured, split, self._batch_size, self.memory)
+        other._setup(self._measured, split, self._given, self.memory)
+        other._batch_size = self._batch_size
         return other
 
     @property
@@ -286,11 +289,16 @@ class EmpiricalRisk:
 
     def _plan(self, w: Tensor, layers: Iterable[str] | None, method: Method | None) -> Plan:
         self._settle(w)
-        # Products work on several times the numbers of a forward pass: half the batch.
-        size = max(1, self.batch_size // 2)
-        pinned = PinnedRisk(self._measured, self._samples, size, w, layers)
+        pinned = PinnedRisk(self._measured, self._samples, self._product_batch, w, layers)
         held = {} if pinned.whole or not self._measured.norms else {"statistics": "held at w"}
         return Plan(pinned, self.described | held, method, self.memory, self._traces)
+
+    @cached_property
+    def _product_batch(self) -> int:
+        if self._given is None:
+            return product_batch_size(self._measured, self._samples, self.memory)
+        # Products work on several times the numbers of a forward pass: half the batch.
+        return max(1, self._given // 2)
 
     def batch_gradient(
         self, w: Tensor, batch: Tensor, /, *, track: bool = True
