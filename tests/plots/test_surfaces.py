@@ -75,6 +75,20 @@ def test_heights_are_logarithms_of_losses_and_holes_stay_holes():
     ax.figure.draw_without_rendering()
 
 
+def test_every_cell_with_a_standard_error_has_a_bar_of_two():
+    surface = made_surface(stderr=0.1)
+    bars = surface_figure(surface).data[1]
+    loss = surface["loss"].values
+    low, high, gap = np.array(bars.z, dtype=float).reshape(*loss.shape, 3).transpose(2, 0, 1)
+    finite = np.isfinite(loss)
+    np.testing.assert_allclose(high[finite], np.log10(loss[finite] + 0.196))
+    floor = loss[finite].min()
+    np.testing.assert_allclose(low[finite], np.log10(np.maximum(loss[finite] - 0.196, floor)))
+    assert np.isnan(gap).all() and np.isnan(high[~finite]).all()
+    assert np.array(bars.x).reshape(*loss.shape, 3)[2, 1, 0] == surface["x"].values[2]
+    assert len(surface_figure(made_surface()).data) == 1  # no bars without standard errors
+
+
 def test_shells_hold_every_cell_of_a_space():
     surface = made_surface(3)
     shells = surface_figure(surface, points=made_points(3)).data[0]

@@ -7,14 +7,13 @@ from typing import TYPE_CHECKING, Any, cast
 from thalweg.errors import InvalidArgument
 from thalweg.plots.axes import axes_or_new
 from thalweg.plots.curves import LABELS
-from thalweg.plots.looks import COLORS
+from thalweg.plots.looks import COLORS, SIGMAS
 
 if TYPE_CHECKING:
     import xarray as xr
     from matplotlib.axes import Axes
 
 _EITHER = {"loss": "loss (mean per sample)", "error": "error (share of samples)"}
-_BAND = 1.96
 _DASHES = ("-", "--", "-.", ":")
 
 
@@ -55,7 +54,7 @@ def plot_line(
     for (name, label, style), color in zip(styles, COLORS, strict=False):
         if name not in data:
             continue
-        values, half = data[name].values, _BAND * data[f"{name}_stderr"].values
+        values, half = data[name].values, SIGMAS * data[f"{name}_stderr"].values
         axes.fill_between(t, values - half, values + half, color=color, alpha=0.2, linewidth=0)
         axes.plot(t, values, **{"color": color, "linestyle": style, "label": label, **kwargs})
         axes.plot(t[[0, -1]], values[[0, -1]], color=color, linestyle=":", linewidth=0.8)
@@ -95,7 +94,7 @@ def plot_lines(
     for i, group in enumerate(groups):
         number = order.index(group)
         color, style = COLORS[number % len(COLORS)], _DASHES[number % len(_DASHES)]
-        values, half = lines[variable].values[i], _BAND * lines[f"{variable}_stderr"].values[i]
+        values, half = lines[variable].values[i], SIGMAS * lines[f"{variable}_stderr"].values[i]
         label = {} if group in groups[:i] else {"label": group}
         axes.fill_between(t, values - half, values + half, color=color, alpha=0.15, linewidth=0)
         axes.plot(t, values, **{"color": color, "linestyle": style, **label, **kwargs})

@@ -15,6 +15,8 @@ if TYPE_CHECKING:
 COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 UNMEASURED = "#9A9A9A"
 COLORMAP = "cividis"
+# Half of a 95% interval, in standard errors.
+SIGMAS = 1.96
 
 
 @dataclass(frozen=True)

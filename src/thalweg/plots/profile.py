@@ -9,7 +9,7 @@ import numpy as np
 from thalweg.errors import InvalidArgument
 from thalweg.plots.axes import axes_or_new, literal
 from thalweg.plots.grids import axis_label, check_dims, heights, measured, shown_points
-from thalweg.plots.looks import COLORS
+from thalweg.plots.looks import COLORS, SIGMAS
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -20,7 +20,6 @@ _QUANTITIES = {
     "error": ("error (share of samples)", ("error", "test_error")),
 }
 # Of a normal estimate, 95%.
-SIGMAS = 1.96
 
 
 def plot_profile(

@@ -18,7 +18,7 @@ from thalweg.plots.grids import (
     value_label,
 )
 from thalweg.plots.interactive.style import CAMERA, layout, legend_below, literal
-from thalweg.plots.looks import COLORMAP, COLORS
+from thalweg.plots.looks import COLORMAP, COLORS, SIGMAS
 
 if TYPE_CHECKING:
     import plotly.graph_objects as go
@@ -47,7 +47,7 @@ def surface_figure(
     -------
     plotly Figure
         Heights are log10 where the scale is logarithmic, labelled with the values. Cells that are
-        not finite are holes.
+        not finite are holes. Cells with standard errors have bars of 95%.
 
     Raises
     ------
@@ -64,6 +64,8 @@ def surface_figure(
     traces = [shape(surface, variable, dims, scale)]
     for one in shown_points(points) if variable == "loss" else []:
         traces += _path(one, scale, flat=len(dims) == 3)
+    if len(dims) == 2:
+        traces += _error_bars(surface, variable, dims, scale)
     figure = go.Figure(traces)
     scene: dict[str, Any] = {
         f"{name}axis": {**_GRID, "title": {"text": axis_label(surface, name)}} for name in dims
@@ -110,6 +112,32 @@ def _sheet(surface: xr.Dataset, variable: str, dims: list[str], scale: Heights) 
         + "<br>standard error %{customdata[1]:.2g}<extra></extra>",
         name=variable,
     )
+
+
+def _error_bars(
+    surface: xr.Dataset, variable: str, dims: list[str], scale: Heights
+) -> list[go.Scatter3d]:
+    """Draw a bar through every cell that has a standard error, all of them as one broken line."""
+    import plotly.graph_objects as go
+
+    half = SIGMAS * measured(surface, f"{variable}_stderr")
+    if not np.nanmax(half, initial=0.0) > 0:
+        return []
+    values = measured(surface, variable)
+    ends = np.stack([values - half, values + half, np.full(values.shape, np.nan)], axis=-1)
+    if scale.log is not None:
+        ends = np.log10(np.maximum(ends, scale.low))
+    places = np.meshgrid(*(surface[dim].values for dim in dims), indexing="ij")
+    return [
+        go.Scatter3d(
+            **{dim: place.ravel().repeat(3) for dim, place in zip("xy", places, strict=True)},
+            z=ends.ravel(),
+            mode="lines",
+            line={"color": "#333", "width": 2},
+            name="95% intervals of the cells",
+            hoverinfo="skip",
+        )
+    ]
 
 
 def _shells(surface: xr.Dataset, variable: str, dims: list[str], scale: Heights) -> go.Isosurface:

@@ -85,7 +85,8 @@ def _pictures(surface: xr.Dataset, points: xr.Dataset | None) -> Iterator[Pictur
         own = "Points hang at their own loss, above or below the surface where they lie off its"
         own = f"{own} plane." if points is not None else ""
         still, moving = height_still(surface, points), surface_figure(surface, points=points)
-        caption = _caption(what, own, gaps, note)
+        sure = "On screen, bars are 95% intervals." if _sampled(surface) else ""
+        caption = _caption(what, own, sure, gaps, note)
         yield Picture("surface_height", "From the side", caption, still, moving)
     else:
         what = "The risk in a space. Printed: three planes of it. On screen: shells of equal loss."
@@ -95,6 +96,11 @@ def _pictures(surface: xr.Dataset, points: xr.Dataset | None) -> Iterator[Pictur
 
 def _caption(*sentences: str) -> str:
     return " ".join(filter(None, sentences))
+
+
+def _sampled(surface: xr.Dataset) -> bool:
+    """Whether any cell is an estimate."""
+    return float(np.nanmax(surface["loss_stderr"].values, initial=0.0)) > 0
 
 
 def _is_train(surface: xr.Dataset) -> bool:
