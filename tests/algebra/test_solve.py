@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from thalweg.algebra import Gauge, find_msolve, network, random_system, solve, zero_system
-from thalweg.algebra.monodromy import monodromy, trace_test
+from thalweg.algebra.monodromy import Route, monodromy, trace_test
 from thalweg.algebra.slices import square_family
 from thalweg.errors import InvalidArgument, SystemTooLarge
 
@@ -38,6 +38,19 @@ def test_all_solutions_are_found(widths, activation, bias, samples, classes, deg
     misfit = np.abs(values - system.targets.ravel()).max()
     assert found.residuals.max() < 1e-12
     assert misfit < 1e-12 * max(1.0, np.abs(found.weights).max() ** max(system.degrees))
+
+
+def test_paths_tracked_together_end_where_each_ends_alone():
+    family = square_family(random_system(TWO_CUBES, samples=6), 6).family
+    rng = np.random.default_rng(3)
+    points, wide, aside = rng.normal(size=(3, 5, 6)) + 1j * rng.normal(size=(3, 5, 6))
+    start = family.map(points)[0]
+    stop = start[0]
+    together = family.carry(points, Route(start, stop, wide, aside))
+    for k in range(5):
+        route = Route(start[k : k + 1], stop, wide[k : k + 1], aside[k : k + 1])
+        np.testing.assert_allclose(family.carry(points[k : k + 1], route)[0], together[k])
+    np.testing.assert_allclose(family.map(together)[0], np.tile(stop, (5, 1)), rtol=1e-10)
 
 
 def test_the_trace_test_sees_a_missing_solution():

@@ -111,7 +111,11 @@ def _ends(problem: _Projective, paths: int, progress: Progress) -> tuple[Array, 
     with progress(paths, "paths") as bar:
         for batch in np.split(starts, range(BATCH, len(starts), BATCH)):
             tracked = track(
-                problem.homotopy, batch, first_step=0.02, smallest_step=1e-10, strict=0.01
+                lambda x, t, _: problem.homotopy(x, t),
+                batch,
+                first_step=0.02,
+                smallest_step=1e-10,
+                strict=0.01,
             )
             points.append(tracked.points)
             times.append(tracked.times)

@@ -2,7 +2,8 @@
 
 The pairs (w, y) with ``f_w(X) = y`` are the graph of a polynomial map, so they form one irreducible
 variety, and loops in y carry any solution to any other. A start costs nothing: pick weights, set y
-to the network's own outputs. Nothing in the method says when to stop; the trace test says so with
+to the network's own outputs; paths from many such starts to one y end at many of its solutions, and
+loops from there find the rest. Nothing in the method says when to stop; the trace test says so with
 evidence: as y moves along a line, the sum over *all* networks found of what they predict on a
 further input is an affine function of the place on the line (Sommese, Verschelde and Wampler,
 SIAM J. Numer. Anal. 40, 2002).
@@ -10,7 +11,6 @@ SIAM J. Numer. Anal. 40, 2002).
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.spatial import cKDTree
 
-from thalweg.algebra.tracking import Homotopy, newton, track
+from thalweg.algebra.tracking import newton, track
 from thalweg.run.progress import Bar
 
 Array = NDArray[Any]
@@ -28,10 +28,48 @@ SAME = 1e-6
 """Relative distance of invariants below which two points are one solution."""
 POLISHED = 1e-8
 """Relative length of the last Newton step of an accepted solution."""
-WATCHED = (1, 3, 6, 10)
-"""Loops in a row without a new solution after which the trace is tested; the last one stops."""
+AT_ONCE = 16
+"""Paths tracked together, along several loops where there are few solutions: a step takes hardly
+longer for so many paths than for one."""
+FRESH = 16
+"""Paths from other weights in each round: they reach solutions that few loops lead to."""
+BEND = 0.5
+"""Size of the axes of the ellipse of a path, relative to that of the parameters."""
+WATCHED = (1, 3, 6, 10, 20)
+"""Rounds in a row without a new solution after which the trace is tested; the last one stops."""
 TRACE = 1e-8
 """Relative departure from a straight line below which the trace test is passed."""
+
+
+@dataclass(frozen=True, eq=False)
+class Route:
+    """Ways through the parameters, one a path: a straight line, bent by an ellipse.
+
+    ``p(t) = start + t (stop - start) + wide (1 - cos 2 pi t) + aside sin 2 pi t``; where it stops
+    at its start, a smooth loop.
+
+    Parameters
+    ----------
+    start
+        Parameters where each path starts, shape (P, n).
+    stop
+        Parameters where all stop, shape (n,).
+    wide, aside
+        Axes of the ellipse of each path, shape (P, n).
+    """
+
+    start: Array
+    stop: Array
+    wide: Array
+    aside: Array
+
+    def at(self, t: Array, rows: Array) -> tuple[Array, Array]:
+        """Places and velocities of the paths with numbers `rows` at times `t`."""
+        start, wide, aside = self.start[rows], self.wide[rows], self.aside[rows]
+        time, turn, straight = t[:, None], 2 * np.pi * t[:, None], self.stop - start
+        sine, cosine = np.sin(turn), np.cos(turn)
+        place = start + time * straight + (1 - cosine) * wide + sine * aside
+        return place, straight + 2 * np.pi * (sine * wide + cosine * aside)
 
 
 @dataclass(frozen=True, eq=False)
@@ -58,15 +96,17 @@ class Family:
     traces: Callable[[Array], Array]
     moving: Array
 
-    def segment(self, start: Array, stop: Array) -> Homotopy:
-        """Homotopy along the straight line from one vector of parameters to another."""
+    def carry(self, points: Array, route: Route) -> Array:
+        """Polished ends of the paths from `points`; those that were given up are left out."""
 
-        def homotopy(x: Array, t: Array) -> tuple[Array, Array, Array]:
+        def homotopy(x: Array, t: Array, rows: Array) -> tuple[Array, Array, Array]:
             value, jacobian = self.map(x)
-            place = start + t[:, None] * (stop - start)
-            return value - place, jacobian, np.broadcast_to(start - stop, x.shape)
+            place, velocity = route.at(t, rows)
+            return value - place, jacobian, -velocity
 
-        return homotopy
+        tracked = track(homotopy, points)
+        ends, step = self.polish(tracked.points[tracked.arrived], route.stop)
+        return ends[step < POLISHED]
 
     def polish(self, points: Array, parameters: Array) -> tuple[Array, Array]:
         """Newton's method at fixed parameters."""
@@ -116,7 +156,7 @@ def monodromy(
     patience: int = 1,
     bar: Bar | None = None,
 ) -> Monodromy:
-    """Collect the solutions of a family by loops through its parameters.
+    """Collect the solutions of a family by loops through its parameters, several in a round.
 
     Parameters
     ----------
@@ -131,7 +171,7 @@ def monodromy(
     loops
         Largest number of loops.
     patience
-        Loops in a row without a new solution before the trace is tested.
+        Rounds in a row without a new solution before the trace is tested.
     bar
         Counts the loops.
     """
@@ -140,24 +180,22 @@ def monodromy(
     idle = done = paths = lost = 0
     trace = np.inf
     while done < loops and len(points) <= most:
-        corners = [base, *(_parameters(base, rng) for _ in range(2)), base]
-        moved = points
-        for a, b in itertools.pairwise(corners):
-            result = track(family.segment(a, b), moved)
-            paths, lost = paths + len(moved), lost + int((~result.arrived).sum())
-            moved = result.points[result.arrived]
-        moved, step = family.polish(moved, base)
+        count = min(max(1, AT_ONCE // len(points)), loops - done)
+        starts = np.concatenate([np.tile(points, (count, 1)), _gaussian(FRESH, family.size, rng)])
+        places = family.map(starts)[0]
+        ends = family.carry(starts, Route(places, base, *_bends(base, len(starts), rng)))
+        paths, lost = paths + len(starts), lost + len(starts) - len(ends)
         if bar is not None:
-            bar.update()
+            bar.update(count)
         before = len(points)
-        points = distinct(np.concatenate([points, moved[step < POLISHED]]), family.invariants)
-        done, idle = done + 1, idle + 1 if len(points) == before else 0
+        points = distinct(np.concatenate([points, ends]), family.invariants)
+        done, idle = done + count, idle + 1 if len(points) == before else 0
         if idle in WATCHED and idle >= patience:
             trace = trace_test(family, points, base, rng)
         if trace < TRACE or idle >= WATCHED[-1]:
             break
     status = "trace" if trace < TRACE else "stale" if idle >= WATCHED[-1] else "limit"
-    return Monodromy(points, base, status, float(trace), done, paths, lost)
+    return Monodromy(points, base, status, trace, done, paths, lost)
 
 
 def follow(
@@ -171,7 +209,7 @@ def follow(
 ) -> Array:
     """Carry all solutions from one vector of parameters to another, polished.
 
-    Where paths are given up, all are tracked again over random corners, so that a route that comes
+    Where paths are given up, all are tracked again on random detours, so that a route that comes
     close to a singular system does not lose solutions.
 
     Returns
@@ -180,16 +218,14 @@ def follow(
         Distinct solutions at the end, shape (S, n), fewer than `points` where some are lost.
     """
     ends = points[:0]
-    for attempt in range(1 + detours):
-        corners = [start, stop] if attempt == 0 else [start, _parameters(start, rng), stop]
-        moved = points
-        for a, b in itertools.pairwise(corners):
-            result = track(family.segment(a, b), moved, smallest_step=1e-11)
-            moved = result.points[result.arrived]
-        moved, step = family.polish(moved, stop)
-        ends = distinct(np.concatenate([ends, moved[step < POLISHED]]), family.invariants)
+    places = np.broadcast_to(start, points.shape)
+    bends = np.zeros_like(points), np.zeros_like(points)
+    for _ in range(1 + detours):
+        found = family.carry(points, Route(places, stop, *bends))
+        ends = distinct(np.concatenate([ends, found]), family.invariants)
         if len(ends) >= len(points):
             break
+        bends = _bends(start, len(points), rng)
     return ends
 
 
@@ -212,11 +248,20 @@ def _labels(values: Array) -> Array:
     return label
 
 
-def _parameters(base: Array, rng: np.random.Generator) -> Array:
-    size = np.sqrt(np.mean(np.abs(base) ** 2))
-    noise = rng.normal(size=base.shape) + 1j * rng.normal(size=base.shape)
-    found: Array = size * noise / np.sqrt(2)
+def _bends(base: Array, paths: int, rng: np.random.Generator) -> tuple[Array, Array]:
+    """Axes of a random ellipse for each path."""
+    return BEND * _directions(base, paths, rng), BEND * _directions(base, paths, rng)
+
+
+def _directions(base: Array, count: int, rng: np.random.Generator) -> Array:
+    """Random complex vectors as large as the parameters, shape (count, n)."""
+    found: Array = np.sqrt(np.mean(np.abs(base) ** 2) / 2) * _gaussian(count, len(base), rng)
     return found
+
+
+def _gaussian(count: int, size: int, rng: np.random.Generator) -> Array:
+    """Complex Gaussian vectors, shape (count, size)."""
+    return rng.normal(size=(count, size)) + 1j * rng.normal(size=(count, size))
 
 
 def trace_test(family: Family, points: Array, base: Array, rng: np.random.Generator) -> float:
@@ -224,16 +269,12 @@ def trace_test(family: Family, points: Array, base: Array, rng: np.random.Genera
 
     Rounding alone for a complete set of solutions; infinite where solutions are lost on the way.
     """
-    direction = np.where(family.moving, _parameters(base, rng), 0)
-    sums, sizes = [], []
-    for place in (0.0, 0.5, 1.0):
-        moved = points
-        if place:
-            moved = follow(family, points, base, base + place * direction, rng=rng)
-        if len(moved) != len(points):
-            return float("inf")
-        values = family.traces(moved)
-        sums.append(values.sum(axis=0))
-        sizes.append(np.abs(values).sum(axis=0))
-    departure = np.abs(sums[0] - 2 * sums[1] + sums[2])
-    return float((departure / (np.max(sizes, axis=0) + 1e-300)).max())
+    half = np.where(family.moving, _directions(base, 1, rng)[0] / 2, 0)
+    middle = follow(family, points, base, base + half, rng=rng)
+    end = follow(family, middle, base + half, base + 2 * half, rng=rng)
+    if len(end) != len(points):
+        return float("inf")
+    values = [family.traces(found) for found in (points, middle, end)]
+    first, second, third = (v.sum(axis=0) for v in values)
+    size = np.max([np.abs(v).sum(axis=0) for v in values], axis=0)
+    return float((np.abs(first - 2 * second + third) / (size + 1e-300)).max())

@@ -15,8 +15,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 Array = NDArray[Any]
-Homotopy = Callable[[Array, Array], tuple[Array, Array, Array]]
-"""At points (P, n) and times (P,): values (P, n), Jacobians (P, n, n), time derivatives (P, n)."""
+Homotopy = Callable[[Array, Array, Array], tuple[Array, Array, Array]]
+"""At points (P, n) and times (P,) of the paths with numbers (P,): values (P, n), Jacobians
+(P, n, n), time derivatives (P, n)."""
 
 CLOSE = 1e-3
 """Largest relative first Newton step of an accepted prediction."""
@@ -57,7 +58,7 @@ def track(
     starts: Array,
     *,
     first_step: float = 0.05,
-    smallest_step: float = 1e-9,
+    smallest_step: float = 1e-11,
     strict: float = 1.0,
 ) -> Tracked:
     """Follow the zeros of a homotopy from time 0 to time 1.
@@ -65,7 +66,7 @@ def track(
     Parameters
     ----------
     homotopy
-        Values, Jacobians and time derivatives at points and times.
+        Values, Jacobians and time derivatives at points and times; each path may have its own.
     starts
         Zeros at time 0, complex, shape (P, n).
     first_step, smallest_step
@@ -82,7 +83,7 @@ def track(
     t, h = np.zeros(len(x)), np.full(len(x), first_step)
     alive, tried = np.ones(len(x), dtype=bool), 0
     with np.errstate(all="ignore"):
-        v = _tangent(*homotopy(x, t))[1] if len(x) else x
+        v = _tangent(*homotopy(x, t, np.arange(len(x))))[1] if len(x) else x
     before = (x.copy(), v.copy(), np.full(len(x), -1.0))
     while alive.any():
         rows = np.flatnonzero(alive)
@@ -90,7 +91,7 @@ def track(
         with np.errstate(all="ignore"):
             past = tuple(a[rows] for a in before)
             guess = _predict((x[rows], v[rows], t[rows]), past, goal)
-            found, slope, first, last = _correct(homotopy, guess, goal)
+            found, slope, first, last = _correct(homotopy, guess, goal, rows)
         good = (first < CLOSE * strict) & (last < CONVERGED)
         easy = good & (first < EASY * strict)
         done = rows[good]
@@ -154,16 +155,21 @@ def _predict(now: tuple[Array, ...], past: tuple[Array, ...], goal: Array) -> Ar
     return predicted
 
 
-def _correct(homotopy: Homotopy, x: Array, t: Array) -> tuple[Array, Array, Array, Array]:
-    """Three Newton steps; the last one shares its Jacobian with the tangent."""
-    sizes = []
-    slope = x
-    for _ in range(3):
-        change, slope = _tangent(*homotopy(x, t))
-        x = x - change
-        sizes.append(_relative(change, x))
-    usable = np.isfinite(sizes[-1]) & np.isfinite(slope).all(axis=1)
-    return x, slope, np.where(usable, sizes[0], np.inf), np.where(usable, sizes[-1], np.inf)
+def _correct(
+    homotopy: Homotopy, x: Array, t: Array, rows: Array
+) -> tuple[Array, Array, Array, Array]:
+    """Two Newton steps and their relative lengths; the second shares its Jacobian with the tangent.
+
+    Two are enough: a point is accepted where the second step is so short that the error left after
+    it, about its square, is below rounding.
+    """
+    change, _ = _tangent(*homotopy(x, t, rows))
+    x = x - change
+    first = _relative(change, x)
+    change, slope = _tangent(*homotopy(x, t, rows))
+    x = x - change
+    usable = np.isfinite(slope).all(axis=1)
+    return x, slope, first, np.where(usable, _relative(change, x), np.inf)
 
 
 def _tangent(value: Array, jacobian: Array, moving: Array) -> tuple[Array, Array]:
