@@ -136,7 +136,8 @@ class Comparison:
     def _why(self, answer: dict[str, Any]) -> str:
         if answer.get("wrong") == "over":
             return f"given up after {self.options.limit:.0f} H"
-        return str(answer.get("wrong", "–"))
+        wrong = str(answer.get("wrong", "–"))
+        return "no run" if "Error: " in wrong else wrong
 
 
 def _spread(ratios: list[float]) -> str:
