@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 
+import numpy as np
 import pytest
+from safetensors.numpy import save_file
 
 from run.killing import kill_at_random_moments
 from thalweg.run.files import read_json, write_atomic, write_json, write_text
@@ -24,6 +26,16 @@ def test_round_trip(tmp_path):
     value = {"b": [1, 2.5, None, "é"], "a": {}}
     write_json(tmp_path / "new" / "folder" / "file.json", value)
     assert read_json(tmp_path / "new" / "folder" / "file.json") == value
+
+
+def test_others_may_read_what_they_may_read_of_any_file(tmp_path):
+    def write(temporary):
+        save_file({"w": np.zeros(3)}, temporary)
+
+    write_atomic(tmp_path / "weights.safetensors", write)
+    (tmp_path / "plain").touch()
+    modes = [path.stat().st_mode for path in sorted(tmp_path.iterdir())]
+    assert len(modes) == 2 and modes[0] == modes[1]
 
 
 def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path):

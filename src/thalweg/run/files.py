@@ -8,6 +8,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+# Asked once, as asking sets it for a moment.
+_UMASK = os.umask(0o077)
+os.umask(_UMASK)
+
 
 def write_atomic(path: Path, write: Callable[[Path], object]) -> None:
     """
@@ -25,6 +29,7 @@ def write_atomic(path: Path, write: Callable[[Path], object]) -> None:
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         write(temporary)
+        temporary.chmod(0o666 & ~_UMASK)  # safetensors would leave it to its owner alone
         _sync(temporary)
         os.replace(temporary, path)
     finally:
