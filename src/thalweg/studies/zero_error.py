@@ -20,7 +20,8 @@ CELLS, CURVES = "zero_error/cells", "zero_error/curves"
 
 # Networks are trained once a seed at the preset's full size; a control has fewer weights than
 # samples. The sweep trains many small networks on few samples; an `epochs_worth` of it is what one
-# costs in epochs of the full size, for the estimate of time.
+# costs in epochs of the full size, and `cost` what an epoch of a smaller network or of fewer
+# samples does, for the estimate of time.
 SIZES: dict[str, dict[str, Any]] = {
     "demo": {
         "seeds": [0],
@@ -28,8 +29,18 @@ SIZES: dict[str, dict[str, Any]] = {
         "networks": {
             "true-labels": {"labels": "true", "epochs": 30},
             "random-labels": {"labels": "random", "epochs": 80},
-            "narrow-true-labels": {"labels": "true", "epochs": 15, "control": [2, 2, 2]},
-            "narrow-random-labels": {"labels": "random", "epochs": 15, "control": [2, 2, 2]},
+            "narrow-true-labels": {
+                "labels": "true",
+                "epochs": 15,
+                "control": [2, 2, 2],
+                "cost": 0.3,
+            },
+            "narrow-random-labels": {
+                "labels": "random",
+                "epochs": 15,
+                "control": [2, 2, 2],
+                "cost": 0.3,
+            },
         },
         "sweep": {"seeds": [0, 1, 2], "samples": 200, "epochs": 120, "epochs_worth": 3},
     },
@@ -39,8 +50,18 @@ SIZES: dict[str, dict[str, Any]] = {
         "networks": {
             "true-labels": {"labels": "true", "epochs": 30},
             "random-labels": {"labels": "random", "epochs": 50},
-            "narrow-true-labels": {"labels": "true", "epochs": 10, "control": [4, 4, 6, 6]},
-            "narrow-random-labels": {"labels": "random", "epochs": 10, "control": [4, 4, 6, 6]},
+            "narrow-true-labels": {
+                "labels": "true",
+                "epochs": 10,
+                "control": [4, 4, 6, 6],
+                "cost": 0.3,
+            },
+            "narrow-random-labels": {
+                "labels": "random",
+                "epochs": 10,
+                "control": [4, 4, 6, 6],
+                "cost": 0.3,
+            },
         },
         "sweep": {"seeds": [0, 1, 2], "samples": 400, "epochs": 60, "epochs_worth": 1},
     },
@@ -51,9 +72,24 @@ SIZES: dict[str, dict[str, Any]] = {
             "true-labels": {"labels": "true", "epochs": 36},
             # Fewer weights than inequalities: 450,000. Of 10,000 images they are 90,000.
             "random-labels": {"labels": "random", "epochs": 50},
-            "random-labels-10000": {"labels": "random", "epochs": 50, "train_size": 10000},
-            "narrow-true-labels": {"labels": "true", "epochs": 10, "control": [4, 4, 6, 6]},
-            "narrow-random-labels": {"labels": "random", "epochs": 10, "control": [4, 4, 6, 6]},
+            "random-labels-10000": {
+                "labels": "random",
+                "epochs": 50,
+                "train_size": 10000,
+                "cost": 0.2,
+            },
+            "narrow-true-labels": {
+                "labels": "true",
+                "epochs": 10,
+                "control": [4, 4, 6, 6],
+                "cost": 0.3,
+            },
+            "narrow-random-labels": {
+                "labels": "random",
+                "epochs": 10,
+                "control": [4, 4, 6, 6],
+                "cost": 0.3,
+            },
         },
         "sweep": {"seeds": [0, 1, 2], "samples": 400, "epochs": 60, "epochs_worth": 0.3},
     },
@@ -215,12 +251,16 @@ def _network_task(config: dict[str, Any], name: str, network: dict[str, Any], se
     if "train_size" in network:
         there = _DIGITS_SAMPLES if config["problem"]["entry"] == "digits" else network["train_size"]
         settings["train_size"] = min(network["train_size"], settings.get("train_size", there))
+    units = (
+        round(network["epochs"] * UNITS_AN_EPOCH * network["cost"]) if "cost" in network else None
+    )
     return trunk_task(
         _asked(config, settings),
         seed,
         epochs=network["epochs"],
         checkpoints=config["zero_error"]["checkpoints"],
         name=f"{name}-seed{seed}",
+        units=units,
     )
 
 
