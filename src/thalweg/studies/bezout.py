@@ -9,6 +9,7 @@ import numpy as np
 from thalweg.run import Progress, Run, Task, silent, task_result
 from thalweg.studies.bezout_claims import claims
 from thalweg.studies.polynomial_networks import described
+from thalweg.studies.trainings import UNITS_AN_EPOCH
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -16,9 +17,9 @@ if TYPE_CHECKING:
 __all__ = ["SIZES", "assemble", "claims", "tasks"]
 
 _CUBE, _SQUARE, _FIFTH, _LINEAR = [0, 0, 0, 1], [0, 0, 1], [0, 0, 0, 0, 0, 1], [0, 1]
-# What a task counts as in the shared bar; a draw of a network takes about as long as 20 epochs of
-# the demo's network.
-_UNITS = 200
+# What a draw of a network takes on one core, on average: nothing to do with the run's problem, of
+# which the shared bar counts tenths of epochs.
+_SECONDS_A_DRAW = 0.7
 
 
 def _dense(
@@ -162,7 +163,9 @@ def tasks(config: dict[str, Any]) -> list[Task]:
 
 
 def _groups(config: dict[str, Any]) -> dict[str, list[Task]]:
-    study, seed = config["bezout"], config["seed"]
+    tenth = config.get("seconds_an_epoch", 0.1) / UNITS_AN_EPOCH
+    study = config["bezout"] | {"units": max(1, round(_SECONDS_A_DRAW / tenth))}
+    seed = config["seed"]
     groups = {
         "square": [_zeros(study, entry, seed, solve=True) for entry in study["square"]],
         "wide": [_zeros(study, entry, seed, solve=entry["solve"]) for entry in study["wide"]],
@@ -175,9 +178,9 @@ def _groups(config: dict[str, Any]) -> dict[str, list[Task]]:
         "decayed": [_critical(study, entry, seed, "generic") for entry in study["decayed"]],
     }
     cases = {"seed": seed, "splits": study["splits"]}
-    groups["cases"] = [_task("nonzero_minima:counterexamples", cases, "counterexamples")]
+    groups["cases"] = [_task(study, "nonzero_minima:counterexamples", cases, "counterexamples")]
     pictures = {"seed": seed, **study["pictures"]}
-    groups["pictures"] = [_task("zero_sets:gallery", pictures, "solutions to be drawn")]
+    groups["pictures"] = [_task(study, "zero_sets:gallery", pictures, "solutions to be drawn")]
     return groups
 
 
@@ -199,7 +202,7 @@ def _zeros(
         "seconds": study["seconds"],
     }
     label = f"zeros of {described(entry['network'])}, {entry['samples']} samples"
-    return _task("zero_sets:zero_minimizers", arguments, label)
+    return _task(study, "zero_sets:zero_minimizers", arguments, label)
 
 
 def _critical(
@@ -213,12 +216,13 @@ def _critical(
         "seconds": study["seconds"],
     }
     label = f"critical points of {described(entry['network'])}"
-    return _task("nonzero_minima:critical", arguments, label)
+    return _task(study, "nonzero_minima:critical", arguments, label)
 
 
-def _task(function: str, arguments: dict[str, Any], label: str) -> Task:
+def _task(study: dict[str, Any], function: str, arguments: dict[str, Any], label: str) -> Task:
+    units = study["units"] * len(arguments.get("seeds", [0]))
     return Task(
-        f"thalweg.studies.{function}", {**arguments, "units": _UNITS}, label=label, units=_UNITS
+        f"thalweg.studies.{function}", {**arguments, "units": units}, label=label, units=units
     )
 
 

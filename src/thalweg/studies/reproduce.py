@@ -91,7 +91,7 @@ def complete(
 ) -> tuple[Run, dict[str, Any]]:
     """Do all that is missing in a run, gather its results and judge its claims."""
     measured = _measured(run)
-    config = run.config | {"evaluation_batch": measured["evaluation_batch"]}
+    config = run.config | {key: measured[key] for key in ("evaluation_batch", "seconds_an_epoch")}
     studies = {name: STUDIES[name] for name in config["studies"]}
     tasks = [task for study in studies.values() for task in study.tasks(config)]
     announce(remaining_units(run, tasks) / UNITS_AN_EPOCH * measured["seconds_an_epoch"])
