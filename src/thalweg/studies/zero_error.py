@@ -18,6 +18,15 @@ if TYPE_CHECKING:
 
 CELLS, CURVES = "zero_error/cells", "zero_error/curves"
 
+
+def _narrow(epochs: int, widths: list[int]) -> dict[str, dict[str, Any]]:
+    """Give the controls: fewer weights than samples."""
+    control = {"epochs": epochs, "control": widths, "cost": 0.3}
+    return {
+        f"narrow-{labels}-labels": {"labels": labels, **control} for labels in ("true", "random")
+    }
+
+
 # Networks are trained once a seed at the preset's full size; a control has fewer weights than
 # samples. The sweep trains many small networks on few samples; an `epochs_worth` of it is what one
 # costs in epochs of the full size, and `cost` what an epoch of a smaller network or of fewer
@@ -29,18 +38,7 @@ SIZES: dict[str, dict[str, Any]] = {
         "networks": {
             "true-labels": {"labels": "true", "epochs": 30},
             "random-labels": {"labels": "random", "epochs": 80},
-            "narrow-true-labels": {
-                "labels": "true",
-                "epochs": 15,
-                "control": [2, 2, 2],
-                "cost": 0.3,
-            },
-            "narrow-random-labels": {
-                "labels": "random",
-                "epochs": 15,
-                "control": [2, 2, 2],
-                "cost": 0.3,
-            },
+            **_narrow(15, [2, 2, 2]),
         },
         "sweep": {"seeds": [0, 1, 2], "samples": 200, "epochs": 120, "epochs_worth": 3},
     },
@@ -50,18 +48,7 @@ SIZES: dict[str, dict[str, Any]] = {
         "networks": {
             "true-labels": {"labels": "true", "epochs": 30},
             "random-labels": {"labels": "random", "epochs": 50},
-            "narrow-true-labels": {
-                "labels": "true",
-                "epochs": 10,
-                "control": [4, 4, 6, 6],
-                "cost": 0.3,
-            },
-            "narrow-random-labels": {
-                "labels": "random",
-                "epochs": 10,
-                "control": [4, 4, 6, 6],
-                "cost": 0.3,
-            },
+            **_narrow(10, [4, 4, 6, 6]),
         },
         "sweep": {"seeds": [0, 1, 2], "samples": 400, "epochs": 60, "epochs_worth": 1},
     },
@@ -78,18 +65,7 @@ SIZES: dict[str, dict[str, Any]] = {
                 "train_size": 10000,
                 "cost": 0.2,
             },
-            "narrow-true-labels": {
-                "labels": "true",
-                "epochs": 10,
-                "control": [4, 4, 6, 6],
-                "cost": 0.3,
-            },
-            "narrow-random-labels": {
-                "labels": "random",
-                "epochs": 10,
-                "control": [4, 4, 6, 6],
-                "cost": 0.3,
-            },
+            **_narrow(10, [4, 4, 6, 6]),
         },
         "sweep": {"seeds": [0, 1, 2], "samples": 400, "epochs": 60, "epochs_worth": 0.3},
     },
