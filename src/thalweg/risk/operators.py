@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from functools import cached_property
@@ -27,7 +28,7 @@ from thalweg.risk.products import (
 from thalweg.risk.twice import load_forward_mode
 
 
-class RiskOperator:
+class RiskOperator(ABC):
     """
     A matrix known by its products with vectors.
 
@@ -71,13 +72,13 @@ class RiskOperator:
         columns = [self._multiply(column.contiguous()) for column in v.unbind(1)]
         return torch.stack(columns, dim=1) if columns else v.new_zeros(self.shape[0], 0)
 
-    def _multiply(self, v: Tensor) -> Tensor:
-        raise NotImplementedError
+    @abstractmethod
+    def _multiply(self, v: Tensor) -> Tensor: ...
 
     @property
+    @abstractmethod
     def T(self) -> RiskOperator:
         """The transposed operator."""
-        raise NotImplementedError
 
     def to_scipy(self) -> Any:
         """Give a ``scipy.sparse.linalg.LinearOperator`` on NumPy arrays of the same dtype."""
