@@ -66,7 +66,8 @@ def product_batch_size(measured: MeasuredModel, samples: Samples, memory: int) -
     Take the largest batch of 64, 128 and 256 whose activations stay cached and fit.
 
     Products of the Hessian have a cost a batch, of traversing a graph of several hundred nodes, and
-    hold about eight times a forward pass: 128 images at once take 0.40 H, 32 take 0.58 (measured).
+    hold about eight times a forward pass: 128 images at once take a fifth to a third less time an
+    image than 32 (measured).
     """
     each = max(1, _bytes_per_sample(measured, samples))
     fits = min(len(samples), _CACHED // each, memory // (8 * each))
