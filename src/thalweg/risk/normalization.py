@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
@@ -51,6 +51,7 @@ class MeasuredNorm:
         self.mode: _Mode = "stored"
         self.mean, self.var = self._initial()
         self.moments: list[tuple[Tensor, Tensor, int]] = []
+        self.total = 0
         module.forward = self._forward  # type: ignore[method-assign,assignment]
 
     def _initial(self) -> tuple[Tensor, Tensor]:
@@ -68,8 +69,19 @@ class MeasuredNorm:
         if self.mode == "running" and m.running_mean is not None:
             return self._with_running(x)
         if self.mode == "collect":
-            self.moments.append(_moments(x))
+            return self._collecting(x)
         return F.batch_norm(x, None, None, m.weight, m.bias, True, 0.0, m.eps)
+
+    def _collecting(self, x: Tensor) -> Tensor:
+        """Normalize by the batch, and keep its moments, which torch's kernel computes anyway."""
+        m, channels, count = self.module, x.shape[1], x.numel() // x.shape[1]
+        mean, var = x.new_zeros(channels), x.new_ones(channels)
+        # With a momentum of 1 the running statistics become those of this batch.
+        normalized = F.batch_norm(x, mean, var, m.weight, m.bias, True, 1.0, m.eps)
+        population = var * ((count - 1) / count)
+        moments = _Moments.apply(x, mean, population)  # type: ignore[no-untyped-call]
+        self.moments.append((*moments, count))
+        return normalized
 
     def _with_stored(self, x: Tensor) -> Tensor:
         m = self.module
@@ -101,7 +113,7 @@ class MeasuredNorm:
         mean, var : Tensor
             Shape (channels,): mean and population variance of the layer's inputs.
         """
-        total = sum(count for _, _, count in self.moments)
+        self.total = total = sum(count for _, _, count in self.moments)
         mean = sum((m.double() * (n / total) for m, _, n in self.moments), torch.zeros(()))
         square = sum(
             ((v.double() + m.double().square()) * (n / total) for m, v, n in self.moments),
@@ -111,10 +123,21 @@ class MeasuredNorm:
         return mean.to(kind), (square - mean.square()).clamp_min(0.0).to(kind)
 
 
-def _moments(x: Tensor) -> tuple[Tensor, Tensor, int]:
-    dims = [0, *range(2, x.dim())]
-    var, mean = torch.var_mean(x, dims, correction=0)
-    return mean, var, x.numel() // x.shape[1]
+class _Moments(torch.autograd.Function):
+    """Mean and population variance of each channel, already known, as functions of the values."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, mean: Tensor, var: Tensor) -> tuple[Tensor, Tensor]:
+        ctx.save_for_backward(x, mean)
+        return mean.clone(), var.clone()
+
+    @staticmethod
+    def backward(ctx: Any, *cotangents: Tensor) -> tuple[Tensor, None, None]:
+        x, mean = ctx.saved_tensors
+        shape = (1, -1) + (1,) * (x.dim() - 2)
+        by_mean, by_var = (c.view(shape) * (x.shape[1] / x.numel()) for c in cotangents)
+        constant = by_mean - 2 * by_var * mean.view(shape)
+        return torch.addcmul(constant, by_var, x, value=2), None, None
 
 
 class Normalization:
@@ -162,7 +185,7 @@ class Normalization:
             forward_all()
             return [norm.pooled() for norm in self.norms]
 
-    def pull_back(self, cotangents: list[tuple[Tensor, Tensor]], total: list[int]) -> Tensor:
+    def pull_back(self, cotangents: list[tuple[Tensor, Tensor]]) -> Tensor:
         """
         Pair collected moments of one calibration batch with cotangents of the statistics.
 
@@ -173,8 +196,6 @@ class Normalization:
         ----------
         cotangents : list of pairs of Tensor
             Derivatives of the risk with respect to each layer's mean and variance.
-        total : list of int
-            Number of values per channel that each layer's statistics were pooled from.
 
         Returns
         -------
@@ -183,10 +204,10 @@ class Normalization:
             statistics.
         """
         paired = torch.zeros(())
-        for norm, (d_mean, d_var), n in zip(self.norms, cotangents, total, strict=True):
+        for norm, (d_mean, d_var) in zip(self.norms, cotangents, strict=True):
             for mean, var, count in norm.moments:
                 first = (d_mean - 2 * norm.mean.detach() * d_var) * mean
                 second = d_var * (var + mean.square())
-                paired = paired + (first + second).sum() * (count / n)
+                paired = paired + (first + second).sum() * (count / norm.total)
             norm.moments = []
         return paired

@@ -469,15 +469,11 @@ class EmpiricalRisk:
     def _gradient_through_statistics(self, cotangents: list[tuple[Tensor, Tensor]]) -> Tensor:
         """Carry the risk's derivative by the statistics on to the weights, a batch at a time."""
         measured, norms = self._measured, self._measured.norms
-        counts: list[list[int]] = []
-        with torch.no_grad(), norms.mode("collect"):
-            measured.each_calibration(lambda _: None)
-            counts = [[count for _, _, count in norm.moments] for norm in norms.norms]
         total = torch.zeros(self.space.size, dtype=torch.float64, device=self.device)
 
         def add(_: int) -> None:
             measured.gradient.zero_()
-            norms.pull_back(cotangents, [sum(c) for c in counts]).backward()
+            norms.pull_back(cotangents).backward()
             total.add_(measured.gradient)
 
         with norms.mode("collect"):

@@ -1,0 +1,47 @@
+"""Moments of batch norm's inputs: torch's own, and their gradient, in either layout."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from thalweg.risk.normalization import Normalization
+
+LAYOUTS = [torch.contiguous_format, torch.channels_last]
+
+
+def collected(x: Tensor) -> tuple[Tensor, Tensor]:
+    norms = Normalization(layer := nn.BatchNorm2d(x.shape[1], affine=False).to(x.dtype))
+    with norms.mode("collect"):
+        layer(x)
+        ((mean, var, count),) = norms.norms[0].moments
+    assert count == x.numel() // x.shape[1]
+    return mean, var
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("scale", [1e-4, 1.0, 1e4])
+def test_moments_are_those_of_the_population(layout: torch.memory_format, scale: float) -> None:
+    # Variances far below batch norm's eps of 1e-5 among them: they are not read off its output.
+    x = scale * (3 + torch.randn(20, 5, 4, 4, generator=torch.Generator().manual_seed(0)))
+    mean, var = collected(x.contiguous(memory_format=layout))
+    exact_var, exact_mean = torch.var_mean(x.double(), [0, 2, 3], correction=0)
+    torch.testing.assert_close(mean.double(), exact_mean, rtol=1e-6, atol=0.0)
+    torch.testing.assert_close(var.double(), exact_var, rtol=1e-5, atol=0.0)
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_moments_have_the_gradient_of_the_definition(layout: torch.memory_format) -> None:
+    generator = torch.Generator().manual_seed(1)
+    x = torch.randn(6, 3, 2, 4, generator=generator, dtype=torch.float64)
+    x = (x + 2).contiguous(memory_format=layout).requires_grad_()
+    by_mean, by_var = torch.randn(2, 3, generator=generator, dtype=torch.float64)
+
+    def paired(mean: Tensor, var: Tensor) -> Tensor:
+        return (by_mean * mean).sum() + (by_var * var).sum()
+
+    var, mean = torch.var_mean(x, [0, 2, 3], correction=0)
+    (expected,) = torch.autograd.grad(paired(mean, var), x)
+    (found,) = torch.autograd.grad(paired(*collected(x)), x)
+    torch.testing.assert_close(found, expected, rtol=1e-12, atol=1e-14)
