@@ -40,11 +40,11 @@ DEFAULTS: dict[str, Any] = {
 }
 SIZES: dict[str, dict[str, Any]] = {
     "demo": {"k": 3, "density": True, "probes": 2, "steps": 10, "near_zero": 1e-2},
-    "laptop": {"k": 5, "density": True, "probes": 4, "steps": 40},
+    "laptop": {"k": 5, "density": True, "probes": 3, "steps": 24},
     "paper": {"k": 10, "density": True, "probes": 10, "steps": 80, "trace": True},
 }
-# A product costs ten passes forward, an epoch of training three.
-_UNITS_A_PRODUCT = 10 * UNITS_AN_EPOCH // 3
+# A product costs more than a gradient; an eigenvalue takes about five.
+_UNITS_A_PRODUCT = 3 * UNITS_AN_EPOCH // 2
 _MODULE = "thalweg.studies.spectrum"
 
 
@@ -145,7 +145,7 @@ def parts(
     found = []
     if options["k"]:
         ends = {name: options[name] for name in ("k", "which", "rtol")}
-        found.append(part("eigenvalues", 3 * options["k"], "eigenvalues", **ends))
+        found.append(part("eigenvalues", 5 * options["k"], "eigenvalues", **ends))
     if options["density"]:
         steps = options["steps"]
         found += [

@@ -18,6 +18,9 @@ from thalweg.studies.watched_activations import Watch, with_polynomials
 
 # Progress moves in tenths of an epoch of the whole training set; other work counts in these units.
 UNITS_AN_EPOCH = 10
+# Passes forward: to re-estimate statistics, over the training set, and over a test set; an epoch
+# of training is three.
+_UNITS_A_CHECKPOINT = 7
 _COLUMNS = ("step", "epoch", "loss", "error", "test_loss", "test_error")
 
 
@@ -70,7 +73,7 @@ def trunk_task(
         "thalweg.studies.trainings:train_trunk",
         arguments,
         label=f"training {trajectory}",
-        units=units or epochs * UNITS_AN_EPOCH,
+        units=units or _work(config["training"], epochs, checkpoints),
     )
 
 
@@ -128,7 +131,7 @@ def branch_task(
         arguments,
         needs=(trunk,),
         label=f"training on {trajectory}",
-        units=units or epochs * _cost(config["training"]),
+        units=units or _work(config["training"], epochs, checkpoints),
     )
 
 
@@ -194,7 +197,7 @@ def _options(arguments: dict[str, Any], risk: EmpiricalRisk, report: Report) -> 
     full = training.get("optimizer") == "gd"
     steps = epochs * (1 if full else -(-risk.samples // training["batch_size"]))
     every = max(1, steps // arguments["checkpoints"])
-    units = arguments.get("units") or epochs * _cost(training)
+    units = arguments.get("units") or _work(training, epochs, arguments["checkpoints"])
     return training | {
         "epochs": epochs,
         "every": every,
@@ -215,9 +218,10 @@ def _sizes(risk: EmpiricalRisk) -> dict[str, Any]:
     return sizes | ({} if outputs is None else {"outputs": outputs.shape[-1]})
 
 
-def _cost(training: dict[str, Any]) -> int:
-    """Count the units of an epoch: the full gradient goes through batch norm's statistics too."""
-    return 3 * UNITS_AN_EPOCH if training.get("optimizer") == "gd" else UNITS_AN_EPOCH
+def _work(training: dict[str, Any], epochs: int, checkpoints: int) -> int:
+    """Count units: a full gradient goes through the statistics of batch norm, too."""
+    an_epoch = UNITS_AN_EPOCH * 5 // 2 if training.get("optimizer") == "gd" else UNITS_AN_EPOCH
+    return epochs * an_epoch + checkpoints * _UNITS_A_CHECKPOINT
 
 
 class _Told:

@@ -25,13 +25,13 @@ SIZES: dict[str, dict[str, Any]] = {
     },
     "laptop": {
         "seeds": [0, 1, 2],
-        "epochs": 40,
-        "checkpoints": 40,
+        "epochs": 20,
+        "checkpoints": 20,
         "branch_at": ["early", "middle", "final"],
         "copies": 3,
         "scale": 0.25,
-        "branch_epochs": 20,
-        "branch_checkpoints": 12,
+        "branch_epochs": 8,
+        "branch_checkpoints": 8,
     },
     "paper": {
         "seeds": [0, 1, 2, 3],
