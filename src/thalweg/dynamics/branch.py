@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from thalweg.dynamics.together import train_together
 from thalweg.dynamics.train import train
 from thalweg.dynamics.training import TrainResult
 from thalweg.errors import CheckpointRefused, InvalidArgument
@@ -166,6 +167,7 @@ def branch(
     seed: int = 0,
     run: Run | str | os.PathLike[str] | None = None,
     name: str = "main",
+    together: bool = False,
     **options: Any,
 ) -> BranchTree:
     """
@@ -189,6 +191,10 @@ def branch(
         Where the branches are recorded, each as the trajectory ``"<name>-<moment>-<copy>"``.
     name : str
         What the parent is called.
+    together : bool
+        Take the steps of all copies of a moment as one batch of models. The answers are the same
+        up to rounding; what it costs depends on device and network, see
+        ``benchmarks/branches.py``.
     **options
         Arguments of `train`, among them the length: ``epochs`` or ``steps``.
 
@@ -200,28 +206,25 @@ def branch(
     Raises
     ------
     InvalidArgument
-        If a moment was not recorded, or ``copies`` is less than one.
+        If a moment was not recorded, ``copies`` is less than one, or copies cannot be trained
+        together.
     """
     if copies < 1:
         raise InvalidArgument(f"copies={copies}; write a number from 1 on.")
     points = _points(trajectory)
     leaves = moments(list(points), at)
-    branches = [
-        train_branch(
-            landscape,
-            points[step],
-            moment=moment,
-            step=step,
-            copy=copy,
-            scale=scale,
-            seed=seed,
-            name=name,
-            run=run,
-            **options,
-        )
-        for moment, step in leaves.items()
-        for copy in range(copies)
-    ]
+    common: dict[str, Any] = {"scale": scale, "seed": seed, "name": name, "run": run, **options}
+    branches = []
+    for moment, step in leaves.items():
+        calls = [
+            _call(landscape.space, points[step], moment=moment, step=step, copy=copy, **common)
+            for copy in range(copies)
+        ]
+        results = _train_all(landscape, calls, together)
+        branches += [
+            Branch(moment, step, copy, start, result)
+            for copy, ((start, _), result) in enumerate(zip(calls, results, strict=True))
+        ]
     return BranchTree(name, tuple(branches))
 
 
@@ -260,21 +263,56 @@ def train_branch(
     Branch
         The branch; its data order and noise depend on ``seed``, ``name``, ``step`` and ``copy``.
     """
-    w, buffers = _read(landscape.space, point)
-    generator = torch_generator(seed, "branch", name, step, copy)
-    start = perturb(landscape.space, w, scale=scale, generator=generator)
-    origin = {"parent": name, "moment": moment, "copy": copy, "from_step": step, "scale": scale}
-    result = train(
-        landscape,
-        start,
-        buffers=buffers,
-        seed=derive_seed(seed, "branch", name, step, copy),
+    start, arguments = _call(
+        landscape.space,
+        point,
+        moment=moment,
+        step=step,
+        copy=copy,
+        scale=scale,
+        seed=seed,
+        name=name,
         run=run,
-        trajectory=trajectory or f"{name}-{moment}-{copy}",
-        about={**options.pop("about", {}), **origin},
+        trajectory=trajectory,
         **options,
     )
-    return Branch(moment, step, copy, start, result)
+    return Branch(moment, step, copy, start, train(landscape, start, **arguments))
+
+
+def _call(
+    space: ParameterSpace,
+    point: Path | Tensor,
+    *,
+    moment: str,
+    step: int,
+    copy: int,
+    scale: float,
+    seed: int,
+    name: str,
+    trajectory: str = "",
+    about: Mapping[str, Any] | None = None,
+    **options: Any,
+) -> tuple[Tensor, dict[str, Any]]:
+    """Perturb, and give the start with the arguments of `train` from there."""
+    w, buffers = _read(space, point)
+    generator = torch_generator(seed, "branch", name, step, copy)
+    origin = {"parent": name, "moment": moment, "copy": copy, "from_step": step, "scale": scale}
+    return perturb(space, w, scale=scale, generator=generator), {
+        "buffers": buffers,
+        "seed": derive_seed(seed, "branch", name, step, copy),
+        "trajectory": trajectory or f"{name}-{moment}-{copy}",
+        "about": {**(about or {}), **origin},
+        **options,
+    }
+
+
+def _train_all(
+    landscape: Landscape, calls: Sequence[tuple[Tensor, dict[str, Any]]], together: bool
+) -> list[TrainResult]:
+    if together:
+        starts, arguments = zip(*calls, strict=True)
+        return train_together(landscape, starts, arguments)
+    return [train(landscape, start, **arguments) for start, arguments in calls]
 
 
 def _points(trajectory: Trajectory) -> Mapping[int, Path | Tensor]:

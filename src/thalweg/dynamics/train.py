@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
+from dataclasses import fields
 from typing import Any, Literal
 
 import torch
@@ -144,28 +145,24 @@ def train(
     >>> train(Bowl(), w0, optimizer="gd", lr=0.5, schedule="constant", steps=2).w
     tensor([ 0.2500, -0.5000])
     """
-    kind = method_kind(optimizer)
-    settings = Settings(
-        optimizer=optimizer,
-        lr=lr,
-        momentum=kind.momentum if momentum is None else momentum,
-        weight_decay=weight_decay,
-        batch_size=batch_size,
-        schedule=schedule,
-        epochs=epochs,
-        steps=steps,
-        stop_error=stop_error,
-        stop_loss=stop_loss,
-        clip=clip,
-        temperature=temperature,
-        seed=seed,
-        every=every,
-        evaluate_every=evaluate_every,
-    )
+    return prepare(locals()).run(resume, progress, buffers)
+
+
+def prepare(arguments: Mapping[str, Any]) -> Training:
+    """Check the arguments of `train`, all of them by name, and make the training asked for."""
+    landscape, w0, run = (arguments[name] for name in ("landscape", "w0", "run"))
+    chosen = {field.name: arguments[field.name] for field in fields(Settings)}
+    if chosen["momentum"] is None:
+        chosen["momentum"] = method_kind(chosen["optimizer"]).momentum
+    settings = Settings(**chosen)
     if not bool(torch.isfinite(landscape.space.check(w0)).all()):
         raise InvalidWeights("w0 has entries that are NaN or infinite; start from finite weights.")
-    keeper = None if run is None else Keeper(as_run(run), trajectory)
-    training = Training(
-        landscape, w0, settings, test=test, keeper=keeper, about=about or {}, log=log
+    return Training(
+        landscape,
+        w0,
+        settings,
+        test=arguments["test"],
+        keeper=None if run is None else Keeper(as_run(run), arguments["trajectory"]),
+        about=arguments["about"] or {},
+        log=arguments["log"],
     )
-    return training.run(resume, progress, buffers)

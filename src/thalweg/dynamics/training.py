@@ -130,15 +130,23 @@ class Training:
     ) -> TrainResult:
         """Take all steps that are left; ``buffers`` are those to begin with."""
         with _left_as_found(self.landscape):
-            _set_buffers(self.landscape, dict(buffers or {}))
-            self._begin(resume)
-            label = self.keeper.trajectory if self.keeper else "training"
-            with progress(self.plan.total, label) as bar:
-                bar.update(self.step)
-                while self.status is None:
-                    self._advance()
-                    bar.update(1)
-            return self._result(_buffers(self.landscape))
+            for _ in self.steps(resume, progress, buffers):
+                pass
+            return self.result()
+
+    def steps(
+        self, resume: bool, progress: Progress, buffers: Mapping[str, Tensor] | None
+    ) -> Iterator[None]:
+        """Take all steps that are left, stopping before each."""
+        _set_buffers(self.landscape, dict(buffers or {}))
+        self._begin(resume)
+        label = self.keeper.trajectory if self.keeper else "training"
+        with progress(self.plan.total, label) as bar:
+            bar.update(self.step)
+            while self.status is None:
+                yield
+                self._advance()
+                bar.update(1)
 
     def _begin(self, resume: bool) -> None:
         found = None
@@ -268,7 +276,8 @@ class Training:
         if self.status is None:
             self.method.restore(tensors, about["optimizer"])
 
-    def _result(self, buffers: dict[str, Tensor]) -> TrainResult:
+    def result(self) -> TrainResult:
+        """Give what it came to, once it has ended."""
         assert self.status is not None
         return TrainResult(
             w=self.w,
@@ -277,7 +286,7 @@ class Training:
             history=self.history,
             checkpoints=self.keeper.paths() if self.keeper else [],
             snapshots=self.snapshots,
-            buffers=buffers,
+            buffers=_buffers(self.landscape),
             diverged_at=self.diverged_at,
         )
 

@@ -21,5 +21,6 @@ def verdict(run: Run, name: str) -> str:
         if claim["name"] == name:
             measured = estimate(claim["statistic"]) if claim["statistic"] else claim["why"]
             statement = claim["statement"].rstrip(".")
-            return f"Verdict on “{statement}”: {claim['verdict']}. {measured.rstrip('.')}."
+            told = f"{measured[:1].upper()}{measured[1:].rstrip('.')}."
+            return f"Verdict on “{statement}”: {claim['verdict']}. {told}"
     return ""

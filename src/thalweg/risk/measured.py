@@ -134,6 +134,11 @@ class MeasuredModel:
         except RuntimeError:
             self.channels_last = False
 
+    @property
+    def watched(self) -> bool:
+        """Whether activations record how far pre-activations leave their intervals."""
+        return bool(self._polynomials)
+
     @contextmanager
     def watching(self) -> Iterator[None]:
         """Let polynomial activations record how far pre-activations leave their intervals."""

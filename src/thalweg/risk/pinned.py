@@ -70,7 +70,7 @@ class PinnedRisk:
         self.statistics = [
             (mean.detach().clone(), var.detach().clone()) for mean, var in measured.norms.stored()
         ]
-        self._forward = _Forward(measured.problem, measured.model)
+        self._forward = Forward(measured.problem, measured.model)
 
     def _set_weights(self, w: Tensor, layers: Iterable[str] | None) -> None:
         space = self.measured.space
@@ -184,7 +184,7 @@ class PinnedRisk:
         return losses.mean() * (size / len(self.samples))
 
 
-class _Forward(nn.Module):
+class Forward(nn.Module):
     """A model with its loss, as one module: weights are then replaced by name."""
 
     def __init__(self, problem: Problem, model: nn.Module) -> None:
@@ -192,6 +192,7 @@ class _Forward(nn.Module):
         self.problem, self.model = problem, model
 
     def forward(self, batch: Any) -> tuple[Tensor, Tensor | None]:
+        """Evaluate losses and outputs of a batch."""
         return self.problem.forward(self.model, batch)
 
 

@@ -15,6 +15,7 @@ from thalweg.polynomial import Excursion, excursions, reset_excursions
 from thalweg.problems.problem import Problem
 from thalweg.problems.samples import Samples
 from thalweg.risk.batching import choose_batch_size, keep_large_blocks, product_batch_size
+from thalweg.risk.copies import Copies
 from thalweg.risk.measured import MeasuredModel, chunks
 from thalweg.risk.normalization import POLICIES, Policy, check_policy
 from thalweg.risk.operators import GaussNewton, Hessian, Jacobian
@@ -332,6 +333,10 @@ class EmpiricalRisk:
             loss = losses.mean()
             loss.backward()
         return loss.detach(), self._count_wrong(outputs, moved), measured.gradient
+
+    def copies(self, count: int) -> Copies:
+        """Give ``count`` copies whose training steps are taken as one batch of models."""
+        return Copies(self, self._measured, count)
 
     def excursions(self, *, reset: bool = False) -> dict[str, Excursion]:
         """Give what polynomial activations saw in training steps; ``reset`` forgets it then."""

@@ -1,0 +1,199 @@
+"""Copies of one network side by side: the mini-batch gradients of all as one batch of models."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import torch
+from torch import Tensor
+from torch.func import functional_call, grad, vmap
+from torch.utils._pytree import tree_map_only
+
+from thalweg.errors import InvalidProblem, NotDefined
+from thalweg.risk.measured import MeasuredModel
+from thalweg.risk.pinned import Forward
+from thalweg.risk.space import ParameterSpace
+
+if TYPE_CHECKING:
+    from thalweg.risk.risk import EmpiricalRisk
+
+# Loss, number of misclassified samples, gradient: as `EmpiricalRisk.batch_gradient` gives them.
+Step = tuple[Tensor, Tensor | None, Tensor]
+
+
+class Request(NamedTuple):
+    """A step's gradient that a copy will ask for: which copy, at which weights, of which batch."""
+
+    copy: int
+    w: Tensor
+    batch: Tensor
+
+
+class Copies:
+    """
+    Several points of one risk, each with running batch-norm buffers of its own.
+
+    Parameters
+    ----------
+    risk : EmpiricalRisk
+        Of the network that all are copies of.
+    measured : MeasuredModel
+        The risk's.
+    count : int
+        Number of copies K.
+
+    Raises
+    ------
+    InvalidProblem
+        If the model watches its pre-activations: they are recorded one network at a time.
+    """
+
+    def __init__(self, risk: EmpiricalRisk, measured: MeasuredModel, count: int) -> None:
+        if measured.watched:
+            raise InvalidProblem(
+                "excursions of polynomial activations are recorded one network at a time; train"
+                " the copies one after another: write together=False."
+            )
+        self.risk, self.measured = risk, measured
+        self._forward = Forward(measured.problem, measured.model)
+        self.members = tuple(Copy(risk) for _ in range(count))
+
+    def prepare(self, requests: Sequence[Request]) -> None:
+        """
+        Take the gradients that copies will ask for next, all batches of one length at once.
+
+        Raises
+        ------
+        InvalidProblem
+            If the model or its loss decides by values, so that no two can be evaluated as one.
+        """
+        ordered = sorted(requests, key=lambda request: (len(request.batch), request.copy))
+        for _, group in itertools.groupby(ordered, key=lambda request: len(request.batch)):
+            self._prepare(list(group))
+
+    def _prepare(self, requests: list[Request]) -> None:
+        members = [self.members[request.copy] for request in requests]
+        batches = self._batches([request.batch for request in requests])
+        weights = torch.stack([request.w for request in requests])
+        buffers = _stack([member.held for member in members])
+        try:
+            gradients, (losses, outputs, after) = vmap(grad(self._loss, has_aux=True))(
+                weights, buffers, batches
+            )
+        except RuntimeError as error:
+            raise InvalidProblem(
+                f"{self.risk.problem.name}: copies cannot be evaluated as one batch of models"
+                f" ({str(error).splitlines()[0]}). Train them one after another: write"
+                " together=False."
+            ) from error
+        for i, member in enumerate(members):
+            member.held = {name: tensor[i] for name, tensor in after.items()}
+            wrong = None if outputs is None else self._count_wrong(outputs[i], _pick(batches, i))
+            member.ready = losses[i], wrong, gradients[i]
+
+    def _batches(self, indices: list[Tensor]) -> Any:
+        """Give the samples of K batches of n, every tensor of shape (K, n, ...)."""
+        moved = self.measured.moved(self.risk.data.take(torch.cat(indices)))
+        shape = len(indices), len(indices[0])
+        return tree_map_only(Tensor, lambda t: t.reshape(*shape, *t.shape[1:]), moved)
+
+    def _loss(
+        self, w: Tensor, buffers: dict[str, Tensor], batch: Any
+    ) -> tuple[Tensor, tuple[Tensor, Tensor | None, dict[str, Tensor]]]:
+        # Batch norm writes to its buffers: to clones, which are handed out.
+        after = {name: tensor.clone() for name, tensor in buffers.items()}
+        tensors = self.measured.space.unpack(w) | after
+        named = {f"model.{name}": tensor for name, tensor in tensors.items()}
+        frozen = self.measured.policy == "frozen"
+        with self.measured.norms.mode("stored" if frozen else "running"):
+            losses, outputs = functional_call(self._forward, named, (batch,))
+        loss = losses.mean()
+        return loss, (loss.detach(), None if outputs is None else outputs.detach(), after)
+
+    def _count_wrong(self, outputs: Tensor, batch: Any) -> Tensor | None:
+        try:
+            return self.risk.problem.wrong(outputs, batch).sum()
+        except NotDefined:
+            return None
+
+
+class Copy:
+    """
+    One of several copies: a landscape whose next step's gradient has been prepared.
+
+    Parameters
+    ----------
+    risk : EmpiricalRisk
+        What it is measured by, on its own.
+    """
+
+    def __init__(self, risk: EmpiricalRisk) -> None:
+        self.risk = risk
+        self.held = risk.buffers()
+        self.ready: Step | None = None
+
+    @property
+    def space(self) -> ParameterSpace:
+        """The space of its points."""
+        return self.risk.space
+
+    @property
+    def samples(self) -> int:
+        """Number of samples N."""
+        return self.risk.samples
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Of weights and gradients."""
+        return self.risk.dtype
+
+    @property
+    def device(self) -> torch.device:
+        """Where passes run."""
+        return self.risk.device
+
+    @property
+    def described(self) -> dict[str, str | int]:
+        """Say which function is measured: that of the risk."""
+        return self.risk.described
+
+    def buffers(self) -> dict[str, Tensor]:
+        """Copy its own buffers."""
+        return {name: tensor.clone() for name, tensor in self.held.items()}
+
+    def set_buffers(self, buffers: Mapping[str, Tensor]) -> None:
+        """Set its own buffers by name; those not named stay."""
+        known = self.held.keys() & buffers.keys()
+        self.held |= {name: buffers[name].to(self.held[name]) for name in known}
+
+    def batch_gradient(self, w: Tensor, batch: Tensor, /) -> Step:
+        """Give the prepared gradient of this step."""
+        ready, self.ready = self.ready, None
+        assert ready is not None
+        return ready
+
+    def value(self, w: Tensor, /) -> float:
+        """Evaluate the mean loss at ``w``."""
+        return self._at_home().value(w)
+
+    def evaluate(self, w: Tensor, /) -> dict[str, float]:
+        """Evaluate loss and, where it is defined, error."""
+        return self._at_home().evaluate(w)
+
+    def gradient(self, w: Tensor, batch: Tensor | None = None, /) -> Tensor:
+        """Evaluate the gradient at ``w``, on its own."""
+        return self._at_home().gradient(w, batch)
+
+    def _at_home(self) -> EmpiricalRisk:
+        self.risk.set_buffers(self.held)
+        return self.risk
+
+
+def _pick(batches: Any, i: int) -> Any:
+    return tree_map_only(Tensor, lambda tensor: tensor[i], batches)
+
+
+def _stack(buffers: Sequence[Mapping[str, Tensor]]) -> dict[str, Tensor]:
+    return {name: torch.stack([held[name] for held in buffers]) for name in buffers[0]}
