@@ -39,3 +39,15 @@ def test_long_work_shows_label_and_share_on_standard_error(capsys, monkeypatch):
     assert output == ""
     assert "checkpoints" in errors
     assert "100%" in errors and "left" in errors
+
+
+def test_time_left_leaves_out_what_was_done_before(monkeypatch):
+    now = [0.0]
+    monkeypatch.setattr("time.monotonic", lambda: now[0])
+    with on_screen(100, "studies") as bar:
+        bar.bar._time, bar.bar.start_t = lambda: now[0], 0.0
+        bar.update(50)  # of an earlier session
+        for now[0] in (10.0, 20.0, 30.0, 40.0):
+            bar.update(1)
+        # A unit takes ten seconds, and 46 are left.
+        assert "studies:  54%" in str(bar.bar) and "00:40 done, 07:40 left" in str(bar.bar)

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import sys
+import time
 from types import TracebackType
-from typing import Protocol, Self
+from typing import Any, Protocol, Self
+
+_AT_ONCE = 0.5  # seconds
 
 
 class Bar(Protocol):
@@ -53,15 +56,38 @@ def on_screen(total: int, label: str, /) -> Bar:
 
     # A log file gets a line now and then, a terminal a bar that moves.
     pause = 0.1 if sys.stderr.isatty() else 15.0
-    bar: Bar = tqdm(
+    bar = tqdm(
         total=total,
         desc=label,
         file=sys.stderr,
         delay=2.0,
         mininterval=pause,
         maxinterval=max(10.0, pause),
+        miniters=1,
+        # The speed since the start: work comes in lumps, as training and measuring take turns.
+        smoothing=0.0,
         dynamic_ncols=True,
         # What the units are differs from work to work; how much of it is done does not.
         bar_format="{desc}: {percentage:3.0f}%|{bar}| {elapsed} done, {remaining} left",
     )
-    return bar
+    return _OnScreen(bar)
+
+
+class _OnScreen:
+    """A tqdm bar that leaves out of the speed what it is told at once: it was done before."""
+
+    def __init__(self, bar: Any) -> None:
+        self.bar, self.begun = bar, time.monotonic()
+
+    def update(self, n: int = 1, /) -> None:
+        """Count ``n`` more units as done."""
+        if time.monotonic() - self.begun < _AT_ONCE:
+            self.bar.initial += n
+        self.bar.update(n)
+
+    def __enter__(self) -> Self:
+        self.bar.__enter__()
+        return self
+
+    def __exit__(self, *why: Any) -> None:
+        self.bar.__exit__(*why)
