@@ -92,7 +92,7 @@ def test_solutions_are_loaded_with_zero_loss(run):
     assert zeros.sizes["row"] > 10
     assert zeros["loss"].values.max() < 1e-20
     assert zeros["residual"].values.max() < 1e-10
-    assert zeros["loss_perturbed"].values.min() > 1e-10
+    assert (zeros["loss_perturbed"] / zeros["at_zero"]).values.min() > 1e-10
 
 
 def test_counts_are_those_of_closed_forms(run):

@@ -188,6 +188,7 @@ def _in_torch(net: PolynomialNetwork, system: ZeroSystem, real: RealPoints) -> l
             {
                 "loss": risk.value(w),
                 "loss_perturbed": risk.value(w + NOISE * w.abs() * noise),
+                "at_zero": float((system.targets**2).mean()),
                 "residual": float(risk.residuals(w).abs().max()),
                 "all_weights": len(w),
                 "nullity": nullity,
