@@ -88,16 +88,31 @@ def test_descent_by_full_gradients_goes_down(run: Run) -> None:
 
 
 def test_controls_are_refuted(run: Run) -> None:
-    flat, apart = perturb_and_return.claims(run, WHOLE)
+    flat, full_batch, apart = perturb_and_return.claims(run, WHOLE)
     assert [flat.control_verdict(c) for c in flat.controls] == [Verdict.REFUTED] * 2
-    assert [apart.control_verdict(c) for c in apart.controls] == [Verdict.REFUTED]
-    assert [claim["name"] for claim in run.claims] == [flat.name, apart.name]
+    for claim in (full_batch, apart):
+        assert [claim.control_verdict(c) for c in claim.controls] == [Verdict.REFUTED]
+    names = [flat.name, full_batch.name, apart.name]
+    assert [claim["name"] for claim in run.claims] == names
+
+
+def test_each_claim_counts_the_copies_of_its_optimizer(run: Run) -> None:
+    copies = run.result("perturb_and_return/copies").to_dataframe()
+    final = copies[(copies["network"] == "main") & (copies["moment"] == "final")]
+    # With its parent's error as the goal every copy that the noise made worse counts.
+    zero = final["parent_error"].max()
+    config = WHOLE | {"perturb_and_return": STUDY | {"zero_error": zero}}
+    left = final[(final["scale"] <= STUDY["largest"]) & (final["start_error"] > zero)]
+    claims = perturb_and_return.claims(run, config)
+    counted = [0 if claim.statistic is None else claim.statistic.n for claim in claims[:2]]
+    assert counted == [(left["optimizer"] == name).sum() for name in ("sgd", "gd")]
+    assert sum(counted) > 0
 
 
 def test_a_parent_short_of_zero_error_is_not_judged(run: Run) -> None:
     strict = WHOLE | {"perturb_and_return": STUDY | {"zero_error": -1.0}}
-    flat, _ = perturb_and_return.claims(run, strict)
-    assert flat.verdict is Verdict.NOT_APPLICABLE and "did not reach" in flat.why
+    for flat in perturb_and_return.claims(run, strict)[:2]:
+        assert flat.verdict is Verdict.NOT_APPLICABLE and "did not reach" in flat.why
 
 
 def copy_of(curvature: torch.Tensor) -> Copy:

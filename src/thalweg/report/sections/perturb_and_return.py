@@ -81,7 +81,8 @@ def _parts(run: Run, copies: xr.Dataset, main: xr.Dataset) -> Iterator[Part]:
             "epoch is one step, and it stops at zero error), by the moment of the perturbation "
             "(columns) and its scale relative to each layer's weights (colours). Lines are means "
             "of the copies, bands reach from the lowest to the highest. "
-            + verdict(run, "perturb_and_return/flat"),
+            + f"{verdict(run, 'perturb_and_return/flat')} "
+            + verdict(run, "perturb_and_return/flat-full-batch"),
             _returns(run.result(CURVES), run.result(DISTANCES), main),
         )
     if run.has_result(ENDS):
