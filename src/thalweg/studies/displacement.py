@@ -11,7 +11,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from thalweg.problems import load_problem
 from thalweg.risk.space import ParameterSpace
 from thalweg.run import Run, Task, read_checkpoint
 
@@ -105,7 +104,13 @@ def filter_directions(space: ParameterSpace, w: Tensor) -> Tensor:
 
 
 def read_copy(
-    run: Run, task: Task, outcome: dict[str, Any], *, network: str, zero_error: float
+    run: Run,
+    task: Task,
+    outcome: dict[str, Any],
+    *,
+    space: ParameterSpace,
+    network: str,
+    zero_error: float,
 ) -> Copy:
     """
     Read a copy that was trained on.
@@ -116,14 +121,14 @@ def read_copy(
         Where its checkpoints lie.
     task, outcome
         As `thalweg.studies.trainings.branch_task` made it, and what came of it.
+    space : ParameterSpace
+        Of its network.
     network : str
         What its network is called.
     zero_error : float
         The training error that counts as zero.
     """
     arguments = task.arguments
-    problem = arguments["problem"]
-    space = ParameterSpace.of(load_problem(problem["entry"], **problem["settings"]).model)
     parents = run.checkpoints(arguments["parent"])
     home, at = read_checkpoint(
         next(path for path in parents if int(path.stem) == outcome["from_step"])

@@ -10,6 +10,8 @@ import numpy as np
 import torch
 
 from thalweg.dynamics import perturb, train
+from thalweg.problems import load_problem
+from thalweg.risk.space import ParameterSpace
 from thalweg.run import Progress, Run, Task, silent, task_result, torch_generator
 from thalweg.studies.bowl import Bowl
 from thalweg.studies.claim import Claim, Control, Rule, Statistic
@@ -226,10 +228,15 @@ def assemble(run: Run, config: dict[str, Any], *, progress: Progress = silent) -
     done = [(task, outcome) for task in tasks(config) if (outcome := task_result(run, task))]
     branches = [(task, outcome) for task, outcome in done if task.needs]
     zero = config["perturb_and_return"]["zero_error"]
+    # Once for each network: the data of a problem take seconds to read.
+    spaces = {name: _space(one) for name, one in {_network(t): t for t, _ in branches}.items()}
     with progress(len(branches), "distances") as bar:
         found = []
         for task, outcome in branches:
-            found.append(read_copy(run, task, outcome, network=_network(task), zero_error=zero))
+            name = _network(task)
+            found.append(
+                read_copy(run, task, outcome, space=spaces[name], network=name, zero_error=zero)
+            )
             bar.update(1)
     found += _bowl(config)
     main = [one for one in found if one.about["network"] == MAIN]
@@ -242,6 +249,11 @@ def assemble(run: Run, config: dict[str, Any], *, progress: Progress = silent) -
             name: [sum(one.returned for one in group), len(group)] for name, group in _grouped(main)
         }
     }
+
+
+def _space(task: Task) -> ParameterSpace:
+    problem = task.arguments["problem"]
+    return ParameterSpace.of(load_problem(problem["entry"], **problem["settings"]).model)
 
 
 def _network(task: Task) -> str:
