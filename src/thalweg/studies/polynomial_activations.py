@@ -41,8 +41,8 @@ SIZES: dict[str, dict[str, Any]] = {
     "laptop": {
         "seeds": [0, 1, 2],
         "degrees": [2, 4, 10],
-        "epochs": 6,
-        "checkpoints": 3,
+        "epochs": 8,
+        "checkpoints": 4,
         "margin": 2.0,
         "clip": 1.0,
         "small_radius": 1.0,

@@ -40,7 +40,7 @@ DEFAULTS: dict[str, Any] = {
 }
 SIZES: dict[str, dict[str, Any]] = {
     "demo": {"k": 3, "density": True, "probes": 2, "steps": 10, "near_zero": 1e-2},
-    "laptop": {"k": 5, "density": True, "probes": 2, "steps": 24},
+    "laptop": {"k": 5, "density": True, "probes": 3, "steps": 24},
     "paper": {"k": 10, "density": True, "probes": 10, "steps": 80, "trace": True},
 }
 # A product costs more than a gradient; an eigenvalue takes about five.

@@ -25,8 +25,8 @@ SIZES: dict[str, dict[str, Any]] = {
     },
     "laptop": {
         "seeds": [0, 1, 2],
-        "epochs": 16,
-        "checkpoints": 16,
+        "epochs": 20,
+        "checkpoints": 20,
         "branch_at": ["early", "middle", "final"],
         "copies": 3,
         "scale": 0.25,
