@@ -15,7 +15,7 @@ _TRAINING = {"lr": 0.05, "momentum": 0.9, "batch_size": 100, "schedule": "cosine
 # in run.toml.
 PRESETS: dict[str, dict[str, Any]] = {
     "demo": {"entry": "digits", "settings": {}},
-    "laptop": {"entry": "cifar10", "settings": {"train_size": 10000, "test_size": 2000}},
+    "laptop": {"entry": "cifar10", "settings": {"train_size": 5000, "test_size": 2000}},
     "paper": {"entry": "cifar10", "settings": {}},
 }
 
