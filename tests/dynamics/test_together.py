@@ -107,7 +107,7 @@ def test_what_was_stopped_goes_on_together_or_alone(tmp_path):
             assert about["copy"] == other.copy and about["status"] == "finished"
 
 
-def test_what_cannot_be_trained_together_is_refused():
+def test_what_cannot_be_trained_together_is_refused(tmp_path):
     bowl = Bowl([1.0])
     start = train(bowl, torch.ones(1).double(), steps=1)
     with pytest.raises(InvalidArgument, match=r"takes an EmpiricalRisk, got Bowl; write"):
@@ -116,7 +116,8 @@ def test_what_cannot_be_trained_together_is_refused():
     risk, model, *_ = classification()
     parent = train(risk, start_of(risk, model), **OPTIONS)
     with pytest.raises(InvalidArgument, match=r"optimizer='gd'.*together=False"):
-        branch(risk, parent, together=True, optimizer="gd", steps=2)
+        branch(risk, parent, together=True, optimizer="gd", steps=2, run=tmp_path / "run")
+    assert not (tmp_path / "run").exists()
     with pytest.raises(TypeError, match="momentun"):
         branch(risk, parent, together=True, epochs=1, momentun=0.5)
 

@@ -8,6 +8,7 @@ from typing import Any
 
 from torch import Tensor
 
+from thalweg.dynamics.methods import method_kind
 from thalweg.dynamics.train import prepare, train
 from thalweg.dynamics.training import Training, TrainResult
 from thalweg.errors import InvalidArgument
@@ -73,13 +74,13 @@ def _arguments(member: Any, w0: Tensor, own: Mapping[str, Any]) -> dict[str, Any
 
 
 def _prepared(call: dict[str, Any]) -> Training:
-    training = prepare(call)
-    if training.plan.samples is None:
+    # Before a run directory is made.
+    if not method_kind(call["optimizer"]).batches or call["batch_size"] is None:
         raise InvalidArgument(
             f"together=True takes mini-batches, got optimizer={call['optimizer']!r} with"
             f" batch_size={call['batch_size']}; write optimizer='sgd', or together=False."
         )
-    return training
+    return prepare(call)
 
 
 def _go_in_step(
