@@ -27,8 +27,9 @@ from thalweg.geometry import (
     top_eigenvalues,
     trace,
 )
+from thalweg.landscape import Landscape, ParameterSpace
 from thalweg.problems import Problem, load_problem
-from thalweg.risk import EmpiricalRisk, Landscape, ParameterSpace
+from thalweg.risk import EmpiricalRisk
 from thalweg.run import Run, list_runs, open_run
 
 __version__ = _version("thalweg")

@@ -19,7 +19,7 @@ from thalweg.certificates.interval import Box, propagate
 from thalweg.errors import InvalidArgument, NotDefined
 from thalweg.polynomial import PolynomialActivation, fit_polynomial
 from thalweg.problems import MLP, AllConv
-from thalweg.risk.chain import Chain
+from thalweg.tracing.chain import Chain
 
 
 def images(count: int = 40) -> tuple[Tensor, Tensor]:

@@ -10,7 +10,7 @@ from torch import Tensor
 
 import thalweg as tw
 from conformance.adapter import Adapter, Density, Eigenvalues, Surface, Task, Trace
-from thalweg.risk.operators import Hessian
+from thalweg.curvature.operators import Hessian
 from thalweg.run import create_run
 
 

@@ -10,8 +10,9 @@ from torch import nn
 from thalweg import barrier
 from thalweg.dynamics import train
 from thalweg.errors import InvalidArgument, InvalidWeights
+from thalweg.landscape import ParameterSpace
 from thalweg.problems import Problem, load_problem
-from thalweg.risk import EmpiricalRisk, ParameterSpace
+from thalweg.risk import EmpiricalRisk
 
 
 class Polynomial:

@@ -5,8 +5,9 @@ from __future__ import annotations
 import torch
 from torch import nn
 
+from thalweg.landscape import ParameterSpace
 from thalweg.problems import Problem
-from thalweg.risk import EmpiricalRisk, ParameterSpace
+from thalweg.risk import EmpiricalRisk
 
 
 class Bowl:

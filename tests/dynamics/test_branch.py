@@ -9,7 +9,7 @@ from torch import nn
 from dynamics.cases import Bowl, classification, start_of
 from thalweg.dynamics import branch, moments, perturb, train, train_branch
 from thalweg.errors import InvalidArgument
-from thalweg.risk import ParameterSpace
+from thalweg.landscape import ParameterSpace
 from thalweg.run import describe_checkpoint, read_checkpoint, torch_generator
 
 

@@ -11,7 +11,7 @@ from scipy.stats import binomtest, chi2
 from dynamics.cases import Bowl, classification, start_of
 from thalweg.dynamics import train
 from thalweg.errors import InvalidArgument
-from thalweg.risk import ParameterSpace
+from thalweg.landscape import ParameterSpace
 
 CHAINS = 4000
 CONSTANT = {"optimizer": "langevin", "schedule": "constant", "evaluate_every": "end"}

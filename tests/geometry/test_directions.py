@@ -17,7 +17,7 @@ from thalweg.geometry.directions import (
     random_directions,
     through_points,
 )
-from thalweg.risk import ParameterSpace
+from thalweg.landscape import ParameterSpace
 
 
 def network() -> nn.Module:

@@ -17,8 +17,9 @@ from thalweg.errors import InvalidArgument, InvalidWeights
 from thalweg.geometry.directions import random_directions, through_points
 from thalweg.geometry.spectrum import top_eigenvalues
 from thalweg.geometry.surface import surface
+from thalweg.landscape import ParameterSpace
 from thalweg.problems import Problem
-from thalweg.risk import EmpiricalRisk, ParameterSpace
+from thalweg.risk import EmpiricalRisk
 from thalweg.run import create_run
 
 CURVATURES = torch.tensor([1.0, 4.0, 9.0, 0.5], dtype=torch.float64)

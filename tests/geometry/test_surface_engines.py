@@ -11,8 +11,9 @@ from torch import nn
 
 from thalweg.errors import InvalidArgument, TaskFailed
 from thalweg.geometry.surface import surface
+from thalweg.landscape import ParameterSpace
 from thalweg.problems import Problem, load_problem
-from thalweg.risk import EmpiricalRisk, ParameterSpace
+from thalweg.risk import EmpiricalRisk
 from thalweg.run import InProcess, LocalProcesses, Run, create_run
 
 SMALL: dict[str, Any] = {"widths": [4, 4], "train_size": 60, "test_size": 30}

@@ -16,8 +16,9 @@ from torch.nn import functional as F
 from thalweg.errors import InvalidArgument
 from thalweg.geometry.allocation import Z
 from thalweg.geometry.surface import surface
+from thalweg.landscape import ParameterSpace
 from thalweg.problems import Problem, load_problem
-from thalweg.risk import EmpiricalRisk, ParameterSpace
+from thalweg.risk import EmpiricalRisk
 from thalweg.run import InProcess, create_run
 
 SIZE = 3000

@@ -22,7 +22,7 @@ from thalweg.plots import (
 from thalweg.plots.interactive.style import log_ticks
 from thalweg.plots.legend import add_legend
 from thalweg.plots.logscale import log_scale
-from thalweg.plots.looks import trajectories
+from thalweg.plots.palette import trajectories
 
 
 def drawn_axes(dims=3):

@@ -147,12 +147,12 @@ def test_is_assembled_in_blocks_of_rows_and_units(monkeypatch):
     w = risk.space.pack(risk.problem.model)
     whole = gram(risk, w)
     for name, value in (
-        ("factors._ROWS", 7),
-        ("factors._HELD", 1 << 9),
-        ("gram._BATCH", 4),
-        ("gram._HELD", 100),
+        ("curvature.jacobian_factors._ROWS", 7),
+        ("curvature.jacobian_factors._HELD", 1 << 9),
+        ("risk.gram._BATCH", 4),
+        ("risk.gram._HELD", 100),
     ):
-        monkeypatch.setattr(f"thalweg.risk.{name}", value)
+        monkeypatch.setattr(f"thalweg.{name}", value)
     torch.testing.assert_close(gram(risk, w), whole, rtol=1e-13, atol=1e-13)
 
 

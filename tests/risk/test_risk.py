@@ -21,9 +21,10 @@ from thalweg.errors import (
     NotDefined,
     NotDeterministic,
 )
+from thalweg.landscape import Landscape
 from thalweg.polynomial import PolynomialActivation, fit_polynomial
 from thalweg.problems import Problem
-from thalweg.risk import EmpiricalRisk, Landscape
+from thalweg.risk import EmpiricalRisk
 
 
 def images(samples: int = 64, seed: int = 0) -> tuple[Tensor, Tensor]:

@@ -8,11 +8,11 @@ import torch
 
 from studies.small import CONFIG
 from thalweg.dynamics import perturb, train
+from thalweg.landscape.quadratic import Bowl
 from thalweg.problems import load_problem
 from thalweg.risk import EmpiricalRisk
 from thalweg.run import InProcess, Run, read_checkpoint, torch_generator
 from thalweg.studies import configure, perturb_and_return, reproduce, trajectories
-from thalweg.studies.bowl import Bowl
 from thalweg.studies.claim import Verdict
 from thalweg.studies.displacement import Copy, filter_directions
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from thalweg.risk.chain import Chain
+from thalweg.tracing.chain import Chain
 
 # Measured on trained networks of digits: 10 steps of a quarter box come within 1% of 100 of them.
 _STEPS = 10

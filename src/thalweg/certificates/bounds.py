@@ -9,10 +9,10 @@ import torch
 from torch import Tensor, nn
 
 from thalweg.certificates.attack import Target
-from thalweg.certificates.decisions import Decision, decisions
 from thalweg.certificates.interval import UNIT, Box, gamma, propagate
-from thalweg.risk.chain import Chain, Link
+from thalweg.certificates.margin_constraints import Decision, decisions
 from thalweg.risk.risk import EmpiricalRisk
+from thalweg.tracing.chain import Chain, Link
 
 Scale = Literal["absolute", "layer"]
 _BATCH = 128

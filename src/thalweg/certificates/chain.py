@@ -16,8 +16,8 @@ from thalweg.certificates.convolution import convolution_norm
 from thalweg.certificates.nonlinearity import Activation
 from thalweg.certificates.products import spectral_bound
 from thalweg.errors import NotDefined
-from thalweg.risk import chain as links
 from thalweg.risk.risk import EmpiricalRisk
+from thalweg.tracing import chain as links
 
 Array = NDArray[np.float64]
 _KNOWN = (

@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 from thalweg.certificates.chain import Chain
 from thalweg.certificates.forward import Passed, run_backward
 from thalweg.certificates.products import UNIT, WIDER, Standard, Verified, gamma, norm
-from thalweg.risk.cholesky import InPlaceCholesky
-from thalweg.risk.factors import Dense, Factor, Patches, Term, add_term, mirror
+from thalweg.curvature.cholesky import InPlaceCholesky
+from thalweg.curvature.jacobian_factors import Dense, Factor, Patches, Term, add_term, mirror
 from thalweg.run.progress import Bar
 
 Array = NDArray[np.float64]

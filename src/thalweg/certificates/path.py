@@ -12,8 +12,8 @@ from torch import Tensor
 
 from thalweg.certificates.products import WIDER
 from thalweg.certificates.zero import Certificate, certify_zero
+from thalweg.curvature.cholesky import InPlaceCholesky
 from thalweg.errors import InvalidArgument
-from thalweg.risk.cholesky import InPlaceCholesky
 from thalweg.risk.gram import gram, pull_back
 from thalweg.risk.risk import EmpiricalRisk
 from thalweg.run.progress import Progress, silent

@@ -9,7 +9,7 @@ from typing import Any
 import typer
 
 from thalweg.cli.runs import Json, RunPath
-from thalweg.report.words import estimate
+from thalweg.report.formatting import estimate
 from thalweg.run import open_run
 
 

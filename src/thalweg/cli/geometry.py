@@ -246,7 +246,7 @@ def _problem(entry: str | None, assign: list[str] | None, run: Path | None) -> d
 def _place(
     checkpoints: list[Path] | None, run: Path | None, trajectory: str | None
 ) -> dict[str, Any]:
-    from thalweg.studies.viewpoint import place
+    from thalweg.studies.point import place
 
     if trajectory is not None and run is None:
         raise typer.BadParameter(f"--trajectory {trajectory}: in which run? Write --run RUN too.")

@@ -11,8 +11,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from thalweg.errors import InvalidArgument, InvalidWeights
-from thalweg.risk import EmpiricalRisk, Landscape
-from thalweg.risk.normalization import POLICIES
+from thalweg.evaluation.normalization import POLICIES
+from thalweg.landscape import Landscape
+from thalweg.risk import EmpiricalRisk
 from thalweg.run.progress import Bar, Progress, silent
 
 if TYPE_CHECKING:
@@ -91,7 +92,7 @@ def barrier(
 
     Examples
     --------
-    >>> from thalweg.risk.space import ParameterSpace
+    >>> from thalweg.landscape.space import ParameterSpace
     >>> class DoubleWell:
     ...     space = ParameterSpace.euclidean(1)
     ...     value = staticmethod(lambda w: float((w**2 - 1) ** 2))

@@ -11,12 +11,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from thalweg.dynamics.together import train_together
+from thalweg.dynamics.batched_training import train_together
 from thalweg.dynamics.train import train
 from thalweg.dynamics.training import TrainResult
 from thalweg.errors import CheckpointRefused, InvalidArgument
-from thalweg.risk.landscape import Landscape
-from thalweg.risk.space import ParameterSpace
+from thalweg.landscape import Landscape
+from thalweg.landscape.space import ParameterSpace
 from thalweg.run.checkpoints import RESUME_PREFIX, describe_checkpoint, read_checkpoint
 from thalweg.run.seeds import derive_seed, torch_generator
 from thalweg.run.store import Run

@@ -7,10 +7,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from thalweg.curvature.cholesky import InPlaceCholesky
 from thalweg.dynamics.methods import Outcome
 from thalweg.dynamics.settings import Settings
 from thalweg.errors import InvalidArgument
-from thalweg.risk.cholesky import InPlaceCholesky
 from thalweg.risk.gram import gram, pull_back
 from thalweg.risk.risk import EmpiricalRisk
 from thalweg.run.checkpoints import RESUME_PREFIX

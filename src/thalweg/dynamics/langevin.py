@@ -11,7 +11,7 @@ from torch import Tensor
 from thalweg.dynamics.methods import Outcome, gradient_of
 from thalweg.dynamics.settings import Settings
 from thalweg.errors import InvalidArgument
-from thalweg.risk.landscape import Landscape
+from thalweg.landscape import Landscape
 from thalweg.run.seeds import torch_generator
 
 

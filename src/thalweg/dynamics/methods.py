@@ -11,7 +11,7 @@ from torch import Tensor
 from thalweg.dynamics.optimizer_state import flatten_state, restore_state
 from thalweg.dynamics.settings import Settings
 from thalweg.errors import InvalidArgument
-from thalweg.risk.landscape import Landscape
+from thalweg.landscape import Landscape
 
 
 class Outcome(NamedTuple):

@@ -9,7 +9,7 @@ from typing import Self
 import torch
 from torch import Tensor, nn
 
-from thalweg.dynamics.keeper import Keeper, as_run
+from thalweg.dynamics.checkpoint_writer import Keeper, as_run
 from thalweg.dynamics.optimizer_state import flatten_state, restore_state, rng_tensors, set_rng
 from thalweg.errors import CheckpointMismatch, InvalidArgument, RunConflict
 from thalweg.run.checkpoints import RESUME_PREFIX

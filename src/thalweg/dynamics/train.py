@@ -10,13 +10,13 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from thalweg.dynamics.keeper import Keeper, as_run
+from thalweg.dynamics.checkpoint_writer import Keeper, as_run
 from thalweg.dynamics.methods import method_kind
 from thalweg.dynamics.schedule import Schedule
 from thalweg.dynamics.settings import Settings
 from thalweg.dynamics.training import Training, TrainResult
 from thalweg.errors import InvalidWeights
-from thalweg.risk.landscape import Landscape
+from thalweg.landscape import Landscape
 from thalweg.run.events import Log
 from thalweg.run.progress import Progress, silent
 from thalweg.run.store import Run
@@ -136,7 +136,7 @@ def train(
 
     Examples
     --------
-    >>> from thalweg.risk.space import ParameterSpace
+    >>> from thalweg.landscape.space import ParameterSpace
     >>> class Bowl:
     ...     space = ParameterSpace.euclidean(2)
     ...     value = staticmethod(lambda w: float(w @ w) / 2)

@@ -12,12 +12,12 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from thalweg.dynamics.keeper import Keeper
+from thalweg.dynamics.checkpoint_writer import Keeper
 from thalweg.dynamics.methods import method_kind
+from thalweg.dynamics.running_metrics import Tally
 from thalweg.dynamics.settings import Plan, Settings, digest
-from thalweg.dynamics.tally import Tally
 from thalweg.errors import NotDefined
-from thalweg.risk.landscape import Landscape
+from thalweg.landscape import Landscape
 from thalweg.run.checkpoints import RESUME_PREFIX
 from thalweg.run.events import Log
 from thalweg.run.progress import Progress

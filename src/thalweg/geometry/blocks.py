@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from safetensors.numpy import load_file, save_file
 
 from thalweg.errors import InvalidArgument
-from thalweg.geometry.scene import Scene
+from thalweg.geometry.job import Scene
 from thalweg.problems.batches import digest
 from thalweg.run import Bar, Engine, Report, Run, Task, run_tasks
 from thalweg.run.files import write_atomic

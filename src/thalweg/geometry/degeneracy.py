@@ -11,11 +11,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from thalweg.curvature.operators import Jacobian, RiskOperator
 from thalweg.errors import InvalidArgument
 from thalweg.geometry.density import near_zero, spectral_density
-from thalweg.geometry.explained import Explained, explain
+from thalweg.geometry.kernel_sources import Explained, explain
 from thalweg.risk.gram import gram
-from thalweg.risk.operators import Jacobian, RiskOperator
 from thalweg.risk.risk import EmpiricalRisk
 from thalweg.run.progress import Progress, silent
 

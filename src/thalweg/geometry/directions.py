@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from thalweg.errors import InvalidArgument
-from thalweg.risk.space import Kind, Parameter, ParameterSpace
+from thalweg.landscape.space import Kind, Parameter, ParameterSpace
 from thalweg.run.seeds import torch_generator
 
 Normalize = Literal["filter", "layer"]

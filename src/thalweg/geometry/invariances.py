@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from thalweg.polynomial import PolynomialActivation
-from thalweg.risk.chain import Chain, Link
+from thalweg.tracing.chain import Chain, Link
 
 Indices = NDArray[np.int64]
 Array = NDArray[np.float64]

@@ -14,11 +14,11 @@ from torch import Tensor
 from thalweg.errors import InvalidArgument
 from thalweg.geometry.blocks import Blocks
 from thalweg.geometry.directions import random_directions
-from thalweg.geometry.exact import exact
+from thalweg.geometry.exact_surface import exact
 from thalweg.geometry.grid import AXES, Extent, Grid, axes
-from thalweg.geometry.scene import Scene
+from thalweg.geometry.job import Scene
 from thalweg.geometry.tolerance import Goal, estimate, hindrance
-from thalweg.risk import Landscape
+from thalweg.landscape import Landscape
 from thalweg.run import Engine, Run
 from thalweg.run.progress import Progress, silent
 

@@ -19,14 +19,14 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from thalweg.geometry import residuals
+from thalweg.geometry import sample_sums
 from thalweg.geometry.allocation import Moments, Z, candidates, choose, levels, sizes
 from thalweg.geometry.blocks import Block, Blocks, Phase
-from thalweg.geometry.exact import exact
+from thalweg.geometry.exact_surface import exact
 from thalweg.geometry.interpolation import TensorRule
-from thalweg.geometry.scene import Scene
+from thalweg.geometry.job import Scene
 from thalweg.risk import EmpiricalRisk
-from thalweg.risk.chunk import Chunk
+from thalweg.risk.per_sample import Chunk
 from thalweg.run.progress import Progress
 
 Array = NDArray[np.float64]
@@ -158,7 +158,7 @@ class _Estimate:
     def _pilot(self, rules: list[list[int]]) -> Block:
         n = self.levels[0]
         parameters = {"rules": rules, "first": 0, "seed": self.goal.seed}
-        found = self._blocks(residuals.pilot, n, self._size(self.cells, _DRAWN), parameters)
+        found = self._blocks(sample_sums.pilot, n, self._size(self.cells, _DRAWN), parameters)
         self.evaluations += n * self.cells
         return _pooled(found)
 
@@ -168,7 +168,7 @@ class _Estimate:
             return
         size = self._size(len(self.nodes), _CONSECUTIVE)
         parameters = {"counts": self.counts}
-        found = self._blocks(residuals.node_sums, self.samples, size, parameters)
+        found = self._blocks(sample_sums.node_sums, self.samples, size, parameters)
         self.evaluations += len(self.nodes) * self.samples
         self.interpolated = {n: a / self.samples for n, a in _pooled(found).items()}
 
@@ -183,7 +183,7 @@ class _Estimate:
             size = self._size(len(self.nodes) + len(more), _DRAWN)
             parameters = {"counts": self.counts, "cells": more, "first": first}
             parameters["seed"] = self.goal.seed
-            found = self._blocks(residuals.remainder, last - first, size, parameters)
+            found = self._blocks(sample_sums.remainder, last - first, size, parameters)
             self.evaluations += (len(self.nodes) + len(more)) * (last - first)
             for name, part in _pooled(found).items():
                 whole = self.sums[name]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from thalweg.plots.logscale import LogScale
-from thalweg.plots.looks import COLORMAP, UNMEASURED
+from thalweg.plots.palette import COLORMAP, UNMEASURED
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

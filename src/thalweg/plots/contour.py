@@ -17,7 +17,7 @@ from thalweg.plots.grids import (
     shown_points,
     value_label,
 )
-from thalweg.plots.looks import COLORMAP, UNMEASURED
+from thalweg.plots.palette import COLORMAP, UNMEASURED
 
 if TYPE_CHECKING:
     import xarray as xr

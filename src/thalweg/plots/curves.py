@@ -9,7 +9,7 @@ import numpy as np
 from thalweg.errors import InvalidArgument
 from thalweg.plots.axes import axes_or_new
 from thalweg.plots.logscale import log_scale
-from thalweg.plots.looks import trajectories
+from thalweg.plots.palette import trajectories
 
 if TYPE_CHECKING:
     import xarray as xr

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from thalweg.plots.axes import axes_or_new
 from thalweg.plots.colorbar import add_colorbar, loss_colors
 from thalweg.plots.logscale import LogScale, log_scale
-from thalweg.plots.looks import UNMEASURED, Trajectory, trajectories
+from thalweg.plots.palette import UNMEASURED, Trajectory, trajectories
 from thalweg.plots.positions import losses, positions
 
 if TYPE_CHECKING:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, cast
 import numpy as np
 
 from thalweg.plots.axes import axes_or_new, literal
-from thalweg.plots.looks import COLORS
+from thalweg.plots.palette import COLORS
 
 if TYPE_CHECKING:
     import xarray as xr

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from thalweg.plots.axes import literal
-from thalweg.plots.looks import Trajectory
+from thalweg.plots.palette import Trajectory
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

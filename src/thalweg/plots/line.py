@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, cast
 from thalweg.errors import InvalidArgument
 from thalweg.plots.axes import axes_or_new
 from thalweg.plots.curves import LABELS
-from thalweg.plots.looks import COLORS, SIGMAS
+from thalweg.plots.palette import COLORS, SIGMAS
 
 if TYPE_CHECKING:
     import xarray as xr

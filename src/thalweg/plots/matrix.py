@@ -11,7 +11,7 @@ from numpy.typing import ArrayLike
 
 from thalweg.errors import InvalidArgument
 from thalweg.plots.axes import axes_or_new, literal
-from thalweg.plots.looks import COLORMAP
+from thalweg.plots.palette import COLORMAP
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

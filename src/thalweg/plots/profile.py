@@ -9,7 +9,7 @@ import numpy as np
 from thalweg.errors import InvalidArgument
 from thalweg.plots.axes import axes_or_new, literal
 from thalweg.plots.grids import axis_label, check_dims, heights, measured, shown_points
-from thalweg.plots.looks import COLORS, SIGMAS
+from thalweg.plots.palette import COLORS, SIGMAS
 
 if TYPE_CHECKING:
     import xarray as xr

@@ -17,7 +17,7 @@ from thalweg.plots.grids import (
     shown_points,
     value_label,
 )
-from thalweg.plots.looks import COLORMAP, COLORS
+from thalweg.plots.palette import COLORMAP, COLORS
 
 if TYPE_CHECKING:
     import xarray as xr

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
+from thalweg.problems.checkpoints import fit_weights, load_weights
 from thalweg.problems.datasets import cifar10, digits, randomize_labels, teacher, teacher_network
 from thalweg.problems.images import Images, cache_folder, read_images
 from thalweg.problems.load import load_problem
 from thalweg.problems.loss import as_loss, check_reduction
+from thalweg.problems.misclassification import NearestClass
 from thalweg.problems.networks import ACTIVATIONS, MLP, AllConv, activation_module
 from thalweg.problems.problem import Problem, Split
 from thalweg.problems.samples import ImageSamples, Samples, TensorSamples, as_samples
-from thalweg.problems.weights import fit_weights, load_weights
-from thalweg.problems.wrong import NearestClass
 
 __all__ = [
     "ACTIVATIONS",

@@ -10,10 +10,10 @@ from torch import Tensor, nn
 
 from thalweg.errors import InvalidArgument
 from thalweg.problems.images import Images, read_images
+from thalweg.problems.misclassification import NearestClass
 from thalweg.problems.networks import MLP, AllConv
 from thalweg.problems.problem import Problem
 from thalweg.problems.samples import ImageSamples
-from thalweg.problems.wrong import NearestClass
 from thalweg.run.progress import Progress, silent
 from thalweg.run.seeds import torch_generator
 

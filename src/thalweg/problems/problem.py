@@ -14,8 +14,8 @@ from torch.utils._pytree import tree_leaves
 from thalweg.errors import InvalidArgument, InvalidProblem, NotDefined
 from thalweg.problems.batches import batch_length
 from thalweg.problems.loss import CriterionLoss, Kind, Loss, as_loss, check_reduction, pair
+from thalweg.problems.misclassification import wrong
 from thalweg.problems.samples import Samples, as_samples
-from thalweg.problems.wrong import wrong
 
 Split = Literal["train", "test"]
 

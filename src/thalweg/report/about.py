@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from thalweg.report.commands import assigned, measurement_command
+from thalweg.report.formatting import count, number
 from thalweg.report.parts import Fact, Table
-from thalweg.report.words import count, number
 from thalweg.run import Run, describe_checkpoint
 from thalweg.run.files import read_json
 

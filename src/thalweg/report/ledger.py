@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from thalweg.report.about import command, shown_path
-from thalweg.report.words import estimate
+from thalweg.report.formatting import estimate
 from thalweg.run import Run
 
 # A sign beside the word: the verdict is not told by colour alone.

@@ -1,7 +1,5 @@
-"""The empirical risk as a function of one flat vector, and its parameter space."""
+"""The empirical risk of a network on its data, as a function of one flat vector."""
 
-from thalweg.risk.landscape import Landscape
 from thalweg.risk.risk import EmpiricalRisk
-from thalweg.risk.space import Parameter, ParameterSpace
 
-__all__ = ["EmpiricalRisk", "Landscape", "Parameter", "ParameterSpace"]
+__all__ = ["EmpiricalRisk"]

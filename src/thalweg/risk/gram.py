@@ -9,9 +9,18 @@ from collections.abc import Iterator, Sequence
 import torch
 from torch import Tensor, nn
 
+from thalweg.curvature.jacobian_factors import (
+    Call,
+    Factor,
+    Recorder,
+    Term,
+    assemble,
+    join,
+    patches,
+    places,
+)
 from thalweg.errors import InvalidArgument, NotDefined
-from thalweg.risk.factors import Call, Factor, Recorder, Term, assemble, join, patches, places
-from thalweg.risk.measured import to
+from thalweg.evaluation.model_copy import to
 from thalweg.risk.risk import EmpiricalRisk
 
 # Samples differentiated at once: for layers, and where each row takes a backward pass of its own.

@@ -10,18 +10,18 @@ from typing import Any, Literal, cast
 import torch
 from torch import Tensor, nn
 
+from thalweg.curvature.batch_functions import BatchFunctions
+from thalweg.curvature.operators import GaussNewton, Hessian, Jacobian
+from thalweg.curvature.vector_products import Method, Plan, Traces
 from thalweg.errors import InvalidArgument, InvalidWeights, NotDefined, NotDeterministic
+from thalweg.evaluation.batch_size import choose_batch_size, keep_large_blocks, product_batch_size
+from thalweg.evaluation.model_copy import ModelCopy, chunks
+from thalweg.evaluation.normalization import POLICIES, Policy, check_policy
+from thalweg.landscape.space import ParameterSpace
 from thalweg.polynomial import Excursion, excursions, reset_excursions
 from thalweg.problems.problem import Problem
 from thalweg.problems.samples import Samples
-from thalweg.risk.batching import choose_batch_size, keep_large_blocks, product_batch_size
-from thalweg.risk.copies import Copies
-from thalweg.risk.measured import MeasuredModel, chunks
-from thalweg.risk.normalization import POLICIES, Policy, check_policy
-from thalweg.risk.operators import GaussNewton, Hessian, Jacobian
-from thalweg.risk.pinned import PinnedRisk
-from thalweg.risk.products import Method, Plan, Traces
-from thalweg.risk.space import ParameterSpace
+from thalweg.risk.batched_models import BatchedModels
 
 Split = Literal["train", "test"]
 _CHECKED = 64
@@ -81,7 +81,7 @@ class EmpiricalRisk:
     ) -> None:
         place = None if device is None else torch.device(device)
         _say_dropout(problem.model)
-        measured = MeasuredModel(problem, check_policy(batchnorm), dtype, place)
+        measured = ModelCopy(problem, check_policy(batchnorm), dtype, place)
         measured.calibration = problem.samples("train")
         keep_large_blocks()
         measured.choose_layout(measured.calibration)
@@ -89,7 +89,7 @@ class EmpiricalRisk:
         self._check_deterministic()
 
     def _setup(
-        self, measured: MeasuredModel, split: Split, batch_size: int | None, memory: int
+        self, measured: ModelCopy, split: Split, batch_size: int | None, memory: int
     ) -> None:
         if batch_size is not None and batch_size < 1:
             raise InvalidArgument(f"batch_size={batch_size}; write a positive number or None.")
@@ -290,7 +290,7 @@ class EmpiricalRisk:
 
     def _plan(self, w: Tensor, layers: Iterable[str] | None, method: Method | None) -> Plan:
         self._settle(w)
-        pinned = PinnedRisk(self._measured, self._samples, self._product_batch, w, layers)
+        pinned = BatchFunctions(self._measured, self._samples, self._product_batch, w, layers)
         held = {} if pinned.whole or not self._measured.norms else {"statistics": "held at w"}
         return Plan(pinned, self.described | held, method, self.memory, self._traces)
 
@@ -334,9 +334,9 @@ class EmpiricalRisk:
             loss.backward()
         return loss.detach(), self._count_wrong(outputs, moved), measured.gradient
 
-    def copies(self, count: int) -> Copies:
+    def copies(self, count: int) -> BatchedModels:
         """Give ``count`` copies whose training steps are taken as one batch of models."""
-        return Copies(self, self._measured, count)
+        return BatchedModels(self, self._measured, count)
 
     def excursions(self, *, reset: bool = False) -> dict[str, Excursion]:
         """Give what polynomial activations saw in training steps; ``reset`` forgets it then."""

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from thalweg.risk.space import ParameterSpace
+from thalweg.landscape.space import ParameterSpace
 from thalweg.run import Run, Task, read_checkpoint
 
 if TYPE_CHECKING:

@@ -14,7 +14,7 @@ from thalweg.run import Engine, InProcess, Progress, Run, run_tasks, silent
 from thalweg.run.files import read_json, write_atomic, write_json
 from thalweg.studies import spectrum, surface
 from thalweg.studies.planes import Plane, check_plane, lay_plane
-from thalweg.studies.viewpoint import Viewpoint, view
+from thalweg.studies.point import Viewpoint, view
 
 
 def configure_surface(
@@ -28,7 +28,7 @@ def configure_surface(
     problem : dict
         ``entry`` and ``settings``.
     at : dict
-        Of `thalweg.studies.viewpoint.place`.
+        Of `thalweg.studies.point.place`.
     risk, options : dict
         What is to differ from `thalweg.studies.surface.RISK` and ``DEFAULTS``. Without
         ``directions``, they go through several checkpoints, along the principal components of a

@@ -10,10 +10,10 @@ import numpy as np
 import torch
 
 from thalweg.dynamics import perturb, train
+from thalweg.landscape.quadratic import Bowl
+from thalweg.landscape.space import ParameterSpace
 from thalweg.problems import load_problem
-from thalweg.risk.space import ParameterSpace
 from thalweg.run import Progress, Run, Task, silent, task_result, torch_generator
-from thalweg.studies.bowl import Bowl
 from thalweg.studies.claim import Claim, Control, Rule, Statistic
 from thalweg.studies.curves import gather_curves
 from thalweg.studies.displacement import (

@@ -20,7 +20,7 @@ from thalweg.geometry import (
     top_eigenvalues,
 )
 from thalweg.run import Progress, silent
-from thalweg.studies.viewpoint import Viewpoint
+from thalweg.studies.point import Viewpoint
 
 RULES = ("random", "principal", "points", "eigen")
 

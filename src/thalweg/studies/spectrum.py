@@ -14,10 +14,10 @@ from thalweg.geometry.density import density_of, quadrature
 from thalweg.geometry.operator import SymmetricOperator
 from thalweg.run import Progress, Report, Run, Task, open_run, silent, task_result
 from thalweg.studies.claim import Claim
+from thalweg.studies.point import view
 from thalweg.studies.surface import at_the_end_of, first_trunk
 from thalweg.studies.told import Told
 from thalweg.studies.trainings import UNITS_AN_EPOCH
-from thalweg.studies.viewpoint import view
 
 if TYPE_CHECKING:
     from thalweg.risk import EmpiricalRisk
@@ -124,7 +124,7 @@ def parts(
     Parameters
     ----------
     spec : dict
-        Of `thalweg.studies.viewpoint.view`.
+        Of `thalweg.studies.point.view`.
     options : dict
         All of `DEFAULTS`.
     needs : tuple of Task

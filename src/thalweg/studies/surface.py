@@ -11,11 +11,11 @@ from thalweg.geometry import surface
 from thalweg.run import Engine, Progress, Report, Run, Task, silent, task_result
 from thalweg.studies import trajectories
 from thalweg.studies.claim import Claim
-from thalweg.studies.parcels import pack, unpack
+from thalweg.studies.dataset_codec import pack, unpack
 from thalweg.studies.planes import Plane, lay_plane, shown_points
+from thalweg.studies.point import Viewpoint, view
 from thalweg.studies.told import Told
 from thalweg.studies.trainings import UNITS_AN_EPOCH, trunk_task
-from thalweg.studies.viewpoint import Viewpoint, view
 
 if TYPE_CHECKING:
     import xarray as xr

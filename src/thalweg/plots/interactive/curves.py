@@ -9,7 +9,7 @@ import numpy as np
 from thalweg.plots.curves import LABELS, is_measured
 from thalweg.plots.interactive.style import layout, literal, log_ticks, told
 from thalweg.plots.logscale import log_scale
-from thalweg.plots.looks import Trajectory, trajectories
+from thalweg.plots.palette import Trajectory, trajectories
 
 if TYPE_CHECKING:
     import plotly.graph_objects as go

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from thalweg.plots.interactive.style import literal, told
 from thalweg.plots.logscale import LogScale
-from thalweg.plots.looks import UNMEASURED, Trajectory, trajectories
+from thalweg.plots.palette import UNMEASURED, Trajectory, trajectories
 from thalweg.plots.positions import losses
 
 if TYPE_CHECKING:

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from thalweg.plots.logscale import LogScale
-from thalweg.plots.looks import COLORMAP
+from thalweg.plots.palette import COLORMAP
 
 if TYPE_CHECKING:
     import xarray as xr

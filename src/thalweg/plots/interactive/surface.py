@@ -18,7 +18,7 @@ from thalweg.plots.grids import (
     value_label,
 )
 from thalweg.plots.interactive.style import CAMERA, layout, legend_below, literal
-from thalweg.plots.looks import COLORMAP, COLORS, SIGMAS
+from thalweg.plots.palette import COLORMAP, COLORS, SIGMAS
 
 if TYPE_CHECKING:
     import plotly.graph_objects as go

@@ -9,9 +9,9 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from thalweg.plots import plot_lines
+from thalweg.report.formatting import number
 from thalweg.report.parts import Fact, Part, Picture, Section, Table
 from thalweg.report.verdicts import verdict
-from thalweg.report.words import number
 from thalweg.run import Run
 
 if TYPE_CHECKING:

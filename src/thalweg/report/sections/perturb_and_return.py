@@ -9,10 +9,10 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from thalweg.plots import plot_bands, plot_matrix
-from thalweg.plots.looks import COLORS
+from thalweg.plots.palette import COLORS
+from thalweg.report.formatting import number
 from thalweg.report.parts import Fact, Part, Picture, Section, Table
 from thalweg.report.verdicts import verdict
-from thalweg.report.words import number
 from thalweg.run import Run
 
 if TYPE_CHECKING:

@@ -11,11 +11,11 @@ from matplotlib.figure import Figure
 
 from thalweg.plots import plot_bands, plot_excursions
 from thalweg.plots.curves import LABELS, is_measured
-from thalweg.plots.looks import COLORS
+from thalweg.plots.palette import COLORS
 from thalweg.report.about import summary
+from thalweg.report.formatting import number, percent
 from thalweg.report.parts import Fact, Part, Picture, Section, Table
 from thalweg.report.verdicts import verdict
-from thalweg.report.words import number, percent
 from thalweg.run import Run
 
 if TYPE_CHECKING:

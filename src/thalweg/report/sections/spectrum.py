@@ -6,9 +6,9 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from thalweg.plots.density import single_bump
-from thalweg.report.geometry_stills import density_still
+from thalweg.report.formatting import count, number, percent
+from thalweg.report.geometry_figures import density_still
 from thalweg.report.parts import Fact, Part, Picture, Section, Table
-from thalweg.report.words import count, number, percent
 from thalweg.run import Run
 
 if TYPE_CHECKING:

@@ -9,9 +9,9 @@ import numpy as np
 
 from thalweg.plots import surface_figure
 from thalweg.plots.grids import heights
-from thalweg.report.geometry_stills import contour_still, height_still, profile_still, slices_still
+from thalweg.report.formatting import count, number, percent
+from thalweg.report.geometry_figures import contour_still, height_still, profile_still, slices_still
 from thalweg.report.parts import Fact, Part, Picture, Section, Table
-from thalweg.report.words import count, number, percent
 from thalweg.run import Run
 
 if TYPE_CHECKING:

@@ -10,18 +10,18 @@ import numpy as np
 from thalweg.plots import curves_figure, embedding_figure, height_figure
 from thalweg.plots.interactive.curves import panels_of
 from thalweg.plots.logscale import log_scale
-from thalweg.plots.looks import trajectories
+from thalweg.plots.palette import trajectories
 from thalweg.plots.positions import losses
 from thalweg.report.about import summary, weight_count
-from thalweg.report.parts import Fact, Part, Picture, Section, Table
-from thalweg.report.stills import (
+from thalweg.report.figures import (
     curves_still,
     embedding_still,
     height_still,
     layers_still,
     stress_still,
 )
-from thalweg.report.words import count, listing, number, percent, span
+from thalweg.report.formatting import count, listing, number, percent, span
+from thalweg.report.parts import Fact, Part, Picture, Section, Table
 from thalweg.run import Run
 
 if TYPE_CHECKING:

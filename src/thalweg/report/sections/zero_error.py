@@ -10,10 +10,10 @@ from matplotlib.figure import Figure
 
 from thalweg.plots import curves_figure, plot_reach
 from thalweg.plots.interactive.curves import panels_of
+from thalweg.report.figures import curves_still
+from thalweg.report.formatting import number, percent, span
 from thalweg.report.parts import Fact, Part, Picture, Section, Table
-from thalweg.report.stills import curves_still
 from thalweg.report.verdicts import verdict
-from thalweg.report.words import number, percent, span
 from thalweg.run import Run
 
 if TYPE_CHECKING:

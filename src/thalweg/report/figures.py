@@ -19,7 +19,7 @@ from thalweg.plots.axes import literal
 from thalweg.plots.colorbar import add_colorbar
 from thalweg.plots.legend import add_legend
 from thalweg.plots.logscale import log_scale
-from thalweg.plots.looks import trajectories
+from thalweg.plots.palette import trajectories
 from thalweg.plots.positions import losses
 
 if TYPE_CHECKING:

@@ -11,12 +11,12 @@ import torch
 from torch import Tensor, nn
 
 from thalweg.errors import InvalidProblem
+from thalweg.evaluation.inplace import InPlaceActivations
+from thalweg.evaluation.normalization import Normalization, Policy
+from thalweg.landscape.space import ParameterSpace
 from thalweg.polynomial import PolynomialActivation
 from thalweg.problems.problem import Problem
 from thalweg.problems.samples import Samples
-from thalweg.risk.lean import Lean
-from thalweg.risk.normalization import Normalization, Policy
-from thalweg.risk.space import ParameterSpace
 
 # Statistics are re-estimated on batches of this size whatever the evaluation batch is, so that
 # no split of the data changes them.
@@ -46,7 +46,7 @@ def channels_last(batch: object) -> object:
     )
 
 
-class MeasuredModel:
+class ModelCopy:
     """
     A deep copy of a problem's model in evaluation mode, its weights views into a flat vector.
 
@@ -69,7 +69,7 @@ class MeasuredModel:
         self.device = device or _device_of(problem.model)
         self.space = ParameterSpace.of(problem.model)
         self.model = copy.deepcopy(problem.model).to(self.device, dtype).eval()
-        self.norms, self.lean = Normalization(self.model), Lean(self.model)
+        self.norms, self.lean = Normalization(self.model), InPlaceActivations(self.model)
         self._polynomials = [m for m in self.model.modules() if isinstance(m, PolynomialActivation)]
         self.channels_last = False
         self.calibration: Samples | None = None

@@ -8,9 +8,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from thalweg.evaluation.inplace import InPlaceActivations
 from thalweg.problems import Problem
 from thalweg.risk import EmpiricalRisk
-from thalweg.risk.lean import Lean
 
 
 class Skipping(nn.Sequential):
@@ -69,7 +69,7 @@ class Remembering(nn.Linear):
 
 
 def run_leanly(model: nn.Module) -> None:
-    lean = Lean(model)
+    lean = InPlaceActivations(model)
     with torch.no_grad(), lean.pass_():
         model(torch.randn(30, 4))
 

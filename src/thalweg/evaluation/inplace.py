@@ -11,7 +11,7 @@ from torch import Tensor, nn
 _FRESH = (nn.modules.conv._ConvNd, nn.Linear, nn.modules.batchnorm._BatchNorm)
 
 
-class LeanSequential:
+class InPlaceSequential:
     """
     Run a sequence's activations in place, when told to, on what the layer before just made.
 
@@ -43,12 +43,12 @@ class LeanSequential:
         return x
 
 
-class Lean:
+class InPlaceActivations:
     """All sequences of a model copy, switched together."""
 
     def __init__(self, model: nn.Module) -> None:
         self._sequences = [
-            LeanSequential(module)
+            InPlaceSequential(module)
             for module in model.modules()
             if isinstance(module, nn.Sequential) and type(module).forward is nn.Sequential.forward
         ]

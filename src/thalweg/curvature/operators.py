@@ -12,9 +12,9 @@ import torch
 from torch import Tensor
 from torch.func import grad
 
-from thalweg.errors import InvalidArgument
-from thalweg.risk.pinned import PinnedRisk
-from thalweg.risk.products import (
+from thalweg.curvature.batch_functions import BatchFunctions
+from thalweg.curvature.double_backward import load_forward_mode
+from thalweg.curvature.vector_products import (
     GAUSS_NEWTON,
     HESSIAN,
     JACOBIAN,
@@ -25,7 +25,7 @@ from thalweg.risk.products import (
     Products,
     push_forward,
 )
-from thalweg.risk.twice import load_forward_mode
+from thalweg.errors import InvalidArgument
 
 
 class RiskOperator(ABC):
@@ -136,7 +136,7 @@ class WeightOperator(RiskOperator):
 
 
 def _sum_over_batches(
-    pinned: PinnedRisk, products: Products, directions: Sequence[tuple[Tensor, ...]]
+    pinned: BatchFunctions, products: Products, directions: Sequence[tuple[Tensor, ...]]
 ) -> Tensor:
     """Sum the batches' products in float64; one direction serves all batches, or each has one."""
     total = torch.zeros(pinned.size, dtype=torch.float64, device=pinned.measured.device)
@@ -251,13 +251,13 @@ class LossHessian(RiskOperator):
 
 
 @torch.no_grad()
-def _outputs(pinned: PinnedRisk) -> Iterable[Tensor]:
+def _outputs(pinned: BatchFunctions) -> Iterable[Tensor]:
     for index in range(len(pinned.bounds)):
         constants, spec = pinned.batch(index)
         yield pinned.outputs(pinned.primals, constants, spec)
 
 
-def _output_shapes(pinned: PinnedRisk) -> list[torch.Size]:
+def _output_shapes(pinned: BatchFunctions) -> list[torch.Size]:
     constants, spec = pinned.batch(0)
     with torch.no_grad():
         one = pinned.outputs(pinned.primals, constants, spec).shape[1:]

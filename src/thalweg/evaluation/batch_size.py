@@ -7,8 +7,8 @@ import time
 import torch
 from torch import Tensor, nn
 
+from thalweg.evaluation.model_copy import ModelCopy
 from thalweg.problems.samples import Samples
-from thalweg.risk.measured import MeasuredModel
 
 CANDIDATES = (64, 128, 256, 512)
 # Batches whose activations outgrow this are slower on every CPU we measured: 2,000 images at once
@@ -28,13 +28,13 @@ def keep_large_blocks() -> None:
 
 
 @torch.no_grad()
-def choose_batch_size(measured: MeasuredModel, samples: Samples, memory: int) -> int:
+def choose_batch_size(measured: ModelCopy, samples: Samples, memory: int) -> int:
     """
     Measure a forward pass at a few batch sizes and take the fastest that fits.
 
     Parameters
     ----------
-    measured : MeasuredModel
+    measured : ModelCopy
         The model to run.
     samples : Samples
         Where the batches come from.
@@ -61,7 +61,7 @@ def choose_batch_size(measured: MeasuredModel, samples: Samples, memory: int) ->
 
 
 @torch.no_grad()
-def product_batch_size(measured: MeasuredModel, samples: Samples, memory: int) -> int:
+def product_batch_size(measured: ModelCopy, samples: Samples, memory: int) -> int:
     """
     Take the largest batch of 64, 128 and 256 whose activations stay cached and fit.
 
@@ -75,7 +75,7 @@ def product_batch_size(measured: MeasuredModel, samples: Samples, memory: int) -
     return max(sizes, default=max(1, fits))
 
 
-def _seconds_per_sample(measured: MeasuredModel, samples: Samples, size: int) -> float:
+def _seconds_per_sample(measured: ModelCopy, samples: Samples, size: int) -> float:
     # CPU time, where the CPU computes.
     clock = time.process_time if measured.device.type == "cpu" else time.perf_counter
     batch = samples.slice(0, size)
@@ -85,7 +85,7 @@ def _seconds_per_sample(measured: MeasuredModel, samples: Samples, size: int) ->
     return (clock() - start) / size
 
 
-def _bytes_per_sample(measured: MeasuredModel, samples: Samples) -> int:
+def _bytes_per_sample(measured: ModelCopy, samples: Samples) -> int:
     total = 0
 
     def count(_: nn.Module, __: object, output: object) -> None:

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 from thalweg.errors import InvalidProblem, InvalidWeights
-from thalweg.risk.space import ParameterSpace
+from thalweg.landscape.space import ParameterSpace
 
 
 def convolutional() -> nn.Sequential:

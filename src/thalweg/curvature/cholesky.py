@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from thalweg.risk.factors import mirror
+from thalweg.curvature.jacobian_factors import mirror
 
 Array = NDArray[np.float64]
 

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from thalweg.errors import CheckpointRefused, InvalidArgument
 from thalweg.problems import Problem, load_problem
-from thalweg.problems.weights import fit_weights, load_weights
+from thalweg.problems.checkpoints import fit_weights, load_weights
 from thalweg.risk import EmpiricalRisk
 from thalweg.run import Progress, Run, open_run, silent
 

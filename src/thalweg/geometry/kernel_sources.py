@@ -10,12 +10,12 @@ from numpy.typing import NDArray
 from scipy import sparse
 from torch import Tensor
 
+from thalweg.curvature.operators import Jacobian
 from thalweg.errors import NotDefined
 from thalweg.geometry.invariances import KINDS, Direction, Invariances
-from thalweg.risk.chain import Chain
-from thalweg.risk.operators import Jacobian
 from thalweg.risk.risk import EmpiricalRisk
 from thalweg.run.seeds import numpy_generator
+from thalweg.tracing.chain import Chain
 
 Array = NDArray[np.float64]
 

@@ -10,8 +10,8 @@ from torch import Tensor
 from torch.utils._pytree import tree_map_only
 
 from thalweg.errors import NotDefined
+from thalweg.evaluation.model_copy import chunks
 from thalweg.problems.loss import pair
-from thalweg.risk.measured import chunks
 from thalweg.risk.risk import EmpiricalRisk
 
 # Of more outputs a sample the losses alone are kept: the rest would cost more than it saves.

@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from thalweg.risk.cholesky import InPlaceCholesky
+from thalweg.curvature.cholesky import InPlaceCholesky
 
 
 @pytest.fixture

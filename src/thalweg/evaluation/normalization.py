@@ -36,7 +36,7 @@ def check_policy(policy: str) -> Policy:
     return policy  # type: ignore[return-value]
 
 
-class MeasuredNorm:
+class ControlledNorm:
     """
     Take over one batch-norm module of a model copy, with statistics under our control.
 
@@ -145,7 +145,7 @@ class Normalization:
 
     def __init__(self, model: nn.Module) -> None:
         self.norms = [
-            MeasuredNorm(module)
+            ControlledNorm(module)
             for module in model.modules()
             if isinstance(module, nn.modules.batchnorm._BatchNorm)
         ]

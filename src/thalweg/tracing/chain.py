@@ -5,16 +5,36 @@ from __future__ import annotations
 import copy
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from typing import Protocol
 
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
 from thalweg.errors import NotDefined
+from thalweg.landscape.space import ParameterSpace
 from thalweg.problems.loss import pair
+from thalweg.problems.problem import Problem
 from thalweg.problems.samples import Samples
-from thalweg.risk.risk import EmpiricalRisk
-from thalweg.risk.space import ParameterSpace
+
+
+class Network(Protocol):
+    """What is traced: a problem's model with the buffers that it is measured with."""
+
+    @property
+    def problem(self) -> Problem:
+        """Whose model is read."""
+
+    @property
+    def space(self) -> ParameterSpace:
+        """The space of its trained weights."""
+
+    @property
+    def data(self) -> Samples:
+        """What it is applied to."""
+
+    def buffers(self) -> dict[str, Tensor]:
+        """Copy its buffers by name."""
 
 
 @dataclass(frozen=True)
@@ -43,7 +63,8 @@ class Chain:
 
     Parameters
     ----------
-    risk : EmpiricalRisk
+    network : Network
+        An empirical risk.
         Its model must apply leaf modules one after the other, and nothing between them. Batch norm
         uses the model's buffers.
 
@@ -55,19 +76,20 @@ class Chain:
     Examples
     --------
     >>> from thalweg.problems import load_problem
+    >>> from thalweg import EmpiricalRisk
     >>> chain = Chain(EmpiricalRisk(load_problem("digits", network="mlp", width=8)))
     >>> [link.name for link in chain.links]
     ['flatten', 'linear1', 'activation1', 'linear2', 'activation2', 'linear3']
     """
 
-    def __init__(self, risk: EmpiricalRisk) -> None:
-        self.space: ParameterSpace = risk.space
-        self.samples: Samples = risk.problem.samples(risk.split)
-        model = copy.deepcopy(risk.problem.model).cpu().double().eval()
+    def __init__(self, network: Network) -> None:
+        self.space: ParameterSpace = network.space
+        self.samples: Samples = network.data
+        model = copy.deepcopy(network.problem.model).cpu().double().eval()
         buffers = dict(model.named_buffers())
-        for name, value in risk.buffers().items():
+        for name, value in network.buffers().items():
             buffers[name].data.copy_(value)
-        self.links = _read(model, risk.space, self.inputs(0, 1))
+        self.links = _read(model, network.space, self.inputs(0, 1))
 
     def inputs(self, start: int, stop: int) -> Tensor:
         """Give the inputs of samples ``start`` to ``stop``, float64, shape (n, ...)."""

@@ -11,8 +11,8 @@ from torch import Tensor
 
 from thalweg.geometry.blocks import Block
 from thalweg.geometry.interpolation import TensorRule
-from thalweg.geometry.scene import Scene
-from thalweg.risk.chunk import Chunk
+from thalweg.geometry.job import Scene
+from thalweg.risk.per_sample import Chunk
 from thalweg.run import torch_generator
 from thalweg.run.progress import Bar
 

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from thalweg.geometry.blocks import Block, Blocks, Phase
-from thalweg.geometry.scene import Scene
+from thalweg.geometry.job import Scene
 from thalweg.run.progress import Bar, Progress
 
 # A kill loses less than one percent; files stay few.

@@ -6,7 +6,7 @@ from typing import Protocol, runtime_checkable
 
 from torch import Tensor
 
-from thalweg.risk.space import ParameterSpace
+from thalweg.landscape.space import ParameterSpace
 
 
 @runtime_checkable

@@ -10,12 +10,12 @@ from torch import Tensor, nn
 from torch.func import functional_call
 from torch.utils._pytree import TreeSpec, tree_flatten, tree_unflatten
 
+from thalweg.curvature.double_backward import differentiable_twice
+from thalweg.curvature.linearize import Tensors
 from thalweg.errors import InvalidArgument, NotDefined
+from thalweg.evaluation.model_copy import ModelCopy, chunks
 from thalweg.problems.problem import Problem
 from thalweg.problems.samples import Samples
-from thalweg.risk.linearize import Tensors
-from thalweg.risk.measured import MeasuredModel, chunks
-from thalweg.risk.twice import differentiable_twice
 
 
 def even_size(samples: int, most: int) -> int:
@@ -32,7 +32,7 @@ def even_size(samples: int, most: int) -> int:
     return next((size for size in range(most, most // 2, -1) if samples % size == 0), most)
 
 
-class PinnedRisk:
+class BatchFunctions:
     """
     Weights, batch-norm statistics and batches of a risk, fixed for as long as products are taken.
 
@@ -42,7 +42,7 @@ class PinnedRisk:
 
     Parameters
     ----------
-    measured : MeasuredModel
+    measured : ModelCopy
         Settled at ``w``.
     samples : Samples
         The N samples.
@@ -56,7 +56,7 @@ class PinnedRisk:
 
     def __init__(
         self,
-        measured: MeasuredModel,
+        measured: ModelCopy,
         samples: Samples,
         batch_size: int,
         w: Tensor,

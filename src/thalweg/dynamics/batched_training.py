@@ -12,7 +12,7 @@ from thalweg.dynamics.methods import method_kind
 from thalweg.dynamics.train import prepare, train
 from thalweg.dynamics.training import Training, TrainResult
 from thalweg.errors import InvalidArgument
-from thalweg.risk.copies import Copies, Request
+from thalweg.risk.batched_models import BatchedModels, Request
 from thalweg.run.progress import Bar, silent
 
 _SIGNATURE = inspect.signature(train)
@@ -51,7 +51,7 @@ def train_together(
             f"together=True takes an EmpiricalRisk, got {type(risk).__name__}; write"
             " together=False."
         )
-    copies: Copies = risk.copies(len(starts))
+    copies: BatchedModels = risk.copies(len(starts))
     calls = [
         _arguments(member, w0, own)
         for member, w0, own in zip(copies.members, starts, options, strict=True)
@@ -84,7 +84,7 @@ def _prepared(call: dict[str, Any]) -> Training:
 
 
 def _go_in_step(
-    copies: Copies, trainings: Sequence[Training], calls: Sequence[dict[str, Any]], bar: Bar
+    copies: BatchedModels, trainings: Sequence[Training], calls: Sequence[dict[str, Any]], bar: Bar
 ) -> None:
     walks = [
         training.steps(call["resume"], silent, call["buffers"])

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from thalweg.risk.space import ParameterSpace
+from thalweg.landscape.space import ParameterSpace
 
 
 class Bowl:

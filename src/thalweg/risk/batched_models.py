@@ -11,10 +11,10 @@ from torch import Tensor
 from torch.func import functional_call, grad, vmap
 from torch.utils._pytree import tree_map_only
 
+from thalweg.curvature.batch_functions import Forward
 from thalweg.errors import InvalidProblem, NotDefined
-from thalweg.risk.measured import MeasuredModel
-from thalweg.risk.pinned import Forward
-from thalweg.risk.space import ParameterSpace
+from thalweg.evaluation.model_copy import ModelCopy
+from thalweg.landscape.space import ParameterSpace
 
 if TYPE_CHECKING:
     from thalweg.risk.risk import EmpiricalRisk
@@ -31,7 +31,7 @@ class Request(NamedTuple):
     batch: Tensor
 
 
-class Copies:
+class BatchedModels:
     """
     Several points of one risk, each with running batch-norm buffers of its own.
 
@@ -39,7 +39,7 @@ class Copies:
     ----------
     risk : EmpiricalRisk
         Of the network that all are copies of.
-    measured : MeasuredModel
+    measured : ModelCopy
         The risk's.
     count : int
         Number of copies K.
@@ -50,7 +50,7 @@ class Copies:
         If the model watches its pre-activations: they are recorded one network at a time.
     """
 
-    def __init__(self, risk: EmpiricalRisk, measured: MeasuredModel, count: int) -> None:
+    def __init__(self, risk: EmpiricalRisk, measured: ModelCopy, count: int) -> None:
         if measured.watched:
             raise InvalidProblem(
                 "excursions of polynomial activations are recorded one network at a time; train"

@@ -16,9 +16,10 @@ from torch import Tensor
 
 from thalweg.errors import InvalidArgument, InvalidProblem
 from thalweg.geometry.grid import AXES, Grid
+from thalweg.landscape import Landscape
 from thalweg.problems.batches import digest
-from thalweg.risk import EmpiricalRisk, Landscape
-from thalweg.risk.recipe import fixed_tensors, recipe_of, remake
+from thalweg.risk import EmpiricalRisk
+from thalweg.risk.spec import fixed_tensors, recipe_of, remake
 from thalweg.run.files import write_atomic
 
 _FIXED = "fixed/"

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from thalweg.risk.normalization import Normalization
+from thalweg.evaluation.normalization import Normalization
 
 LAYOUTS = [torch.contiguous_format, torch.channels_last]
 

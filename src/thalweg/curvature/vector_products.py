@@ -14,9 +14,9 @@ from torch.autograd.graph import saved_tensors_hooks
 from torch.func import grad, jvp, vjp
 from torch.utils._pytree import TreeSpec, tree_map
 
+from thalweg.curvature.batch_functions import BatchFunctions
+from thalweg.curvature.linearize import Tensors, TracedMap, stored_bytes, trace_linear
 from thalweg.errors import InvalidArgument
-from thalweg.risk.linearize import Tensors, TracedMap, stored_bytes, trace_linear
-from thalweg.risk.pinned import PinnedRisk
 
 Method = Literal["trace", "graph", "recompute"]
 Apply = Callable[[Tensors], Tensors]
@@ -43,8 +43,8 @@ class BatchMap:
     """
 
     name: str
-    function: Callable[[PinnedRisk, Tensors, Tensors, TreeSpec], Tensors]
-    graph: Callable[[PinnedRisk, Tensors, TreeSpec], Apply] | None = None
+    function: Callable[[BatchFunctions, Tensors, Tensors, TreeSpec], Tensors]
+    graph: Callable[[BatchFunctions, Tensors, TreeSpec], Apply] | None = None
 
 
 def push_forward(function: Callable[[Any], Any], primals: Any, direction: Any) -> tuple[Any, Any]:
@@ -58,13 +58,13 @@ def push_forward(function: Callable[[Any], Any], primals: Any, direction: Any) -
         return pulled[0], vjp(lambda u: pulled[1](u)[0], zero)[1](direction)[0]
 
 
-def _hessian(pinned: PinnedRisk, v: Tensors, constants: Tensors, spec: TreeSpec) -> Tensors:
+def _hessian(pinned: BatchFunctions, v: Tensors, constants: Tensors, spec: TreeSpec) -> Tensors:
     gradient = grad(lambda primals: pinned.loss(primals, constants, spec))
     product: Tensors = push_forward(gradient, constants[: len(v)], v)[1]
     return product
 
 
-def _hessian_graph(pinned: PinnedRisk, constants: Tensors, spec: TreeSpec) -> Apply:
+def _hessian_graph(pinned: BatchFunctions, constants: Tensors, spec: TreeSpec) -> Apply:
     primals = tuple(tensor.detach().requires_grad_() for tensor in pinned.primals)
     with torch.enable_grad():
         loss = pinned.loss(primals, constants, spec)
@@ -85,7 +85,9 @@ def _hessian_graph(pinned: PinnedRisk, constants: Tensors, spec: TreeSpec) -> Ap
     return apply
 
 
-def _gauss_newton(pinned: PinnedRisk, v: Tensors, constants: Tensors, spec: TreeSpec) -> Tensors:
+def _gauss_newton(
+    pinned: BatchFunctions, v: Tensors, constants: Tensors, spec: TreeSpec
+) -> Tensors:
     def network(primals: Tensors) -> Tensor:
         return pinned.outputs(primals, constants, spec)
 
@@ -96,12 +98,12 @@ def _gauss_newton(pinned: PinnedRisk, v: Tensors, constants: Tensors, spec: Tree
     return product
 
 
-def _jacobian(pinned: PinnedRisk, v: Tensors, constants: Tensors, spec: TreeSpec) -> Tensors:
+def _jacobian(pinned: BatchFunctions, v: Tensors, constants: Tensors, spec: TreeSpec) -> Tensors:
     primals = constants[: len(v)]
     return (push_forward(lambda p: pinned.outputs(p, constants, spec), primals, v)[1],)
 
 
-def _transposed(pinned: PinnedRisk, u: Tensors, constants: Tensors, spec: TreeSpec) -> Tensors:
+def _transposed(pinned: BatchFunctions, u: Tensors, constants: Tensors, spec: TreeSpec) -> Tensors:
     primals = constants[: len(pinned.primals)]
     pull = vjp(lambda p: pinned.outputs(p, constants, spec), primals)[1]
     product: Tensors = pull(u[0])[0]
@@ -121,7 +123,7 @@ class Plan:
 
     Attributes
     ----------
-    pinned : PinnedRisk
+    pinned : BatchFunctions
         Batches and weights.
     described : dict
         Which function this is.
@@ -133,7 +135,7 @@ class Plan:
         Traces shared between points, filled here.
     """
 
-    pinned: PinnedRisk
+    pinned: BatchFunctions
     described: dict[str, Any]
     method: Method | None
     memory: int

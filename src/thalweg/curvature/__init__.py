@@ -1,0 +1,1 @@
+"""Derivatives of an evaluation as linear operators."""

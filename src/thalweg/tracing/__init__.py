@@ -1,0 +1,1 @@
+"""One reader of a network's structure: what is applied to what."""
