@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import itertools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 
 import torch
@@ -154,13 +154,25 @@ class ModelCopy:
         """Copy the copy's buffers by name."""
         return {name: tensor.detach().clone() for name, tensor in self.model.named_buffers()}
 
-    def set_buffers(self, buffers: dict[str, Tensor]) -> None:
-        """Overwrite the copy's buffers by name; those not named stay."""
-        own = dict(self.model.named_buffers())
-        for name in own.keys() & buffers.keys():
-            own[name].data.copy_(buffers[name])
+    def fixed(self) -> dict[str, Tensor]:
+        """Copy all of the state that the flat vector leaves out: frozen weights and buffers."""
+        return {name: tensor.detach().clone() for name, tensor in self._fixed().items()}
+
+    def set_fixed(self, tensors: Mapping[str, Tensor]) -> None:
+        """Overwrite frozen weights and buffers by name; those not named stay."""
+        own = self._fixed()
+        for name in own.keys() & tensors.keys():
+            own[name].data.copy_(tensors[name])
         self.norms.restore_buffers()
         self._calibrated = None
+
+    def _fixed(self) -> dict[str, Tensor]:
+        frozen = {
+            name: tensor
+            for name, tensor in self.model.named_parameters()
+            if name not in self.space.names
+        }
+        return dict(sorted((frozen | dict(self.model.named_buffers())).items()))
 
 
 def _device_of(model: nn.Module) -> torch.device:

@@ -19,7 +19,7 @@ from thalweg.geometry.grid import AXES, Grid
 from thalweg.landscape import Landscape
 from thalweg.problems.batches import digest
 from thalweg.risk import EmpiricalRisk
-from thalweg.risk.spec import fixed_tensors, recipe_of, remake
+from thalweg.risk.spec import recipe_of, remake
 from thalweg.run.files import write_atomic
 
 _FIXED = "fixed/"
@@ -79,7 +79,7 @@ class Scene:
             facts["data"] = [samples.fingerprint for samples in measured]
             # Addresses in what modules and functions print differ between processes.
             facts["made of"] = re.sub("0x[0-9a-f]+", "", f"{problem.model} {problem.loss}")
-            tensors += fixed_tensors(self.risk).values()
+            tensors += self.risk.fixed().values()
         text = torch.tensor(list(json.dumps(facts, sort_keys=True).encode()), dtype=torch.uint8)
         return digest(text, *tensors)
 
@@ -105,7 +105,7 @@ class Scene:
                 f"engine was given, and workers cannot make a {type(self.risk).__name__} again;"
                 " leave out engine, or measure an EmpiricalRisk of load_problem(...)."
             )
-        fixed = {_FIXED + name: tensor for name, tensor in fixed_tensors(self.risk).items()}
+        fixed = {_FIXED + name: tensor for name, tensor in self.risk.fixed().items()}
         tensors = {
             name: t.detach().cpu().contiguous() for name, t in (self._tensors | fixed).items()
         }

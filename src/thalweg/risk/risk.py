@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from functools import cached_property
 from typing import Any, Literal, cast
 
@@ -349,9 +349,17 @@ class EmpiricalRisk:
         """Copy the buffers of the model's copy, as training left them."""
         return self._measured.buffers()
 
-    def set_buffers(self, buffers: dict[str, Tensor]) -> None:
-        """Set buffers of the model's copy by name."""
-        self._measured.set_buffers(buffers)
+    def set_buffers(self, buffers: Mapping[str, Tensor]) -> None:
+        """Set buffers of the model's copy by name; those not named stay."""
+        self._measured.set_fixed(buffers)
+
+    def fixed(self) -> dict[str, Tensor]:
+        """Copy all of the state that w leaves out: frozen weights and buffers, by name."""
+        return self._measured.fixed()
+
+    def set_fixed(self, tensors: Mapping[str, Tensor]) -> None:
+        """Set frozen weights and buffers of the model's copy by name; those not named stay."""
+        self._measured.set_fixed(tensors)
 
     def _step_mode(self, track: bool) -> Literal["stored", "running", "batch"]:
         if self._measured.policy == "frozen":

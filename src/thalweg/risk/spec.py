@@ -53,17 +53,9 @@ def recipe_of(risk: EmpiricalRisk) -> dict[str, Any]:
     }
 
 
-def fixed_tensors(risk: EmpiricalRisk) -> dict[str, Tensor]:
-    """Give what the risk holds besides its point: frozen parameters and buffers, by name."""
-    own = risk.problem.model.state_dict()
-    fixed = {name: own[name] for name in own if name not in risk.space.names}
-    return dict(sorted((fixed | risk.buffers()).items()))
-
-
 def remake(recipe: dict[str, Any], fixed: dict[str, Tensor]) -> EmpiricalRisk:
     """Make the risk of a recipe, with these frozen parameters and buffers."""
     problem = load_problem(recipe["problem"]["entry"], **recipe["problem"]["settings"])
-    problem.model.load_state_dict(fixed, strict=False)
     risk = EmpiricalRisk(
         problem,
         split=recipe["split"],
@@ -73,5 +65,5 @@ def remake(recipe: dict[str, Any], fixed: dict[str, Tensor]) -> EmpiricalRisk:
         batch_size=recipe["batch_size"],
         memory=recipe["memory"],
     )
-    risk.set_buffers(fixed)
+    risk.set_fixed(fixed)
     return risk
