@@ -110,7 +110,9 @@ def test_what_was_stopped_goes_on_together_or_alone(tmp_path):
 def test_what_cannot_be_trained_together_is_refused(tmp_path):
     bowl = Bowl([1.0])
     start = train(bowl, torch.ones(1).double(), steps=1)
-    with pytest.raises(InvalidArgument, match=r"takes an EmpiricalRisk, got Bowl; write"):
+    with pytest.raises(
+        InvalidArgument, match=r"takes a Replicable landscape, and Bowl has no .*copies; write"
+    ):
         branch(bowl, start, together=True, steps=1)
 
     risk, model, *_ = classification()

@@ -82,7 +82,9 @@ def test_what_workers_cannot_make_again_is_refused(tmp_path: Path) -> None:
     run, engine = create_run(tmp_path / "run", {}), InProcess()
     with pytest.raises(InvalidArgument, match="without run"):
         surface(Flat(), torch.ones(2), engine=engine)
-    with pytest.raises(InvalidArgument, match="cannot make a Flat"):
+    with pytest.raises(
+        InvalidArgument, match="engine takes a Remakeable landscape, and Flat has no fixed"
+    ):
         surface(Flat(), torch.ones(2), run=run, engine=engine)
     by_hand = Problem(nn.Linear(2, 1), nn.MSELoss(), (torch.ones(3, 2), torch.ones(3, 1)))
     with pytest.raises(InvalidArgument, match="put together in this process"):

@@ -8,7 +8,7 @@ import torch
 
 from studies.small import CONFIG
 from thalweg.dynamics import perturb, train
-from thalweg.landscape.quadratic import Bowl
+from thalweg.landscape.quadratic import Quadratic
 from thalweg.problems import load_problem
 from thalweg.risk import EmpiricalRisk
 from thalweg.run import InProcess, Run, read_checkpoint, torch_generator
@@ -117,12 +117,12 @@ def test_a_parent_short_of_zero_error_is_not_judged(run: Run) -> None:
 
 def copy_of(curvature: torch.Tensor) -> Copy:
     """Perturb a bowl's lowest point and descend."""
-    bowl = Bowl(curvature)
-    start = perturb(bowl.space, bowl.lowest, scale=0.2, generator=torch_generator(0, "test"))
+    bowl = Quadratic(curvature)
+    start = perturb(bowl.space, bowl.centre, scale=0.2, generator=torch_generator(0, "test"))
     end = train(bowl, start, optimizer="gd", lr=0.5, schedule="constant", steps=60).w
     about = {"trajectory": "a", "network": "b", "moment": "c", "optimizer": "gd", "scale": 0.2}
     points = torch.stack([start, end])
-    return Copy(about, bowl.space, bowl.lowest, bowl.lowest, points, [0, 60], [0.0, 60.0], True)
+    return Copy(about, bowl.space, bowl.centre, bowl.centre, points, [0, 60], [0.0, 60.0], True)
 
 
 def test_a_valley_is_told_from_a_bowl() -> None:

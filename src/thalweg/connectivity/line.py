@@ -11,9 +11,15 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from thalweg.errors import InvalidArgument, InvalidWeights
-from thalweg.evaluation.normalization import POLICIES
-from thalweg.landscape import Landscape
-from thalweg.risk import EmpiricalRisk
+from thalweg.landscape.protocols import (
+    Function,
+    HeldOut,
+    at_least_its_precision,
+    evaluate_samples,
+    provenance_of,
+    require,
+    words_of,
+)
 from thalweg.run.progress import Bar, Progress, silent
 
 if TYPE_CHECKING:
@@ -37,7 +43,7 @@ _NOT_INCLUDED = (
 
 
 def barrier(
-    risk: Landscape,
+    risk: Function,
     w0: Tensor,
     w1: Tensor,
     *,
@@ -55,14 +61,15 @@ def barrier(
 
     Parameters
     ----------
-    risk : Landscape
-        An `EmpiricalRisk`, or anything with a ``value``.
+    risk : Function
+        An `EmpiricalRisk`, or anything with a ``space`` and a ``value``; standard errors need
+        samples (``sample_losses``).
     w0, w1 : Tensor
         Shape (W,): the ends.
     points : int
         Odd, so that the mean of both models is among them.
     test : bool
-        Evaluate the test data as well, where the problem has any.
+        Evaluate the test data as well, where there are any.
     progress : Progress
         Told of every point.
 
@@ -102,9 +109,10 @@ def barrier(
     >>> found.loss.values.tolist(), float(found.barrier[0]), float(found.barrier_at[0])
     ([0.0, 0.5625, 1.0, 0.5625, 0.0], 1.0, 0.5)
     """
+    require(risk, Function, "barrier", "give an EmpiricalRisk(problem)")
     _check(risk, w0, w1, points)
     places = np.linspace(0.0, 1.0, points)
-    dtype = torch.promote_types(w0.dtype, getattr(risk, "dtype", w0.dtype))
+    dtype = at_least_its_precision(risk, w0)
     ends = w0.detach().to(dtype), w1.detach().to(w0.device, dtype)
     evaluate = _evaluator(risk, test)
     with progress(points, "line") as bar:
@@ -112,7 +120,7 @@ def barrier(
     return _dataset(risk, places, rows, float((ends[1] - ends[0]).double().norm()))
 
 
-def _check(risk: Landscape, w0: Tensor, w1: Tensor, points: int) -> None:
+def _check(risk: Function, w0: Tensor, w1: Tensor, points: int) -> None:
     if points < 3 or points % 2 == 0:
         raise InvalidArgument(
             f"points={points}; write an odd number from 3 on, so that the mean of both models is a"
@@ -122,7 +130,7 @@ def _check(risk: Landscape, w0: Tensor, w1: Tensor, points: int) -> None:
         risk.space.check(w)
         if not bool(torch.isfinite(w).all()):
             raise InvalidWeights(f"{name} has entries that are NaN or infinite.")
-    if getattr(risk, "described", {}).get("batchnorm") == POLICIES["frozen"]:
+    if provenance_of(risk).batchnorm == "frozen":
         raise InvalidArgument(
             "batchnorm='frozen' measures every point of the line with the statistics of one model;"
             " write EmpiricalRisk(problem, batchnorm='recalibrate'), which re-estimates them at"
@@ -130,18 +138,15 @@ def _check(risk: Landscape, w0: Tensor, w1: Tensor, points: int) -> None:
         )
 
 
-def _evaluator(risk: Landscape, test: bool) -> Callable[[Tensor], Samples]:
-    if not isinstance(risk, EmpiricalRisk):
-        return lambda w: {"loss": np.array([risk.value(w)])}
-    parts = {"": risk}
-    if test and risk.split == "train" and risk.problem.test is not None:
-        parts["test_"] = risk.on("test")
+def _evaluator(risk: Function, test: bool) -> Callable[[Tensor], Samples]:
+    other = risk.held_out() if test and isinstance(risk, HeldOut) else None
+    parts = {"": risk} if other is None else {"": risk, "test_": other}
 
     def evaluate(w: Tensor) -> Samples:
         return {
             prefix + name: values.cpu().numpy().astype(np.float64)
             for prefix, part in parts.items()
-            for name, values in part.evaluate_samples(w).items()
+            for name, values in evaluate_samples(part, w).items()
         }
 
     return evaluate
@@ -153,7 +158,7 @@ def _told(bar: Bar, row: Samples) -> Samples:
 
 
 def _dataset(
-    risk: Landscape, places: NDArray[np.float64], rows: list[Samples], length: float
+    risk: Function, places: NDArray[np.float64], rows: list[Samples], length: float
 ) -> xr.Dataset:
     import xarray as xr
 
@@ -177,7 +182,7 @@ def _dataset(
             "t": ("t", places, {"units": f"share of the way (length {length:.6g})"}),
             "quantity": list(rows[0]),
         },
-        attrs={**getattr(risk, "described", {}), "length": length, "stderr": _NOT_INCLUDED},
+        attrs={**words_of(risk), "length": length, "stderr": _NOT_INCLUDED},
     )
 
 

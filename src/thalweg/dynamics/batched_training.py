@@ -12,6 +12,7 @@ from thalweg.dynamics.methods import method_kind
 from thalweg.dynamics.train import prepare, train
 from thalweg.dynamics.training import Training, TrainResult
 from thalweg.errors import InvalidArgument
+from thalweg.landscape.protocols import Replicable, require
 from thalweg.risk.batched_models import BatchedModels, Request
 from thalweg.run.progress import Bar, silent
 
@@ -26,8 +27,8 @@ def train_together(
 
     Parameters
     ----------
-    risk : EmpiricalRisk
-        What is descended; left as it was found.
+    risk : Replicable
+        An `EmpiricalRisk`. What is descended; left as it was found.
     starts : sequence of Tensor
         Where each copy begins, shape (W,).
     options : sequence of mappings
@@ -42,15 +43,11 @@ def train_together(
     Raises
     ------
     InvalidArgument
-        If the landscape is no `EmpiricalRisk`, or a training takes no mini-batches.
+        If the landscape is not `Replicable`, or a training takes no mini-batches.
     InvalidProblem
         If the model cannot be evaluated as a batch of models.
     """
-    if not hasattr(risk, "copies"):
-        raise InvalidArgument(
-            f"together=True takes an EmpiricalRisk, got {type(risk).__name__}; write"
-            " together=False."
-        )
+    risk = require(risk, Replicable, "together=True", "write together=False")
     copies: BatchedModels = risk.copies(len(starts))
     calls = [
         _arguments(member, w0, own)

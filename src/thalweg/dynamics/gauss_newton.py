@@ -11,8 +11,7 @@ from thalweg.curvature.cholesky import InPlaceCholesky
 from thalweg.dynamics.methods import Outcome
 from thalweg.dynamics.settings import Settings
 from thalweg.errors import InvalidArgument
-from thalweg.risk.gram import gram, pull_back
-from thalweg.risk.risk import EmpiricalRisk
+from thalweg.landscape.protocols import LeastSquares, require
 from thalweg.run.checkpoints import RESUME_PREFIX
 
 _ANCHOR = RESUME_PREFIX + "gauss-newton/anchor"
@@ -38,8 +37,8 @@ class GaussNewton:
 
     Parameters
     ----------
-    risk : EmpiricalRisk
-        Of float64, with the squared loss.
+    risk : LeastSquares
+        Of float64, such as an `EmpiricalRisk` with the squared loss.
     w : Tensor
         Shape (W,); changed in place.
 
@@ -49,15 +48,13 @@ class GaussNewton:
     normal equations are those of the other side, J J^T.
     """
 
-    def __init__(self, risk: EmpiricalRisk, w: Tensor) -> None:
+    def __init__(self, risk: LeastSquares, w: Tensor) -> None:
         self.risk, self.w = risk, w
         self.damping, self.stalled = _FIRST, False
         self._anchor: Tensor | None = None  # where the factor was taken; its damping is used there
         self._factor: InPlaceCholesky | None = None
         self._used = _FIRST
-        targets = risk.problem.samples(risk.split).targets
-        scale = 1.0 if targets is None else float(targets.double().square().mean().sqrt())
-        self._floor = _ROUNDING * scale * risk.residuals(w).numel() ** 0.5
+        self._floor = _ROUNDING * risk.target_scale * risk.residuals(w).numel() ** 0.5
 
     def step(self, step: int, batch: Tensor | None, rate: float, /) -> Outcome:
         """Take one step; ``rate`` is not used."""
@@ -81,7 +78,7 @@ class GaussNewton:
         """Go downhill along one direction; give the size of the residual there, None if nowhere."""
         factor = self._factored()
         y = torch.from_numpy(factor.solve(residual.numpy()))
-        direction = pull_back(self.risk, self.w, y)
+        direction = self.risk.pull_back(self.w, y)
         size, foretold = float(residual.norm()), self._shift(factor) * float(y.norm())
         for halvings in range(_BACKTRACKS):
             trial = self.w - direction * 0.5**halvings
@@ -95,7 +92,7 @@ class GaussNewton:
     def _factored(self) -> InPlaceCholesky:
         if self._factor is None:
             assert self._anchor is not None
-            self._factor = InPlaceCholesky(gram(self.risk, self._anchor).numpy())
+            self._factor = InPlaceCholesky(self.risk.gram(self._anchor).numpy())
             while not self._factor.factor(self._shift(self._factor)):
                 self._used *= 10
         return self._factor
@@ -135,17 +132,17 @@ def make_gauss_newton(landscape: Any, w: Tensor, settings: Settings) -> GaussNew
     Raises
     ------
     InvalidArgument
-        If the landscape is no risk of float64, or a setting is given that has no meaning here.
+        If the landscape is not `LeastSquares` of float64, or a setting has no meaning here.
     """
-    if not isinstance(landscape, EmpiricalRisk) or landscape.dtype != torch.float64:
-        got = getattr(landscape, "dtype", type(landscape).__name__)
+    write = "write EmpiricalRisk(problem, dtype=torch.float64), with the squared loss"
+    risk = require(landscape, LeastSquares, "optimizer='gauss-newton'", write)
+    if risk.dtype != torch.float64:
         raise InvalidArgument(
-            f"optimizer='gauss-newton' got {got}, expected an EmpiricalRisk of float64: write"
-            " EmpiricalRisk(problem, dtype=torch.float64), with the squared loss."
+            f"optimizer='gauss-newton' got {risk.dtype}, expected torch.float64: {write}."
         )
     if settings.weight_decay or settings.clip is not None or settings.momentum:
         raise InvalidArgument(
             f"weight_decay={settings.weight_decay}, clip={settings.clip} and momentum="
             f"{settings.momentum} have no meaning for optimizer='gauss-newton'; leave them out."
         )
-    return GaussNewton(landscape, w)
+    return GaussNewton(risk, w)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, NamedTuple, Protocol, cast
+from typing import Any, NamedTuple, Protocol
 
 import torch
 from torch import Tensor
@@ -11,7 +11,7 @@ from torch import Tensor
 from thalweg.dynamics.optimizer_state import flatten_state, restore_state
 from thalweg.dynamics.settings import Settings
 from thalweg.errors import InvalidArgument
-from thalweg.landscape import Landscape
+from thalweg.landscape.protocols import Landscape, Trainable
 
 
 class Outcome(NamedTuple):
@@ -87,7 +87,7 @@ class TorchMethod:
 Gradient = Callable[[Tensor, Tensor | None], tuple[Tensor | None, Tensor | None, Tensor]]
 
 
-def gradient_of(landscape: Any) -> Gradient:
+def gradient_of(landscape: Landscape) -> Gradient:
     """
     Give one function for the gradient of any landscape.
 
@@ -98,15 +98,19 @@ def gradient_of(landscape: Any) -> Gradient:
         ``loss`` and ``wrong`` are None where the landscape does not tell them in passing.
     """
 
-    def gradient(w: Tensor, batch: Tensor | None) -> tuple[Tensor | None, Tensor | None, Tensor]:
-        if batch is not None and hasattr(landscape, "batch_gradient"):
-            return cast("tuple[Tensor, Tensor | None, Tensor]", landscape.batch_gradient(w, batch))
-        if batch is None and hasattr(landscape, "value_and_gradient"):
-            value, slope = landscape.value_and_gradient(w)
-            return torch.tensor(value, dtype=torch.float64), None, slope
+    def plain(w: Tensor, batch: Tensor | None) -> tuple[None, None, Tensor]:
         return None, None, landscape.gradient(w) if batch is None else landscape.gradient(w, batch)
 
-    return gradient
+    if not isinstance(landscape, Trainable):
+        return plain
+
+    def telling(w: Tensor, batch: Tensor | None) -> tuple[Tensor, Tensor | None, Tensor]:
+        if batch is not None:
+            return landscape.batch_gradient(w, batch)
+        value, slope = landscape.value_and_gradient(w)
+        return torch.tensor(value, dtype=torch.float64), None, slope
+
+    return telling
 
 
 def _sgd(landscape: Landscape, w: Tensor, settings: Settings) -> Method:

@@ -17,7 +17,7 @@ from thalweg.dynamics.methods import method_kind
 from thalweg.dynamics.running_metrics import Tally
 from thalweg.dynamics.settings import Plan, Settings, digest
 from thalweg.errors import NotDefined
-from thalweg.landscape import Landscape
+from thalweg.landscape.protocols import Batched, Landscape, Stateful, evaluate, placed, words_of
 from thalweg.run.checkpoints import RESUME_PREFIX
 from thalweg.run.events import Log
 from thalweg.run.progress import Progress
@@ -108,15 +108,15 @@ class Training:
         self.landscape, self.test, self.settings = landscape, test, settings
         self.keeper, self.about, self.log = keeper, about, log
         kind = method_kind(settings.optimizer)
-        self.w = _placed(w0, landscape)
+        self.w = placed(landscape, w0)
         batches = kind.batches and settings.batch_size is not None
-        samples = getattr(landscape, "samples", None) if batches else None
+        samples = landscape.samples if batches and isinstance(landscape, Batched) else None
         self.plan = Plan(settings, samples, recorded=keeper is not None)
         self.method = kind.make(landscape, self.w, settings)
         self.identity = settings.describe() | {
             "w0": digest(self.w),
-            "landscape": getattr(landscape, "described", {}),
-            "test": None if test is None else getattr(test, "described", {}),
+            "landscape": words_of(landscape),
+            "test": None if test is None else words_of(test),
         }
         self.tally = Tally()
         self.step = 0
@@ -211,8 +211,8 @@ class Training:
         )
 
     def _measure(self) -> dict[str, float | None]:
-        here = _evaluate(self.landscape, self.w)
-        there = {} if self.test is None else _evaluate(self.test, self.w)
+        here = evaluate(self.landscape, self.w)
+        there = {} if self.test is None else evaluate(self.test, self.w)
         values = (here["loss"], here.get("error"), there.get("loss"), there.get("error"))
         return dict(zip(_MEASURED, values, strict=True))
 
@@ -301,30 +301,17 @@ def _no_error() -> NotDefined:
     )
 
 
-def _placed(w0: Tensor, landscape: Any) -> Tensor:
-    device, dtype = getattr(landscape, "device", w0.device), getattr(landscape, "dtype", w0.dtype)
-    return w0.detach().to(device=device, dtype=dtype, copy=True)
+def _buffers(landscape: Landscape) -> dict[str, Tensor]:
+    return dict(landscape.buffers()) if isinstance(landscape, Stateful) else {}
 
 
-def _evaluate(landscape: Any, w: Tensor) -> dict[str, float]:
-    if hasattr(landscape, "evaluate"):
-        answer: dict[str, float] = landscape.evaluate(w)
-        return answer
-    return {"loss": float(landscape.value(w))}
-
-
-def _buffers(landscape: Any) -> dict[str, Tensor]:
-    found: dict[str, Tensor] = landscape.buffers() if hasattr(landscape, "buffers") else {}
-    return found
-
-
-def _set_buffers(landscape: Any, buffers: dict[str, Tensor]) -> None:
-    if buffers and hasattr(landscape, "set_buffers"):
+def _set_buffers(landscape: Landscape, buffers: dict[str, Tensor]) -> None:
+    if buffers and isinstance(landscape, Stateful):
         landscape.set_buffers(buffers)
 
 
 @contextmanager
-def _left_as_found(landscape: Any) -> Iterator[None]:
+def _left_as_found(landscape: Landscape) -> Iterator[None]:
     before = _buffers(landscape)
     try:
         yield

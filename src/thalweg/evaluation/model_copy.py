@@ -12,7 +12,8 @@ from torch import Tensor, nn
 
 from thalweg.errors import InvalidProblem
 from thalweg.evaluation.inplace import InPlaceActivations
-from thalweg.evaluation.normalization import Normalization, Policy
+from thalweg.evaluation.normalization import Normalization
+from thalweg.landscape.provenance import Policy
 from thalweg.landscape.space import ParameterSpace
 from thalweg.polynomial import PolynomialActivation
 from thalweg.problems.problem import Problem

@@ -11,13 +11,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from thalweg.errors import InvalidArgument
+from thalweg.landscape.provenance import POLICIES, Policy
 
-Policy = Literal["batch", "frozen", "recalibrate"]
-POLICIES: dict[str, str] = {
-    "batch": "batch-norm statistics of the whole set taken as one batch",
-    "frozen": "batch-norm statistics frozen at the model's buffers",
-    "recalibrate": "batch-norm statistics re-estimated at w on the training set",
-}
 _Mode = Literal["stored", "batch", "running", "collect"]
 
 

@@ -15,6 +15,7 @@ from thalweg.curvature.operators import Jacobian, RiskOperator
 from thalweg.errors import InvalidArgument
 from thalweg.geometry.density import near_zero, spectral_density
 from thalweg.geometry.kernel_sources import Explained, explain
+from thalweg.landscape.provenance import Word
 from thalweg.risk.gram import gram
 from thalweg.risk.risk import EmpiricalRisk
 from thalweg.run.progress import Progress, silent
@@ -84,7 +85,7 @@ class Degeneracy:
     broken: dict[str, int]
     estimators: dict[str, Any]
     method: Method
-    described: dict[str, str | int]
+    described: dict[str, Word]
     eigenvalues: Array = field(repr=False)
 
     def to_dict(self) -> dict[str, Any]:
@@ -196,7 +197,7 @@ def _eigenvalues(
 ) -> tuple[Tensor | None, Array, Method]:
     """Give J J^T or J^T J, whichever is smaller, with its eigenvalues, where it can be held."""
     rows, columns = jacobian.shape
-    mixed = risk.policy == "batch" and risk.described["batchnorm"] != "no batch norm"
+    mixed = risk.provenance.batchnorm == "batch"
     if min(rows, columns) <= LARGEST and rows <= columns and not mixed:
         matrix = gram(risk, w)
         return matrix, torch.linalg.eigvalsh(matrix).numpy(), "gram"

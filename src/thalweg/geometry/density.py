@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from thalweg.errors import InvalidArgument
 from thalweg.geometry.lanczos import SearchSpace
 from thalweg.geometry.operator import SymmetricOperator
+from thalweg.landscape.protocols import words_of
 from thalweg.run.progress import Bar, Progress, silent
 from thalweg.run.seeds import torch_generator
 
@@ -96,7 +97,7 @@ def spectral_density(
         for probe in range(probes):
             nodes[probe], weights[probe] = quadrature(operator, steps, seed, probe, bar)
     return density_of(nodes, weights, width, points).assign_attrs(
-        **getattr(op, "described", {}),
+        **words_of(op),
         size=operator.size,
         probes=probes,
         steps=steps,

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from thalweg.geometry.blocks import Block, Blocks, Phase
 from thalweg.geometry.job import Scene
+from thalweg.landscape.protocols import evaluate
 from thalweg.run.progress import Bar, Progress
 
 # A kill loses less than one percent; files stay few.
@@ -63,11 +64,9 @@ def cells(scene: Scene, parameters: dict[str, Any], start: int, stop: int, bar: 
 
 def _cell(scene: Scene, cell: int, split: str | None) -> dict[str, float]:
     point = scene.grid.point(cell)
-    if not scene.risks:
-        return {"loss": scene.risk.value(point)}
     return {
         prefix + name: value
         for prefix, risk in scene.risks.items()
         if split in (None, prefix)
-        for name, value in risk.evaluate(point).items()
+        for name, value in evaluate(risk, point).items()
     }

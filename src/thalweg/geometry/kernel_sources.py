@@ -13,6 +13,7 @@ from torch import Tensor
 from thalweg.curvature.operators import Jacobian
 from thalweg.errors import NotDefined
 from thalweg.geometry.invariances import KINDS, Direction, Invariances
+from thalweg.landscape.provenance import Word
 from thalweg.risk.risk import EmpiricalRisk
 from thalweg.run.seeds import numpy_generator
 from thalweg.tracing.chain import Chain
@@ -45,7 +46,7 @@ class Explained:
     counts: dict[str, int]
     broken: dict[str, int]
     repeated: int
-    described: dict[str, str | int]
+    described: dict[str, Word]
 
 
 def explain(
@@ -71,7 +72,7 @@ def explain(
         chain = Chain(risk)
     except NotDefined:
         counts = dict.fromkeys(KINDS, 0)
-        described: dict[str, str | int] = {
+        described: dict[str, Word] = {
             "symmetry": "not determined: the network is not a chain of known layers"
         }
         return Explained(counts, {}, 0, described)

@@ -1,35 +1,27 @@
-"""What a spectrum is taken of: any symmetric linear operator, its products counted and checked."""
+"""A symmetric operator of any kind under measurement: its products counted and checked."""
 
 from __future__ import annotations
 
-from typing import Any, Protocol, cast
+from typing import Any, Protocol, cast, runtime_checkable
 
 import torch
 from torch import Tensor
 
 from thalweg.errors import InvalidArgument, NotFinite, NotSymmetric
+from thalweg.landscape.protocols import LinearOperator
 
 # Rounding leaves products of a symmetric operator asymmetric by far less, a wrong one by far more.
 _ASYMMETRY = {torch.float32: 1e-3, torch.float64: 1e-7}
 
 
-class LinearOperator(Protocol):
-    """A matrix known by its products: ``op @ v`` for a tensor v of shape (W,) or (W, k)."""
+@runtime_checkable
+class _Matrix(Protocol):
+    """What NumPy, SciPy and torch have in common."""
 
     @property
-    def shape(self) -> tuple[int, ...]:
-        """Its shape, (W, W) where it is symmetric."""
+    def shape(self) -> tuple[int, ...]: ...
 
-    @property
-    def dtype(self) -> torch.dtype:
-        """Of the vectors it takes and gives."""
-
-    @property
-    def device(self) -> torch.device:
-        """Where these vectors lie."""
-
-    def __matmul__(self, v: Tensor, /) -> Tensor:
-        """Multiply a vector, or each column of a matrix."""
+    def __matmul__(self, v: Any, /) -> Any: ...
 
 
 class SymmetricOperator:
@@ -53,7 +45,7 @@ class SymmetricOperator:
     """
 
     def __init__(self, op: Any) -> None:
-        shape = tuple(getattr(op, "shape", ()))
+        shape = tuple(op.shape) if isinstance(op, _Matrix) else ()
         if len(shape) != 2 or shape[0] != shape[1] or shape[0] < 1:
             raise InvalidArgument(
                 f"got {type(op).__name__} of shape {shape}, expected a square operator: something"
@@ -62,8 +54,9 @@ class SymmetricOperator:
         self.size = int(shape[0])
         self.products = 0
         self._op = op
-        self._foreign = not isinstance(getattr(op, "dtype", None), torch.dtype)
-        self.dtype = torch.float64 if self._foreign else cast(torch.dtype, op.dtype)
+        # NumPy's arrays have all members of the protocol, and a dtype of their own.
+        self._foreign = not (isinstance(op, LinearOperator) and isinstance(op.dtype, torch.dtype))
+        self.dtype = torch.float64 if self._foreign else op.dtype
         self.device = torch.device("cpu") if self._foreign else torch.device(op.device)
         if self.dtype not in _ASYMMETRY:
             raise InvalidArgument(

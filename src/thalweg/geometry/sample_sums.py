@@ -12,7 +12,7 @@ from torch import Tensor
 from thalweg.geometry.blocks import Block
 from thalweg.geometry.interpolation import TensorRule
 from thalweg.geometry.job import Scene
-from thalweg.risk.per_sample import Chunk
+from thalweg.landscape.protocols import Drawable, Drawn, provenance_of, require
 from thalweg.run import torch_generator
 from thalweg.run.progress import Bar
 
@@ -64,12 +64,17 @@ def node_sums(scene: Scene, parameters: Parameters, start: int, stop: int, bar: 
     """
     rule = _rule(scene, parameters["counts"])
     assert rule is not None
-    chunk = Chunk(scene.risks[parameters["split"]], torch.arange(start, stop))
+    chunk = drawable(scene, parameters["split"]).draw(torch.arange(start, stop))
     features = _evaluate(scene, chunk, rule.cells, bar)
     at = {f"{name}_at": v.double().sum(1).numpy() for name, v in chunk.measures(features).items()}
     parts = [_measured(chunk, slab) for slab in _slabs(rule, features, range(len(scene.grid)))]
     sums = {n: torch.cat([p[n].double().sum(1) for p in parts]).numpy() for n in parts[0]}
     return at | sums
+
+
+def drawable(scene: Scene, split: str) -> Drawable:
+    """Give what is measured under a prefix, which must have samples to draw."""
+    return require(scene.risks[split], Drawable, "tolerance", "leave out tolerance")
 
 
 def _rule(scene: Scene, counts: Sequence[int]) -> TensorRule | None:
@@ -78,14 +83,14 @@ def _rule(scene: Scene, counts: Sequence[int]) -> TensorRule | None:
 
 def _drawn(
     scene: Scene, parameters: Parameters, cells: Sequence[int], start: int, stop: int, bar: Bar
-) -> tuple[Chunk, Tensor]:
-    risk = scene.risks[parameters["split"]]
-    order = subset(parameters["seed"], risk.split, risk.samples)
-    chunk = Chunk(risk, order[parameters["first"] :][start:stop])
+) -> tuple[Drawn, Tensor]:
+    risk = drawable(scene, parameters["split"])
+    order = subset(parameters["seed"], provenance_of(risk).split or "", risk.samples)
+    chunk = risk.draw(order[parameters["first"] :][start:stop])
     return chunk, _evaluate(scene, chunk, cells, bar)
 
 
-def _evaluate(scene: Scene, chunk: Chunk, cells: Sequence[int], bar: Bar) -> Tensor:
+def _evaluate(scene: Scene, chunk: Drawn, cells: Sequence[int], bar: Bar) -> Tensor:
     """Features of the chunk's samples: (cells, samples, features)."""
     rows: list[Tensor] = []
     for i, cell in enumerate(cells):
@@ -96,7 +101,7 @@ def _evaluate(scene: Scene, chunk: Chunk, cells: Sequence[int], bar: Bar) -> Ten
 
 
 def _left(
-    chunk: Chunk,
+    chunk: Drawn,
     features: Tensor,
     rule: TensorRule | None,
     cells: Sequence[int],
@@ -120,7 +125,7 @@ def _left(
     return {name: torch.cat(parts).numpy() for name, parts in found.items()}
 
 
-def _measured(chunk: Chunk, features: Tensor) -> dict[str, Tensor]:
+def _measured(chunk: Drawn, features: Tensor) -> dict[str, Tensor]:
     """Measure interpolated features; what is not finite is no control, and 0 as good as any."""
     found = chunk.measures(features)
     return {name: torch.where(values.isfinite(), values, 0.0) for name, values in found.items()}

@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -18,7 +17,13 @@ from thalweg.geometry.exact_surface import exact
 from thalweg.geometry.grid import AXES, Extent, Grid, axes
 from thalweg.geometry.job import Scene
 from thalweg.geometry.tolerance import Goal, estimate, hindrance
-from thalweg.landscape import Landscape
+from thalweg.landscape.protocols import (
+    Function,
+    Sampled,
+    at_least_its_precision,
+    require,
+    words_of,
+)
 from thalweg.run import Engine, Run
 from thalweg.run.progress import Progress, silent
 
@@ -42,7 +47,7 @@ _ESTIMATED = (
 
 
 def surface(
-    risk: Landscape,
+    risk: Function,
     w: Tensor,
     *,
     directions: Tensor | int = 2,
@@ -65,8 +70,8 @@ def surface(
 
     Parameters
     ----------
-    risk : Landscape
-        An `EmpiricalRisk`, or anything with a ``value``.
+    risk : Function
+        An `EmpiricalRisk`, or anything with a ``space`` and a ``value``.
     w : Tensor
         Shape (W,): the centre.
     directions : Tensor or int
@@ -84,7 +89,7 @@ def surface(
     relative : bool
         Whether ``tolerance`` is a share of the range of the losses on the grid, or in their units.
     test : bool
-        Evaluate the test data as well, where the problem has any.
+        Evaluate the test data as well, where there are any.
     run : Run, optional
         Keep finished blocks of cells there: called again with the same arguments after a kill,
         this function goes on where it was.
@@ -135,7 +140,7 @@ def surface(
     >>> found.loss.values.tolist(), found.x.values.tolist()
     ([0.0, 12.5, 50.0], [-1.0, 0.0, 1.0])
     """
-    space = risk.space
+    space = require(risk, Function, "surface", "give an EmpiricalRisk(problem)").space
     space.check(w)
     attrs: dict[str, Any] = {}
     if isinstance(directions, int):
@@ -152,7 +157,7 @@ def surface(
 
 
 def _grid(
-    risk: Landscape, w: Tensor, directions: Tensor, extent: Extent, points: int | Sequence[int]
+    risk: Function, w: Tensor, directions: Tensor, extent: Extent, points: int | Sequence[int]
 ) -> Grid:
     if directions.dim() == 1:
         directions = directions[:, None]
@@ -162,7 +167,7 @@ def _grid(
             " to 3: one column a direction."
         )
     # A float64 risk is to see the grid in float64.
-    dtype = torch.promote_types(w.dtype, getattr(risk, "dtype", w.dtype))
+    dtype = at_least_its_precision(risk, w)
     grid = Grid(
         w.detach().to(dtype), directions.detach(), axes(extent, points, directions.shape[1])
     )
@@ -194,14 +199,14 @@ def _exact_columns(blocks: Blocks, progress: Progress) -> dict[str, NDArray[Any]
     columns: dict[str, NDArray[Any]] = dict(exact(blocks, progress))
     for name, values in list(columns.items()):
         columns[f"{name}_stderr"] = np.zeros_like(values)
-    samples = {split: risk.samples for split, risk in blocks.scene.risks.items()} or {"": 1}
-    for split, number in samples.items():
-        columns[f"{split}samples"] = np.full(len(blocks.scene.grid), number)
+    for split, risk in blocks.scene.risks.items():
+        samples = risk.samples if isinstance(risk, Sampled) else 1
+        columns[f"{split}samples"] = np.full(len(blocks.scene.grid), samples)
     return columns
 
 
 def _dataset(
-    risk: Landscape, grid: Grid, columns: dict[str, NDArray[Any]], attrs: dict[str, Any]
+    risk: Function, grid: Grid, columns: dict[str, NDArray[Any]], attrs: dict[str, Any]
 ) -> xr.Dataset:
     import xarray as xr
 
@@ -223,5 +228,5 @@ def _dataset(
         dim: (dim, axis, {"units": f"lengths of direction {i} (norm {length:.6g})"})
         for i, (dim, axis, length) in enumerate(zip(dims, grid.axes, lengths, strict=True))
     }
-    attrs = {**getattr(risk, "described", {}), **attrs, "direction_norms": lengths}
+    attrs = {**words_of(risk), **attrs, "direction_norms": lengths}
     return xr.Dataset(variables, coords, attrs)

@@ -25,8 +25,8 @@ from thalweg.geometry.blocks import Block, Blocks, Phase
 from thalweg.geometry.exact_surface import exact
 from thalweg.geometry.interpolation import TensorRule
 from thalweg.geometry.job import Scene
-from thalweg.risk import EmpiricalRisk
-from thalweg.risk.per_sample import Chunk
+from thalweg.geometry.sample_sums import drawable
+from thalweg.landscape.protocols import Drawable, provenance_of
 from thalweg.run.progress import Progress
 
 Array = NDArray[np.float64]
@@ -63,10 +63,9 @@ class Goal:
 
 def hindrance(scene: Scene) -> str:
     """Say why samples cannot be drawn from the landscape of a scene; empty where they can."""
-    risk = scene.risk
-    if not isinstance(risk, EmpiricalRisk):
-        return "the landscape has no samples to draw"
-    if risk.normalized and risk.policy != "frozen":
+    if not isinstance(scene.risk, Drawable):
+        return "the landscape is not Drawable: it has no samples to draw"
+    if provenance_of(scene.risk).pooled:
         return (
             "batch-norm statistics of each cell take a pass over all training samples, which"
             " leaves little to save; batchnorm='frozen' does not"
@@ -109,7 +108,7 @@ class _Estimate:
 
     def __init__(self, blocks: Blocks, split: str, goal: Goal, progress: Progress) -> None:
         self.blocks, self.split, self.goal, self.progress = blocks, split, goal, progress
-        self.grid, self.risk = blocks.scene.grid, blocks.scene.risks[split]
+        self.grid, self.risk = blocks.scene.grid, drawable(blocks.scene, split)
         self.samples, self.cells = self.risk.samples, len(self.grid)
         self.levels = levels(self.samples)
         self.evaluations = 0
@@ -258,7 +257,7 @@ class _Estimate:
     @cached_property
     def _bytes(self) -> int:
         """Of a sample's features at one point."""
-        chunk = Chunk(self.risk, torch.arange(1))
+        chunk = self.risk.draw(torch.arange(1))
         features = chunk.features(self.grid.point(0))
         return features.element_size() * features.shape[1]
 

@@ -1,7 +1,48 @@
 """What every instrument takes: functions of one flat vector, and the space of their points."""
 
-from thalweg.landscape.protocols import Landscape
-from thalweg.landscape.quadratic import Bowl
+from thalweg.landscape.protocols import (
+    Batched,
+    Curved,
+    Described,
+    Documented,
+    Drawable,
+    Function,
+    HeldOut,
+    Landscape,
+    LeastSquares,
+    LinearOperator,
+    Placed,
+    Remakeable,
+    Replicable,
+    Sampled,
+    Scored,
+    Stateful,
+    Trainable,
+)
+from thalweg.landscape.provenance import Provenance
+from thalweg.landscape.quadratic import Quadratic
 from thalweg.landscape.space import Parameter, ParameterSpace
 
-__all__ = ["Bowl", "Landscape", "Parameter", "ParameterSpace"]
+__all__ = [
+    "Batched",
+    "Curved",
+    "Described",
+    "Documented",
+    "Drawable",
+    "Function",
+    "HeldOut",
+    "Landscape",
+    "LeastSquares",
+    "LinearOperator",
+    "Parameter",
+    "ParameterSpace",
+    "Placed",
+    "Provenance",
+    "Quadratic",
+    "Remakeable",
+    "Replicable",
+    "Sampled",
+    "Scored",
+    "Stateful",
+    "Trainable",
+]

@@ -14,6 +14,7 @@ from torch.utils._pytree import tree_map_only
 from thalweg.curvature.batch_functions import Forward
 from thalweg.errors import InvalidProblem, NotDefined
 from thalweg.evaluation.model_copy import ModelCopy
+from thalweg.landscape.provenance import Provenance, Word
 from thalweg.landscape.space import ParameterSpace
 
 if TYPE_CHECKING:
@@ -155,9 +156,23 @@ class Copy:
         return self.risk.device
 
     @property
-    def described(self) -> dict[str, str | int]:
+    def provenance(self) -> Provenance:
+        """State which function is measured: that of the risk."""
+        return self.risk.provenance
+
+    @property
+    def described(self) -> dict[str, Word]:
         """Say which function is measured: that of the risk."""
         return self.risk.described
+
+    def fixed(self) -> dict[str, Tensor]:
+        """Copy frozen weights, those of the risk, and its own buffers."""
+        return self.risk.fixed() | self.buffers()
+
+    def set_fixed(self, tensors: Mapping[str, Tensor]) -> None:
+        """Set frozen weights of the risk and its own buffers by name; those not named stay."""
+        self.risk.set_fixed(tensors)
+        self.set_buffers(tensors)
 
     def buffers(self) -> dict[str, Tensor]:
         """Copy its own buffers."""
@@ -177,6 +192,14 @@ class Copy:
     def value(self, w: Tensor, /) -> float:
         """Evaluate the mean loss at ``w``."""
         return self._at_home().value(w)
+
+    def value_and_gradient(self, w: Tensor, /) -> tuple[float, Tensor]:
+        """Evaluate both at ``w``, on its own."""
+        return self._at_home().value_and_gradient(w)
+
+    def evaluate_samples(self, w: Tensor, /) -> dict[str, Tensor]:
+        """Evaluate each sample's loss and, where it is defined, error."""
+        return self._at_home().evaluate_samples(w)
 
     def evaluate(self, w: Tensor, /) -> dict[str, float]:
         """Evaluate loss and, where it is defined, error."""

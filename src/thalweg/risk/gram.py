@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
@@ -21,7 +22,9 @@ from thalweg.curvature.jacobian_factors import (
 )
 from thalweg.errors import InvalidArgument, NotDefined
 from thalweg.evaluation.model_copy import to
-from thalweg.risk.risk import EmpiricalRisk
+
+if TYPE_CHECKING:
+    from thalweg.risk.risk import EmpiricalRisk
 
 # Samples differentiated at once: for layers, and where each row takes a backward pass of its own.
 _BATCH, _ROW_BATCH = 128, 8
@@ -72,11 +75,9 @@ def gram(
 
     Examples
     --------
-    >>> problem = __import__("thalweg").Problem(
-    ...     nn.Linear(2, 1),
-    ...     nn.MSELoss(),
-    ...     (torch.tensor([[1.0, 2.0], [3.0, 0.0]]), torch.ones(2, 1)),
-    ... )
+    >>> from thalweg import EmpiricalRisk, Problem
+    >>> x = torch.tensor([[1.0, 2.0], [3.0, 0.0]])
+    >>> problem = Problem(nn.Linear(2, 1), nn.MSELoss(), (x, torch.ones(2, 1)))
     >>> gram(EmpiricalRisk(problem), torch.zeros(3)).tolist()  # x x' + 1
     [[6.0, 4.0], [4.0, 10.0]]
     """

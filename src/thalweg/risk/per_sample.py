@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from functools import cached_property
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -12,7 +12,9 @@ from torch.utils._pytree import tree_map_only
 from thalweg.errors import NotDefined
 from thalweg.evaluation.model_copy import chunks
 from thalweg.problems.loss import pair
-from thalweg.risk.risk import EmpiricalRisk
+
+if TYPE_CHECKING:
+    from thalweg.risk.risk import EmpiricalRisk
 
 # Of more outputs a sample the losses alone are kept: the rest would cost more than it saves.
 _OUTPUTS = 128

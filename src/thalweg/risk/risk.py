@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import logging
+import re
 from collections.abc import Iterable, Iterator, Mapping
 from functools import cached_property
-from typing import Any, Literal, cast
+from typing import Any, Literal, Self, cast
 
 import torch
 from torch import Tensor, nn
@@ -16,14 +17,18 @@ from thalweg.curvature.vector_products import Method, Plan, Traces
 from thalweg.errors import InvalidArgument, InvalidWeights, NotDefined, NotDeterministic
 from thalweg.evaluation.batch_size import choose_batch_size, keep_large_blocks, product_batch_size
 from thalweg.evaluation.model_copy import ModelCopy, chunks
-from thalweg.evaluation.normalization import POLICIES, Policy, check_policy
+from thalweg.evaluation.normalization import check_policy
+from thalweg.landscape.provenance import Policy, Provenance, Split, Word
 from thalweg.landscape.space import ParameterSpace
 from thalweg.polynomial import Excursion, excursions, reset_excursions
+from thalweg.problems.batches import digest
 from thalweg.problems.problem import Problem
 from thalweg.problems.samples import Samples
 from thalweg.risk.batched_models import BatchedModels
+from thalweg.risk.gram import gram, pull_back
+from thalweg.risk.per_sample import Chunk
+from thalweg.risk.spec import load_again, write_recipe
 
-Split = Literal["train", "test"]
 _CHECKED = 64
 log = logging.getLogger("thalweg")
 
@@ -105,6 +110,14 @@ class EmpiricalRisk:
         other._batch_size = self._batch_size
         return other
 
+    def held_out(self) -> EmpiricalRisk | None:
+        """Give the risk on the test data, or None where there are none, or these are they."""
+        return self.on("test") if self.split == "train" and self.problem.test is not None else None
+
+    def draw(self, indices: Tensor, /) -> Chunk:
+        """Give some samples by their indices, shape (n,), to be evaluated one by one."""
+        return Chunk(self, indices)
+
     @property
     def problem(self) -> Problem:
         """The problem measured."""
@@ -153,16 +166,20 @@ class EmpiricalRisk:
         return self._batch_size
 
     @property
-    def described(self) -> dict[str, str | int]:
+    def provenance(self) -> Provenance:
+        """State which function is measured, and how, as facts that code may test."""
+        return Provenance(
+            problem=self.problem.name,
+            split=self.split,
+            samples=self.samples,
+            batchnorm=self.policy if self.normalized else "none",
+            dtype=self.dtype,
+        )
+
+    @property
+    def described(self) -> dict[str, Word]:
         """Say which function is measured, and how: stands in the attributes of every result."""
-        norm = POLICIES[self._measured.policy] if self._measured.norms else "no batch norm"
-        return {
-            "problem": self.problem.name,
-            "split": self.split,
-            "samples": self.samples,
-            "batchnorm": norm,
-            "dtype": str(self.dtype).removeprefix("torch."),
-        }
+        return self.provenance.words
 
     def value(self, w: Tensor, /) -> float:
         """Evaluate the mean loss at ``w``, shape (W,)."""
@@ -212,6 +229,20 @@ class EmpiricalRisk:
         """
         self._settle(w)
         return torch.cat([self._residuals(batch) for _, batch in self._batches()])
+
+    @property
+    def target_scale(self) -> float:
+        """Root mean square of the targets; 1 where there are none."""
+        targets = self._samples.targets
+        return 1.0 if targets is None else float(targets.double().square().mean().sqrt())
+
+    def gram(self, w: Tensor, /) -> Tensor:
+        """Assemble the Gram matrix of the outputs' Jacobian: see `thalweg.risk.gram.gram`."""
+        return gram(self, w)
+
+    def pull_back(self, w: Tensor, y: Tensor, /) -> Tensor:
+        """Multiply the outputs' transposed Jacobian: see `thalweg.risk.gram.pull_back`."""
+        return pull_back(self, w, y)
 
     def gradient(self, w: Tensor, batch: Tensor | None = None, /) -> Tensor:
         """
@@ -360,6 +391,43 @@ class EmpiricalRisk:
     def set_fixed(self, tensors: Mapping[str, Tensor]) -> None:
         """Set frozen weights and buffers of the model's copy by name; those not named stay."""
         self._measured.set_fixed(tensors)
+
+    def fingerprint(self) -> str:
+        """Digest the data, the model but for its trainable weights, and the loss."""
+        # Addresses in what modules and functions print differ between processes.
+        made_of = re.sub("0x[0-9a-f]+", "", f"{self.problem.model} {self.problem.loss}")
+        # Statistics of batch norm come from the training data whatever is measured.
+        data = [self.problem.samples("train").fingerprint, self._samples.fingerprint]
+        text = " ".join([*data, made_of]).encode()
+        return digest(torch.tensor(list(text), dtype=torch.uint8), *self.fixed().values())
+
+    def recipe(self) -> dict[str, Any]:
+        """
+        Write down how this risk is made, in JSON values for `remake`.
+
+        Raises
+        ------
+        InvalidArgument
+            If its problem was put together by hand, or by settings that are no JSON values.
+        """
+        return {
+            "problem": write_recipe(self.problem),
+            "split": self.split,
+            "batchnorm": self.policy,
+            "dtype": str(self.dtype).removeprefix("torch."),
+            "device": str(self.device),
+            # Measured here, so that all workers round alike.
+            "batch_size": self.batch_size,
+            "memory": self.memory,
+        }
+
+    @classmethod
+    def remake(cls, recipe: Mapping[str, Any], fixed: Mapping[str, Tensor]) -> Self:
+        """Make the risk of a recipe again, with these frozen weights and buffers."""
+        how = {**recipe, "dtype": getattr(torch, recipe["dtype"])}
+        risk = cls(load_again(how.pop("problem")), **how)
+        risk.set_fixed(fixed)
+        return risk
 
     def _step_mode(self, track: bool) -> Literal["stored", "running", "batch"]:
         if self._measured.policy == "frozen":

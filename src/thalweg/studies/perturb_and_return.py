@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from thalweg.dynamics import perturb, train
-from thalweg.landscape.quadratic import Bowl
+from thalweg.landscape.quadratic import Quadratic
 from thalweg.landscape.space import ParameterSpace
 from thalweg.problems import load_problem
 from thalweg.run import Progress, Run, Task, silent, task_result, torch_generator
@@ -269,11 +269,11 @@ def _grouped(copies: list[Copy]) -> Iterator[tuple[str, list[Copy]]]:
 def _bowl(config: dict[str, Any]) -> list[Copy]:
     """Put a strongly convex landscape through the protocol: its copies meet where they were."""
     study, seed = config["perturb_and_return"], config["seed"]
-    bowl = Bowl(torch.linspace(0.5, 2.0, 64, dtype=torch.float64))
+    bowl = Quadratic(torch.linspace(0.5, 2.0, 64, dtype=torch.float64))
     found = []
     for scale, copy in itertools.product((0.1, study["scale"]), range(5)):
         noise = torch_generator(seed, BOWL, copy)
-        start = perturb(bowl.space, bowl.lowest, scale=scale, generator=noise)
+        start = perturb(bowl.space, bowl.centre, scale=scale, generator=noise)
         end = train(
             bowl, start, optimizer="gd", lr=0.5, schedule="constant", steps=80, stop_loss=1e-12
         )
@@ -282,8 +282,8 @@ def _bowl(config: dict[str, Any]) -> list[Copy]:
             Copy(
                 about={"trajectory": f"{BOWL}-{copy}-{scale:g}", "copy": copy, **about},
                 space=bowl.space,
-                home=bowl.lowest,
-                final=bowl.lowest,
+                home=bowl.centre,
+                final=bowl.centre,
                 points=torch.stack([start, end.w]),
                 # One moment for all, whenever each was near enough to the bottom.
                 steps=[0, 80],
