@@ -53,6 +53,10 @@ class NotDeterministic(ThalwegError, RuntimeError):
     """Model or data answer differently when asked twice."""
 
 
+class SelfCheckFailed(ThalwegError, ArithmeticError):
+    """What would be measured is not the user's function, or its derivatives are not its own."""
+
+
 class InvalidWeights(ThalwegError, ValueError):
     """A weight vector has the wrong shape, dtype, device or values that are not finite."""
 

@@ -358,8 +358,6 @@ def test_bad_input():
         risk.hessian(w) @ w[:-1]
     with pytest.raises(InvalidArgument, match="method"):
         risk.hessian(w, method="fast")
-    with pytest.raises(InvalidArgument, match="graph"):
-        risk.jacobian(w, method="graph")
     with pytest.raises(InvalidArgument, match="list of names"):
         risk.hessian(w, layers="0")
     with pytest.raises(InvalidWeights, match="no layer"):

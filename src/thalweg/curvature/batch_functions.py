@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import copy
+import itertools
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import torch
@@ -13,7 +15,9 @@ from torch.utils._pytree import TreeSpec, tree_flatten, tree_unflatten
 from thalweg.curvature.double_backward import differentiable_twice
 from thalweg.curvature.linearize import Tensors
 from thalweg.errors import InvalidArgument, NotDefined
+from thalweg.evaluation.call import one_function
 from thalweg.evaluation.model_copy import ModelCopy, chunks
+from thalweg.landscape.space import Parameter
 from thalweg.problems.problem import Problem
 from thalweg.problems.samples import Samples
 
@@ -34,9 +38,10 @@ def even_size(samples: int, most: int) -> int:
 
 class BatchFunctions:
     """
-    Weights, batch-norm statistics and batches of a risk, fixed for as long as products are taken.
+    The whole state of a risk and its batches, fixed for as long as products are taken.
 
-    Whatever happens to the risk afterwards, products stay those at ``w``. Batch-norm statistics
+    Whatever happens to the risk afterwards, to its weights, its frozen weights or its buffers,
+    products stay those at ``w``. Batch-norm statistics
     are held at their values at ``w``, unless the policy is ``"batch"``, under which they are
     functions of the weights and are differentiated.
 
@@ -67,6 +72,7 @@ class BatchFunctions:
         size = len(samples) if self.whole else even_size(len(samples), batch_size)
         self.bounds = list(_bounds(len(samples), size))
         self._set_weights(w.detach().to(measured.device, measured.dtype).clone(), layers)
+        self.state = measured.fixed()
         self.statistics = [
             (mean.detach().clone(), var.detach().clone()) for mean, var in measured.norms.stored()
         ]
@@ -80,13 +86,19 @@ class BatchFunctions:
         if not chosen:
             raise InvalidArgument(f"layers is empty; name some of {list(space.layers)}.")
         space.slices(chosen)  # raises where a layer is unknown
-        tensors = space.unpack(w)
         varying = [p for p in space.parameters if p.layer in chosen]
-        self.names = tuple(p.name for p in varying)
-        self.others = tuple(name for name in space.names if name not in self.names)
-        self.primals = tuple(tensors[name] for name in self.names)
-        self.fixed = tuple(tensors[name] for name in self.others)
+        others = [p for p in space.parameters if p.layer not in chosen]
+        self.varying, self.others = varying, others
+        # Flat and real: complex weights are given their form where the model is called.
+        self.primals = tuple(w[p.slice] if p.complex else w[p.slice].view(p.shape) for p in varying)
+        self.fixed = tuple(w[p.slice] for p in others)
         self.entries = torch.cat([torch.arange(p.slice.start, p.slice.stop) for p in varying])
+
+    def at(self, constants: Tensors) -> BatchFunctions:
+        """Give the same functions with the varying weights of `constants`."""
+        other = copy.copy(self)
+        other.primals = constants[: len(self.primals)]
+        return other
 
     @property
     def size(self) -> int:
@@ -110,7 +122,7 @@ class BatchFunctions:
         moved = self.measured.moved(self.samples.slice(start, stop))
         leaves, spec = tree_flatten(moved)
         flat = [tensor for pair in self.statistics for tensor in pair]
-        return (*self.primals, *self.fixed, *flat, *leaves), spec
+        return (*self.primals, *self.fixed, *self.state.values(), *flat, *leaves), spec
 
     def evaluate(
         self, primals: Tensors, constants: Tensors, spec: TreeSpec
@@ -125,15 +137,17 @@ class BatchFunctions:
         constants, spec
             Of `batch`; the weights in it are passed over.
         """
-        fixed, statistics, leaves = self._take_apart(constants)
-        names = [f"model.{name}" for name in (*self.names, *self.others)]
-        weights = dict(zip(names, (*primals, *fixed), strict=True))
-        norms, before = self.measured.norms, self.measured.norms.stored()
+        tensors, statistics, leaves = self._take_apart(constants)
+        tensors |= self._shaped(self.varying, primals)
+        named = {f"model.{name}": tensor for name, tensor in tensors.items()}
+        measured, norms = self.measured, self.measured.norms
+        before = norms.stored()
         norms.store(statistics)
         try:
-            with norms.mode("batch" if self.whole else "stored"), differentiable_twice():
+            mode = norms.mode("batch" if self.whole else "stored")
+            with one_function(), measured.at_work(), differentiable_twice(), mode:
                 answer: tuple[Tensor, Tensor | None] = functional_call(
-                    self._forward, weights, (tree_unflatten(leaves, spec),)
+                    self._forward, named, (tree_unflatten(leaves, spec),)
                 )
         finally:
             norms.store(before)
@@ -141,17 +155,59 @@ class BatchFunctions:
 
     def _take_apart(
         self, constants: Tensors
-    ) -> tuple[Tensors, list[tuple[Tensor, Tensor]], list[Any]]:
-        first = len(self.names)
-        second = first + len(self.others)
-        third = second + 2 * len(self.statistics)
-        flat = constants[second:third]
+    ) -> tuple[dict[str, Tensor], list[tuple[Tensor, Tensor]], list[Any]]:
+        """Give the tensors that do not vary by name, batch-norm statistics, and the batch."""
+        ends = itertools.accumulate(
+            map(len, (self.varying, self.others, self.state, 2 * self.statistics))
+        )
+        first, second, third, fourth = ends
+        named = self._shaped(self.others, constants[first:second])
+        named |= dict(zip(self.state, constants[second:third], strict=True))
+        flat = constants[third:fourth]
         pairs = list(zip(flat[::2], flat[1::2], strict=True))
-        return constants[first:second], pairs, list(constants[third:])
+        return named, pairs, list(constants[fourth:])
+
+    @staticmethod
+    def _shaped(parameters: Sequence[Parameter], entries: Tensors) -> dict[str, Tensor]:
+        pairs = zip(parameters, entries, strict=True)
+        return {p.name: p.shaped(tensor.reshape(-1)) for p, tensor in pairs}
 
     def loss(self, primals: Tensors, constants: Tensors, spec: TreeSpec) -> Tensor:
         """Evaluate this batch's share of the risk, 0-d."""
         return self._share(self.evaluate(primals, constants, spec)[0], constants, spec)
+
+    def gradient(self, primals: Tensors, constants: Tensors, spec: TreeSpec) -> Tensors:
+        """Differentiate this batch's share of the risk, once, by plain autograd."""
+        if not self.measured.functional:
+            return self._gradient_in_place(primals, constants, spec)
+        leaves = tuple(primal.detach().requires_grad_() for primal in primals)
+        with torch.enable_grad():
+            loss = self.loss(leaves, constants, spec)
+            if not loss.requires_grad:
+                return tuple(torch.zeros_like(leaf) for leaf in leaves)
+            return torch.autograd.grad(loss, leaves, materialize_grads=True)
+
+    def _gradient_in_place(self, primals: Tensors, constants: Tensors, spec: TreeSpec) -> Tensors:
+        """Take the gradient by moving, where a call cannot be given weights (TorchScript)."""
+        measured = self.measured
+        home, state = measured.weights.clone(), measured.fixed()
+        w = home.clone()
+        for parameter, entries in zip(self.varying, primals, strict=True):
+            w[parameter.slice] = entries.detach().reshape(-1).to(w.dtype)
+        for parameter, entries in zip(self.others, self.fixed, strict=True):
+            w[parameter.slice] = entries
+        batch = tree_unflatten(self._take_apart(constants)[2], spec)
+        try:
+            measured.load(w)
+            measured.set_fixed(self.state)
+            measured.gradient.zero_()
+            self._share(measured.forward(batch)[0], constants, spec).backward()
+            slopes = measured.gradient.clone()
+        finally:
+            measured.load(home)
+            measured.set_fixed(state)
+        parts = [slopes[p.slice] for p in self.varying]
+        return tuple(a.view(b.shape) for a, b in zip(parts, primals, strict=True))
 
     def outputs(self, primals: Tensors, constants: Tensors, spec: TreeSpec) -> Tensor:
         """

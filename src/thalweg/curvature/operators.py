@@ -128,10 +128,21 @@ class WeightOperator(RiskOperator):
 
     @property
     def method(self) -> Method | None:
-        """How products are computed, see `risk.products.Products`; None before the first."""
+        """How products are computed, see `curvature.vector_products.Products`; None before one."""
         return self._products.method
 
+    @property
+    def error(self) -> float:
+        """Largest relative error of a batch's product so far; 0 unless by differences."""
+        return self._products.error
+
     def _multiply(self, v: Tensor) -> Tensor:
+        product = self._product(v)
+        if self._products.method == "differences":
+            self.described |= {"products": f"differences, relative error {self.error:.1e}"}
+        return product
+
+    def _product(self, v: Tensor) -> Tensor:
         return _sum_over_batches(self._pinned, self._products, [self._pinned.unflatten(v)])
 
 
@@ -191,7 +202,9 @@ class Jacobian(RiskOperator):
         super().__init__(plan, JACOBIAN.name, (rows, plan.pinned.size))
         self.entries = plan.pinned.entries
         half = replace(plan, memory=plan.memory // 2)  # for each of the two directions
-        self._forward, self._backward = Products(half, JACOBIAN), Products(half, TRANSPOSED)
+        # Backward one derivative is enough, and no differences are needed.
+        backward = replace(half, method=None) if plan.method == "differences" else half
+        self._forward, self._backward = Products(half, JACOBIAN), Products(backward, TRANSPOSED)
 
     @property
     def T(self) -> TransposedJacobian:

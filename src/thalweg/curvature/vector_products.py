@@ -15,10 +15,11 @@ from torch.func import grad, jvp, vjp
 from torch.utils._pytree import TreeSpec, tree_map
 
 from thalweg.curvature.batch_functions import BatchFunctions
+from thalweg.curvature.differences import along, in_double
 from thalweg.curvature.linearize import Tensors, TracedMap, stored_bytes, trace_linear
-from thalweg.errors import InvalidArgument
+from thalweg.errors import InvalidArgument, NotDefined
 
-Method = Literal["trace", "graph", "recompute"]
+Method = Literal["trace", "graph", "recompute", "differences"]
 Apply = Callable[[Tensors], Tensors]
 Traces = dict[Any, TracedMap | None]
 # Tracing takes 0.3 to 1.5 s, so it does not pay where a product over all batches is faster.
@@ -38,13 +39,19 @@ class BatchMap:
         Tells maps of one risk apart.
     function : callable
         ``function(pinned, direction, constants, spec)`` gives the product.
-    graph : callable or None
+    graph : callable
         ``graph(pinned, constants, spec)`` gives a function of the direction that keeps a graph.
+    differences : callable or None
+        As ``function``, by differences, with an estimate of the relative error; None where
+        the map needs but one derivative backward, which torch has of everything.
     """
 
     name: str
     function: Callable[[BatchFunctions, Tensors, Tensors, TreeSpec], Tensors]
-    graph: Callable[[BatchFunctions, Tensors, TreeSpec], Apply] | None = None
+    graph: Callable[[BatchFunctions, Tensors, TreeSpec], Apply]
+    differences: (
+        Callable[[BatchFunctions, Tensors, Tensors, TreeSpec], tuple[Tensors, float]] | None
+    ) = None
 
 
 def push_forward(function: Callable[[Any], Any], primals: Any, direction: Any) -> tuple[Any, Any]:
@@ -65,7 +72,7 @@ def _hessian(pinned: BatchFunctions, v: Tensors, constants: Tensors, spec: TreeS
 
 
 def _hessian_graph(pinned: BatchFunctions, constants: Tensors, spec: TreeSpec) -> Apply:
-    primals = tuple(tensor.detach().requires_grad_() for tensor in pinned.primals)
+    primals = _leaves(pinned)
     with torch.enable_grad():
         loss = pinned.loss(primals, constants, spec)
         gradient = torch.autograd.grad(loss, primals, create_graph=True, materialize_grads=True)
@@ -110,10 +117,110 @@ def _transposed(pinned: BatchFunctions, u: Tensors, constants: Tensors, spec: Tr
     return product
 
 
-HESSIAN = BatchMap("Hessian", _hessian, _hessian_graph)
-GAUSS_NEWTON = BatchMap("Gauss-Newton", _gauss_newton)
-JACOBIAN = BatchMap("Jacobian", _jacobian)
-TRANSPOSED = BatchMap("transposed Jacobian", _transposed)
+def _jacobian_graph(pinned: BatchFunctions, constants: Tensors, spec: TreeSpec) -> Apply:
+    """Keep the pull-back of a zero as a function of it: its own pull-back is the push-forward."""
+    primals = _leaves(pinned)
+    with torch.enable_grad():
+        outputs = pinned.outputs(primals, constants, spec)
+        dual = torch.zeros_like(outputs, requires_grad=True)
+        pulled = torch.autograd.grad(
+            outputs, primals, dual, create_graph=True, materialize_grads=True
+        )
+    live = [i for i, part in enumerate(pulled) if part.requires_grad]
+
+    def apply(v: Tensors) -> Tensors:
+        if not live:
+            return (torch.zeros_like(outputs),)
+        return torch.autograd.grad(
+            [pulled[i] for i in live],
+            dual,
+            [v[i] for i in live],
+            retain_graph=True,
+            materialize_grads=True,
+        )
+
+    return apply
+
+
+def _transposed_graph(pinned: BatchFunctions, constants: Tensors, spec: TreeSpec) -> Apply:
+    primals = _leaves(pinned)
+    with torch.enable_grad():
+        outputs = pinned.outputs(primals, constants, spec)
+
+    def apply(u: Tensors) -> Tensors:
+        return torch.autograd.grad(
+            outputs, primals, u[0], retain_graph=True, materialize_grads=True
+        )
+
+    return apply
+
+
+def _gauss_newton_graph(pinned: BatchFunctions, constants: Tensors, spec: TreeSpec) -> Apply:
+    forward = _jacobian_graph(pinned, constants, spec)
+    backward = _transposed_graph(pinned, constants, spec)
+    outputs = pinned.outputs(pinned.primals, constants, spec).detach()
+    curved = _loss_curvature(pinned, outputs, constants, spec)
+    return lambda v: backward((curved(forward(v)[0]),))
+
+
+def _loss_curvature(
+    pinned: BatchFunctions, outputs: Tensor, constants: Tensors, spec: TreeSpec
+) -> Callable[[Tensor], Tensor]:
+    """Give the product with the Hessian of this batch's share of the risk in the outputs."""
+    leaf = outputs.requires_grad_()
+    with torch.enable_grad():
+        loss = pinned.loss_of_outputs(leaf, constants, spec)
+        (slope,) = torch.autograd.grad(loss, leaf, create_graph=True, materialize_grads=True)
+
+    def apply(u: Tensor) -> Tensor:
+        if not slope.requires_grad:
+            return torch.zeros_like(u)
+        (product,) = torch.autograd.grad(slope, leaf, u, retain_graph=True, materialize_grads=True)
+        return product
+
+    return apply
+
+
+def _leaves(pinned: BatchFunctions) -> Tensors:
+    return tuple(tensor.detach().requires_grad_() for tensor in pinned.primals)
+
+
+def _hessian_differences(
+    pinned: BatchFunctions, v: Tensors, constants: Tensors, spec: TreeSpec
+) -> tuple[Tensors, float]:
+    def gradient(primals: Tensors) -> Tensors:
+        # Differences lose half of the digits, so they are taken in double precision.
+        return pinned.gradient(primals, fixed, spec)
+
+    fixed = in_double(constants) if pinned.measured.functional else constants
+    return along(gradient, fixed[: len(v)], v)
+
+
+def _jacobian_differences(
+    pinned: BatchFunctions, v: Tensors, constants: Tensors, spec: TreeSpec
+) -> tuple[Tensors, float]:
+    def outputs(primals: Tensors) -> Tensors:
+        return (pinned.outputs(primals, fixed, spec).detach(),)
+
+    fixed = in_double(constants)
+    return along(outputs, fixed[: len(v)], v)
+
+
+def _gauss_newton_differences(
+    pinned: BatchFunctions, v: Tensors, constants: Tensors, spec: TreeSpec
+) -> tuple[Tensors, float]:
+    pushed, error = _jacobian_differences(pinned, v, constants, spec)
+    outputs = pinned.outputs(pinned.primals, constants, spec).detach()
+    curved = _loss_curvature(pinned, outputs, constants, spec)(pushed[0].to(outputs.dtype))
+    return _transposed_graph(pinned, constants, spec)((curved,)), error
+
+
+HESSIAN = BatchMap("Hessian", _hessian, _hessian_graph, _hessian_differences)
+GAUSS_NEWTON = BatchMap(
+    "Gauss-Newton", _gauss_newton, _gauss_newton_graph, _gauss_newton_differences
+)
+JACOBIAN = BatchMap("Jacobian", _jacobian, _jacobian_graph, _jacobian_differences)
+TRANSPOSED = BatchMap("transposed Jacobian", _transposed, _transposed_graph)
 
 
 @dataclass(frozen=True)
@@ -146,10 +253,12 @@ class Products:
     """
     Take products batch by batch, in the cheapest way, keeping what a memory budget allows.
 
-    Three ways: ``"trace"``, intermediate results of a traced and split function; ``"graph"``,
-    the gradient's autograd graph; ``"recompute"``, everything anew. Batches beyond the budget are
-    prepared again for each product. The ways agree up to rounding; which one is the fastest is
-    measured on the first batch, unless it is given.
+    Four ways: ``"trace"``, intermediate results of a traced and split function; ``"graph"``, a kept
+    autograd graph; ``"recompute"``, everything anew by torch's function transforms; and
+    ``"differences"`` of what torch can differentiate once, where it cannot twice. Batches beyond
+    the budget are prepared again for each product. The ways agree up to rounding, and up to the
+    error that differences state; which one is the fastest is measured on the first batch, unless
+    it is given.
 
     Parameters
     ----------
@@ -158,6 +267,11 @@ class Products:
     map : BatchMap
         The linear map.
 
+    Attributes
+    ----------
+    error : float
+        Largest relative error that differences have had so far; 0 of the other ways.
+
     Raises
     ------
     InvalidArgument
@@ -165,7 +279,7 @@ class Products:
     """
 
     def __init__(self, plan: Plan, map: BatchMap) -> None:
-        known = [m for m in get_args(Method) if m != "graph" or map.graph is not None]
+        known = [m for m in get_args(Method) if m != "differences" or map.differences is not None]
         if plan.method is not None and plan.method not in known:
             raise InvalidArgument(
                 f"method={plan.method!r} of the {map.name}; write one of {known}."
@@ -173,6 +287,7 @@ class Products:
         self.pinned, self.map = plan.pinned, map
         self._traces, self._left, self._method = plan.traces, plan.memory, plan.method
         self._kept: dict[int, Apply] = {}
+        self.error = 0.0
 
     @property
     def method(self) -> Method | None:
@@ -180,7 +295,14 @@ class Products:
         return self._method
 
     def __call__(self, index: int, direction: Tensors) -> Tensors:
-        """Multiply the map of batch ``index`` by a direction."""
+        """
+        Multiply the map of batch ``index`` by a direction.
+
+        Raises
+        ------
+        NotDefined
+            If torch can differentiate the network in no way.
+        """
         if self._method is None:
             self._method = self._choose(index, direction)
         apply = self._kept.get(index)
@@ -199,13 +321,20 @@ class Products:
             if traced is not None:
                 held = traced.prepare(*constants)
                 return lambda v: traced.apply(*v, *held), self._bytes(held)
-        if method == "graph" and self.map.graph is not None:
+        if method == "graph":
             return self._kept_graph(constants, spec)
+        if method == "differences":
+            return lambda v: self._by_differences(v, constants, spec), self._bytes(constants)
         function = self.map.function
         return lambda v: function(self.pinned, v, constants, spec), self._bytes(constants)
 
+    def _by_differences(self, v: Tensors, constants: Tensors, spec: TreeSpec) -> Tensors:
+        assert self.map.differences is not None
+        product, error = self.map.differences(self.pinned, v, constants, spec)
+        self.error = max(self.error, error)
+        return tuple(part.to(self.pinned.measured.dtype) for part in product)
+
     def _kept_graph(self, constants: Tensors, spec: TreeSpec) -> tuple[Apply, int]:
-        assert self.map.graph is not None
         saved: list[Tensor] = []
 
         def pack(tensor: Tensor) -> Tensor:
@@ -224,7 +353,12 @@ class Products:
 
     def _trace(self, direction: Tensors, constants: Tensors, spec: TreeSpec) -> TracedMap | None:
         shapes = tuple((tuple(t.shape), t.dtype) for t in (*direction, *constants))
-        built_in = (self.map.name, self.pinned.names, self.pinned.whole, len(self.pinned.samples))
+        built_in = (
+            self.map.name,
+            tuple(self.pinned.varying),
+            self.pinned.whole,
+            len(self.pinned.samples),
+        )
         key = (*built_in, shapes, str(spec))
         if key not in self._traces:
             self._traces[key] = self._try_trace(direction, constants, spec)
@@ -250,15 +384,35 @@ class Products:
         return None
 
     def _choose(self, index: int, direction: Tensors) -> Method:
-        plain: Method = "recompute" if self.map.graph is None else "graph"
-        batches = len(self.pinned.bounds)
-        seconds = self._seconds(plain, index, direction)
-        if seconds * batches < _WORTH_TRACING:
+        plain, seconds = self._plain(index, direction)
+        if plain == "differences" or seconds * len(self.pinned.bounds) < _WORTH_TRACING:
             return plain
         constants, spec = self.pinned.batch(index)
         if self._trace(direction, constants, spec) is None:
             return plain
         return "trace" if self._seconds("trace", index, direction) < seconds else plain
+
+    def _plain(self, index: int, direction: Tensors) -> tuple[Method, float]:
+        """Find a way that torch can take without tracing, and what a product costs by it."""
+        # Only the Hessian's graph is cheaper than function transforms, which some models refuse.
+        ways: list[Method] = (
+            ["graph", "recompute"] if self.map is HESSIAN else ["recompute", "graph"]
+        )
+        if self.map.differences is not None:
+            ways.append("differences")
+        if not (self.pinned.measured.twice_differentiable or self.map is TRANSPOSED):
+            ways = ["differences"]
+        refusals: list[Exception] = []
+        for way in ways:
+            try:
+                return way, self._seconds(way, index, direction)
+            except (RuntimeError, TypeError) as error:  # NotImplementedError is a RuntimeError
+                refusals.append(error)
+                log.info("%s, %s: %s", self.map.name, way, str(error).partition("\n")[0])
+        raise NotDefined(
+            f"torch gives no products with the {self.map.name} of"
+            f" {self.pinned.measured.problem.name} ({str(refusals[0]).splitlines()[0]})."
+        ) from refusals[0]
 
     def _seconds(self, method: Method, index: int, direction: Tensors) -> float:
         apply = self._prepare(method, index, direction)[0]

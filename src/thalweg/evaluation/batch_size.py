@@ -27,7 +27,6 @@ def keep_large_blocks() -> None:
     torch.empty(_CACHED, dtype=torch.uint8)
 
 
-@torch.no_grad()
 def choose_batch_size(measured: ModelCopy, samples: Samples, memory: int) -> int:
     """
     Measure a forward pass at a few batch sizes and take the fastest that fits.
@@ -60,7 +59,6 @@ def choose_batch_size(measured: ModelCopy, samples: Samples, memory: int) -> int
     return sizes[best.index(min(best))]
 
 
-@torch.no_grad()
 def product_batch_size(measured: ModelCopy, samples: Samples, memory: int) -> int:
     """
     Take the largest batch of 64, 128 and 256 whose activations stay cached and fit.
@@ -79,9 +77,10 @@ def _seconds_per_sample(measured: ModelCopy, samples: Samples, size: int) -> flo
     # CPU time, where the CPU computes.
     clock = time.process_time if measured.device.type == "cpu" else time.perf_counter
     batch = samples.slice(0, size)
-    start = clock()
-    losses, _, _ = measured.forward(batch)
-    float(losses.sum())  # waits for a GPU
+    with measured.values():
+        start = clock()
+        losses, _, _ = measured.forward(batch)
+        float(losses.sum())  # waits for a GPU
     return (clock() - start) / size
 
 
@@ -93,12 +92,18 @@ def _bytes_per_sample(measured: ModelCopy, samples: Samples) -> int:
         if isinstance(output, Tensor):
             total += output.numel() * output.element_size()
 
-    leaves = [m for m in measured.model.modules() if not list(m.children())]
-    hooks = [leaf.register_forward_hook(count) for leaf in leaves]
     size = min(2, len(samples))
-    try:
-        measured.forward(samples.slice(0, size))
-    finally:
-        for hook in hooks:
-            hook.remove()
+    with measured.values():
+        hooks = [leaf.register_forward_hook(count) for leaf in _leaves(measured.model)]
+        try:
+            measured.forward(samples.slice(0, size))
+        finally:
+            for hook in hooks:
+                hook.remove()
     return total // size
+
+
+def _leaves(model: nn.Module) -> list[nn.Module]:
+    """Find the modules without children that take hooks; TorchScript's do not."""
+    scripted = torch.jit.ScriptModule
+    return [m for m in model.modules() if not list(m.children()) and not isinstance(m, scripted)]

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
-import copy
 import itertools
+import logging
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 
 import torch
 from torch import Tensor, nn
+from torch.utils._pytree import tree_leaves, tree_map_only
 
 from thalweg.errors import InvalidProblem
+from thalweg.evaluation.borrowed import Borrowed
+from thalweg.evaluation.call import one_function
+from thalweg.evaluation.copying import as_evaluated, cast, cast_tensor, copy_module, dtype_of
 from thalweg.evaluation.inplace import InPlaceActivations
 from thalweg.evaluation.normalization import Normalization
 from thalweg.landscape.provenance import Policy
@@ -18,6 +22,8 @@ from thalweg.landscape.space import ParameterSpace
 from thalweg.polynomial import PolynomialActivation
 from thalweg.problems.problem import Problem
 from thalweg.problems.samples import Samples
+
+log = logging.getLogger("thalweg")
 
 # Statistics are re-estimated on batches of this size whatever the evaluation batch is, so that
 # no split of the data changes them.
@@ -32,15 +38,13 @@ def chunks(samples: int, size: int) -> Iterator[tuple[int, int]]:
 
 
 def to(batch: object, device: torch.device, dtype: torch.dtype) -> object:
-    """Move a batch (tensors in tuples, lists, dicts) to a device; floats to a dtype."""
-    return torch.utils._pytree.tree_map_only(
-        Tensor, lambda t: t.to(device, dtype if t.is_floating_point() else t.dtype), batch
-    )
+    """Move a batch (tensors in tuples, lists, dicts) to a device; its numbers to a dtype."""
+    return tree_map_only(Tensor, lambda tensor: cast_tensor(tensor, device, dtype), batch)
 
 
 def channels_last(batch: object) -> object:
     """Lay a batch's images, (n, C, H, W), out with the channels of a pixel side by side."""
-    return torch.utils._pytree.tree_map_only(
+    return tree_map_only(
         Tensor,
         lambda t: t.contiguous(memory_format=torch.channels_last) if t.dim() == 4 else t,
         batch,
@@ -51,36 +55,96 @@ class ModelCopy:
     """
     A deep copy of a problem's model in evaluation mode, its weights views into a flat vector.
 
+    `forward` is the one call of the model: whatever is measured, value or derivative, goes through
+    it, in one mode and with the same kernels.
+
     Parameters
     ----------
     problem : Problem
         Whose model is copied.
     policy : {"batch", "frozen", "recalibrate"}
         What batch normalization uses.
-    dtype : torch.dtype
-        Of weights, buffers and inputs.
+    dtype : torch.dtype or None
+        Of weights, buffers and inputs; None means the model's own, float32 at least. Complex
+        numbers are pairs of it.
     device : torch.device or None
         None means where the model's parameters are.
+    borrow : bool
+        Use the user's own module, lent and given back in each call, where a copy would not be
+        the model.
+
+    Attributes
+    ----------
+    borrowed : bool
+        Whether the user's own module is used.
+    functional : bool
+        Whether weights can be replaced for the time of a call; moved, where not.
+    twice_differentiable : bool
+        Whether torch's second derivatives are those of the function; differences of gradients are
+        taken where not.
     """
 
     def __init__(
-        self, problem: Problem, policy: Policy, dtype: torch.dtype, device: torch.device | None
+        self,
+        problem: Problem,
+        policy: Policy,
+        dtype: torch.dtype | None,
+        device: torch.device | None,
+        *,
+        borrow: bool = False,
     ) -> None:
-        self.problem, self.policy, self.dtype = problem, policy, dtype
+        self.problem, self.policy = problem, policy
+        self.dtype = dtype or dtype_of(problem.model)
         self.device = device or _device_of(problem.model)
-        self.space = ParameterSpace.of(problem.model)
-        self.model = copy.deepcopy(problem.model).to(self.device, dtype).eval()
-        self.norms, self.lean = Normalization(self.model), InPlaceActivations(self.model)
-        self._polynomials = [m for m in self.model.modules() if isinstance(m, PolynomialActivation)]
-        self.channels_last = False
+        self.model, self._lent = _copied(problem.model, borrow)
+        self.borrowed = self._lent is not None
+        self.channels_last = self.changes_inputs = False
+        scripted = any(isinstance(m, torch.jit.ScriptModule) for m in self.model.modules())
+        self.functional = self.twice_differentiable = not scripted
         self.calibration: Samples | None = None
         self._calibrated: Tensor | None = None
+        self._only_values = False
+        with self.at_work():
+            self._take_over()
+
+    def _take_over(self) -> None:
+        as_evaluated(cast(self.model, self.device, self.dtype))
+        self.norms, self._inplace = Normalization(self.model), InPlaceActivations(self.model)
+        self.norms.check(self.policy)
+        self._polynomials = [m for m in self.model.modules() if isinstance(m, PolynomialActivation)]
+        self.space = ParameterSpace.of(self.model)
         self.weights = self.space.pack(self.model).clone()
         self.gradient = torch.zeros_like(self.weights)
         named = dict(self.model.named_parameters())
-        views = self.space.unpack(self.weights), self.space.unpack(self.gradient)
-        for name in self.space.names:
-            named[name].data, named[name].grad = views[0][name], views[1][name]
+        self._trained = [named.pop(name) for name in self.space.names]
+        views = (self.space.unpack(flat).values() for flat in (self.weights, self.gradient))
+        for parameter, weight, slope in zip(self._trained, *views, strict=True):
+            parameter.data, parameter.grad = weight, slope
+
+    def at_work(self) -> AbstractContextManager[None]:
+        """Have the module hold the weights of the copy inside the block."""
+        return nullcontext() if self._lent is None else self._lent()
+
+    @contextmanager
+    def values(self) -> Iterator[None]:
+        """
+        Evaluate values only inside the block: nothing is kept for derivatives in the weights.
+
+        Autograd stays on, for losses that differentiate the network in its inputs.
+        """
+        if self._only_values:
+            yield
+            return
+        self._only_values = True
+        for parameter in self._trained:
+            parameter.requires_grad_(False)
+        try:
+            with one_function(), self.at_work(), torch.enable_grad(), self._inplace.pass_():
+                yield
+        finally:
+            self._only_values = False
+            for parameter in self._trained:
+                parameter.requires_grad_(True)
 
     def load(self, w: Tensor) -> None:
         """Go to the point ``w``: one copy of W numbers."""
@@ -93,11 +157,10 @@ class ModelCopy:
         if self.norms and self.policy == "recalibrate":
             self._recalibrate()
 
-    @torch.no_grad()
     def _recalibrate(self) -> None:
         if self._calibrated is not None and torch.equal(self._calibrated, self.weights):
             return
-        with self.lean.pass_():
+        with self.values():
             self.norms.store(self.norms.estimate(lambda: self.each_calibration(lambda _: None)))
         self._calibrated = self.weights.clone()
 
@@ -111,15 +174,29 @@ class ModelCopy:
     def forward(self, batch: object) -> tuple[Tensor, Tensor | None, object]:
         """Evaluate a batch: losses, outputs, and the batch as it was moved."""
         moved = self.moved(batch)
-        losses, outputs = self.problem.forward(self.model, moved)
+        with one_function(), self.at_work():
+            losses, outputs = self.problem.forward(self.model, moved)
+        if self._only_values:
+            losses, outputs = losses.detach(), None if outputs is None else outputs.detach()
         return losses, outputs, moved
 
     def moved(self, batch: object) -> object:
         """Give a batch as the model takes it: device, dtype and layout."""
         moved = to(batch, self.device, self.dtype)
+        if self.changes_inputs:
+            moved = tree_map_only(Tensor, Tensor.clone, moved)
         return channels_last(moved) if self.channels_last else moved
 
-    @torch.no_grad()
+    def find_changed_inputs(self, samples: Samples) -> None:
+        """Find out, on copies of the first samples, whether the model overwrites its inputs."""
+        self.changes_inputs = True
+        with self.values():
+            moved = self.moved(samples.slice(0, min(2, len(samples))))
+            leaves = [leaf for leaf in tree_leaves(moved) if isinstance(leaf, Tensor)]
+            before = [leaf._version for leaf in leaves]
+            self.problem.forward(self.model, moved)
+        self.changes_inputs = before != [leaf._version for leaf in leaves]
+
     def choose_layout(self, samples: Samples) -> None:
         """
         Lay images out channels last where convolutions gain, a fifth to a third, and the model can.
@@ -131,7 +208,8 @@ class ModelCopy:
             return
         self.channels_last = True
         try:
-            self.forward(samples.slice(0, min(2, len(samples))))
+            with self.values():
+                self.forward(samples.slice(0, min(2, len(samples))))
         except RuntimeError:
             self.channels_last = False
 
@@ -143,37 +221,52 @@ class ModelCopy:
     @contextmanager
     def watching(self) -> Iterator[None]:
         """Let polynomial activations record how far pre-activations leave their intervals."""
-        for module in self._polynomials:
-            module.train()
-        try:
-            yield
-        finally:
+        with self.at_work():
             for module in self._polynomials:
-                module.eval()
+                module.train()
+            try:
+                yield
+            finally:
+                for module in self._polynomials:
+                    module.eval()
 
     def buffers(self) -> dict[str, Tensor]:
         """Copy the copy's buffers by name."""
-        return {name: tensor.detach().clone() for name, tensor in self.model.named_buffers()}
+        with self.at_work():
+            return {name: tensor.detach().clone() for name, tensor in self.model.named_buffers()}
 
     def fixed(self) -> dict[str, Tensor]:
         """Copy all of the state that the flat vector leaves out: frozen weights and buffers."""
-        return {name: tensor.detach().clone() for name, tensor in self._fixed().items()}
+        with self.at_work():
+            return {name: tensor.detach().clone() for name, tensor in self._fixed()}
 
     def set_fixed(self, tensors: Mapping[str, Tensor]) -> None:
         """Overwrite frozen weights and buffers by name; those not named stay."""
-        own = self._fixed()
-        for name in own.keys() & tensors.keys():
-            own[name].data.copy_(tensors[name])
-        self.norms.restore_buffers()
+        with self.at_work():
+            for name, tensor in self._fixed():
+                if name in tensors:
+                    tensor.data.copy_(tensors[name])
+            self.norms.restore_buffers()
         self._calibrated = None
 
-    def _fixed(self) -> dict[str, Tensor]:
-        frozen = {
-            name: tensor
-            for name, tensor in self.model.named_parameters()
-            if name not in self.space.names
-        }
-        return dict(sorted((frozen | dict(self.model.named_buffers())).items()))
+    def _fixed(self) -> list[tuple[str, Tensor]]:
+        frozen = [(n, t) for n, t in self.model.named_parameters() if n not in self.space.names]
+        return sorted([*frozen, *self.model.named_buffers()], key=lambda pair: pair[0])
+
+
+def _copied(model: nn.Module, borrow: bool) -> tuple[nn.Module, Borrowed | None]:
+    if not borrow:
+        try:
+            return copy_module(model), None
+        except Exception as error:  # any module may come, and say anything
+            log.warning(
+                "%s cannot be copied (%s); your own module is measured instead, lent for each call"
+                " and given back as it was.",
+                type(model).__name__,
+                str(error).partition("\n")[0] or type(error).__name__,
+            )
+    inner = dict(model.named_children()).get("_orig_mod", model)
+    return inner, Borrowed(inner)
 
 
 def _device_of(model: nn.Module) -> torch.device:

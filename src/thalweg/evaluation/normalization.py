@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, Literal
@@ -9,11 +10,15 @@ from typing import Any, Literal
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 
-from thalweg.errors import InvalidArgument
+from thalweg.errors import InvalidArgument, InvalidProblem
 from thalweg.landscape.provenance import POLICIES, Policy
 
-_Mode = Literal["stored", "batch", "running", "collect"]
+_Mode = Literal["stored", "batch", "running", "collect", "evaluation"]
+_PLAIN = {nn.modules.batchnorm._BatchNorm.forward, nn.SyncBatchNorm.forward}
+_batch_norm = F.batch_norm
+_BATCH_NORM_ARGUMENTS = inspect.signature(F.batch_norm)
 
 
 def check_policy(policy: str) -> Policy:
@@ -35,19 +40,33 @@ class ControlledNorm:
     """
     Take over one batch-norm module of a model copy, with statistics under our control.
 
+    A subclass keeps its own ``forward``, whatever it does besides (a fused activation, a
+    condition): only the calls of torch's batch norm in it are taken over.
+
     Parameters
     ----------
+    name : str
+        Its name in the model.
     module : nn.Module
         A batch-norm layer. Its ``forward`` is replaced; its weights and buffers stay its own.
     """
 
-    def __init__(self, module: nn.modules.batchnorm._BatchNorm) -> None:
-        self.module = module
+    def __init__(self, name: str, module: nn.modules.batchnorm._BatchNorm) -> None:
+        self.name, self.module = name, module
         self.mode: _Mode = "stored"
         self.mean, self.var = self._initial()
         self.moments: list[tuple[Tensor, Tensor, int]] = []
         self.total = 0
-        module.forward = self._forward  # type: ignore[method-assign,assignment]
+        own = module.forward
+        plain = "forward" not in vars(module) and type(module).forward in _PLAIN
+        module.forward = (  # type: ignore[method-assign]
+            self._plain if plain else lambda *args, **kwargs: self._within(own, *args, **kwargs)
+        )
+
+    @property
+    def kept(self) -> bool:
+        """Whether the module keeps running statistics."""
+        return self.module.running_mean is not None and self.module.running_var is not None
 
     def _initial(self) -> tuple[Tensor, Tensor]:
         m = self.module
@@ -57,47 +76,69 @@ class ControlledNorm:
         zeros = torch.zeros(m.num_features, dtype=like.dtype, device=like.device)
         return zeros, torch.ones_like(zeros)
 
-    def _forward(self, x: Tensor) -> Tensor:
+    def _plain(self, input: Tensor) -> Tensor:
         m = self.module
-        if self.mode == "stored":
-            return self._with_stored(x)
-        if self.mode == "running" and m.running_mean is not None:
-            return self._with_running(x)
-        if self.mode == "collect":
-            return self._collecting(x)
-        return F.batch_norm(x, None, None, m.weight, m.bias, True, 0.0, m.eps)
+        return self.normalize(input, m.weight, m.bias, m.eps)
 
-    def _collecting(self, x: Tensor) -> Tensor:
+    def _within(self, own: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+        calls = _Calls(self)
+        with calls:
+            answer = own(*args, **kwargs)
+        if not calls.seen and self.mode not in ("stored", "evaluation"):
+            raise InvalidProblem(
+                f"{self.name} ({type(self.module).__name__}) is a batch norm that normalizes by"
+                " formulas of its own, so its statistics cannot be taken over; write"
+                " batchnorm='frozen' to have it measured as it is in evaluation mode, or have its"
+                " forward call super().forward(x) or F.batch_norm."
+            )
+        return answer
+
+    def normalize(
+        self, x: Tensor, weight: Tensor | None, bias: Tensor | None, eps: float
+    ) -> Tensor:
+        """Normalize by the statistics that the present mode wants, then scale and shift."""
+        if self.mode == "stored" or (self.mode == "evaluation" and self.kept):
+            return self._with_stored(x, weight, bias, eps)
+        if self.mode == "running" and self.module.running_mean is not None:
+            return self._with_running(x, weight, bias, eps)
+        if self.mode == "collect":
+            return self._collecting(x, weight, bias, eps)
+        return _batch_norm(x, None, None, weight, bias, True, 0.0, eps)
+
+    def _collecting(
+        self, x: Tensor, weight: Tensor | None, bias: Tensor | None, eps: float
+    ) -> Tensor:
         """Normalize by the batch, and keep its moments, which torch's kernel computes anyway."""
-        m, channels, count = self.module, x.shape[1], x.numel() // x.shape[1]
+        channels, count = x.shape[1], x.numel() // x.shape[1]
         mean, var = x.new_zeros(channels), x.new_ones(channels)
         # With a momentum of 1 the running statistics become those of this batch.
-        normalized = F.batch_norm(x, mean, var, m.weight, m.bias, True, 1.0, m.eps)
+        normalized = _batch_norm(x, mean, var, weight, bias, True, 1.0, eps)
         population = var * ((count - 1) / count)
         moments = _Moments.apply(x, mean, population)  # type: ignore[no-untyped-call]
         self.moments.append((*moments, count))
         return normalized
 
-    def _with_stored(self, x: Tensor) -> Tensor:
-        m = self.module
+    def _with_stored(
+        self, x: Tensor, weight: Tensor | None, bias: Tensor | None, eps: float
+    ) -> Tensor:
         if not (self.mean.requires_grad or self.var.requires_grad):
-            return F.batch_norm(x, self.mean, self.var, m.weight, m.bias, False, 0.0, m.eps)
+            return _batch_norm(x, self.mean, self.var, weight, bias, False, 0.0, eps)
         # torch's kernel gives no gradient to the statistics, so they are written out here.
-        scale = torch.rsqrt(self.var + m.eps)
-        scale = scale if m.weight is None else scale * m.weight
-        shift = -self.mean * scale if m.bias is None else m.bias - self.mean * scale
+        scale = torch.rsqrt(self.var + eps)
+        scale = scale if weight is None else scale * weight
+        shift = -self.mean * scale if bias is None else bias - self.mean * scale
         shape = (1, -1) + (1,) * (x.dim() - 2)
         return x * scale.view(shape) + shift.view(shape)
 
-    def _with_running(self, x: Tensor) -> Tensor:
+    def _with_running(
+        self, x: Tensor, weight: Tensor | None, bias: Tensor | None, eps: float
+    ) -> Tensor:
         m = self.module
         count = m.num_batches_tracked
         if count is not None:
             count.add_(1)
         momentum = m.momentum if m.momentum is not None else 1.0 / float(count or 1)
-        return F.batch_norm(
-            x, m.running_mean, m.running_var, m.weight, m.bias, True, momentum, m.eps
-        )
+        return _batch_norm(x, m.running_mean, m.running_var, weight, bias, True, momentum, eps)
 
     def pooled(self) -> tuple[Tensor, Tensor]:
         """
@@ -108,6 +149,8 @@ class ControlledNorm:
         mean, var : Tensor
             Shape (channels,): mean and population variance of the layer's inputs.
         """
+        if not self.moments:  # a layer that evaluation never calls, an auxiliary head's say
+            return self._initial()
         self.total = total = sum(count for _, _, count in self.moments)
         mean = sum((m.double() * (n / total) for m, _, n in self.moments), torch.zeros(()))
         square = sum(
@@ -116,6 +159,26 @@ class ControlledNorm:
         )
         kind = self.moments[0][0].dtype
         return mean.to(kind), (square - mean.square()).clamp_min(0.0).to(kind)
+
+
+class _Calls(TorchFunctionMode):
+    """Hand the calls of torch's batch norm to a layer's controller."""
+
+    def __init__(self, norm: ControlledNorm) -> None:
+        super().__init__()
+        self.norm, self.seen = norm, False
+
+    def __torch_function__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
+    ) -> Any:
+        kwargs = kwargs or {}
+        if func is not F.batch_norm:
+            return func(*args, **kwargs)
+        self.seen = True
+        given = _BATCH_NORM_ARGUMENTS.bind(*args, **kwargs)
+        given.apply_defaults()
+        x, weight, bias, eps = (given.arguments[n] for n in ("input", "weight", "bias", "eps"))
+        return self.norm.normalize(x, weight, bias, eps)
 
 
 class _Moments(torch.autograd.Function):
@@ -140,13 +203,18 @@ class Normalization:
 
     def __init__(self, model: nn.Module) -> None:
         self.norms = [
-            ControlledNorm(module)
-            for module in model.modules()
+            ControlledNorm(name, module)
+            for name, module in model.named_modules()
             if isinstance(module, nn.modules.batchnorm._BatchNorm)
+        ]
+        self.scripted = [
+            name
+            for name, module in model.named_modules()
+            if str(getattr(module, "original_name", "")).startswith("BatchNorm")
         ]
 
     def __bool__(self) -> bool:
-        return bool(self.norms)
+        return bool(self.norms or self.scripted)
 
     @contextmanager
     def mode(self, mode: _Mode) -> Iterator[None]:
@@ -159,6 +227,30 @@ class Normalization:
         finally:
             for norm in self.norms:
                 norm.mode = "stored"
+
+    def check(self, policy: Policy) -> None:
+        """
+        Refuse statistics that cannot be had.
+
+        Raises
+        ------
+        InvalidArgument
+            If they are to be frozen and a layer keeps none, or to be others than those kept and
+            a layer is TorchScript.
+        """
+        if policy != "frozen" and self.scripted:
+            raise InvalidArgument(
+                f"{self.scripted[0]} is a batch norm in TorchScript, which keeps its running"
+                f" statistics whatever is asked, and batchnorm={policy!r} wants others; write"
+                " batchnorm='frozen', or give the nn.Module that was scripted."
+            )
+        without = [norm.name for norm in self.norms if not norm.kept]
+        if policy == "frozen" and without:
+            raise InvalidArgument(
+                f"batchnorm='frozen', and {without[0]} keeps no running statistics that could be"
+                " frozen (track_running_stats=False); write batchnorm='recalibrate', or 'batch' for"
+                " the whole set taken as one batch."
+            )
 
     def stored(self) -> list[tuple[Tensor, Tensor]]:
         """Give the statistics in use, one pair (mean, variance) a layer."""

@@ -40,6 +40,8 @@ class Parameter:
         A kernel, a bias, or a scale or shift of a normalization layer.
     filter_dim : int
         The dimension that counts filters (output channels, rows).
+    complex : bool
+        Whether its numbers are complex: each takes two places, its real and its imaginary part.
     """
 
     name: str
@@ -47,11 +49,18 @@ class Parameter:
     start: int
     kind: Kind = "weight"
     filter_dim: int = 0
+    complex: bool = False
 
     @property
     def size(self) -> int:
-        """Number of entries."""
-        return int(torch.Size(self.shape).numel())
+        """Number of real entries."""
+        return int(torch.Size(self.shape).numel()) * (2 if self.complex else 1)
+
+    def shaped(self, entries: Tensor) -> Tensor:
+        """Shape its entries, (size,) and real, as the tensor they are: a view."""
+        if self.complex:
+            return torch.view_as_complex(entries.view(*self.shape, 2))
+        return entries.view(self.shape)
 
     @property
     def slice(self) -> slice:
@@ -69,7 +78,8 @@ class ParameterSpace:
     """
     The space R^W of all trainable weights of a network, as one flat vector.
 
-    Tied weights count once, frozen ones (``requires_grad=False``) and buffers not at all.
+    Tied weights count once, frozen ones (``requires_grad=False``) and buffers not at all. Complex
+    weights are pairs of real numbers. Names are those of the module inside of ``torch.compile``.
 
     Attributes
     ----------
@@ -104,8 +114,9 @@ class ParameterSpace:
             module = modules[name.rpartition(".")[0]]
             shape = tuple(tensor.shape)
             filter_dim = 1 if isinstance(module, _TRANSPOSED) and len(shape) > 1 else 0
-            rows.append(Parameter(name, shape, start, _kind(module, name, shape), filter_dim))
-            start += tensor.numel()
+            kind, complex_ = _kind(module, name, shape), tensor.is_complex()
+            rows.append(Parameter(plain_name(name), shape, start, kind, filter_dim, complex_))
+            start += rows[-1].size
         if not rows:
             raise InvalidProblem(
                 f"{type(model).__name__} has no trainable parameters: a landscape needs at least"
@@ -149,14 +160,16 @@ class ParameterSpace:
         Returns
         -------
         Tensor
-            Shape (W,), in the dtype and on the device of the source.
+            Shape (W,), real, in the precision and on the device of the source.
 
         Raises
         ------
         InvalidWeights
             If a name is missing or a shape differs.
         """
-        tensors = dict(source.named_parameters()) if isinstance(source, nn.Module) else source
+        if isinstance(source, nn.Module):
+            source = dict(source.named_parameters())
+        tensors = {plain_name(name): tensor for name, tensor in source.items()}
         parts = [self._part(parameter, tensors) for parameter in self.parameters]
         return torch.cat(parts)
 
@@ -170,7 +183,16 @@ class ParameterSpace:
             raise InvalidWeights(
                 f"{parameter.name!r} has shape {tuple(tensor.shape)}, expected {parameter.shape}."
             )
-        return tensor.detach().reshape(-1)
+        if tensor.is_complex() != parameter.complex:
+            kinds = "real", "complex"
+            raise InvalidWeights(
+                f"{parameter.name!r} holds {kinds[tensor.is_complex()]} numbers, expected"
+                f" {kinds[parameter.complex]} ones."
+            )
+        tensor = tensor.detach()
+        return (torch.view_as_real(tensor.resolve_conj()) if parameter.complex else tensor).reshape(
+            -1
+        )
 
     def unpack(self, w: Tensor) -> dict[str, Tensor]:
         """
@@ -187,7 +209,7 @@ class ParameterSpace:
             Views into ``w``, shaped as the model's tensors.
         """
         self.check(w)
-        return {p.name: w[p.slice].view(p.shape) for p in self.parameters}
+        return {p.name: p.shaped(w[p.slice]) for p in self.parameters}
 
     def check(self, w: Tensor) -> Tensor:
         """
@@ -265,6 +287,18 @@ class ParameterSpace:
         if unknown:
             raise InvalidWeights(f"no layer {unknown[0]!r}; the layers are {_few(self.layers)}.")
         return [self.layers[layer] for layer in wanted]
+
+
+def plain_name(name: str) -> str:
+    """
+    Give a tensor's name in the module that was compiled.
+
+    Examples
+    --------
+    >>> plain_name("_orig_mod.encoder.weight")
+    'encoder.weight'
+    """
+    return name.replace("_orig_mod.", "")
 
 
 def _kind(module: nn.Module, name: str, shape: tuple[int, ...]) -> Kind:

@@ -13,6 +13,7 @@ from torch.utils._pytree import tree_leaves
 
 from thalweg.errors import InvalidArgument, InvalidProblem, NotDefined
 from thalweg.problems.batches import batch_length
+from thalweg.problems.lazy import is_materialized, materialize
 from thalweg.problems.loss import CriterionLoss, Kind, Loss, as_loss, check_reduction, pair
 from thalweg.problems.misclassification import wrong
 from thalweg.problems.samples import Samples, as_samples
@@ -85,6 +86,9 @@ class Problem:
                 self._split[split] = as_samples(data, what=f"the {split} data")
         if self.train is None:
             raise InvalidProblem("train is None: a problem needs training data; give (x, y).")
+        if not is_materialized(self.model):
+            first = self._split["train"].slice(0, 1)
+            materialize(self.model, lambda: self.forward(self.model, first))
 
     @cached_property
     def _loss(self) -> Loss:

@@ -48,11 +48,10 @@ class Chunk:
     def _moved(self, indices: Tensor) -> Any:
         return self._measured.moved(self.risk.data.take(indices))
 
-    @torch.no_grad()
     def features(self, w: Tensor) -> Tensor:
         """Evaluate features at ``w``: shape (n, features), in the risk's dtype."""
         self._measured.load(w)
-        with self._measured.lean.pass_():
+        with self._measured.values():
             return torch.cat([self._of_part(part) for part in self._parts])
 
     @torch.no_grad()
@@ -93,7 +92,7 @@ class Chunk:
     @cached_property
     def _first(self) -> tuple[Tensor, Tensor | None]:
         """Losses and outputs of the first sample."""
-        with torch.no_grad():
+        with self._measured.values():
             losses, outputs, _ = self._measured.forward(_sample(self._parts[0], 0))
         return losses, outputs
 

@@ -6,7 +6,7 @@ import logging
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from functools import cached_property
-from typing import Any, Literal, Self, cast
+from typing import Any, Literal, Self
 
 import torch
 from torch import Tensor, nn
@@ -51,8 +51,8 @@ class EmpiricalRisk:
         Which function of w is measured where the model has batch normalization: statistics
         re-estimated at w in calibration batches of 250 whose moments are pooled (the default),
         frozen at the model's buffers, or those of the whole set taken as one batch.
-    dtype : torch.dtype
-        float32, or float64 for reference.
+    dtype : torch.dtype, optional
+        float32 or float64; by default the model's own, float32 at least.
     device : torch.device or str, optional
         Where to compute; by default where the model is.
     batch_size : int, optional
@@ -79,7 +79,7 @@ class EmpiricalRisk:
         *,
         split: Split = "train",
         batchnorm: str = "recalibrate",
-        dtype: torch.dtype = torch.float32,
+        dtype: torch.dtype | None = None,
         device: torch.device | str | None = None,
         batch_size: int | None = None,
         memory: int = 1 << 30,
@@ -89,6 +89,7 @@ class EmpiricalRisk:
         measured = ModelCopy(problem, check_policy(batchnorm), dtype, place)
         measured.calibration = problem.samples("train")
         keep_large_blocks()
+        measured.find_changed_inputs(measured.calibration)
         measured.choose_layout(measured.calibration)
         self._setup(measured, split, batch_size, memory)
         self._check_deterministic()
@@ -203,21 +204,21 @@ class EmpiricalRisk:
         """Evaluate ``loss`` and, where it is defined, ``error`` in one pass."""
         return self._evaluate(w, count_wrong=True)
 
-    @torch.no_grad()
     def sample_losses(self, w: Tensor, /) -> Tensor:
         """Evaluate every sample's loss at ``w``: shape (N,), in the order of the data."""
         self._settle(w)
-        return torch.cat([self._losses(start, stop) for start, stop in self._chunks()])
+        with self._measured.values():
+            return torch.cat([self._losses(start, stop) for start, stop in self._chunks()])
 
-    @torch.no_grad()
     def evaluate_samples(self, w: Tensor, /) -> dict[str, Tensor]:
         """Evaluate each sample's ``loss`` and, where it is defined, ``error`` (0 or 1): (N,)."""
         self._settle(w)
-        losses, wrong = zip(*(self._of_samples(*bounds) for bounds in self._chunks()), strict=True)
+        with self._measured.values():
+            parts = [self._of_samples(*bounds) for bounds in self._chunks()]
+        losses, wrong = zip(*parts, strict=True)
         answer = {"loss": torch.cat(losses)}
         return answer if wrong[0] is None else answer | {"error": torch.cat(wrong)}
 
-    @torch.no_grad()
     def residuals(self, w: Tensor, /) -> Tensor:
         """
         Evaluate outputs minus targets at ``w``: shape (N, C).
@@ -228,7 +229,8 @@ class EmpiricalRisk:
             If the loss is not the squared loss.
         """
         self._settle(w)
-        return torch.cat([self._residuals(batch) for _, batch in self._batches()])
+        with self._measured.values():
+            return torch.cat([self._residuals(batch) for _, batch in self._batches()])
 
     @property
     def target_scale(self) -> float:
@@ -458,11 +460,10 @@ class EmpiricalRisk:
             with self._measured.norms.mode(mode):
                 yield size, *self._measured.forward(batch)
 
-    @torch.no_grad()
     def _evaluate(self, w: Tensor, *, count_wrong: bool) -> dict[str, float]:
         self._settle(w)
         loss, wrong, defined = 0.0, 0, count_wrong
-        with self._measured.lean.pass_():
+        with self._measured.values():
             for size, losses, outputs, moved in self._pass():
                 loss += float(losses.double().mean()) * size
                 count = self._count_wrong(outputs, moved) if defined else None
@@ -510,9 +511,9 @@ class EmpiricalRisk:
         except NotDefined:
             return None
 
-    @torch.no_grad()
     def _wrong_on_first(self) -> None:
-        _, outputs, moved = self._measured.forward(self._samples.slice(0, 1))
+        with self._measured.values():
+            _, outputs, moved = self._measured.forward(self._samples.slice(0, 1))
         if outputs is None:
             raise NotDefined("classification error needs outputs, and this loss shows none.")
         self.problem.wrong(outputs, moved)
@@ -545,7 +546,8 @@ class EmpiricalRisk:
         if not leaves:
             return []
         self._measured.norms.store([(mean.detach(), var.detach()) for mean, var in leaves])
-        return [(cast(Tensor, mean.grad), cast(Tensor, var.grad)) for mean, var in leaves]
+        # A layer that is never called has no slope.
+        return [(_slope(mean), _slope(var)) for mean, var in leaves]
 
     def _gradient_through_statistics(self, cotangents: list[tuple[Tensor, Tensor]]) -> Tensor:
         """Carry the risk's derivative by the statistics on to the weights, a batch at a time."""
@@ -561,16 +563,20 @@ class EmpiricalRisk:
             measured.each_calibration(add)
         return total
 
-    @torch.no_grad()
     def _check_deterministic(self) -> None:
         stop = min(_CHECKED, self.samples)
-        first = self._losses(0, stop)
-        if not torch.equal(torch.nan_to_num(first), torch.nan_to_num(self._losses(0, stop))):
+        with self._measured.values():
+            first, again = self._losses(0, stop), self._losses(0, stop)
+        if not torch.equal(torch.nan_to_num(first), torch.nan_to_num(again)):
             raise NotDeterministic(
                 f"{self.problem.name}: the first {stop} samples evaluated twice gave two answers."
                 " A landscape needs a deterministic model and fixed data: switch off noise layers,"
                 " augmentation and shuffling."
             )
+
+
+def _slope(leaf: Tensor) -> Tensor:
+    return torch.zeros_like(leaf) if leaf.grad is None else leaf.grad
 
 
 def _say_dropout(model: nn.Module) -> None:

@@ -1,0 +1,95 @@
+"""The circumstances of a call: the same kernels whether a value or a derivative is wanted."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager, nullcontext
+from typing import Any
+
+import torch
+import torch.utils.checkpoint as checkpointing
+from torch import nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
+
+
+@contextmanager
+def one_function() -> Iterator[None]:
+    """
+    Have torch evaluate one and the same function for values and for derivatives of every order.
+
+    Inside the block attention is computed by its formula, for the fused kernels have no second
+    derivative and the inference path of ``nn.TransformerEncoder`` passes over what padded tokens
+    give; activation checkpoints keep their activations, for what they evaluate anew may meanwhile
+    be at other weights, and has no right second derivative where they are reentrant; compiled
+    functions run as they were written.
+    """
+    if _Inside.depth:  # entered once a pass, not once a batch: it costs 20 to 30 microseconds
+        yield
+        return
+    with ExitStack() as stack:
+        stack.enter_context(_Inside())
+        stack.callback(
+            torch.backends.mha.set_fastpath_enabled, torch.backends.mha.get_fastpath_enabled()
+        )
+        torch.backends.mha.set_fastpath_enabled(False)
+        for name, replacement in _UNCHECKPOINTED.items():
+            stack.callback(setattr, checkpointing, name, getattr(checkpointing, name))
+            setattr(checkpointing, name, replacement)
+        stack.enter_context(sdpa_kernel(SDPBackend.MATH))
+        stack.enter_context(_uncompiled())
+        yield
+
+
+def unwrap_compiled(model: nn.Module) -> nn.Module:
+    """Put the modules inside of ``torch.compile``'s wrappers in their places; not the user's."""
+    for module in model.modules():
+        for name, child in list(module.named_children()):
+            if (inner := _compiled(child)) is not None:
+                setattr(module, name, inner)
+        if getattr(module, "_compiled_call_impl", None) is not None:
+            module._compiled_call_impl = None
+    return _compiled(model) or model
+
+
+def _compiled(module: nn.Module) -> nn.Module | None:
+    inner = dict(module.named_children()).get("_orig_mod")
+    return unwrap_compiled(inner) if inner is not None else None
+
+
+def _uncompiled() -> Any:
+    # Nothing has been compiled where the compiler has not been loaded, which takes a second.
+    if "torch._dynamo" not in sys.modules:
+        return nullcontext()
+    return torch.compiler.set_stance("force_eager")
+
+
+class _Inside:
+    """Counts the blocks of `one_function` that are open: what they set belongs to the process."""
+
+    depth = 0
+
+    def __enter__(self) -> None:
+        _Inside.depth += 1
+
+    def __exit__(self, *_: object) -> None:
+        _Inside.depth -= 1
+
+
+class _Whole:
+    """Stand in for torch's reentrant checkpoint: call the function, keep what it computes."""
+
+    @staticmethod
+    def apply(function: Callable[..., Any], _: bool, *args: Any) -> Any:
+        return function(*args)
+
+
+def _nothing_around(*_: Any, **__: Any) -> Iterator[None]:
+    """Stand in for what torch's other checkpoint does before and after the function."""
+    yield
+
+
+_UNCHECKPOINTED = {
+    "CheckpointFunction": _Whole,
+    "_checkpoint_without_reentrant_generator": _nothing_around,
+}

@@ -1,0 +1,105 @@
+"""Copies of modules as they are found: holding computed tensors, compiled, of any dtype."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from thalweg.evaluation.call import unwrap_compiled
+
+_COMPLEX = {torch.float32: torch.complex64, torch.float64: torch.complex128}
+_CONTAINERS = (list, tuple, set, Mapping)
+_DEPTH = 4
+
+
+def copy_module(model: nn.Module) -> nn.Module:
+    """
+    Copy a module, without the wrappers of ``torch.compile``.
+
+    Tensors that it holds and that were computed from its weights (by the old weight norm, by
+    pruning, features kept for a later look) are copied as values: torch's own copy refuses them.
+
+    Raises
+    ------
+    Exception
+        Whatever the module's parts raise where they cannot be copied.
+    """
+    computed = {id(t): t.detach().clone() for t in _held(model) if not t.is_leaf}
+    return unwrap_compiled(copy.deepcopy(model, computed))
+
+
+def dtype_of(model: nn.Module) -> torch.dtype:
+    """
+    Give the dtype to measure a model in: float64 if any of its numbers are, else float32.
+
+    Examples
+    --------
+    >>> dtype_of(nn.Linear(2, 1)), dtype_of(nn.Linear(2, 1).double())
+    (torch.float32, torch.float64)
+    """
+    kinds = {t.dtype for t in (*model.parameters(), *model.buffers())}
+    return torch.float64 if kinds & {torch.float64, torch.complex128} else torch.float32
+
+
+def cast(model: nn.Module, device: torch.device, dtype: torch.dtype) -> nn.Module:
+    """Move a module; its real numbers become ``dtype``, its complex ones pairs of them."""
+    model._apply(lambda tensor: cast_tensor(tensor, device, dtype))
+    if dtype == torch.float64:
+        for module in model.modules():
+            _cast_attributes(module, device, dtype)
+    return model
+
+
+def cast_tensor(tensor: Tensor, device: torch.device, dtype: torch.dtype) -> Tensor:
+    """Move a tensor; real numbers become ``dtype``, complex ones pairs of them, integers stay."""
+    if tensor.is_complex():
+        return tensor.to(device, _COMPLEX[dtype])
+    return tensor.to(device, dtype if tensor.is_floating_point() else tensor.dtype)
+
+
+def as_evaluated(model: nn.Module) -> nn.Module:
+    """
+    Put a copy into evaluation mode, and have all of its derivatives given.
+
+    Embeddings leave the row of ``padding_idx`` out of the gradient although the loss depends on
+    it, and give sparse gradients where asked to, which have no second derivative; the function of
+    the weights is the same without either. A bag of embeddings leaves the padding out of its sum:
+    that is another function, and stays.
+    """
+    for module in model.eval().modules():
+        if isinstance(module, nn.Embedding):
+            module.padding_idx = None
+        if isinstance(module, nn.Embedding | nn.EmbeddingBag):
+            module.sparse = False
+    return model
+
+
+def _cast_attributes(module: nn.Module, device: torch.device, dtype: torch.dtype) -> None:
+    # Tensors that were not registered, so that module.to passes over them: exact in float64.
+    for name, value in list(vars(module).items()):
+        if isinstance(value, Tensor) and not isinstance(value, nn.Parameter):
+            vars(module)[name] = cast_tensor(value, device, dtype)
+
+
+def _held(model: nn.Module) -> Iterator[Tensor]:
+    """Find tensors in the attributes of modules, and in what these hold."""
+    seen: set[int] = set()
+    for module in model.modules():
+        yield from _within(vars(module), seen, _DEPTH)
+
+
+def _within(value: Any, seen: set[int], depth: int) -> Iterator[Tensor]:
+    if id(value) in seen or depth < 0:
+        return
+    seen.add(id(value))
+    if isinstance(value, Tensor):
+        yield value
+    elif isinstance(value, _CONTAINERS):
+        for part in value.values() if isinstance(value, Mapping) else value:
+            yield from _within(part, seen, depth - 1)
+    elif not isinstance(value, nn.Module | type) and hasattr(value, "__dict__"):
+        yield from _within(vars(value), seen, depth - 1)

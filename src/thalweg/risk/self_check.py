@@ -1,0 +1,429 @@
+"""Before the first number: it is the user's function that is measured, and its derivatives."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from typing import Any, Literal, get_args
+
+import torch
+from torch import Tensor, nn
+from torch.utils._pytree import tree_leaves
+
+from thalweg.curvature.batch_functions import BatchFunctions
+from thalweg.curvature.differences import along, in_double
+from thalweg.curvature.linearize import Tensors
+from thalweg.curvature.vector_products import HESSIAN
+from thalweg.errors import InvalidArgument, SelfCheckFailed
+from thalweg.evaluation.borrowed import Borrowed
+from thalweg.evaluation.call import one_function
+from thalweg.evaluation.copying import dtype_of
+from thalweg.evaluation.model_copy import ModelCopy, to
+from thalweg.landscape.space import plain_name
+from thalweg.problems.batches import digest
+from thalweg.problems.problem import Problem
+from thalweg.problems.samples import Samples
+from thalweg.run.seeds import torch_generator
+
+Level = Literal["full", "quick"]
+log = logging.getLogger("thalweg")
+
+# Samples whose values are compared, and those whose derivatives are.
+_VALUES = {"full": 256, "quick": 64}
+_SLOPES = {"full": 32, "quick": 8}
+# Share of its scale by which each tensor of weights is moved.
+_MOVED = 0.05
+# Relative differences of one function evaluated twice in a precision, by other kernels.
+_ROUNDING = {torch.float64: 1e-7, torch.float32: 2e-3, torch.bfloat16: 0.1, torch.float16: 0.02}
+# Differences whose own error is larger decide nothing: a kink, or a function too rough.
+_UNDECIDED = 0.02
+
+
+@dataclass(frozen=True)
+class SelfCheck:
+    """
+    What was compared before the first number, each as a relative difference.
+
+    Attributes
+    ----------
+    level : {"full", "quick"}
+        How much was looked at.
+    samples : int
+        Samples, chosen at random, whose losses were compared.
+    copy : float
+        Of the measured losses from those of the user's own model, at its weights and at others.
+    gradient : float or None
+        Of the slope along a direction from differences of losses; None where these are too rough
+        to tell.
+    hessian : float or None
+        Of a product with the Hessian from differences of gradients; None as before.
+    borrowed : bool
+        Whether the user's own module is measured, because no copy is the model.
+    differences : bool
+        Whether products with the Hessian come from differences, because torch's are wrong.
+    """
+
+    level: Level
+    samples: int
+    copy: float
+    gradient: float | None
+    hessian: float | None
+    borrowed: bool
+    differences: bool
+
+    @property
+    def words(self) -> str:
+        """Say what was checked, without numbers that rounding moves."""
+        parts = ["losses equal your model's, here and at moved weights"]
+        if self.gradient is not None:
+            parts.append("gradient equal to differences")
+        if self.hessian is not None:
+            parts.append("Hessian product equal to differences")
+        parts.append("your model and data unchanged")
+        return f"{self.level}, {self.samples} samples: {'; '.join(parts)}"
+
+    def to_dict(self) -> dict[str, Any]:
+        """Give it as JSON values."""
+        return asdict(self)
+
+
+class NotTheModel(Exception):
+    """A copy answers otherwise than the model it was made of."""
+
+
+def check_level(check: str | bool) -> Level | None:
+    """
+    Return how much is to be checked; None for nothing.
+
+    Raises
+    ------
+    InvalidArgument
+        If it is neither ``"full"``, ``"quick"`` nor ``False``.
+    """
+    if check is False:
+        return None
+    if check not in get_args(Level):
+        raise InvalidArgument(f"check={check!r}; write 'quick', 'full' or False.")
+    return check  # type: ignore[return-value]
+
+
+def self_check(measured: ModelCopy, samples: Samples, level: Level) -> SelfCheck:
+    """
+    Compare the copy with the user's model, and its derivatives with differences.
+
+    A check of the same content (weights, buffers, samples) is not repeated within a process.
+
+    Parameters
+    ----------
+    measured : ModelCopy
+        Left at the weights where it was.
+    samples : Samples
+        From which some are chosen at random.
+    level : {"full", "quick"}
+        At most 256 samples, or 64.
+
+    Raises
+    ------
+    NotTheModel
+        If the copy, not the user's module lent, answers otherwise than the model.
+    SelfCheckFailed
+        If the lent module does, if the loss does not depend on the weights, if the gradient is not
+        that of the loss, or if an evaluation changes the user's model or data.
+    """
+    known = measured.problem.__dict__.setdefault("_self_checks", {})
+    state = [*measured.problem.model.parameters(), *measured.problem.model.buffers()]
+    made = level, measured.policy, measured.dtype, measured.borrowed, samples.fingerprint
+    key = (*made, digest(*(tensor.detach() for tensor in state)))
+    if key not in known:
+        known[key] = _Check(measured, samples, level).run()
+    answer: SelfCheck = known[key]
+    measured.twice_differentiable &= not answer.differences
+    return answer
+
+
+class _Check:
+    """One self-check: the samples and weights that it looks at."""
+
+    def __init__(self, measured: ModelCopy, samples: Samples, level: Level) -> None:
+        self.measured, self.problem, self.level = measured, measured.problem, level
+        self.generator = torch_generator(0, "self-check")
+        order = torch.randperm(len(samples), generator=self.generator)
+        self.values = _Chosen(samples, order[: _VALUES[level]].sort().values)
+        self.slopes = _Chosen(samples, order[: _SLOPES[level]].sort().values)
+        self.home = measured.weights.clone()
+        own = measured.space.pack(self.problem.model).to(self.home)
+        self.points = own, own + self._noise(own, _MOVED)
+
+    def run(self) -> SelfCheck:
+        """Compare all."""
+        before = _Untouched(self.problem)
+        with self._as_in_evaluation():
+            copy = self._compare_values()
+            gradient, hessian = self._compare_slopes()
+        before.check()
+        wrong = hessian is not None and hessian > self._tolerance()
+        if wrong:
+            log.warning(
+                "%s: torch's products with the Hessian are off by %.2g from differences of"
+                " gradients (something in the model stops second derivatives); products are taken"
+                " from differences.",
+                self.problem.name,
+                hessian,
+            )
+        return SelfCheck(
+            self.level,
+            len(self.values),
+            copy,
+            gradient,
+            None if wrong else hessian,
+            self.measured.borrowed,
+            wrong,
+        )
+
+    @contextmanager
+    def _as_in_evaluation(self) -> Iterator[None]:
+        """Have batch norm use what the user's model uses in evaluation mode."""
+        norms, statistics = self.measured.norms, self.measured.norms.stored()
+        with self.measured.at_work():
+            norms.restore_buffers()
+        try:
+            with norms.mode("evaluation"):
+                yield
+        finally:
+            norms.store(statistics)
+            self.measured.load(self.home)
+
+    def _compare_values(self) -> float:
+        """Give the largest difference of the copy's losses from those of the user's own model."""
+        batch = self.values.slice(0, len(self.values))
+        own = self._losses_of_user(batch)
+        with self.measured.values():
+            copied = [self._losses(w, batch) for w in self.points]
+        self._check_moves(own, copied)
+        scale = max(float(losses.abs().max()) for losses in own)
+        off = max(float((a - b).abs().max()) for a, b in zip(own, copied, strict=True))
+        difference = off / scale if scale else off
+        if torch.isfinite(torch.stack([*own, *copied])).all() and difference > self._rounding:
+            self._say_difference(own, copied)
+        return difference
+
+    @property
+    def _rounding(self) -> float:
+        kinds = {t.dtype for t in self.problem.model.parameters() if t.is_floating_point()}
+        return max(_ROUNDING.get(kind, 2e-3) for kind in {*kinds, self.measured.dtype})
+
+    def _losses(self, w: Tensor, batch: Any) -> Tensor:
+        self.measured.load(w)
+        return self.measured.forward(batch)[0].double().cpu()
+
+    def _losses_of_user(self, batch: Any) -> list[Tensor]:
+        """Evaluate the user's own module, lent for it and given back, at both points."""
+        model, space = self.problem.model, self.measured.space
+        lent = Borrowed(model)
+        found = []
+        with one_function(), lent():
+            model.eval()
+            where = next(model.parameters()).device
+            moved = to(batch, where, _dtype_taken(model))
+            named = {plain_name(name): p for name, p in model.named_parameters()}
+            for w in self.points:
+                for name, tensor in space.unpack(w).items():
+                    named[name].data.copy_(tensor)
+                losses = self.problem.forward(model, _cloned(moved))[0]
+                found.append(losses.detach().double().cpu())
+        return found
+
+    def _check_moves(self, own: list[Tensor], copied: list[Tensor]) -> None:
+        if any(not torch.equal(*pair) for pair in (own, copied)):
+            return
+        raise SelfCheckFailed(
+            f"{self.problem.name}: the loss is {float(own[0].mean()):.6g} at your weights and, to"
+            " the last bit, at weights moved by 5 %: it does not depend on the model's weights."
+            " Does the loss use the model that it is given (loss(model, batch) must call `model`),"
+            " and does the model read its weights anew at every call (nothing cached)?"
+        )
+
+    def _say_difference(self, own: list[Tensor], copied: list[Tensor]) -> None:
+        said, want = (float(losses[0].mean()) for losses in (copied, own))
+        moved, true = (float(losses[1].mean()) for losses in (copied, own))
+        if self.measured.dtype == torch.float32 and dtype_of(self.problem.model) == torch.float64:
+            log.warning(
+                "%s: in float32, as asked, the loss is %.6g where your float64 model gives %.6g;"
+                " leave out dtype to measure in float64.",
+                self.problem.name,
+                said,
+                want,
+            )
+            return
+        words = (
+            f"the loss measured is {said:.6g} where your model gives {want:.6g}, and {moved:.6g}"
+            f" where it gives {true:.6g} at moved weights"
+        )
+        if not self.measured.borrowed:
+            raise NotTheModel(words)
+        raise SelfCheckFailed(
+            f"{self.problem.name}: {words}. Something outside of the module's parameters and"
+            " buffers decides what it computes; write the model so that forward depends on these and"
+            " on its inputs alone, or check=False to measure it nevertheless."
+        )
+
+    def _compare_slopes(self) -> tuple[float | None, float | None]:
+        """Compare a slope with losses, and a product with the Hessian with gradients."""
+        w = self.points[1]
+        self.measured.load(w)
+        pinned = BatchFunctions(self.measured, self.slopes, len(self.slopes), w)
+        constants, spec = pinned.batch(0)
+        fixed = self._precise(pinned, constants, spec)
+        primals = fixed[: len(pinned.primals)]
+        slopes = pinned.gradient(primals, fixed, spec)
+        with self.measured.norms.mode("batch" if pinned.whole else "stored"):
+            self._compare_gradients(slopes, w)
+        direction = self._direction(pinned, slopes)
+        slope = sum(float((g * v).sum()) for g, v in zip(slopes, direction, strict=True))
+        gradient = self._compare_slope(pinned, fixed, spec, direction, slope)
+        if not self.measured.twice_differentiable:
+            return gradient, None
+        return gradient, self._compare_products(pinned, fixed, spec, direction)
+
+    def _precise(self, pinned: BatchFunctions, constants: Tensors, spec: Any) -> Tensors:
+        """Give the batch in double precision, where the model can be evaluated in it."""
+        if not self.measured.functional:
+            return constants
+        double = in_double(constants)
+        try:
+            pinned.loss(double[: len(pinned.primals)], double, spec)
+        except RuntimeError:
+            return constants
+        return double
+
+    def _direction(self, pinned: BatchFunctions, slopes: Tensors) -> Tensors:
+        """Mix the gradient, along which something happens, with noise, which meets every weight."""
+        noise = self._noise(self.points[1], 1.0).to(slopes[0].dtype)
+        flat = torch.cat([slope.reshape(-1) for slope in slopes])
+        mixed = noise / noise.norm() + flat / flat.norm().clamp_min(1e-300)
+        return pinned.unflatten(mixed)
+
+    def _compare_gradients(self, slopes: Tensors, w: Tensor) -> None:
+        """Compare the gradient of training with that of the operators."""
+        measured = self.measured
+        measured.load(w)
+        measured.gradient.zero_()
+        measured.forward(self.slopes.slice(0, len(self.slopes)))[0].mean().backward()
+        one = torch.cat([slope.reshape(-1) for slope in slopes]).double()
+        other = measured.gradient.double()
+        difference = float((one - other).norm()) / max(float(one.norm()), 1e-300)
+        if float(one.norm()) > 1e-12 and difference > 20 * _ROUNDING[measured.dtype]:
+            if not measured.borrowed:
+                raise NotTheModel(f"two ways to its gradient differ by {difference:.2g}")
+            measured.functional = False
+
+    def _compare_slope(
+        self, pinned: BatchFunctions, fixed: Tensors, spec: Any, direction: Tensors, slope: float
+    ) -> float | None:
+        def value(primals: Tensors) -> Tensors:
+            return (pinned.loss(primals, fixed, spec).detach(),)
+
+        (expected,), error = along(value, fixed[: len(direction)], direction)
+        if error > _UNDECIDED:
+            return None
+        scale = max(abs(slope), abs(float(expected)))
+        difference = abs(slope - float(expected)) / scale if scale else 0.0
+        if difference > self._tolerance(error):
+            raise SelfCheckFailed(
+                f"{self.problem.name}: the gradient is not that of the loss: along a direction the"
+                f" loss rises by {float(expected):.6g} a unit, the gradient says {slope:.6g}."
+                " Something in the model or its loss stops gradients or replaces them (detach,"
+                " .data, no_grad, rounding, a function with a backward of its own). Write"
+                " check=False where this is meant: all derivatives are then those of autograd."
+            )
+        return difference
+
+    def _compare_products(
+        self, pinned: BatchFunctions, fixed: Tensors, spec: Any, direction: Tensors
+    ) -> float | None:
+        def gradient(primals: Tensors) -> Tensors:
+            return pinned.gradient(primals, fixed, spec)
+
+        expected, error = along(gradient, fixed[: len(direction)], direction)
+        if error > _UNDECIDED:
+            return None
+        try:
+            product = HESSIAN.graph(pinned.at(fixed), fixed, spec)(direction)
+        except RuntimeError:  # it has no second derivative, and products will be differences
+            return None
+        one, other = (torch.cat([part.reshape(-1) for part in p]) for p in (product, expected))
+        size = max(float(one.norm()), float(other.norm()))
+        return float((one - other).norm()) / size if size else 0.0
+
+    def _tolerance(self, error: float = 0.0) -> float:
+        return 20 * error + (1e-4 if self.measured.functional else 2e-2)
+
+    def _noise(self, w: Tensor, share: float) -> Tensor:
+        """Give noise of a share of each tensor's scale, of the network's where it is zero."""
+        noise = torch.randn(len(w), generator=self.generator, dtype=torch.float64).to(w)
+        overall = float(w.double().square().mean().sqrt()) or 1.0
+        for parameter in self.measured.space.parameters:
+            part = w[parameter.slice].double()
+            scale = float(part.square().mean().sqrt()) if len(part) else 0.0
+            noise[parameter.slice] *= share * (scale or overall)
+        return noise
+
+
+class _Chosen:
+    """Some samples of a set, as a set of their own."""
+
+    targets = None
+    fingerprint = ""
+
+    def __init__(self, samples: Samples, indices: Tensor) -> None:
+        self._samples, self._indices = samples, indices
+
+    def __len__(self) -> int:
+        return len(self._indices)
+
+    def slice(self, start: int, stop: int) -> Any:
+        return self._samples.take(self._indices[start:stop])
+
+    def take(self, indices: Tensor) -> Any:
+        return self._samples.take(self._indices[indices])
+
+
+class _Untouched:
+    """The user's model and data as they are, to be compared afterwards."""
+
+    def __init__(self, problem: Problem) -> None:
+        self.problem = problem
+        self._before = self._look()
+
+    def _look(self) -> dict[str, Any]:
+        model = self.problem.model
+        state = {**dict(model.named_parameters()), **dict(model.named_buffers())}
+        data = [t for t in tree_leaves(self.problem.train) if isinstance(t, Tensor)]
+        return {
+            "weights": digest(*(tensor.detach() for tensor in state.values())),
+            "gradients": [id(tensor.grad) for tensor in model.parameters()],
+            "modes": [module.training for module in model.modules()],
+            "data": [tensor._version for tensor in data],
+        }
+
+    def check(self) -> None:
+        after = self._look()
+        changed = [name for name, was in self._before.items() if after[name] != was]
+        if changed:
+            raise SelfCheckFailed(
+                f"{self.problem.name}: evaluating the loss changed the {' and '.join(changed)} of"
+                " your own model or data; a landscape is a function that changes nothing. Write a"
+                " forward and a loss that do not assign to what they read."
+            )
+
+
+def _dtype_taken(model: nn.Module) -> torch.dtype:
+    """Give the precision that the user's model takes inputs in."""
+    kinds = [p.dtype for p in model.parameters() if p.is_floating_point()]
+    return kinds[0] if kinds else dtype_of(model)
+
+
+def _cloned(batch: Any) -> Any:
+    return torch.utils._pytree.tree_map_only(Tensor, Tensor.clone, batch)
