@@ -265,8 +265,8 @@ class _Check:
             raise NotTheModel(words)
         raise SelfCheckFailed(
             f"{self.problem.name}: {words}. Something outside of the module's parameters and"
-            " buffers decides what it computes; write the model so that forward depends on these and"
-            " on its inputs alone, or check=False to measure it nevertheless."
+            " buffers decides what it computes; write the model so that forward depends on these"
+            " and on its inputs alone, or check=False to measure it nevertheless."
         )
 
     def _compare_slopes(self) -> tuple[float | None, float | None]:
