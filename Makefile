@@ -2,6 +2,7 @@
 PYTHON ?= python3
 VENV ?= .venv
 DEMO ?= runs/demo
+JOBS ?= logical
 
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.made-from-lock
@@ -13,7 +14,7 @@ TORCH = $(shell grep '^torch==' requirements-dev.lock)
 
 help: ## say what each target does
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-6s %s\n", $$1, $$2 }' Makefile
-	@echo "Another interpreter: make venv PYTHON=python3.12"
+	@echo "Another interpreter: make venv PYTHON=python3.12. Fewer processes: make test JOBS=1"
 
 venv: $(STAMP) ## make the environment .venv from requirements-dev.lock, from nothing
 
@@ -34,11 +35,11 @@ $(STAMP): requirements-dev.lock pyproject.toml
 demo: $(STAMP) ## train, branch and embed on scikit-learn's digits; prints where the report lies
 	$(BIN)/thalweg reproduce --preset demo --out $(DEMO)
 
-test: $(STAMP) ## the tests, the doctests and the blocks of the docs
-	$(BIN)/python -m pytest -q
+test: $(STAMP) ## the tests, the doctests and the blocks of the docs, on all cores
+	$(BIN)/python -m pytest -q -n $(JOBS)
 
 slow: $(STAMP) ## the tests that `make test` leaves out because they take long
-	$(BIN)/python -m pytest -q -m slow
+	$(BIN)/python -m pytest -q -n $(JOBS) -m slow
 
 lint: $(STAMP) ## style, formatting, types and the floors of the architecture
 	$(BIN)/ruff check .
