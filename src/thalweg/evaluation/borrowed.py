@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 
@@ -24,10 +25,16 @@ class Borrowed:
     """
 
     def __init__(self, model: nn.Module) -> None:
-        self._modules = list(model.modules())
+        modules = list(model.modules())
+        self._modules = [m for m in modules if not isinstance(m, torch.jit.ScriptModule)]
+        scripted = [m for m in modules if isinstance(m, torch.jit.ScriptModule)]
         self._depth = 0
         copies: dict[int, Any] = {}
         self._ours = [_with_own_tensors(module, copies) for module in self._modules]
+        # TorchScript has no attributes of Python: its tensors stay, and their numbers change.
+        self._tensors = list({id(t): t for m in scripted for t in _tensors(m)}.values())
+        self._numbers = [tensor.detach().clone() for tensor in self._tensors]
+        self._modes = dict.fromkeys(scripted, False)
 
     @contextmanager
     def __call__(self) -> Iterator[None]:
@@ -49,7 +56,18 @@ class Borrowed:
         for module, others in zip(self._modules, attributes, strict=True):
             vars(module).clear()
             vars(module).update(others)
+        for place, tensor in enumerate(self._tensors):
+            self._numbers[place], tensor.data = tensor.data, self._numbers[place]
+        modes = {module: module.training for module in self._modes}
+        for module, training in self._modes.items():
+            module.training = training
+        self._modes = modes
         return before
+
+
+def _tensors(module: nn.Module) -> Iterator[Tensor]:
+    yield from module.parameters(recurse=False)
+    yield from module.buffers(recurse=False)
 
 
 def _with_own_tensors(module: nn.Module, copies: dict[int, Any]) -> dict[str, Any]:

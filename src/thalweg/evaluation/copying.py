@@ -29,7 +29,11 @@ def copy_module(model: nn.Module) -> nn.Module:
         Whatever the module's parts raise where they cannot be copied.
     """
     computed = {id(t): t.detach().clone() for t in _held(model) if not t.is_leaf}
-    return unwrap_compiled(copy.deepcopy(model, computed))
+    copied = unwrap_compiled(copy.deepcopy(model, computed))
+    for parameter in copied.parameters():
+        if not parameter.is_leaf:  # TorchScript's copies are computed from the originals
+            parameter.detach_().requires_grad_()
+    return copied
 
 
 def dtype_of(model: nn.Module) -> torch.dtype:

@@ -27,6 +27,7 @@ from thalweg.problems.samples import Samples
 from thalweg.risk.batched_models import BatchedModels
 from thalweg.risk.gram import gram, pull_back
 from thalweg.risk.per_sample import Chunk
+from thalweg.risk.self_check import NotTheModel, check_level, self_check
 from thalweg.risk.spec import load_again, write_recipe
 
 _CHECKED = 64
@@ -60,11 +61,22 @@ class EmpiricalRisk:
         Products of the Hessian take half as many of a given size, else what stays in caches.
     memory : int
         Budget in bytes for the activations of a batch.
+    check : {"quick", "full", False}
+        How much is compared before the first number, on samples chosen at random: the losses
+        with those of the user's own model, here and at moved weights; gradient and a product with
+        the Hessian with differences; and that the user's model and data are unchanged.
+
+    Attributes
+    ----------
+    checked : SelfCheck or None
+        What the check found.
 
     Raises
     ------
     NotDeterministic
         If the first samples evaluated twice give two answers.
+    SelfCheckFailed
+        If what would be measured is not the user's function, or its gradient is not its own.
 
     Notes
     -----
@@ -83,15 +95,37 @@ class EmpiricalRisk:
         device: torch.device | str | None = None,
         batch_size: int | None = None,
         memory: int = 1 << 30,
+        check: Literal["quick", "full", False] = "quick",
     ) -> None:
         place = None if device is None else torch.device(device)
+        policy, level = check_policy(batchnorm), check_level(check)
         _say_dropout(problem.model)
-        measured = ModelCopy(problem, check_policy(batchnorm), dtype, place)
-        measured.calibration = problem.samples("train")
         keep_large_blocks()
-        measured.find_changed_inputs(measured.calibration)
-        measured.choose_layout(measured.calibration)
-        self._setup(measured, split, batch_size, memory)
+        for borrow in (False, True):
+            measured = ModelCopy(problem, policy, dtype, place, borrow=borrow)
+            self._setup(measured, split, batch_size, memory)
+            self._prepare()
+            try:
+                self.checked = self_check(measured, self._calibration, level) if level else None
+                return
+            except NotTheModel as difference:  # which a borrowed module is not said to be
+                log.warning(
+                    "%s: %s. No copy of it is the model (a function refers to the original); your"
+                    " own module is measured, lent for each call and given back as it was.",
+                    problem.name,
+                    difference,
+                )
+
+    @property
+    def _calibration(self) -> Samples:
+        return self.problem.samples("train")
+
+    def _prepare(self) -> None:
+        """Find out how the model takes its inputs, and that it answers alike when asked twice."""
+        measured = self._measured
+        measured.calibration = self._calibration
+        measured.find_changed_inputs(self._calibration)
+        measured.choose_layout(self._calibration)
         self._check_deterministic()
 
     def _setup(
@@ -108,7 +142,7 @@ class EmpiricalRisk:
         """Give the risk on other data of the same problem; both share model and statistics."""
         other = object.__new__(EmpiricalRisk)
         other._setup(self._measured, split, self._given, self.memory)
-        other._batch_size = self._batch_size
+        other._batch_size, other.checked = self._batch_size, self.checked
         return other
 
     def held_out(self) -> EmpiricalRisk | None:
@@ -175,6 +209,7 @@ class EmpiricalRisk:
             samples=self.samples,
             batchnorm=self.policy if self.normalized else "none",
             dtype=self.dtype,
+            further={} if self.checked is None else {"self-check": self.checked.words},
         )
 
     @property
@@ -421,6 +456,7 @@ class EmpiricalRisk:
             # Measured here, so that all workers round alike.
             "batch_size": self.batch_size,
             "memory": self.memory,
+            "check": self.checked.level if self.checked else False,
         }
 
     @classmethod
