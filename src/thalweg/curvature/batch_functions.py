@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import copy
 import itertools
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -187,27 +188,43 @@ class BatchFunctions:
                 return tuple(torch.zeros_like(leaf) for leaf in leaves)
             return torch.autograd.grad(loss, leaves, materialize_grads=True)
 
+    def value(self, primals: Tensors, constants: Tensors, spec: TreeSpec) -> Tensor:
+        """Evaluate this batch's share of the risk without its derivatives, 0-d."""
+        if self.measured.functional:
+            return self.loss(primals, constants, spec).detach()
+        with self._moved_to(primals):
+            return self._share_in_place(constants, spec).detach()
+
     def _gradient_in_place(self, primals: Tensors, constants: Tensors, spec: TreeSpec) -> Tensors:
         """Take the gradient by moving, where a call cannot be given weights (TorchScript)."""
+        with self.measured.at_work(), self._moved_to(primals):
+            self.measured.gradient.zero_()
+            self._share_in_place(constants, spec).backward()
+            slopes = self.measured.gradient.clone()
+        parts = [slopes[p.slice] for p in self.varying]
+        return tuple(a.view(b.shape) for a, b in zip(parts, primals, strict=True))
+
+    @contextmanager
+    def _moved_to(self, primals: Tensors) -> Iterator[None]:
+        """Have the model be at these weights, and in the state of this point, inside the block."""
         measured = self.measured
-        home, state = measured.weights.clone(), measured.fixed()
-        w = home.clone()
-        for parameter, entries in zip(self.varying, primals, strict=True):
+        home, state, w = measured.weights.clone(), measured.fixed(), measured.weights.clone()
+        for parameter, entries in zip(
+            (*self.varying, *self.others), (*primals, *self.fixed), strict=True
+        ):
             w[parameter.slice] = entries.detach().reshape(-1).to(w.dtype)
-        for parameter, entries in zip(self.others, self.fixed, strict=True):
-            w[parameter.slice] = entries
-        batch = tree_unflatten(self._take_apart(constants)[2], spec)
         try:
             measured.load(w)
             measured.set_fixed(self.state)
-            measured.gradient.zero_()
-            self._share(measured.forward(batch)[0], constants, spec).backward()
-            slopes = measured.gradient.clone()
+            with measured.norms.mode("batch" if self.whole else "stored"):
+                yield
         finally:
             measured.load(home)
             measured.set_fixed(state)
-        parts = [slopes[p.slice] for p in self.varying]
-        return tuple(a.view(b.shape) for a, b in zip(parts, primals, strict=True))
+
+    def _share_in_place(self, constants: Tensors, spec: TreeSpec) -> Tensor:
+        batch = tree_unflatten(self._take_apart(constants)[2], spec)
+        return self._share(self.measured.forward(batch)[0], constants, spec)
 
     def outputs(self, primals: Tensors, constants: Tensors, spec: TreeSpec) -> Tensor:
         """
@@ -216,8 +233,15 @@ class BatchFunctions:
         Raises
         ------
         NotDefined
-            If the loss shows no outputs.
+            If the loss shows no outputs, or a call cannot be given weights.
         """
+        if not self.measured.functional:
+            raise NotDefined(
+                f"{self.measured.problem.name} keeps its weights where no call can replace them"
+                " (TorchScript, lists of parameters), so there is no Jacobian or Gauss-Newton"
+                " matrix of it; give the nn.Module that was scripted, and let its forward read"
+                " self.weight."
+            )
         outputs = self.evaluate(primals, constants, spec)[1]
         if outputs is None:
             raise NotDefined(

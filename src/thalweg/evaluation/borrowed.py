@@ -12,11 +12,14 @@ from torch import Tensor, nn
 
 class Borrowed:
     """
-    Have a module hold other tensors inside a block, and give it back as it was, bit for bit.
+    Have a module hold other numbers inside a block, and give it back as it was, bit for bit.
 
-    Functions that refer to a module (a wrapped ``forward``, a hook that closes over it) are shared
-    by all its copies, and go on reading the original. It is then lent: inside the block it has
-    weights, buffers and attributes of the borrower, after it all of its own, also after an error.
+    Functions that refer to a module or to its weights (a wrapped ``forward``, a hook that closes
+    over them) are shared by all copies, and go on reading the original. It is then lent: inside the
+    block its weights and buffers have the borrower's numbers, its modules the borrower's attributes
+    and modes; after it all is its own, also after an error.
+
+    What is computed inside a block may refer to the weights, so derivatives are taken inside too.
 
     Parameters
     ----------
@@ -26,62 +29,52 @@ class Borrowed:
 
     def __init__(self, model: nn.Module) -> None:
         modules = list(model.modules())
-        self._modules = [m for m in modules if not isinstance(m, torch.jit.ScriptModule)]
-        scripted = [m for m in modules if isinstance(m, torch.jit.ScriptModule)]
         self._depth = 0
-        copies: dict[int, Any] = {}
-        self._ours = [_with_own_tensors(module, copies) for module in self._modules]
-        # TorchScript has no attributes of Python: its tensors stay, and their numbers change.
-        self._tensors = list({id(t): t for m in scripted for t in _tensors(m)}.values())
-        self._numbers = [tensor.detach().clone() for tensor in self._tensors]
-        self._modes = dict.fromkeys(scripted, False)
+        tensors = {id(t): t for t in (*model.parameters(), *model.buffers())}
+        self._tensors = list(tensors.values())
+        self._numbers: list[tuple[Tensor, Tensor | None]] = [
+            (tensor.detach().clone(), None) for tensor in self._tensors
+        ]
+        # TorchScript has no attributes of Python but its mode.
+        self._modules = [m for m in modules if not isinstance(m, torch.jit.ScriptModule)]
+        self._attributes = [_own_dicts(vars(module)) for module in self._modules]
+        self._scripted = [m for m in modules if isinstance(m, torch.jit.ScriptModule)]
+        self._modes = [False for _ in self._scripted]
 
     @contextmanager
     def __call__(self) -> Iterator[None]:
         """Be the borrower's inside the block."""
-        if self._depth:
-            yield
-            return
-        theirs = self._exchange(self._ours)
         self._depth += 1
         try:
+            if self._depth == 1:
+                self._exchange()
             yield
         finally:
+            if self._depth == 1:
+                self._exchange()
             self._depth -= 1
-            self._ours = self._exchange(theirs)
 
-    def _exchange(self, attributes: list[dict[str, Any]]) -> list[dict[str, Any]]:
-        """Give each module other attributes; return those it had."""
-        before = [dict(vars(module)) for module in self._modules]
-        for module, others in zip(self._modules, attributes, strict=True):
-            vars(module).clear()
-            vars(module).update(others)
+    def _exchange(self) -> None:
+        """Give the module what is held here, and hold what it had."""
         for place, tensor in enumerate(self._tensors):
-            self._numbers[place], tensor.data = tensor.data, self._numbers[place]
-        modes = {module: module.training for module in self._modes}
-        for module, training in self._modes.items():
-            module.training = training
-        self._modes = modes
-        return before
+            before = tensor.data, tensor.grad if tensor.is_leaf else None
+            if before[1] is not None:
+                tensor.grad = None  # of another precision, perhaps, than the numbers to come
+            tensor.data, slope = self._numbers[place]
+            if slope is not None:
+                tensor.grad = slope
+            self._numbers[place] = before
+        for place, module in enumerate(self._modules):
+            attributes = dict(vars(module))
+            vars(module).clear()
+            vars(module).update(self._attributes[place])
+            self._attributes[place] = attributes
+        for place, module in enumerate(self._scripted):
+            before_, module.training = module.training, self._modes[place]
+            self._modes[place] = before_
 
 
-def _tensors(module: nn.Module) -> Iterator[Tensor]:
-    yield from module.parameters(recurse=False)
-    yield from module.buffers(recurse=False)
-
-
-def _with_own_tensors(module: nn.Module, copies: dict[int, Any]) -> dict[str, Any]:
-    def own(tensor: Tensor | None) -> Tensor | None:
-        if tensor is None:
-            return None
-        if id(tensor) not in copies:
-            clone = tensor.detach().clone()
-            parameter = isinstance(tensor, nn.Parameter)
-            copies[id(tensor)] = nn.Parameter(clone, tensor.requires_grad) if parameter else clone
-        answer: Tensor = copies[id(tensor)]
-        return answer
-
-    return vars(module) | {
-        "_parameters": {name: own(tensor) for name, tensor in module._parameters.items()},
-        "_buffers": {name: own(tensor) for name, tensor in module._buffers.items()},
-    }
+def _own_dicts(attributes: dict[str, Any]) -> dict[str, Any]:
+    """Have assignments to weights and buffers, of other tensors, reach the borrower's dicts."""
+    own = {name: dict(attributes[name]) for name in ("_parameters", "_buffers")}
+    return attributes | own

@@ -14,7 +14,13 @@ from torch import Tensor, nn
 from thalweg.curvature.batch_functions import BatchFunctions
 from thalweg.curvature.operators import GaussNewton, Hessian, Jacobian
 from thalweg.curvature.vector_products import Method, Plan, Traces
-from thalweg.errors import InvalidArgument, InvalidWeights, NotDefined, NotDeterministic
+from thalweg.errors import (
+    InvalidArgument,
+    InvalidWeights,
+    NotDefined,
+    NotDeterministic,
+    ThalwegError,
+)
 from thalweg.evaluation.batch_size import choose_batch_size, keep_large_blocks, product_batch_size
 from thalweg.evaluation.model_copy import ModelCopy, chunks
 from thalweg.evaluation.normalization import check_policy
@@ -104,16 +110,19 @@ class EmpiricalRisk:
         for borrow in (False, True):
             measured = ModelCopy(problem, policy, dtype, place, borrow=borrow)
             self._setup(measured, split, batch_size, memory)
-            self._prepare()
             try:
+                self._prepare()
                 self.checked = self_check(measured, self._calibration, level) if level else None
                 return
-            except NotTheModel as difference:  # which a borrowed module is not said to be
+            except (NotTheModel, RuntimeError) as difference:
+                # Only a copy's: a borrowed module is not told from the model by them.
+                if measured.borrowed or isinstance(difference, ThalwegError):
+                    raise
                 log.warning(
                     "%s: %s. No copy of it is the model (a function refers to the original); your"
                     " own module is measured, lent for each call and given back as it was.",
                     problem.name,
-                    difference,
+                    str(difference).partition("\n")[0],
                 )
 
     @property
@@ -305,9 +314,10 @@ class EmpiricalRisk:
             loss, _, gradient = self.batch_gradient(w, batch, track=False)
             return float(loss), gradient.clone()
         self._settle(w)
-        loss_sum, total, cotangents = self._full_gradient()
-        if cotangents:
-            total += self._gradient_through_statistics(cotangents)
+        with self._measured.at_work():
+            loss_sum, total, cotangents = self._full_gradient()
+            if cotangents:
+                total += self._gradient_through_statistics(cotangents)
         return loss_sum, total.to(self.dtype)
 
     def hessian(
@@ -396,7 +406,8 @@ class EmpiricalRisk:
         measured = self._measured
         measured.load(w)
         measured.gradient.zero_()
-        with measured.norms.mode(self._step_mode(track)), measured.watching():
+        mode = measured.norms.mode(self._step_mode(track))
+        with mode, measured.watching(), measured.at_work():
             losses, outputs, moved = measured.forward(self._samples.take(batch))
             loss = losses.mean()
             loss.backward()
