@@ -155,6 +155,7 @@ class _Check:
         self.values = _Chosen(samples, order[: _VALUES[level]].sort().values)
         self.slopes = _Chosen(samples, order[: _SLOPES[level]].sort().values)
         self.home = measured.weights.clone()
+        self.precise = True  # whether derivatives are compared in float64
         own = measured.space.pack(self.problem.model).to(self.home)
         self.points = own, own + self._noise(own, _MOVED)
 
@@ -283,7 +284,7 @@ class _Check:
         with self.measured.norms.mode("batch" if pinned.whole else "stored"):
             self._compare_gradients(slopes, w)
         if not self.measured.functional:
-            fixed = constants
+            fixed, self.precise = constants, self.measured.dtype == torch.float64
             slopes = pinned.gradient(fixed[: len(pinned.primals)], fixed, spec)
         direction = self._direction(pinned, slopes)
         slope = sum(float((g * v).sum()) for g, v in zip(slopes, direction, strict=True))
@@ -294,12 +295,11 @@ class _Check:
 
     def _precise(self, pinned: BatchFunctions, constants: Tensors, spec: Any) -> Tensors:
         """Give the batch in double precision, where the model can be evaluated in it."""
-        if not self.measured.functional:
-            return constants
         double = in_double(constants)
         try:
             pinned.loss(double[: len(pinned.primals)], double, spec)
         except RuntimeError:
+            self.precise = self.measured.dtype == torch.float64
             return constants
         return double
 
@@ -370,7 +370,7 @@ class _Check:
         return float((one - other).norm()) / size if size else 0.0
 
     def _tolerance(self, error: float = 0.0) -> float:
-        return 20 * error + (1e-4 if self.measured.functional else 2e-2)
+        return 20 * error + (1e-4 if self.precise else 2e-2)
 
     def _noise(self, w: Tensor, share: float) -> Tensor:
         """Give noise of a share of each tensor's scale, of the network's where it is zero."""

@@ -1,0 +1,133 @@
+"""Whatever the model: its value, its gradient and its curvature, and it is unchanged afterwards."""
+
+from __future__ import annotations
+
+import logging
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+import thalweg as tw
+from evaluation_models import LABELS, MODELS
+
+CRITERION = nn.CrossEntropyLoss()
+
+
+@pytest.fixture(params=MODELS)
+def case(request):
+    """Give a model after a training step, as users have it, and its inputs."""
+    torch.manual_seed(1)
+    make, inputs = MODELS[request.param]
+    model = make()
+    CRITERION(model(inputs.clone()), LABELS).backward()
+    return request.param, model.eval(), inputs
+
+
+def state_of(model: nn.Module) -> dict[str, object]:
+    tensors = {**dict(model.named_parameters()), **dict(model.named_buffers())}
+    held = {name: (tensor, tensor.detach().clone()) for name, tensor in tensors.items()}
+    slopes = [p.grad for p in model.parameters()]
+    attributes = [dict(vars(module)) for module in model.modules()]
+    return {"tensors": held, "slopes": slopes, "attributes": attributes}
+
+
+def assert_unchanged(model: nn.Module, before: dict[str, object]) -> None:
+    after = state_of(model)
+    assert all(a is b for a, b in zip(after["slopes"], before["slopes"], strict=True))
+    for name, (tensor, values) in before["tensors"].items():
+        now = after["tensors"][name][0]
+        assert now is tensor and torch.equal(now.detach(), values), name
+    for was, now in zip(before["attributes"], after["attributes"], strict=True):
+        assert was.keys() == now.keys() and all(now[name] is was[name] for name in was)
+
+
+def own_gradient(model: nn.Module, inputs: Tensor) -> Tensor:
+    model.zero_grad()
+    CRITERION(model(inputs.clone()), LABELS).backward()
+    slopes = [
+        torch.zeros_like(p) if p.grad is None else p.grad.to_dense() if p.grad.is_sparse else p.grad
+        for p in model.parameters()
+        if p.requires_grad
+    ]
+    real = [torch.view_as_real(s.resolve_conj()) if s.is_complex() else s for s in slopes]
+    return torch.cat([slope.reshape(-1) for slope in real])
+
+
+def test_value_and_gradient_are_the_models_own(case):
+    name, model, inputs = case
+    before, kept = state_of(model), inputs.clone()
+    risk = tw.EmpiricalRisk(tw.Problem(model, CRITERION, (inputs, LABELS)))
+    w = risk.space.pack(model)
+    value, gradient = risk.value(w), risk.gradient(w)
+    again, step = risk.value_and_gradient(w)[0], risk.value(w + 0.1)
+    assert_unchanged(model, before)
+    assert torch.equal(inputs, kept)
+    model.train(name == "padded transformer")  # whose inference path gives other values
+    own = CRITERION(model(inputs.clone()), LABELS).item()
+    assert value == pytest.approx(own, rel=1e-5) and again == pytest.approx(value, rel=1e-6)
+    assert step != value
+    torch.testing.assert_close(gradient, own_gradient(model, inputs), rtol=1e-4, atol=1e-6)
+
+
+def test_hessian_products_are_differences_of_gradients(case):
+    _, model, inputs = case
+    problem = tw.Problem(model, CRITERION, (inputs, LABELS))
+    exact = tw.EmpiricalRisk(problem, dtype=torch.float64)
+    w = exact.space.pack(model).double()
+    generator = torch.Generator().manual_seed(2)
+    v = torch.randn(len(w), dtype=torch.float64, generator=generator)
+    hessian = exact.hessian(w)
+    product = hessian @ v
+    exact.value(w + 0.5)  # the risk goes elsewhere; the operator stays at w
+    again = hessian @ v
+    step = 1e-5
+    slope = (exact.gradient(w + step * v) - exact.gradient(w - step * v)) / (2 * step)
+    torch.testing.assert_close(product, slope, rtol=1e-4, atol=2e-6)
+    torch.testing.assert_close(again, product, rtol=1e-9, atol=1e-9)
+
+
+def test_what_cannot_be_copied_is_lent_and_said(caplog):
+    make, inputs = MODELS["hook that closes over a layer"]
+    with caplog.at_level(logging.WARNING, "thalweg"):
+        risk = tw.EmpiricalRisk(tw.Problem(make(), CRITERION, (inputs, LABELS)))
+    assert risk.checked.borrowed
+    assert "given back as it was" in caplog.text
+
+
+def test_a_lent_model_is_given_back_after_an_error():
+    class Moody(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.inner, self.angry = MODELS["holds a lock"][0](), [False]
+
+        def forward(self, x: Tensor) -> Tensor:
+            if self.angry[0]:
+                raise RuntimeError("no")
+            return self.inner(x)
+
+    model = Moody().train()
+    risk = tw.EmpiricalRisk(tw.Problem(model, CRITERION, (MODELS["plain"][1], LABELS)))
+    before = state_of(model)
+    model.angry[0] = True
+    with pytest.raises(RuntimeError, match="no"):
+        risk.value(risk.space.pack(model) + 1)
+    assert_unchanged(model, before)
+    assert model.training
+
+
+def test_the_padding_row_that_the_loss_depends_on_has_its_slope():
+    torch.manual_seed(0)
+    model = MODELS["padded transformer"][0]()
+    padded = type(model)(padding_idx=0)
+    padded.load_state_dict(model.state_dict())
+    inputs = MODELS["padded transformer"][1]
+    one, other = (
+        tw.EmpiricalRisk(tw.Problem(m, CRITERION, (inputs, LABELS)), dtype=torch.float64)
+        for m in (model, padded)
+    )
+    w = one.space.pack(model).double()
+    torch.testing.assert_close(other.gradient(w), one.gradient(w))
+    assert padded.embed.padding_idx == 0
+    dense = other.gauss_newton(w).to_dense()
+    torch.testing.assert_close(dense, dense.T)
