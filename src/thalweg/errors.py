@@ -33,6 +33,10 @@ class InvalidProblem(ThalwegError, TypeError):
     """A problem is made of parts that do not fit together."""
 
 
+class DependsOnBatches(InvalidProblem):
+    """A loss is no mean over samples: its value depends on how they are put into batches."""
+
+
 class CheckpointRefused(ThalwegError, ValueError):
     """A checkpoint could only be read by running code from it, or is not a checkpoint."""
 

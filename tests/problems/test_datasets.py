@@ -110,7 +110,7 @@ def test_a_teacher_has_zero_risk_at_its_own_weights():
     problem = load_problem("teacher", inputs=3, outputs=2, samples=50, widths=(4, 5), data_seed=7)
     master = teacher_network(3, (4, 5), 2, "tanh", 7)
     problem.model.load_state_dict(master.state_dict())
-    losses, outputs = problem.forward(problem.model, everything(problem))
+    losses, _, outputs = problem.evaluate(problem.model, everything(problem))
     assert losses.shape == (50,) and float(losses.max()) < 1e-12
     assert float(everything(problem)[1].var()) > 0.01
     assert float(problem.residuals(outputs, everything(problem)).abs().max()) < 1e-6
@@ -119,7 +119,7 @@ def test_a_teacher_has_zero_risk_at_its_own_weights():
 @torch.no_grad()
 def test_a_student_does_not_start_at_its_teacher():
     problem = load_problem("teacher", width=8)
-    assert float(problem.forward(problem.model, everything(problem))[0].mean()) > 0.01
+    assert float(problem.evaluate(problem.model, everything(problem)).mean()) > 0.01
 
 
 def test_sizes_and_noise_of_a_teacher():

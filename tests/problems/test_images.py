@@ -99,7 +99,7 @@ def test_grey_images_other_columns_and_classes_without_names(tmp_path):
     problem = load_problem(str(tmp_path), widths=(3,))
     assert problem.test is None and problem.name == tmp_path.name
     batch = problem.samples("train").slice(0, 12)
-    assert problem.forward(problem.model, batch)[1].shape == (12, 3)
+    assert problem.evaluate(problem.model, batch).outputs.shape == (12, 3)
 
 
 def test_subsets_are_seeded_and_the_whole_keeps_its_order(folder):

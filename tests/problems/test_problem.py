@@ -109,9 +109,9 @@ def test_weights_and_batch_on_different_devices_are_named():
     with pytest.raises(
         InvalidProblem, match=r"weights lie on meta, the batch on cpu.*\.to\(device"
     ):
-        there.forward(there.model, (X, Y))
+        there.evaluate(there.model, (X, Y))
 
 
 def test_an_error_of_the_model_itself_comes_through():
     with pytest.raises(RuntimeError, match="mat1 and mat2"):
-        problem().forward(nn.Linear(5, 2), (X, Y))
+        problem().evaluate(nn.Linear(5, 2), (X, Y))

@@ -19,6 +19,7 @@ from thalweg.errors import InvalidArgument, NotDefined
 from thalweg.evaluation.call import one_function
 from thalweg.evaluation.model_copy import ModelCopy, chunks
 from thalweg.landscape.space import Parameter
+from thalweg.problems.loss import Evaluation
 from thalweg.problems.problem import Problem
 from thalweg.problems.samples import Samples
 
@@ -58,6 +59,8 @@ class BatchFunctions:
         Shape (W,).
     layers : iterable of str, optional
         Only the weights of these layers vary; by default all do.
+    weight : float
+        Of all samples together: how much they count.
     """
 
     def __init__(
@@ -67,8 +70,10 @@ class BatchFunctions:
         batch_size: int,
         w: Tensor,
         layers: Iterable[str] | None = None,
+        *,
+        weight: float,
     ) -> None:
-        self.measured, self.samples = measured, samples
+        self.measured, self.samples, self.weight = measured, samples, weight
         self.whole = measured.policy == "batch" and bool(measured.norms)
         size = len(samples) if self.whole else even_size(len(samples), batch_size)
         self.bounds = list(_bounds(len(samples), size))
@@ -125,9 +130,7 @@ class BatchFunctions:
         flat = [tensor for pair in self.statistics for tensor in pair]
         return (*self.primals, *self.fixed, *self.state.values(), *flat, *leaves), spec
 
-    def evaluate(
-        self, primals: Tensors, constants: Tensors, spec: TreeSpec
-    ) -> tuple[Tensor, Tensor | None]:
+    def evaluate(self, primals: Tensors, constants: Tensors, spec: TreeSpec) -> Evaluation:
         """
         Evaluate losses and outputs of a batch: a pure function of its tensors.
 
@@ -147,7 +150,7 @@ class BatchFunctions:
         try:
             mode = norms.mode("batch" if self.whole else "stored")
             with one_function(), measured.at_work(), differentiable_twice(), mode:
-                answer: tuple[Tensor, Tensor | None] = functional_call(
+                answer: Evaluation = functional_call(
                     self._forward, named, (tree_unflatten(leaves, spec),)
                 )
         finally:
@@ -175,7 +178,7 @@ class BatchFunctions:
 
     def loss(self, primals: Tensors, constants: Tensors, spec: TreeSpec) -> Tensor:
         """Evaluate this batch's share of the risk, 0-d."""
-        return self._share(self.evaluate(primals, constants, spec)[0], constants, spec)
+        return self.evaluate(primals, constants, spec).total() / self.weight
 
     def gradient(self, primals: Tensors, constants: Tensors, spec: TreeSpec) -> Tensors:
         """Differentiate this batch's share of the risk, once, by plain autograd."""
@@ -224,7 +227,7 @@ class BatchFunctions:
 
     def _share_in_place(self, constants: Tensors, spec: TreeSpec) -> Tensor:
         batch = tree_unflatten(self._take_apart(constants)[2], spec)
-        return self._share(self.measured.forward(batch)[0], constants, spec)
+        return self.measured.forward(batch)[0].total() / self.weight
 
     def outputs(self, primals: Tensors, constants: Tensors, spec: TreeSpec) -> Tensor:
         """
@@ -242,7 +245,7 @@ class BatchFunctions:
                 " matrix of it; give the nn.Module that was scripted, and let its forward read"
                 " self.weight."
             )
-        outputs = self.evaluate(primals, constants, spec)[1]
+        outputs: Tensor | None = self.evaluate(primals, constants, spec).outputs
         if outputs is None:
             raise NotDefined(
                 "Gauss-Newton and Jacobian need the network's outputs; this loss(model, batch)"
@@ -255,13 +258,10 @@ class BatchFunctions:
         """Evaluate this batch's share of the risk as a function of the outputs, 0-d."""
         leaves = self._take_apart(constants)[2]
         with differentiable_twice():
-            losses, _ = self.measured.problem.forward(_Given(outputs), tree_unflatten(leaves, spec))
-        return self._share(losses, constants, spec)
-
-    def _share(self, losses: Tensor, constants: Tensors, spec: TreeSpec) -> Tensor:
-        batch = tree_unflatten(self._take_apart(constants)[2], spec)
-        size = self.measured.problem.batch_size_of(batch)
-        return losses.mean() * (size / len(self.samples))
+            evaluation = self.measured.problem.evaluate_outputs(
+                outputs, tree_unflatten(leaves, spec)
+            )
+        return evaluation.total() / self.weight
 
 
 class Forward(nn.Module):
@@ -271,20 +271,9 @@ class Forward(nn.Module):
         super().__init__()
         self.problem, self.model = problem, model
 
-    def forward(self, batch: Any) -> tuple[Tensor, Tensor | None]:
+    def forward(self, batch: Any) -> Evaluation:
         """Evaluate losses and outputs of a batch."""
-        return self.problem.forward(self.model, batch)
-
-
-class _Given(nn.Module):
-    """Stand in for a network whose outputs are known."""
-
-    def __init__(self, outputs: Tensor) -> None:
-        super().__init__()
-        self.outputs = outputs
-
-    def forward(self, _: Any) -> Tensor:
-        return self.outputs
+        return self.problem.evaluate(self.model, batch)
 
 
 def _bounds(samples: int, size: int) -> Iterable[tuple[int, int]]:

@@ -357,7 +357,7 @@ class Products:
             self.map.name,
             tuple(self.pinned.varying),
             self.pinned.whole,
-            len(self.pinned.samples),
+            self.pinned.weight,
         )
         key = (*built_in, shapes, str(spec))
         if key not in self._traces:

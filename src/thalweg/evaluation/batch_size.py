@@ -79,8 +79,8 @@ def _seconds_per_sample(measured: ModelCopy, samples: Samples, size: int) -> flo
     batch = samples.slice(0, size)
     with measured.values():
         start = clock()
-        losses, _, _ = measured.forward(batch)
-        float(losses.sum())  # waits for a GPU
+        evaluation, _ = measured.forward(batch)
+        float(evaluation.losses.sum())  # waits for a GPU
     return (clock() - start) / size
 
 

@@ -20,6 +20,7 @@ from thalweg.evaluation.normalization import Normalization
 from thalweg.landscape.provenance import Policy
 from thalweg.landscape.space import ParameterSpace
 from thalweg.polynomial import PolynomialActivation
+from thalweg.problems.loss import Evaluation
 from thalweg.problems.problem import Problem
 from thalweg.problems.samples import Samples
 
@@ -171,14 +172,12 @@ class ModelCopy:
             self.forward(self.calibration.slice(start, stop))
             after(stop - start)
 
-    def forward(self, batch: object) -> tuple[Tensor, Tensor | None, object]:
-        """Evaluate a batch: losses, outputs, and the batch as it was moved."""
+    def forward(self, batch: object) -> tuple[Evaluation, object]:
+        """Evaluate a batch: losses with their weights, and the batch as it was moved."""
         moved = self.moved(batch)
         with one_function(), self.at_work():
-            losses, outputs = self.problem.forward(self.model, moved)
-        if self._only_values:
-            losses, outputs = losses.detach(), None if outputs is None else outputs.detach()
-        return losses, outputs, moved
+            evaluation = self.problem.evaluate(self.model, moved)
+        return evaluation.detached() if self._only_values else evaluation, moved
 
     def moved(self, batch: object) -> object:
         """Give a batch as the model takes it: device, dtype and layout."""
@@ -194,7 +193,7 @@ class ModelCopy:
             moved = self.moved(samples.slice(0, min(2, len(samples))))
             leaves = [leaf for leaf in tree_leaves(moved) if isinstance(leaf, Tensor)]
             before = [leaf._version for leaf in leaves]
-            self.problem.forward(self.model, moved)
+            self.problem.evaluate(self.model, moved)
         self.changes_inputs = before != [leaf._version for leaf in leaves]
 
     def choose_layout(self, samples: Samples) -> None:

@@ -6,16 +6,18 @@ from thalweg.problems.checkpoints import fit_weights, load_weights
 from thalweg.problems.datasets import cifar10, digits, randomize_labels, teacher, teacher_network
 from thalweg.problems.images import Images, cache_folder, read_images
 from thalweg.problems.load import load_problem
-from thalweg.problems.loss import as_loss, check_reduction
+from thalweg.problems.loss import Evaluation, as_loss
 from thalweg.problems.misclassification import NearestClass
 from thalweg.problems.networks import ACTIVATIONS, MLP, AllConv, activation_module
 from thalweg.problems.problem import Problem, Split
+from thalweg.problems.reduction import check_reduction
 from thalweg.problems.samples import ImageSamples, Samples, TensorSamples, as_samples
 
 __all__ = [
     "ACTIVATIONS",
     "MLP",
     "AllConv",
+    "Evaluation",
     "ImageSamples",
     "Images",
     "NearestClass",

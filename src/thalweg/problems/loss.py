@@ -1,66 +1,79 @@
-"""Losses per sample: criteria of torch, callables of the user, ``loss(model, batch)``."""
+"""Losses with their weights: criteria of torch, callables of the user, ``loss(model, batch)``."""
 
 from __future__ import annotations
 
-import copy
 import inspect
 from collections.abc import Callable
-from functools import partial
-from typing import Any, Literal, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
+from torch.utils._pytree import tree_map_only
 
 from thalweg.errors import InvalidProblem
+from thalweg.problems.batches import batch_length
+from thalweg.problems.criteria import Kind, TorchCriterion, is_torchs, name_of
 
-Kind = Literal["squared", "logits", "probabilities", "signed", "classes", "other"]
-Criterion = Callable[[Any, Any], Tensor]
 
-# How each criterion's outputs are read where misclassified samples are counted.
-_KINDS: dict[Any, Kind] = {
-    nn.CrossEntropyLoss: "classes",
-    nn.NLLLoss: "classes",
-    nn.MultiMarginLoss: "classes",
-    nn.MSELoss: "squared",
-    nn.L1Loss: "other",
-    nn.SmoothL1Loss: "other",
-    nn.HuberLoss: "other",
-    nn.KLDivLoss: "other",
-    nn.PoissonNLLLoss: "other",
-    nn.BCEWithLogitsLoss: "logits",
-    nn.BCELoss: "probabilities",
-    nn.SoftMarginLoss: "signed",
-    F.cross_entropy: "classes",
-    F.nll_loss: "classes",
-    F.multi_margin_loss: "classes",
-    F.mse_loss: "squared",
-    F.l1_loss: "other",
-    F.smooth_l1_loss: "other",
-    F.huber_loss: "other",
-    F.kl_div: "other",
-    F.poisson_nll_loss: "other",
-    F.binary_cross_entropy_with_logits: "logits",
-    F.binary_cross_entropy: "probabilities",
-    F.soft_margin_loss: "signed",
-}
-_ELEMENTWISE = {"squared", "other", "logits", "probabilities", "signed"}
-_IGNORED = -100  # torch's default ignore_index
+class Evaluation(NamedTuple):
+    """
+    Losses of a batch, and how much each counts in the risk.
 
-_SUM = (
-    "{what} sums over the samples; the empirical risk is the mean over samples, so that no split"
-    " of the data changes it. Write {write}."
-)
+    Attributes
+    ----------
+    losses : Tensor
+        Shape (n,), the mean loss of each sample; 0-d, the batch's mean, where the user's loss
+        gives only that.
+    weights : Tensor or None
+        Shape (n,), or 0-d where the losses are: 1, the share of a sample's tokens or pixels that
+        are not ignored, the weights of its classes, or what the problem's ``weight`` gives. None
+        stands for a weight of 1 of each sample.
+    outputs : Tensor or None
+        What the model returned; None for ``loss(model, batch)``.
+    """
+
+    losses: Tensor
+    weights: Tensor | None = None
+    outputs: Any = None
+
+    @property
+    def weight(self) -> float:
+        """Add up the weights of the batch."""
+        if self.weights is None:
+            return float(len(self.losses))
+        return float(self.weights.detach().double().sum())
+
+    def detached(self) -> Evaluation:
+        """Give the same numbers, of which nothing is remembered for derivatives."""
+        return Evaluation(*(tree_map_only(Tensor, Tensor.detach, part) for part in self))
+
+    def each(self) -> Tensor:
+        """Give weights times losses, of the losses' shape."""
+        if self.weights is None:
+            return self.losses
+        # The mean of nothing is no number, and counts nothing.
+        nothing = self.weights == 0
+        return torch.where(nothing, torch.zeros_like(self.losses), self.weights * self.losses)
+
+    def total(self, dtype: torch.dtype | None = None) -> Tensor:
+        """Sum weights times losses: 0-d, in ``dtype``, or that of the losses."""
+        return self.each().sum(dtype=dtype or self.losses.dtype)
+
+    def mean(self) -> Tensor:
+        """Give the weighted mean of the losses, 0-d; 0 where nothing in the batch counts."""
+        if self.weights is None:
+            return self.losses.mean()
+        weight = self.weights.sum()
+        return self.total() / torch.where(weight == 0, torch.ones_like(weight), weight)
 
 
 class Loss(Protocol):
     """A loss as the risk evaluates it."""
 
     kind: Kind
-    opaque: bool
 
-    def __call__(self, model: nn.Module, batch: Any, /) -> tuple[Tensor, Tensor | None]:
-        """Evaluate a batch: losses (n,), or their mean (0-d); and the outputs, where known."""
+    def __call__(self, model: nn.Module, batch: Any, /) -> Evaluation:
+        """Evaluate a batch."""
 
 
 def as_loss(loss: Callable[..., Any]) -> Loss:
@@ -76,56 +89,51 @@ def as_loss(loss: Callable[..., Any]) -> Loss:
     Returns
     -------
     Loss
-        A callable ``(model, batch) -> (losses, outputs)``.
+        A callable ``(model, batch) -> Evaluation``.
 
     Raises
     ------
     InvalidProblem
-        If it is no function, sums over samples, or weighs them by class.
+        If it is no function, or sums over samples.
     """
     if isinstance(loss, type) or not callable(loss):
         raise InvalidProblem(
             f"loss must be a function, got {loss!r}; write nn.CrossEntropyLoss(), nn.MSELoss() or a"
             " function loss(model, batch) that returns a tensor."
         )
+    if is_torchs(loss):
+        return TorchLoss(TorchCriterion(loss))
     first = _first_parameter(loss)
     if first in ("net", "network", "module"):
         raise InvalidProblem(
             f"the loss's first parameter is named {first!r}: name it 'model' for loss(model,"
             " batch), or 'outputs' for a criterion (outputs, targets)."
         )
-    if first == "model":
-        return ModelLoss(loss)
-    return CriterionLoss(loss)
+    return ModelLoss(loss) if first == "model" else CriterionLoss(loss)
 
 
 class ModelLoss:
     """The user's ``loss(model, batch)``: per sample where it returns (n,), else a mean."""
 
     kind: Kind = "other"
-    opaque = True
 
     def __init__(self, function: Callable[..., Any]) -> None:
         self.function = function
 
-    def __call__(self, model: nn.Module, batch: Any, /) -> tuple[Tensor, Tensor | None]:
+    def __call__(self, model: nn.Module, batch: Any, /) -> Evaluation:
         """Evaluate a batch."""
-        return _per_sample(self.function(model, batch), "loss(model, batch)"), None
+        return _counted(_per_sample(self.function(model, batch), "loss(model, batch)"), batch)
 
 
-class CriterionLoss:
-    """A criterion ``(outputs, targets)`` on batches that are pairs ``(inputs, targets)``."""
+class OutputLoss:
+    """A loss of outputs and targets, on batches that are pairs ``(inputs, targets)``."""
 
-    def __init__(self, criterion: Callable[..., Any]) -> None:
-        self.kind: Kind = _KINDS.get(_key(criterion), "other")
-        self.opaque = _key(criterion) not in _KINDS
-        self.evaluate = criterion if self.opaque else _unreduced(criterion)
-        self.name = _name(criterion)
-        self.summed_outputs = getattr(criterion, "reduction", None) == "batchmean"
+    kind: Kind = "other"
+    name: str
 
-    def __call__(self, model: nn.Module, batch: Any, /) -> tuple[Tensor, Tensor | None]:
+    def __call__(self, model: nn.Module, batch: Any, /) -> Evaluation:
         """Evaluate a batch."""
-        inputs, targets = pair(batch)
+        inputs, _ = pair(batch)
         outputs = model(inputs)
         if not isinstance(outputs, Tensor):
             raise InvalidProblem(
@@ -134,33 +142,65 @@ class CriterionLoss:
                 " `def loss(model, batch): return F.cross_entropy(model(batch[0]).logits, batch[1],"
                 " reduction='none')`."
             )
-        return self.of_outputs(outputs, targets), outputs
+        return self.of_outputs(outputs, batch)
 
-    def of_outputs(self, outputs: Tensor, targets: Any) -> Tensor:
-        """Evaluate outputs that are at hand: losses (n,), or their mean (0-d)."""
-        if not self.opaque:
-            self._check_shapes(outputs, targets)
-        return _per_sample(self.evaluate(outputs, targets), self.name, self.summed_outputs)
+    def of_outputs(self, outputs: Tensor, batch: Any) -> Evaluation:
+        """Evaluate outputs that are at hand."""
+        raise NotImplementedError
 
-    def _check_shapes(self, outputs: Tensor, targets: Tensor) -> None:
-        if self.kind in _ELEMENTWISE and outputs.shape != targets.shape:
-            raise InvalidProblem(
-                f"{self.name} compares outputs of shape {tuple(outputs.shape)} with targets of"
-                f" shape {tuple(targets.shape)}, which would be broadcast against each other; give"
-                " targets of the outputs' shape: targets.reshape(N, 1), or one-hot rows."
-            )
 
-    def check_targets(self, targets: Tensor) -> None:
-        """Refuse class targets that torch would pass over."""
-        if self.kind != "classes" or targets.is_floating_point():
-            return
-        ignored = int((targets == _IGNORED).sum())
-        if ignored:
-            raise InvalidProblem(
-                f"{ignored} targets are {_IGNORED}, which {self.name} ignores, so its mean is not a"
-                " mean over samples. Leave those samples out, or write a loss(model, batch) that"
-                " returns one loss per sample."
-            )
+class CriterionLoss(OutputLoss):
+    """The user's criterion ``(outputs, targets)``: per sample where it returns (n,), or a mean."""
+
+    def __init__(self, criterion: Callable[..., Any]) -> None:
+        self.criterion, self.name = criterion, name_of(criterion)
+
+    def of_outputs(self, outputs: Tensor, batch: Any) -> Evaluation:
+        """Evaluate outputs that are at hand."""
+        losses = _per_sample(self.criterion(outputs, pair(batch)[1]), self.name)
+        return _counted(losses, batch)._replace(outputs=outputs)
+
+
+class TorchLoss(OutputLoss):
+    """
+    A criterion of torch: a loss and a weight of each sample, whose weighted mean is torch's.
+
+    Parameters
+    ----------
+    criterion : TorchCriterion
+        What is evaluated.
+
+    Attributes
+    ----------
+    may_ignore : bool
+        Whether some targets may be the ignored one: to be set False where none is.
+    """
+
+    def __init__(self, criterion: TorchCriterion) -> None:
+        self.criterion, self.kind, self.name = criterion, criterion.kind, criterion.name
+        self.may_ignore = True
+
+    def of_outputs(self, outputs: Tensor, batch: Any) -> Evaluation:
+        """Evaluate outputs that are at hand."""
+        targets = pair(batch)[1]
+        self.criterion.check_places(outputs)
+        elements = self.criterion.elements(outputs, targets)
+        weights = self.criterion.weights(targets, may_ignore=self.may_ignore)
+        if weights is None:
+            return Evaluation(_per_sample(elements, self.name, self._sums), None, outputs)
+        counts = _per_sample(weights.to(elements.dtype), self.name)
+        total = _per_sample(elements, self.name)
+        losses = total / torch.where(counts == 0, torch.ones_like(counts), counts)
+        return Evaluation(losses, counts, outputs)
+
+    def weigh(self, batch: Any) -> Tensor | None:
+        """Give the weights of a batch's samples, shape (n,), float64; None where all count one."""
+        weights = self.criterion.weights(pair(batch)[1], may_ignore=self.may_ignore)
+        return None if weights is None else _per_sample(weights.double(), self.name)
+
+    @property
+    def _sums(self) -> bool:
+        return self.criterion.sums_outputs
 
 
 def pair(batch: Any) -> tuple[Any, Any]:
@@ -183,57 +223,11 @@ def pair(batch: Any) -> tuple[Any, Any]:
     )
 
 
-def check_reduction(
-    loss: Callable[[Any], Tensor], batch: Any, halves: tuple[Any, Any], sizes: tuple[int, int]
-) -> None:
-    """
-    Find out whether a scalar loss is a mean over samples: evaluate a batch and its two parts.
-
-    Parameters
-    ----------
-    loss : callable
-        From a batch to a tensor, 0-d or (n,).
-    batch : object
-        The whole batch.
-    halves : tuple
-        Its two parts.
-    sizes : tuple of int
-        Numbers of samples of the parts.
-
-    Raises
-    ------
-    InvalidProblem
-        If the loss is a sum over samples, or a sample's loss depends on its batch.
-    """
-    whole, first, second = (loss(part).double() for part in (batch, *halves))
-    if whole.dim():
-        parts, summed = torch.cat([first, second]), None
-    else:
-        n, m = sizes
-        parts, summed = (n * first + m * second) / (n + m), first + second
-    if not bool(torch.isfinite(whole).all()) or _close(whole, parts):
-        return
-    if summed is not None and _close(whole, summed):
-        raise InvalidProblem(
-            _SUM.format(what="the loss", write="loss.mean() in place of loss.sum(), or return (n,)")
-        )
-    raise InvalidProblem(
-        f"the loss depends on how samples are put into batches: {_mean(whole):.6g} on a batch of"
-        f" {sum(sizes)}, {_mean(parts):.6g} as the mean over its parts of {sizes[0]} and"
-        f" {sizes[1]}. Expected a mean over samples: return one loss per sample, shape (n,), from"
-        " loss(model, batch), and have no class weights, no ignored tokens and no terms that mix"
-        " samples."
-    )
-
-
-def _close(a: Tensor, b: Tensor) -> bool:
-    scale = float(torch.maximum(a.abs().max(), b.abs().max()))
-    # Sums in another order move a float32 loss by 1e-6; a wrong reduction moves it by much more.
-    return a.shape == b.shape and bool(((a - b).abs() <= 1e-4 * scale + 1e-12).all())
-
-
-def _mean(losses: Tensor) -> float:
-    return float(losses.mean())
+def _counted(losses: Tensor, batch: Any) -> Evaluation:
+    """Let a mean count as many times as the batch has samples."""
+    if losses.dim():
+        return Evaluation(losses)
+    return Evaluation(losses, torch.full_like(losses, batch_length(batch)))
 
 
 def _per_sample(losses: Any, name: str, summed: bool = False) -> Tensor:
@@ -246,53 +240,6 @@ def _per_sample(losses: Any, name: str, summed: bool = False) -> Tensor:
         return losses
     flat = losses.flatten(1)
     return flat.sum(1) if summed else flat.mean(1)
-
-
-def _key(criterion: Any) -> Any:
-    if isinstance(criterion, partial):
-        criterion = criterion.func
-    try:
-        key = type(criterion) if isinstance(criterion, nn.Module) else criterion
-        return key if key in _KINDS else None
-    except TypeError:  # not hashable
-        return None
-
-
-def _name(criterion: Any) -> str:
-    if isinstance(criterion, partial):
-        criterion = criterion.func
-    return str(getattr(criterion, "__name__", type(criterion).__name__))
-
-
-def _unreduced(criterion: Any) -> Criterion:
-    options = _options(criterion)
-    name = _name(criterion)
-    if options.get("reduction", "mean") == "sum":
-        raise InvalidProblem(_SUM.format(what=name, write="reduction='mean'"))
-    if options.get("weight") is not None:
-        raise InvalidProblem(
-            f"{name} has class weights (weight=...), so its mean is not a mean over samples: it"
-            " would depend on the batches. Leave them out, or write a loss(model, batch) that"
-            " returns each sample's weighted loss, shape (n,)."
-        )
-    if options.get("ignore_index", _IGNORED) != _IGNORED:
-        raise InvalidProblem(
-            f"{name} has ignore_index={options['ignore_index']}, so its mean is not a mean over"
-            " samples. Leave the ignored samples out of the data, or write a loss(model, batch)"
-            " that returns one loss per sample, shape (n,)."
-        )
-    if isinstance(criterion, nn.Module):
-        single: Criterion = copy.copy(criterion)
-        single.reduction = "none"  # type: ignore[attr-defined]
-        return single
-    return partial(criterion, reduction="none")
-
-
-def _options(criterion: Any) -> dict[str, Any]:
-    if isinstance(criterion, partial):
-        return dict(criterion.keywords)
-    names = ("reduction", "weight", "ignore_index")
-    return {name: getattr(criterion, name) for name in names if hasattr(criterion, name)}
 
 
 def _first_parameter(loss: Callable[..., Any]) -> str | None:

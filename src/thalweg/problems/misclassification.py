@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from thalweg.errors import NotDefined
-from thalweg.problems.loss import Kind
+from thalweg.problems.criteria import Kind
 
 _WRITE = (
     " Write Problem(..., error=wrong) with `def wrong(outputs, targets)` returning a bool tensor of"

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from functools import cached_property
-from typing import Any, Literal, Self, get_args
+from functools import cached_property, partial
+from typing import Any, Literal, NamedTuple, Self, get_args
 
 import torch
 from torch import Tensor, nn
@@ -13,14 +13,38 @@ from torch.utils._pytree import tree_leaves
 
 from thalweg.errors import InvalidArgument, InvalidProblem, NotDefined
 from thalweg.problems.batches import batch_length
+from thalweg.problems.criteria import Kind
 from thalweg.problems.lazy import is_materialized, materialize
-from thalweg.problems.loss import CriterionLoss, Kind, Loss, as_loss, check_reduction, pair
+from thalweg.problems.loss import Evaluation, Loss, OutputLoss, TorchLoss, as_loss, pair
 from thalweg.problems.misclassification import wrong
+from thalweg.problems.reduction import check_reduction
 from thalweg.problems.samples import Samples, as_samples
+from thalweg.problems.untouched import Untouched
+from thalweg.run.seeds import torch_generator
 
 Split = Literal["train", "test"]
 
-_PROBED = 8
+# Samples that a loss of the user's own is looked at on, and how far its weights are moved there.
+_PROBED = 128
+_MOVE = 0.1
+# Samples weighed at once.
+_WEIGHED = 1024
+
+
+class Totals(NamedTuple):
+    """
+    What a split adds up to.
+
+    Attributes
+    ----------
+    weight : float
+        Of all samples: what the risk divides by. N where each counts one.
+    classified : int
+        Number of samples that count in the classification error.
+    """
+
+    weight: float
+    classified: int
 
 
 @dataclass(frozen=True, eq=False)
@@ -36,11 +60,17 @@ class Problem:
         A criterion such as ``nn.CrossEntropyLoss()`` or ``F.mse_loss``; any callable
         ``(outputs, targets)``; or ``loss(model, batch)``, recognised by the name of its first
         parameter. The risk is the mean over samples: a loss per sample, shape (n,), serves best,
-        a 0-d mean is accepted.
+        a 0-d mean is accepted. Class weights and ignored targets of torch's criteria count as in
+        torch's mean over all samples at once.
     train, test : data
         A pair of tensors ``(inputs, targets)``, a ``torch.utils.data.Dataset``, or a re-iterable
         of batches such as a ``DataLoader`` without shuffling. Batches may be dicts of tensors
         where the loss is ``loss(model, batch)``.
+    weight : callable, optional
+        From a batch to how much it counts: the weights of its samples, shape (n,), or, where the
+        loss gives a batch's mean, their sum, such as its number of tokens that are no padding.
+        The risk is the sum of weights times losses over the sum of weights. Takes the place of
+        the criterion's own weights. By default these, or 1 for each sample.
     name : str
         Stands in results.
     error : callable, optional
@@ -64,8 +94,8 @@ class Problem:
     --------
     >>> x, y = torch.zeros(4, 3), torch.tensor([0, 1, 0, 1])
     >>> problem = Problem(nn.Linear(3, 2), nn.CrossEntropyLoss(), (x, y))
-    >>> losses, outputs = problem.forward(problem.model, problem.samples("train").slice(0, 4))
-    >>> losses.shape, outputs.shape
+    >>> evaluation = problem.evaluate(problem.model, problem.samples("train").slice(0, 4))
+    >>> evaluation.losses.shape, evaluation.outputs.shape
     (torch.Size([4]), torch.Size([4, 2]))
     """
 
@@ -73,10 +103,13 @@ class Problem:
     loss: Callable[..., Any]
     train: Any
     test: Any = None
+    weight: Callable[[Any], Any] | None = field(default=None, kw_only=True)
     name: str = "problem"
     error: Callable[[Tensor, Any], Tensor] | None = None
     recipe: dict[str, Any] | None = field(default=None, init=False, repr=False)
     _split: dict[str, Samples] = field(default_factory=dict, init=False, repr=False)
+    _checked: set[str] = field(default_factory=set, init=False, repr=False)
+    _totals: dict[str, Totals] = field(default_factory=dict, init=False, repr=False)
 
     def __post_init__(self) -> None:
         _check_model(self.model)
@@ -88,7 +121,7 @@ class Problem:
             raise InvalidProblem("train is None: a problem needs training data; give (x, y).")
         if not is_materialized(self.model):
             first = self._split["train"].slice(0, 1)
-            materialize(self.model, lambda: self.forward(self.model, first))
+            materialize(self.model, lambda: self.evaluate(self.model, first))
 
     @cached_property
     def _loss(self) -> Loss:
@@ -118,7 +151,7 @@ class Problem:
         self._check(split, samples)
         return samples
 
-    def forward(self, model: nn.Module, batch: Any) -> tuple[Tensor, Tensor | None]:
+    def evaluate(self, model: nn.Module, batch: Any) -> Evaluation:
         """
         Evaluate a batch.
 
@@ -131,32 +164,85 @@ class Problem:
 
         Returns
         -------
-        losses : Tensor
-            Shape (n,), one per sample; 0-d, their mean, where the user's loss gives only that.
-        outputs : Tensor or None
-            What the model returned; None for ``loss(model, batch)``.
+        Evaluation
+            Losses, their weights in the risk, and what the model returned.
         """
         try:
-            return self._loss(model, batch)
+            return self._weighed(self._loss(model, batch), batch)
         except RuntimeError:
             _say_devices(model, batch)
             raise
 
-    def losses(self, outputs: Tensor, batch: Any) -> Tensor:
+    def evaluate_outputs(self, outputs: Tensor, batch: Any) -> Evaluation:
         """
-        Evaluate the loss of outputs that are at hand: shape (n,), or 0-d as in `forward`.
+        Evaluate outputs that are at hand.
 
         Raises
         ------
         NotDefined
             If the loss is a ``loss(model, batch)``.
         """
-        if not isinstance(self._loss, CriterionLoss):
+        if not isinstance(self._loss, OutputLoss):
             raise NotDefined(
                 f"{self.loss!r} takes the model, so there is no loss of outputs; write a criterion"
                 " (outputs, targets)."
             )
-        return self._loss.of_outputs(outputs, pair(batch)[1])
+        return self._weighed(self._loss.of_outputs(outputs, batch), batch)
+
+    def _weighed(self, evaluation: Evaluation, batch: Any) -> Evaluation:
+        """Let the user's weights take the place of the loss's own."""
+        if self.weight is None:
+            return evaluation
+        weights = _given_weights(self.weight(batch), evaluation.losses)
+        return evaluation._replace(weights=weights)
+
+    @property
+    def weighted(self) -> bool:
+        """Whether samples may count differently in the risk."""
+        own = isinstance(self._loss, TorchLoss) and (
+            self._loss.criterion.weighted or self._loss.may_ignore
+        )
+        return self.weight is not None or own
+
+    def totals(self, split: Split) -> Totals:
+        """
+        Add up the weights of all samples of a split: a pass over its targets, if they differ.
+
+        Raises
+        ------
+        InvalidProblem
+            If nothing counts.
+        """
+        if split not in self._totals:
+            self._totals[split] = self._add_up(split, self.samples(split))
+        return self._totals[split]
+
+    def _add_up(self, split: str, samples: Samples) -> Totals:
+        weight, classified = 0.0, 0
+        starts = range(0, len(samples), _WEIGHED) if self.weighted else ()
+        for start in starts:
+            batch = self._part(samples, start, min(start + _WEIGHED, len(samples)))
+            weight += self._weight_of(batch)
+            counted = self.classified(batch)
+            classified += batch_length(batch) if counted is None else int(counted.sum())
+        if starts and not weight > 0:
+            raise InvalidProblem(
+                f"{self.name}: the weights of all {split} samples add up to {weight:g}, expected a"
+                " positive number; are all targets ignored?"
+            )
+        return Totals(weight, classified) if starts else Totals(len(samples), len(samples))
+
+    def _part(self, samples: Samples, start: int, stop: int) -> Any:
+        """Give as much of a batch as weights need."""
+        if self.weight is None and samples.targets is not None:
+            return samples.targets[start:stop], samples.targets[start:stop]
+        return samples.slice(start, stop)
+
+    def _weight_of(self, batch: Any) -> float:
+        if self.weight is not None:
+            return float(torch.as_tensor(self.weight(batch)).double().sum())
+        weights = self._loss.weigh(batch) if isinstance(self._loss, TorchLoss) else None
+        return float(batch_length(batch) if weights is None else weights.sum())
 
     def wrong(self, outputs: Tensor, batch: Any) -> Tensor:
         """
@@ -169,7 +255,8 @@ class Problem:
         """
         targets = pair(batch)[1]
         if self.error is None:
-            return wrong(outputs, targets, self._loss.kind)
+            answer, counted = wrong(outputs, targets, self._loss.kind), self.classified(batch)
+            return answer if counted is None else answer & counted
         answer = self.error(outputs, targets)
         if not (isinstance(answer, Tensor) and answer.shape == (len(outputs),)):
             got = tuple(answer.shape) if isinstance(answer, Tensor) else type(answer).__name__
@@ -178,6 +265,13 @@ class Problem:
                 f" entry per sample, got {got}."
             )
         return answer.bool()
+
+    def classified(self, batch: Any) -> Tensor | None:
+        """Say which samples count in the classification error: (n,), bool; None where all do."""
+        if self.error is not None or not isinstance(self._loss, TorchLoss):
+            return None
+        targets = pair(batch)[1]
+        return self._loss.criterion.counted(targets) if self._loss.may_ignore else None
 
     @property
     def output_kind(self) -> Kind:
@@ -207,37 +301,44 @@ class Problem:
 
     def _check(self, split: str, samples: Samples) -> None:
         """Look at the loss on real data, once a split."""
-        checked = self.__dict__.setdefault("_checked", set())
-        if split in checked:
+        if split in self._checked:
             return
-        loss = self._loss
-        if isinstance(loss, CriterionLoss) and not loss.opaque:
-            if samples.targets is not None:
-                loss.check_targets(samples.targets)
+        if isinstance(self._loss, TorchLoss):
+            self._find_ignored(self._loss, samples)
         elif len(samples) > 1 and not _mixes_by_itself(self.model):
             self._check_reduction(samples)
-        checked.add(split)
+        self._checked.add(split)
 
-    @torch.no_grad()
+    def _find_ignored(self, loss: TorchLoss, samples: Samples) -> None:
+        """Have targets looked at for ignored ones, batch by batch, only where there may be any."""
+        ignored, targets = loss.criterion.ignored, samples.targets
+        found = ignored is not None and (targets is None or bool((targets == ignored).any()))
+        loss.may_ignore = found or (bool(self._checked) and loss.may_ignore)
+
     def _check_reduction(self, samples: Samples) -> None:
-        stop = min(_PROBED, len(samples))
-        cut = (stop + 1) // 2 if stop < 4 else stop // 2 - 1  # unequal: the mean must be weighted
+        """Evaluate random samples, whole and in parts, at the user's weights and at others."""
+        look = Untouched(self.model)
+        order = torch.randperm(len(samples), generator=torch_generator(0, "reduction"))[:_PROBED]
+        cut = max(1, len(order) // 3)  # unequal: the mean must be weighted
         where = next(self.model.parameters())
-        whole, first, second = (
-            _to(samples.slice(*bounds), where) for bounds in ((0, stop), (0, cut), (cut, stop))
+        whole, *parts = (
+            _to(samples.take(part), where) for part in (order, order[:cut], order[cut:])
         )
-        modes = {module: module.training for module in self.model.modules()}
-        self.model.eval()
-        try:
-            check_reduction(
-                lambda batch: self.forward(self.model, batch)[0],
-                whole,
-                (first, second),
-                (cut, stop - cut),
-            )
-        finally:
-            for module, training in modes.items():
-                module.training = training
+        for move in (0.0, _MOVE):
+            evaluate = partial(look, self.evaluate, move=move)
+            check_reduction(evaluate, whole, parts, (cut, len(order) - cut))
+
+
+def _given_weights(weights: Any, losses: Tensor) -> Tensor:
+    given = torch.as_tensor(weights).to(losses.device, losses.dtype)
+    if not losses.dim():
+        return given.sum()
+    if given.shape != losses.shape:
+        raise InvalidProblem(
+            f"weight= must give one number for each sample, shape {tuple(losses.shape)}, where the"
+            f" loss gives one for each; got shape {tuple(given.shape)}."
+        )
+    return given
 
 
 def _check_model(model: object) -> None:

@@ -109,8 +109,8 @@ class BatchedModels:
         named = {f"model.{name}": tensor for name, tensor in tensors.items()}
         frozen = self.measured.policy == "frozen"
         with self.measured.norms.mode("stored" if frozen else "running"):
-            losses, outputs = functional_call(self._forward, named, (batch,))
-        loss = losses.mean()
+            evaluation = functional_call(self._forward, named, (batch,))
+        loss, outputs = evaluation.mean(), evaluation.outputs
         return loss, (loss.detach(), None if outputs is None else outputs.detach(), after)
 
     def _count_wrong(self, outputs: Tensor, batch: Any) -> Tensor | None:

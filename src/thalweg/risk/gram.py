@@ -132,7 +132,7 @@ class _Pass:
 
     def _outputs(self, start: int, stop: int) -> Tensor:
         batch = to(self.samples.slice(start, stop), torch.device("cpu"), torch.float64)
-        outputs = self.problem.forward(self.model, batch)[1]
+        outputs: Tensor | None = self.problem.evaluate(self.model, batch).outputs
         if outputs is None:
             raise NotDefined(
                 "a Gram matrix needs the network's outputs; this loss(model, batch) shows none."

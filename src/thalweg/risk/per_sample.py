@@ -11,7 +11,7 @@ from torch.utils._pytree import tree_map_only
 
 from thalweg.errors import NotDefined
 from thalweg.evaluation.model_copy import chunks
-from thalweg.problems.loss import pair
+from thalweg.problems.loss import Evaluation, pair
 
 if TYPE_CHECKING:
     from thalweg.risk.risk import EmpiricalRisk
@@ -78,33 +78,32 @@ class Chunk:
             lambda t: t.repeat(points, *[1] * (t.dim() - 1)),
             self._targets,
         )
-        found = {"loss": self.risk.problem.losses(outputs, (None, targets))}
+        evaluation = self.risk.problem.evaluate_outputs(outputs, (None, targets))
+        found = {"loss": self._scaled(evaluation)}
         if self._has_error:
-            found["error"] = self.risk.problem.wrong(outputs, (None, targets)).to(features.dtype)
+            found["error"] = self._errors(outputs, (None, targets)).to(features.dtype)
         return {name: values.reshape(points, self.size) for name, values in found.items()}
 
     @cached_property
     def by_outputs(self) -> bool:
         """Whether features are outputs."""
-        losses, outputs = self._first
+        losses, _, outputs = self._first
         return losses.dim() == 1 and outputs is not None and outputs[0].numel() <= _OUTPUTS
 
     @cached_property
-    def _first(self) -> tuple[Tensor, Tensor | None]:
-        """Losses and outputs of the first sample."""
+    def _first(self) -> Evaluation:
+        """The first sample's."""
         with self._measured.values():
-            losses, outputs, _ = self._measured.forward(_sample(self._parts[0], 0))
-        return losses, outputs
+            return self._measured.forward(_sample(self._parts[0], 0))[0]
 
     @cached_property
     def _shape(self) -> torch.Size:
-        outputs = self._first[1]
-        assert outputs is not None
-        return outputs.shape[1:]
+        shape: torch.Size = self._first.outputs.shape
+        return shape[1:]
 
     @cached_property
     def _has_error(self) -> bool:
-        outputs = self._first[1]
+        outputs = self._first.outputs
         try:
             if outputs is not None:
                 self.risk.problem.wrong(outputs, _sample(self._parts[0], 0))
@@ -117,20 +116,31 @@ class Chunk:
         return pair(self._moved(self._indices))[1]
 
     def _of_part(self, part: Any) -> Tensor:
-        losses, outputs, _ = self._measured.forward(part)
+        evaluation, _ = self._measured.forward(part)
+        outputs: Tensor | None = evaluation.outputs
         if self.by_outputs:
             assert outputs is not None
             return outputs.flatten(1)
-        columns = [losses if losses.dim() else self._one_by_one(part)]
+        alone = evaluation.losses.dim() == 0
+        columns = [self._one_by_one(part) if alone else self._scaled(evaluation)]
         if self._has_error and outputs is not None:
-            columns.append(self.risk.problem.wrong(outputs, part).to(columns[0].dtype))
+            columns.append(self._errors(outputs, part).to(columns[0].dtype))
         return torch.stack(columns, 1)
 
     def _one_by_one(self, part: Any) -> Tensor:
         """Evaluate a loss that gives only means."""
         size = self.risk.problem.batch_size_of(part)
-        single = [self._measured.forward(_sample(part, i))[0] for i in range(size)]
+        single = [self._scaled(self._measured.forward(_sample(part, i))[0]) for i in range(size)]
         return torch.stack(single).reshape(-1)
+
+    def _scaled(self, evaluation: Evaluation) -> Tensor:
+        """Give losses as `EmpiricalRisk.sample_losses` does."""
+        return evaluation.each() * (self.risk.samples / self.risk.totals.weight)
+
+    def _errors(self, outputs: Tensor, batch: Any) -> Tensor:
+        """Give errors as `EmpiricalRisk.evaluate_samples` does."""
+        wrong = self.risk.problem.wrong(outputs, batch)
+        return wrong * (self.risk.samples / self.risk.totals.classified)
 
 
 def _sample(batch: Any, place: int) -> Any:

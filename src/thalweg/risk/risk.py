@@ -28,7 +28,8 @@ from thalweg.landscape.provenance import Policy, Provenance, Split, Word
 from thalweg.landscape.space import ParameterSpace
 from thalweg.polynomial import Excursion, excursions, reset_excursions
 from thalweg.problems.batches import digest
-from thalweg.problems.problem import Problem
+from thalweg.problems.loss import Evaluation
+from thalweg.problems.problem import Problem, Totals
 from thalweg.problems.samples import Samples
 from thalweg.risk.batched_models import BatchedModels
 from thalweg.risk.gram import gram, pull_back
@@ -178,6 +179,11 @@ class EmpiricalRisk:
         return len(self._samples)
 
     @property
+    def totals(self) -> Totals:
+        """What the split's samples add up to: their weight in the value, and in the error."""
+        return self.problem.totals(self.split)
+
+    @property
     def data(self) -> Samples:
         """The samples themselves."""
         return self._samples
@@ -249,13 +255,31 @@ class EmpiricalRisk:
         return self._evaluate(w, count_wrong=True)
 
     def sample_losses(self, w: Tensor, /) -> Tensor:
-        """Evaluate every sample's loss at ``w``: shape (N,), in the order of the data."""
+        """
+        Evaluate every sample's loss at ``w``.
+
+        Returns
+        -------
+        Tensor
+            Shape (N,), in the order of the data. Where samples count differently (class weights,
+            ignored targets, ``Problem(weight=...)``), sample i's is ``weight_i loss_i N / T``, T
+            the sum of the weights, so that the plain mean of all is always the value.
+        """
         self._settle(w)
         with self._measured.values():
             return torch.cat([self._losses(start, stop) for start, stop in self._chunks()])
 
     def evaluate_samples(self, w: Tensor, /) -> dict[str, Tensor]:
-        """Evaluate each sample's ``loss`` and, where it is defined, ``error`` (0 or 1): (N,)."""
+        """
+        Evaluate each sample's ``loss`` and, where it is defined, ``error``.
+
+        Returns
+        -------
+        dict
+            Tensors of shape (N,), whose plain means are those of `evaluate`: losses as those of
+            `sample_losses`; errors 0 or 1, and N over the number of samples that are not ignored
+            in place of 1 where some are.
+        """
         self._settle(w)
         with self._measured.values():
             parts = [self._of_samples(*bounds) for bounds in self._chunks()]
@@ -368,7 +392,10 @@ class EmpiricalRisk:
 
     def _plan(self, w: Tensor, layers: Iterable[str] | None, method: Method | None) -> Plan:
         self._settle(w)
-        pinned = BatchFunctions(self._measured, self._samples, self._product_batch, w, layers)
+        pinned = BatchFunctions(
+            *(self._measured, self._samples, self._product_batch, w, layers),
+            weight=self.totals.weight,
+        )
         held = {} if pinned.whole or not self._measured.norms else {"statistics": "held at w"}
         return Plan(pinned, self.described | held, method, self.memory, self._traces)
 
@@ -397,7 +424,7 @@ class EmpiricalRisk:
         Returns
         -------
         loss : Tensor
-            Mean loss of the batch, 0-d.
+            Mean loss of the batch, weighted as torch's criterion weighs on this batch, 0-d.
         wrong : Tensor or None
             Number of misclassified samples, 0-d; None where it is not defined.
         gradient : Tensor
@@ -408,10 +435,10 @@ class EmpiricalRisk:
         measured.gradient.zero_()
         mode = measured.norms.mode(self._step_mode(track))
         with mode, measured.watching(), measured.at_work():
-            losses, outputs, moved = measured.forward(self._samples.take(batch))
-            loss = losses.mean()
+            evaluation, moved = measured.forward(self._samples.take(batch))
+            loss = evaluation.mean()
             loss.backward()
-        return loss.detach(), self._count_wrong(outputs, moved), measured.gradient
+        return loss.detach(), self._count_wrong(evaluation.outputs, moved), measured.gradient
 
     def copies(self, count: int) -> BatchedModels:
         """Give ``count`` copies whose training steps are taken as one batch of models."""
@@ -501,23 +528,23 @@ class EmpiricalRisk:
         for start, stop in self._chunks():
             yield stop - start, self._samples.slice(start, stop)
 
-    def _pass(self) -> Iterator[tuple[int, Tensor, Tensor | None, object]]:
+    def _pass(self) -> Iterator[tuple[Evaluation, object]]:
         mode: Literal["batch", "stored"] = "batch" if self._measured.policy == "batch" else "stored"
-        for size, batch in self._batches():
+        for _, batch in self._batches():
             with self._measured.norms.mode(mode):
-                yield size, *self._measured.forward(batch)
+                yield self._measured.forward(batch)
 
     def _evaluate(self, w: Tensor, *, count_wrong: bool) -> dict[str, float]:
         self._settle(w)
         loss, wrong, defined = 0.0, 0, count_wrong
         with self._measured.values():
-            for size, losses, outputs, moved in self._pass():
-                loss += float(losses.double().mean()) * size
-                count = self._count_wrong(outputs, moved) if defined else None
+            for evaluation, moved in self._pass():
+                loss += float(evaluation.total(torch.float64))
+                count = self._count_wrong(evaluation.outputs, moved) if defined else None
                 defined = count is not None
                 wrong += int(count) if count is not None else 0
-        answer = {"loss": loss / self.samples}
-        return answer | ({"error": wrong / self.samples} if defined else {})
+        answer = {"loss": loss / self.totals.weight}
+        return answer | ({"error": wrong / self.totals.classified} if defined else {})
 
     def _losses(self, start: int, stop: int) -> Tensor:
         return self._of_samples(start, stop)[0]
@@ -525,20 +552,25 @@ class EmpiricalRisk:
     def _of_samples(self, start: int, stop: int) -> tuple[Tensor, Tensor | None]:
         mode: Literal["batch", "stored"] = "batch" if self._measured.policy == "batch" else "stored"
         with self._measured.norms.mode(mode):
-            losses, outputs, moved = self._measured.forward(self._samples.slice(start, stop))
-            wrong = self._wrong(outputs, moved)
+            evaluation, moved = self._measured.forward(self._samples.slice(start, stop))
+            losses = evaluation.each() * (self.samples / self.totals.weight)
+            wrong = self._wrong(evaluation.outputs, moved)
+            if wrong is not None:
+                wrong = wrong.to(losses.dtype) * (self.samples / self.totals.classified)
             if losses.dim():
                 return losses, wrong
             # The user's loss gives only means, so samples go through it one at a time.
             single = [
-                self._measured.forward(self._samples.slice(i, i + 1))[0] for i in range(start, stop)
+                self._measured.forward(self._samples.slice(i, i + 1))[0].each()
+                for i in range(start, stop)
             ]
-        return torch.stack(single).reshape(-1), wrong
+        return torch.stack(single).reshape(-1) * (self.samples / self.totals.weight), wrong
 
     def _residuals(self, batch: object) -> Tensor:
         mode: Literal["batch", "stored"] = "batch" if self._measured.policy == "batch" else "stored"
         with self._measured.norms.mode(mode):
-            _, outputs, moved = self._measured.forward(batch)
+            evaluation, moved = self._measured.forward(batch)
+        outputs = evaluation.outputs
         if outputs is None:
             raise NotDefined(
                 "residuals need a squared loss with outputs; this loss(model, batch) shows none."
@@ -560,18 +592,18 @@ class EmpiricalRisk:
 
     def _wrong_on_first(self) -> None:
         with self._measured.values():
-            _, outputs, moved = self._measured.forward(self._samples.slice(0, 1))
-        if outputs is None:
+            evaluation, moved = self._measured.forward(self._samples.slice(0, 1))
+        if evaluation.outputs is None:
             raise NotDefined("classification error needs outputs, and this loss shows none.")
-        self.problem.wrong(outputs, moved)
+        self.problem.wrong(evaluation.outputs, moved)
 
     def _full_gradient(self) -> tuple[float, Tensor, list[tuple[Tensor, Tensor]]]:
         measured = self._measured
         total = torch.zeros(self.space.size, dtype=torch.float64, device=self.device)
         leaves = self._open_statistics()
         loss = 0.0
-        for size, losses, _, _ in self._pass():
-            part = losses.mean() * (size / self.samples)
+        for evaluation, _ in self._pass():
+            part = evaluation.total() / self.totals.weight
             measured.gradient.zero_()
             part.backward()
             total += measured.gradient

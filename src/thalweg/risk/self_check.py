@@ -23,6 +23,7 @@ from thalweg.evaluation.copying import dtype_of
 from thalweg.evaluation.model_copy import ModelCopy, to
 from thalweg.landscape.space import plain_name
 from thalweg.problems.batches import digest
+from thalweg.problems.loss import Evaluation
 from thalweg.problems.problem import Problem
 from thalweg.problems.samples import Samples
 from thalweg.run.seeds import torch_generator
@@ -219,7 +220,7 @@ class _Check:
 
     def _losses(self, w: Tensor, batch: Any) -> Tensor:
         self.measured.load(w)
-        return self.measured.forward(batch)[0].double().cpu()
+        return _counted(self.measured.forward(batch)[0])
 
     def _losses_of_user(self, batch: Any) -> list[Tensor]:
         """Evaluate the user's own module, lent for it and given back, at both points."""
@@ -234,8 +235,7 @@ class _Check:
             for w in self.points:
                 for name, tensor in space.unpack(w).items():
                     named[name].data.copy_(tensor)
-                losses = self.problem.forward(model, _cloned(moved))[0]
-                found.append(losses.detach().double().cpu())
+                found.append(_counted(self.problem.evaluate(model, _cloned(moved))))
         return found
 
     def _check_moves(self, own: list[Tensor], copied: list[Tensor]) -> None:
@@ -276,7 +276,9 @@ class _Check:
         """Compare a slope with losses, and a product with the Hessian with gradients."""
         w = self.points[1]
         self.measured.load(w)
-        pinned = BatchFunctions(self.measured, self.slopes, len(self.slopes), w)
+        with self.measured.values():
+            weight = self.measured.forward(self.slopes.slice(0, len(self.slopes)))[0].weight or 1.0
+        pinned = BatchFunctions(self.measured, self.slopes, len(self.slopes), w, weight=weight)
         constants, spec = pinned.batch(0)
         fixed = self._precise(pinned, constants, spec)
         primals = fixed[: len(pinned.primals)]
@@ -316,14 +318,14 @@ class _Check:
         measured.load(w)
         measured.gradient.zero_()
         with measured.at_work():
-            losses = measured.forward(self.slopes.slice(0, len(self.slopes)))[0]
-            if not losses.requires_grad:
+            loss = measured.forward(self.slopes.slice(0, len(self.slopes)))[0].mean()
+            if not loss.requires_grad:
                 raise SelfCheckFailed(
                     f"{self.problem.name}: the loss moves with the weights and has no gradient:"
                     " does the forward or the loss run under torch.no_grad or"
                     " torch.inference_mode, or leave torch (.numpy(), .item())?"
                 )
-            losses.mean().backward()
+            loss.backward()
         one = torch.cat([slope.reshape(-1) for slope in slopes]).double()
         other = measured.gradient.double()
         size = max(float(one.norm()), float(other.norm()), 1e-12)
@@ -435,6 +437,13 @@ def _dtype_taken(model: nn.Module) -> torch.dtype:
     """Give the precision that the user's model takes inputs in."""
     kinds = [p.dtype for p in model.parameters() if p.is_floating_point()]
     return kinds[0] if kinds else dtype_of(model)
+
+
+def _counted(evaluation: Evaluation) -> Tensor:
+    """Give the losses, 0 where they count nothing."""
+    losses, weights, _ = evaluation.detached()
+    counted = losses if weights is None else torch.where(weights == 0, 0.0, losses)
+    return counted.double().cpu()
 
 
 def _cloned(batch: Any) -> Any:

@@ -211,9 +211,9 @@ def _sizes(risk: EmpiricalRisk) -> dict[str, Any]:
     """Count weights W, samples N and outputs C."""
     problem = risk.problem
     with torch.no_grad():
-        outputs = problem.forward(
+        outputs = problem.evaluate(
             copy.deepcopy(problem.model).eval(), problem.samples("train").slice(0, 1)
-        )[1]
+        ).outputs
     sizes = {"weights": risk.space.size, "samples": risk.samples}
     return sizes | ({} if outputs is None else {"outputs": outputs.shape[-1]})
 

@@ -1,0 +1,251 @@
+"""Criteria of torch, element by element, and how much each element counts in torch's mean."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+from functools import partial
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from thalweg.errors import DependsOnBatches, InvalidProblem
+
+Kind = Literal["squared", "logits", "probabilities", "signed", "classes", "other"]
+
+# How each criterion's outputs are read where misclassified samples are counted.
+_KINDS: dict[Any, Kind] = {
+    nn.CrossEntropyLoss: "classes",
+    nn.NLLLoss: "classes",
+    nn.MultiMarginLoss: "classes",
+    nn.MSELoss: "squared",
+    nn.L1Loss: "other",
+    nn.SmoothL1Loss: "other",
+    nn.HuberLoss: "other",
+    nn.KLDivLoss: "other",
+    nn.PoissonNLLLoss: "other",
+    nn.BCEWithLogitsLoss: "logits",
+    nn.BCELoss: "probabilities",
+    nn.SoftMarginLoss: "signed",
+    F.cross_entropy: "classes",
+    F.nll_loss: "classes",
+    F.multi_margin_loss: "classes",
+    F.mse_loss: "squared",
+    F.l1_loss: "other",
+    F.smooth_l1_loss: "other",
+    F.huber_loss: "other",
+    F.kl_div: "other",
+    F.poisson_nll_loss: "other",
+    F.binary_cross_entropy_with_logits: "logits",
+    F.binary_cross_entropy: "probabilities",
+    F.soft_margin_loss: "signed",
+}
+# Their mean divides by the weights of what counts; that of the others, by the number of elements.
+_BY_CLASS_WEIGHT = (nn.CrossEntropyLoss, nn.NLLLoss, F.cross_entropy, F.nll_loss)
+_BY_ELEMENT_WEIGHT = (F.mse_loss, F.l1_loss)
+_IGNORED = -100  # torch's default ignore_index
+_NEXT_TO_NOTHING = 1e-12
+
+SUMMED = (
+    "{what} sums over the samples; the empirical risk is the mean over samples, so that no split"
+    " of the data changes it. Write {write}."
+)
+
+
+def is_torchs(loss: object) -> bool:
+    """Say whether a loss is a criterion of torch whose elements are known here."""
+    return _key(loss) is not None
+
+
+def name_of(criterion: object) -> str:
+    """Give what a criterion is called."""
+    plain = criterion.func if isinstance(criterion, partial) else criterion
+    return str(getattr(plain, "__name__", type(plain).__name__))
+
+
+class TorchCriterion:
+    """
+    A criterion of torch, taken apart.
+
+    torch's mean over a batch is ``sum(elements) / sum(weights)``, with the elements of
+    ``reduction="none"`` and the weights of `weights`.
+
+    Parameters
+    ----------
+    criterion : callable
+        For which `is_torchs` holds: a module, a function, or a ``functools.partial`` of one.
+
+    Raises
+    ------
+    InvalidProblem
+        If it sums over samples.
+    """
+
+    def __init__(self, criterion: Any) -> None:
+        key, options = _key(criterion), _options(criterion)
+        self.name, self.kind = name_of(criterion), _KINDS[key]
+        reduction = _reduction(options)
+        if reduction == "sum":
+            raise InvalidProblem(SUMMED.format(what=self.name, write="reduction='mean'"))
+        self.sums_outputs = reduction == "batchmean"
+        means = reduction == "mean"
+        self._class_weights: Tensor | None = None
+        self.ignored: int | None = None
+        if key in _BY_CLASS_WEIGHT and means:
+            self._class_weights = _class_weights(options)
+            self.ignored = options.get("ignore_index", _IGNORED)
+        self._by_element = key in _BY_ELEMENT_WEIGHT and means
+        by_class = key in _BY_CLASS_WEIGHT or self.kind == "classes"
+        names = () if by_class else ("weight", "pos_weight")
+        self._placed = [options[name] for name in names if options.get(name) is not None]
+        self._holds_tensors = any(isinstance(value, Tensor) for value in options.values())
+        self._unreduced = _unreduced(criterion)
+        self._cast: dict[tuple[torch.device, torch.dtype], Callable[..., Tensor]] = {}
+
+    @property
+    def weighted(self) -> bool:
+        """Whether elements count by the weights of their classes."""
+        return self._class_weights is not None
+
+    def elements(self, outputs: Tensor, targets: Tensor) -> Tensor:
+        """Evaluate the loss of each element: shape (n, ...)."""
+        if self.kind == "classes":
+            targets = _class_numbers(targets)
+        else:
+            _check_shapes(self.name, outputs, targets)
+        return self._at(outputs)(outputs, targets)
+
+    def weights(self, targets: Tensor, *, may_ignore: bool = True) -> Tensor | None:
+        """
+        Say how much each element counts.
+
+        Parameters
+        ----------
+        targets : Tensor
+            Class numbers of any width, or anything else.
+        may_ignore : bool
+            Whether some targets may be the ignored one.
+
+        Returns
+        -------
+        Tensor or None
+            Of the elements' shape, bool or float; None where all count one.
+        """
+        if self._by_element and self._placed:
+            weights: Tensor = self._placed[0]
+            return weights
+        if self.ignored is None or targets.is_floating_point():
+            return None
+        if self._class_weights is None:
+            return targets != self.ignored if may_ignore else None
+        classes = _class_numbers(targets)
+        counted = classes != self.ignored
+        given = self._class_weights.to(targets.device)
+        return given[torch.where(counted, classes, 0)] * counted
+
+    def counted(self, targets: Tensor) -> Tensor | None:
+        """Say which samples count as classified, shape (n,), bool; None where all do."""
+        if self.ignored is None or targets.dim() != 1 or targets.is_floating_point():
+            return None
+        return targets != self.ignored
+
+    def check_places(self, outputs: Tensor) -> None:
+        """
+        Refuse weights that belong to places in a batch.
+
+        Raises
+        ------
+        DependsOnBatches
+            If there are any.
+        """
+        for weight in self._placed:
+            if weight.dim() == outputs.dim() and weight.shape[0] != 1:
+                raise DependsOnBatches(
+                    f"{self.name} has a weight of shape {tuple(weight.shape)} for outputs of shape"
+                    f" {tuple(outputs.shape)}: a weight for each place in a batch, which says"
+                    " nothing of other batches. Put the weights of the samples beside their"
+                    " targets, and write a loss(model, batch) that returns each sample's loss,"
+                    " shape (n,), and Problem(..., weight=lambda batch: ...) if they are to count"
+                    " in the mean, too."
+                )
+
+    def _at(self, outputs: Tensor) -> Callable[..., Tensor]:
+        """Give the criterion with its own tensors as the outputs are."""
+        if not self._holds_tensors:
+            return self._unreduced
+        place = outputs.device, outputs.dtype
+        if place not in self._cast:
+            self._cast[place] = _moved(self._unreduced, *place)
+        return self._cast[place]
+
+
+def _key(criterion: Any) -> Any:
+    if isinstance(criterion, partial):
+        criterion = criterion.func
+    try:
+        key = type(criterion) if isinstance(criterion, nn.Module) else criterion
+        return key if key in _KINDS else None
+    except TypeError:  # not hashable
+        return None
+
+
+def _options(criterion: Any) -> dict[str, Any]:
+    if isinstance(criterion, partial):
+        return dict(criterion.keywords)
+    names = ("reduction", "weight", "pos_weight", "ignore_index", "label_smoothing")
+    return {name: getattr(criterion, name) for name in names if hasattr(criterion, name)}
+
+
+def _class_weights(options: dict[str, Any]) -> Tensor | None:
+    weights: Tensor | None = options.get("weight")
+    if weights is None or not options.get("label_smoothing"):
+        return weights
+    # A class of weight 0 has a loss under label smoothing, of the other classes, which counts in
+    # torch's sum: a weight that is next to nothing lets it be a weight times a mean.
+    return weights.clamp_min(_NEXT_TO_NOTHING * float(weights.max()))
+
+
+def _reduction(options: dict[str, Any]) -> str:
+    """Give the reduction, also where torch's old arguments say it."""
+    if options.get("reduce") is False:
+        return "none"
+    if options.get("size_average") is False:
+        return "sum"
+    return str(options.get("reduction", "mean"))
+
+
+def _unreduced(criterion: Any) -> Callable[..., Tensor]:
+    if isinstance(criterion, nn.Module):
+        single: Any = copy.copy(criterion)
+        single.reduction = "none"
+        return single  # type: ignore[no-any-return]
+    if isinstance(criterion, partial):
+        old = ("size_average", "reduce", "reduction")
+        kept = {name: value for name, value in criterion.keywords.items() if name not in old}
+        return partial(criterion.func, *criterion.args, **kept, reduction="none")
+    return partial(criterion, reduction="none")
+
+
+def _moved(criterion: Any, device: torch.device, dtype: torch.dtype) -> Callable[..., Tensor]:
+    if isinstance(criterion, nn.Module):
+        return copy.deepcopy(criterion).to(device, dtype)
+    moved = {
+        name: value.to(device, dtype) if isinstance(value, Tensor) else value
+        for name, value in criterion.keywords.items()
+    }
+    return partial(criterion.func, *criterion.args, **moved)
+
+
+def _class_numbers(targets: Tensor) -> Tensor:
+    return targets if targets.is_floating_point() else targets.long()
+
+
+def _check_shapes(name: str, outputs: Tensor, targets: Tensor) -> None:
+    if outputs.shape != targets.shape:
+        raise InvalidProblem(
+            f"{name} compares outputs of shape {tuple(outputs.shape)} with targets of"
+            f" shape {tuple(targets.shape)}, which would be broadcast against each other; give"
+            " targets of the outputs' shape: targets.reshape(N, 1), or one-hot rows."
+        )

@@ -1,0 +1,100 @@
+"""The user's own model, looked at without leaving a trace on it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any, TypeVar
+
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call
+from torch.utils._pytree import tree_map_only
+
+from thalweg.run.seeds import torch_generator
+
+T = TypeVar("T")
+
+
+class Untouched:
+    """
+    Evaluations of a model that change nothing of it: weights, buffers, gradients, modes, caches.
+
+    It runs in evaluation mode, on clones of its tensors and of the batch.
+
+    Parameters
+    ----------
+    model : nn.Module
+        The user's.
+    """
+
+    def __init__(self, model: nn.Module) -> None:
+        self.model = model
+
+    def __call__(self, function: Callable[[nn.Module, Any], T], batch: Any, move: float = 0) -> T:
+        """
+        Call ``function(model, batch)``.
+
+        Parameters
+        ----------
+        function : callable
+            Of the model and a batch.
+        batch : object
+            Cloned before it is handed out.
+        move : float
+            How far the weights are moved at random, always the same way, in units of their size.
+        """
+        own = dict(self.model.named_parameters()) | dict(self.model.named_buffers())
+        generator = torch_generator(0, "moved weights")
+        tensors = {
+            f"model.{name}": _moved(
+                tensor, move if isinstance(tensor, nn.Parameter) else 0, generator
+            )
+            for name, tensor in own.items()
+        }
+        batch = tree_map_only(Tensor, torch.clone, batch)
+        with _restored(self.model), _forked_generators(self.model):
+            answer: T = functional_call(_Call(function, self.model), tensors, (batch,))
+        return answer
+
+
+class _Call(nn.Module):
+    """A function of a model as a module that holds it: its tensors are then replaced by name."""
+
+    def __init__(self, function: Callable[[nn.Module, Any], Any], model: nn.Module) -> None:
+        super().__init__()
+        self.function, self.model = function, model
+
+    def forward(self, batch: Any) -> Any:
+        return self.function(self.model, batch)
+
+
+@contextmanager
+def _restored(model: nn.Module) -> Iterator[None]:
+    """Put modes and attributes back: some forwards keep what they computed from the weights."""
+    before = [(module, module.training, dict(module.__dict__)) for module in model.modules()]
+    model.eval()
+    try:
+        yield
+    finally:
+        for module, training, attributes in before:
+            module.training = training
+            for name in module.__dict__.keys() - attributes.keys():
+                del module.__dict__[name]
+            module.__dict__.update(attributes)
+
+
+@contextmanager
+def _forked_generators(model: nn.Module) -> Iterator[None]:
+    devices = {p.device.index for p in model.parameters() if p.device.type == "cuda"}
+    with torch.random.fork_rng(devices=[index or 0 for index in devices]):
+        yield
+
+
+def _moved(tensor: Tensor, move: float, generator: torch.Generator) -> Tensor:
+    clone = tensor.detach().clone()
+    if move and isinstance(tensor, nn.Parameter) and tensor.is_floating_point():
+        size = float(tensor.detach().double().square().mean().sqrt()) or 1.0
+        noise = torch.randn(tensor.shape, generator=generator, dtype=torch.float64)
+        clone += (move * size * noise).to(tensor)
+    return clone.requires_grad_(tensor.requires_grad)
