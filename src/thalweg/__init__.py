@@ -11,28 +11,31 @@ Thalweg, the line that joins the lowest points of a valley. Everything public is
 True
 """
 
-from importlib.metadata import version as _version
+from importlib import import_module as _import_module
+from importlib.util import find_spec as _find_spec
+from typing import TYPE_CHECKING as _TYPE_CHECKING
 
-from thalweg import algebra
-from thalweg.certificates import certify_margin, certify_path, certify_zero
-from thalweg.connectivity import barrier
-from thalweg.dynamics import branch, perturb, record, train
-from thalweg.embedding import embed
-from thalweg.errors import ThalwegError
-from thalweg.geometry import (
-    degeneracy,
-    random_directions,
-    spectral_density,
-    surface,
-    top_eigenvalues,
-    trace,
-)
-from thalweg.landscape import Landscape, ParameterSpace
-from thalweg.problems import Problem, load_problem
-from thalweg.risk import EmpiricalRisk
-from thalweg.run import Run, list_runs, open_run
+if _TYPE_CHECKING:
+    from thalweg import algebra
+    from thalweg.certificates import certify_margin, certify_path, certify_zero
+    from thalweg.connectivity import barrier
+    from thalweg.dynamics import branch, perturb, record, train
+    from thalweg.embedding import embed
+    from thalweg.errors import ThalwegError
+    from thalweg.geometry import (
+        degeneracy,
+        random_directions,
+        spectral_density,
+        surface,
+        top_eigenvalues,
+        trace,
+    )
+    from thalweg.landscape import Landscape, ParameterSpace
+    from thalweg.problems import Problem, load_problem
+    from thalweg.risk import EmpiricalRisk
+    from thalweg.run import Run, list_runs, open_run
 
-__version__ = _version("thalweg")
+    __version__: str
 
 __all__ = [
     "EmpiricalRisk",
@@ -61,3 +64,50 @@ __all__ = [
     "trace",
     "train",
 ]
+
+_ROOMS = {
+    "EmpiricalRisk": "risk",
+    "Landscape": "landscape",
+    "ParameterSpace": "landscape",
+    "Problem": "problems",
+    "Run": "run",
+    "ThalwegError": "errors",
+    "barrier": "connectivity",
+    "branch": "dynamics",
+    "certify_margin": "certificates",
+    "certify_path": "certificates",
+    "certify_zero": "certificates",
+    "degeneracy": "geometry",
+    "embed": "embedding",
+    "list_runs": "run",
+    "load_problem": "problems",
+    "open_run": "run",
+    "perturb": "dynamics",
+    "random_directions": "geometry",
+    "record": "dynamics",
+    "spectral_density": "geometry",
+    "surface": "geometry",
+    "top_eigenvalues": "geometry",
+    "trace": "geometry",
+    "train": "dynamics",
+}
+
+
+if not _TYPE_CHECKING:
+
+    def __getattr__(name: str) -> object:
+        """Load a public name, or a room, when it is first asked for: torch alone takes seconds."""
+        if name in _ROOMS:
+            public = getattr(_import_module(f"thalweg.{_ROOMS[name]}"), name)
+        elif name == "__version__":
+            public = _import_module("importlib.metadata").version("thalweg")
+        elif not name.startswith("_") and _find_spec(f"thalweg.{name}"):
+            public = _import_module(f"thalweg.{name}")
+        else:
+            raise AttributeError(f"module 'thalweg' has no attribute {name!r}")
+        globals()[name] = public
+        return public
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

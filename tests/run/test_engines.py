@@ -8,7 +8,7 @@ import signal
 import pytest
 
 from run.killing import alive, script, wait_for
-from run.task_functions import pids, threads
+from run.task_functions import pids
 from thalweg.run import DaskEngine, InProcess, LocalProcesses, create_run
 from thalweg.run.testing import EngineContract
 
@@ -50,11 +50,26 @@ class TestDask(EngineContract):
         return DaskEngine(dask_client)
 
 
-def test_a_local_worker_has_one_thread_and_is_another_process():
+PROGRAM = """
+import os
+from thalweg.run import LocalProcesses
+from run.task_functions import threads
+if __name__ == "__main__":
     with LocalProcesses(1)() as executor:
-        count, variable, pid = executor.submit(threads, {}).result()
-    assert (count, variable) == (1, "1")
-    assert pid != os.getpid()
+        print(*executor.submit(threads, {}).result(), os.getpid())
+"""
+
+
+@pytest.mark.parametrize("before", ["", "import torch"])
+def test_a_local_worker_has_one_thread_and_is_another_process(tmp_path, monkeypatch, before):
+    monkeypatch.setenv("OMP_NUM_THREADS", "2")
+    program = tmp_path / "program.py"  # a worker loads it, and what it imports, before all else
+    program.write_text(before + PROGRAM)
+    with script(f"import runpy; runpy.run_path({str(program)!r}, run_name='__main__')") as process:
+        answer, errors = process.communicate(timeout=120)
+    count, variable, worker, parent = answer.split()
+    assert (count, variable) == ("1", "1"), errors
+    assert worker != parent
 
 
 def test_local_workers_are_as_many_as_usable_processors():

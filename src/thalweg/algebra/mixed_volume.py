@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 
 import numpy as np
-from scipy.spatial import ConvexHull, QhullError
 
 from thalweg.algebra.network import Array
 from thalweg.algebra.polynomials import PolynomialSystem
@@ -33,6 +32,8 @@ def mixed_volume(system: PolynomialSystem) -> int | None:
     >>> mixed_volume(cube.explicit)
     729
     """
+    from scipy.spatial import ConvexHull, QhullError
+
     n = len(system.names)
     supports = {frozenset(p) for p in system.equations}
     if len(supports) != 1 or len(system.equations) != n:

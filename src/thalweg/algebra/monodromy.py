@@ -17,7 +17,6 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.spatial import cKDTree
 
 from thalweg.algebra.tracking import newton, track
 from thalweg.run.progress import Bar
@@ -239,6 +238,8 @@ def distinct(points: Array, invariants: Callable[[Array], Array]) -> Array:
 
 def _labels(values: Array) -> Array:
     """Label of each row: the index of the first row that agrees with it."""
+    from scipy.spatial import cKDTree
+
     scale = np.median(np.abs(values), axis=0) + 1e-300
     scaled = values / scale / np.maximum(1.0, np.abs(values / scale).max(axis=1, keepdims=True))
     flat = np.concatenate([scaled.real, scaled.imag], axis=1)

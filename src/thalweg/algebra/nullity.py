@@ -9,7 +9,6 @@ from __future__ import annotations
 import itertools
 
 import numpy as np
-from scipy.linalg import null_space, orth
 
 from thalweg.algebra.network import Array, Network
 from thalweg.algebra.system import ZeroSystem
@@ -34,6 +33,8 @@ def symmetry_directions(network: Network, full: Array) -> Array:
 
 def dead_directions(system: ZeroSystem) -> Array:
     """Directions, shape (size, m), of the first layer's weights that no sample reads."""
+    from scipy.linalg import null_space
+
     network, layer = system.network, system.network.layers[0]
     reads = network.evaluate(np.zeros((1, network.size)), system.inputs)[0][0]
     reads = reads.reshape(-1, layer.reads)
@@ -126,6 +127,8 @@ def _stacked(columns: list[Array], size: int) -> Array:
 
 def _kernel(matrix: Array) -> Array:
     """Orthonormal null space; the identity for a matrix of zeros."""
+    from scipy.linalg import null_space
+
     if not matrix.size or not matrix.any():
         return np.eye(matrix.shape[1])
     kernel: Array = null_space(matrix, rcond=1e-10)
@@ -134,6 +137,8 @@ def _kernel(matrix: Array) -> Array:
 
 def _span(columns: Array) -> Array:
     """Orthonormal basis of a span; empty where all columns are zero to rounding."""
+    from scipy.linalg import orth
+
     if not columns.size or np.abs(columns).max() < 1e-10:
         return np.zeros((len(columns), 0))
     basis: Array = orth(columns, rcond=1e-8)

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from scipy import sparse
 from torch import Tensor
 
 from thalweg.curvature.operators import Jacobian
@@ -17,6 +17,9 @@ from thalweg.landscape.provenance import Word
 from thalweg.risk.risk import EmpiricalRisk
 from thalweg.run.seeds import numpy_generator
 from thalweg.tracing.chain import Chain
+
+if TYPE_CHECKING:
+    from scipy import sparse
 
 Array = NDArray[np.float64]
 
@@ -118,6 +121,8 @@ def _image(vectors: Array, jacobian: Jacobian) -> Array:
 
 def _columns(directions: list[Direction], size: int) -> sparse.csc_array:
     """Unit vectors as the columns of a sparse matrix."""
+    from scipy import sparse
+
     values = [d.values / np.linalg.norm(d.values) for d in directions]
     places = np.cumsum([0, *(len(v) for v in values)])
     entries = np.concatenate([d.entries for d in directions])
@@ -139,6 +144,8 @@ def _sequential_ranks(kinds: dict[str, list[Direction]], size: int) -> dict[str,
 
 def _rank_beside(directions: list[Direction], single: set[int], size: int) -> int:
     """Rank of directions with the coordinates in ``single`` struck out."""
+    from scipy import sparse
+
     if not directions:
         return 0
     columns = _columns(directions, size)

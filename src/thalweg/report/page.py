@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any
 from thalweg.report.about import about, progress_table
 from thalweg.report.ledger import ledger
 from thalweg.report.parts import Picture, Section, Table
-from thalweg.report.sections.registry import SECTIONS
 from thalweg.run import Run
 from thalweg.run.files import write_atomic, write_text
 
@@ -41,6 +40,8 @@ def write_report(run: Run) -> Path:
         Of the page. Page and figures are each written in one step.
     """
     from plotly.offline import get_plotlyjs
+
+    from thalweg.report.sections.registry import SECTIONS  # they draw with matplotlib
 
     sections = [section for entry in SECTIONS if (section := entry.section(run)) is not None]
     shown = {section.name for section in sections}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import multiprocessing
 import os
 import signal
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -127,11 +128,10 @@ def _interrupts_held() -> Iterator[None]:
 
 def _begin_worker(parent: int) -> None:
     _die_with(parent)
-    # Read by the BLAS of NumPy when it is loaded; torch is told below.
+    # torch and the BLAS of NumPy read it when they are loaded.
     os.environ["OMP_NUM_THREADS"] = "1"
-    import torch
-
-    torch.set_num_threads(1)
+    if "torch" in sys.modules:  # by the program, whose main module a worker loads first
+        sys.modules["torch"].set_num_threads(1)
 
 
 def _die_with(parent: int) -> None:
