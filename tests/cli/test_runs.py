@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from run.killing import alive, wait_for
+from run.killing import PATIENCE, alive, wait_for
 from thalweg.run import create_run
 
 SMALL = ["--train-size", "100", "--set", "widths=[8]", "--set", "test_size=20"]
@@ -23,7 +23,7 @@ SMALL += ["--study", "trajectories", "--study", "interpolation"]
 def thalweg(*arguments: object, cwd: Path) -> subprocess.CompletedProcess[str]:
     program = Path(sys.executable).with_name("thalweg")
     command = [str(program), *map(str, arguments)]
-    return subprocess.run(command, cwd=cwd, capture_output=True, text=True, timeout=300)
+    return subprocess.run(command, cwd=cwd, capture_output=True, text=True, timeout=PATIENCE)
 
 
 @pytest.fixture(scope="module")
@@ -83,7 +83,7 @@ def test_ctrl_c_leaves_a_run_that_resumes(tmp_path: Path) -> None:
     wait_for(lambda: list(run.glob("checkpoints/*/*.safetensors")))
     time.sleep(0.5)
     os.kill(process.pid, signal.SIGINT)
-    _, said = process.communicate(timeout=60)
+    _, said = process.communicate(timeout=PATIENCE)
     assert process.returncode == 130
     assert "thalweg resume runs/stopped" in said and "Traceback" not in said
     assert not alive({process.pid})

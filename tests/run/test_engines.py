@@ -7,7 +7,7 @@ import signal
 
 import pytest
 
-from run.killing import alive, script, wait_for
+from run.killing import PATIENCE, alive, script, wait_for
 from run.task_functions import pids
 from thalweg.run import DaskEngine, InProcess, LocalProcesses, create_run
 from thalweg.run.testing import EngineContract
@@ -66,7 +66,7 @@ def test_a_local_worker_has_one_thread_and_is_another_process(tmp_path, monkeypa
     program = tmp_path / "program.py"  # a worker loads it, and what it imports, before all else
     program.write_text(before + PROGRAM)
     with script(f"import runpy; runpy.run_path({str(program)!r}, run_name='__main__')") as process:
-        answer, errors = process.communicate(timeout=120)
+        answer, errors = process.communicate(timeout=PATIENCE)
     count, variable, worker, parent = answer.split()
     assert (count, variable) == ("1", "1"), errors
     assert worker != parent
@@ -89,7 +89,7 @@ def test_an_interrupt_ends_driver_and_workers(run, to):
         assert alive(workers) == workers
         send = os.kill if to == "the driver" else os.killpg
         send(process.pid, signal.SIGINT)
-        _, errors = process.communicate(timeout=30)
+        _, errors = process.communicate(timeout=PATIENCE)
         assert alive(workers) == set()
     assert process.returncode == -signal.SIGINT
     assert errors.count("Traceback") == 1, errors
@@ -100,7 +100,7 @@ def test_workers_do_not_outlive_a_killed_driver(run):
     with script(DRIVER, run.path) as process:
         wait_for(lambda: len(pids(run.path)) == 2)
         os.kill(process.pid, signal.SIGKILL)
-        process.wait(timeout=20)  # it holds the lock until the kernel has taken it down
-        wait_for(lambda: not alive(pids(run.path)), seconds=20)
+        process.wait(timeout=PATIENCE)  # it holds the lock until the kernel has taken it down
+        wait_for(lambda: not alive(pids(run.path)))
         with run.lock():  # a resume may begin
             pass

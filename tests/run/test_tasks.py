@@ -11,7 +11,7 @@ from functools import partial
 import numpy as np
 import pytest
 
-from run.killing import script, wait_for
+from run.killing import PATIENCE, script, wait_for
 from thalweg.errors import InvalidArgument, RunConflict, TaskFailed
 from thalweg.run import InProcess, LocalProcesses, Task, create_run, run_tasks, task_result
 
@@ -197,7 +197,7 @@ run_tasks(open_run({str(run.path)!r}), [Task("m:f", {{}})])
 os.execv(sys.executable, [sys.executable, path])
 """
     with script(bare) as process:
-        _, errors = process.communicate(timeout=120)
+        _, errors = process.communicate(timeout=PATIENCE)
     assert "TaskFailed" in errors
     assert "if __name__ == '__main__':" in errors
 
