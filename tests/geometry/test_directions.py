@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import math
+from collections.abc import Sequence
 
 import pytest
 import torch
@@ -12,6 +14,8 @@ from torch import Tensor, nn
 
 from thalweg.errors import InvalidArgument
 from thalweg.geometry.directions import (
+    cosines,
+    not_orthogonal,
     principal_directions,
     project,
     random_directions,
@@ -39,9 +43,9 @@ def start(model: nn.Module | None = None) -> tuple[ParameterSpace, Tensor]:
     return space, space.pack(model)
 
 
-def cosines(directions: Tensor) -> Tensor:
+def worst(directions: Tensor) -> float:
     unit = directions.double() / directions.double().norm(dim=0)
-    return (unit.T @ unit).fill_diagonal_(0.0).abs().max()
+    return float((unit.T @ unit).fill_diagonal_(0.0).abs().max())
 
 
 @pytest.mark.parametrize("count", [1, 2, 3])
@@ -63,14 +67,14 @@ def test_directions_are_orthogonal_after_scaling(normalize: str | None, count: i
     kinds = ("weight", "bias", "norm")
     for seed in range(5):
         directions = random_directions(space, w, count, normalize=normalize, seed=seed, kinds=kinds)
-        assert cosines(directions) < 1e-6
+        assert worst(directions) < 1e-6
 
 
 def test_without_orthogonalization_they_are_independent_gaussians() -> None:
     space, w = start()
     drawn = random_directions(space, w, 2, normalize=None, orthogonal=False)[space.mask("weight")]
     n = len(drawn)
-    assert 1e-6 < cosines(drawn) < 4 / math.sqrt(n)
+    assert 1e-6 < worst(drawn) < 4 / math.sqrt(n)
     assert abs(float(drawn.mean())) < 4 / math.sqrt(2 * n)
     assert abs(float(drawn.var()) - 1) < 4 * math.sqrt(2 / (2 * n))
     kept = random_directions(space, w, 2, normalize=None)
@@ -114,17 +118,105 @@ def test_layer_scaling_is_not_filter_scaling() -> None:
 def test_filters_of_one_entry_are_made_up_for_by_the_others(seed: int, count: int) -> None:
     space, w = start(nn.Sequential(nn.Linear(1, 6), nn.Tanh(), nn.Linear(6, 40), nn.Linear(40, 3)))
     directions = random_directions(space, w, count, seed=seed)
-    assert cosines(directions) < 1e-6
+    assert worst(directions) < 1e-6
     for direction in directions.T:
         for name, norms in space.filter_norms(direction).items():
             torch.testing.assert_close(norms, space.filter_norms(w)[name], rtol=1e-5, atol=0)
 
 
-def test_only_filters_of_one_entry_are_refused() -> None:
-    space, w = start(nn.Linear(1, 5))
-    with pytest.raises(InvalidArgument, match=r"fewer than 2 entries.*normalize='layer'"):
+def tiny(hidden: Sequence[float], out: Sequence[float]) -> tuple[ParameterSpace, Tensor]:
+    """Give a network of one input and one output, by its weights."""
+    width = len(hidden)
+    model = nn.Sequential(nn.Linear(1, width), nn.Tanh(), nn.Linear(width, 1)).double()
+    space = ParameterSpace.of(model)
+    w = space.pack(model)
+    w[:width] = torch.tensor(hidden, dtype=torch.float64)
+    w[2 * width : 3 * width] = torch.tensor(out, dtype=torch.float64)
+    return space, w
+
+
+@pytest.mark.parametrize(
+    ("hidden", "out"),
+    [
+        ([3.0, 4.0], [2.0, 2.0]),  # 16 - 9 < 8: a right angle, though 16 + 9 > 8
+        ([3.0, 4.0], [1.0, 1.0]),  # 16 - 9 > 2: none
+        ([1.0, 1.0], [1e-3, 0.0]),
+        ([5.0, 0.1], [0.5, -0.5]),
+        ([2.0], [1.0]),
+        ([1.0, 1.0, 1.0], [0.1, 0.1, 0.1]),
+        ([6.0, 3.0, 2.0, 1.0], [3.0, 4.0, 0.0, 1.0]),
+    ],
+)
+@pytest.mark.parametrize("seed", range(6))
+def test_networks_of_one_input_come_as_near_to_a_right_angle_as_they_can(
+    hidden: list[float], out: list[float], seed: int
+) -> None:
+    space, w = tiny(hidden, out)
+    directions = random_directions(space, w, seed=seed)
+    for direction in directions.T:
+        for name, norms in space.filter_norms(direction).items():
+            torch.testing.assert_close(norms, space.filter_norms(w)[name], rtol=1e-12, atol=0)
+    # Filters of one entry contribute their squares with a sign each; those of more, whatever lies
+    # between minus and plus their squares.
+    signed = [
+        abs(sum(sign * h**2 for sign, h in zip(signs, hidden, strict=True)))
+        for signs in itertools.product((-1, 1), repeat=len(hidden))
+    ]
+    squares = sum(h**2 for h in hidden)
+    room = sum(o**2 for o in out) if len(out) > 1 else 0.0
+    least = min(signed) if room else min(abs(s - out[0] ** 2) for s in signed)
+    wanted = max(0.0, least - room) / (squares + sum(o**2 for o in out))
+    assert abs(cosines(directions)[0]) == pytest.approx(wanted, abs=1e-12)
+    first = random_directions(space, w, 1, seed=seed)[:, 0]
+    torch.testing.assert_close(directions[:, 0], first, rtol=1e-14, atol=0)  # stays as drawn
+
+
+def test_one_dimension_of_a_network_of_one_input_is_its_filters_norms() -> None:
+    space, w = tiny([3.0, -4.0], [0.6, 0.8])
+    direction = random_directions(space, w, 1)[:, 0]
+    assert direction.abs()[:2].tolist() == pytest.approx([3.0, 4.0])
+    assert not direction[2:4].any() and not direction[6:].any()
+    assert float(direction[4:6].norm()) == pytest.approx(1.0)
+
+
+@given(st.integers(0, 2**40), st.integers(1, 60), st.integers(2, 3))
+@settings(max_examples=40, deadline=None)
+def test_filters_of_one_entry_change_few_signs(seed: int, width: int, count: int) -> None:
+    with torch.random.fork_rng():
+        torch.manual_seed(seed % 1000)
+        model = nn.Sequential(nn.Linear(1, width), nn.Tanh(), nn.Linear(width, 2))
+    space, w = start(model)
+    if count == 3 and width == 1:
+        return  # three weights that can move, and signs alone
+    directions = random_directions(space, w, count, seed=seed)
+    for direction in directions.T:
+        for name, norms in space.filter_norms(direction).items():
+            torch.testing.assert_close(norms, space.filter_norms(w)[name], rtol=1e-5, atol=0)
+    if width >= 16:
+        assert max(map(abs, cosines(directions))) < 1e-6
+        plain = random_directions(space, w, count, seed=seed, orthogonal=False)
+        turned = (directions[:width] * plain[:width] < 0).sum(0)
+        assert int(turned[0]) == 0 and int(turned.max()) <= width // 2
+
+
+def test_what_is_not_orthogonal_is_said(caplog: pytest.LogCaptureFixture) -> None:
+    space, w = tiny([3.0, 4.0], [1.0, 1.0])
+    directions = random_directions(space, w)
+    assert "a cosine of" in caplog.text and "normalize='layer'" in caplog.text
+    assert "0.19" in not_orthogonal(directions)  # (16 - 9 - 2) / (16 + 9 + 2) = 0.185
+    caplog.clear()
+    assert max(map(abs, cosines(random_directions(space, w, normalize="layer")))) < 1e-12
+    assert not caplog.text
+
+
+def test_more_directions_than_weights_are_refused() -> None:
+    space, w = start(nn.Linear(1, 1))
+    with pytest.raises(InvalidArgument, match=r"2 directions .* fewer dims"):
         random_directions(space, w)
-    assert cosines(random_directions(space, w, normalize="layer")) < 1e-6
+    assert random_directions(space, w, 1).shape == (2, 1)
+    w = torch.tensor([2.0, 0.0, 0.0, 0.0])
+    with pytest.raises(InvalidArgument, match="too few weights are not zero"):
+        random_directions(ParameterSpace.of(nn.Linear(1, 2)), w)
 
 
 def test_a_zero_filter_stays_zero_and_zero_weights_are_refused() -> None:

@@ -162,6 +162,63 @@ def test_exact_cells_say_so() -> None:
     assert "test_loss" not in without and "loss" in without
 
 
+class LineReader(nn.Module):
+    """Numbers of a table by index, one a row, and what they sum to."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.table, self.head = nn.Embedding(6, 1), nn.Linear(5, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.head(self.table(x).squeeze(-1).tanh())
+
+
+def one_input(width: int) -> nn.Module:
+    return nn.Sequential(nn.Linear(1, width), nn.Tanh(), nn.Linear(width, 1))
+
+
+@pytest.mark.parametrize("dims", [1, 2])
+@pytest.mark.parametrize(
+    ("make", "shape"),
+    [
+        (lambda: one_input(16), (20, 1)),
+        (lambda: one_input(50), (20, 1)),
+        (lambda: one_input(2), (20, 1)),
+        (lambda: nn.Sequential(nn.Conv1d(1, 4, 1), nn.Flatten(), nn.Linear(12, 1)), (20, 1, 3)),
+        (LineReader, (20, 5)),
+    ],
+)
+def test_filters_of_one_entry_have_a_plane(
+    make: Callable[[], nn.Module], shape: tuple[int, ...], dims: int
+) -> None:
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        model = make()
+        x = torch.randint(6, shape) if isinstance(model, LineReader) else torch.rand(shape)
+    target = x.double().flatten(1).mean(1, keepdim=True).float()
+    risk = EmpiricalRisk(Problem(model, nn.MSELoss(), (x, target)))
+    w = risk.space.pack(model)
+    found = surface(risk, w, directions=dims, points=3, test=False)
+    assert float(found.loss.sel(dict.fromkeys(found.loss.dims, 0.0))) == risk.value(w)
+    filters = sum(float(norms.square().sum()) for norms in risk.space.filter_norms(w).values())
+    assert found.attrs["direction_norms"] == pytest.approx([filters**0.5] * dims, rel=1e-5)
+    if dims == 2:
+        (cosine,) = found.attrs["direction_cosines"]
+        assert abs(cosine) < 1e-6 and found.attrs["directions"].endswith("seed 0")
+
+
+def test_an_angle_that_is_not_right_is_stated() -> None:
+    model = one_input(2)
+    with torch.no_grad():
+        model[0].weight[:] = torch.tensor([[3.0], [4.0]])
+        model[2].weight[:] = 1.0
+    risk = EmpiricalRisk(Problem(model, nn.MSELoss(), (torch.ones(4, 1), torch.ones(4, 1))))
+    found = surface(risk, risk.space.pack(model), points=3)
+    (cosine,) = found.attrs["direction_cosines"]
+    assert abs(cosine) == pytest.approx((16 - 9 - 2) / (16 + 9 + 2), rel=1e-5)
+    assert f"have a cosine of {cosine:.2g}" in found.attrs["directions"]
+
+
 def test_a_regression_has_no_error() -> None:
     made = Problem(nn.Linear(3, 1), nn.MSELoss(), (torch.ones(5, 3), torch.zeros(5, 1)))
     risk = EmpiricalRisk(made)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+import logging
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal, get_args
@@ -14,6 +16,13 @@ from thalweg.landscape.space import Kind, Parameter, ParameterSpace
 from thalweg.run.seeds import torch_generator
 
 Normalize = Literal["filter", "layer"]
+# Cosines below are those of rounding: float32 entries of a network's filters.
+_ORTHOGONAL = 1e-4
+# Correlation, the sine of 30 degrees, that groups with room take before others change signs.
+_BENT = 0.5
+# Smallest singular value of unit directions that are independent.
+_DEPENDENT = 1e-3
+log = logging.getLogger("thalweg")
 
 
 def random_directions(
@@ -50,10 +59,14 @@ def random_directions(
     kinds : sequence of {"weight", "bias", "norm"}
         Which weights the directions move.
     orthogonal : bool
-        Make the directions orthogonal as they are returned, after scaling: they are made
-        orthogonal within every group, which scaling leaves as it is. The first stays as drawn.
-        Groups of fewer than k entries have no room for that; what they leave is taken back evenly
-        in the other groups.
+        Make the directions orthogonal as they are returned, after scaling, which every group
+        keeps. The first stays as drawn. A group with room for it, of more entries than there are
+        directions before, is made orthogonal within itself. Groups without room, such as filters
+        of one entry, stay as drawn, and the others take back, evenly, what these leave; where that
+        would bend them by more than 30 degrees, groups without room change their signs first, as
+        few as it takes. `cosines` says how near to orthogonal the directions came: where weights
+        of a tiny network allow no right angle, the angle is as near to one as signs and room allow,
+        and a warning is logged.
 
     Returns
     -------
@@ -64,7 +77,7 @@ def random_directions(
     ------
     InvalidArgument
         If an argument is none of the above, if ``w`` is zero wherever the directions could move,
-        or if too many filters are too small for orthogonal directions.
+        or if there are fewer weights to move than directions.
 
     Examples
     --------
@@ -100,7 +113,57 @@ def random_directions(
             f"the weights of kinds {tuple(kinds)} are all zero (or there are none), so directions"
             " scaled to them are zero; write normalize=None or name other kinds."
         )
+    if orthogonal and count > 1:
+        _check_angles(directions, normalize, kinds)
     return directions.to(w.device)
+
+
+def cosines(directions: Tensor) -> list[float]:
+    """
+    Measure how orthogonal directions are.
+
+    Parameters
+    ----------
+    directions : Tensor
+        Shape (W, k).
+
+    Returns
+    -------
+    list of float
+        The cosine of each pair's angle, in the order (0, 1), (0, 2), ..., (1, 2), ...
+
+    Examples
+    --------
+    >>> cosines(torch.tensor([[1.0, 0.0, 1.0], [0.0, 2.0, 1.0]]))
+    [0.0, 0.7071067811865475, 0.7071067811865475]
+    """
+    gram = directions.double().T @ directions.double()
+    lengths = gram.diagonal().sqrt()
+    pairs = itertools.combinations(range(len(gram)), 2)
+    return [float(gram[i, j] / lengths[i] / lengths[j]) for i, j in pairs]
+
+
+def not_orthogonal(directions: Tensor) -> str:
+    """Say how far from orthogonal random directions stayed; nothing where they did not."""
+    widest = max(cosines(directions), key=abs, default=0.0)
+    if abs(widest) <= _ORTHOGONAL:
+        return ""
+    return f" have a cosine of {widest:.2g}, for filters of few entries leave no right angle"
+
+
+def _check_angles(directions: Tensor, normalize: Normalize | None, kinds: Sequence[Kind]) -> None:
+    unit = directions.double() / directions.double().norm(dim=0)
+    if float(torch.linalg.svdvals(unit)[-1]) < _DEPENDENT:
+        raise InvalidArgument(
+            f"{directions.shape[1]} directions that move the weights of kinds {tuple(kinds)} by"
+            f" normalize={normalize!r} all lie in fewer dims, for too few weights are not zero;"
+            " write fewer directions, kinds=('weight', 'bias', 'norm'), or normalize=None."
+        )
+    if said := not_orthogonal(directions):
+        log.warning(
+            "random directions%s. normalize='layer' scales whole layers, which have room for it.",
+            said,
+        )
 
 
 @dataclass
@@ -121,6 +184,10 @@ class _Part:
         own = self.values.norm(dim=1)
         return own if self.norms is None else self.norms[:, None].expand_as(own)
 
+    def capacity(self) -> float:
+        """Sum of squared norms: the inner product that two directions can have here."""
+        return float(self.lengths().square().mean(1).sum())
+
     def scaled(self) -> Tensor:
         """Scale each group of each direction to its norm."""
         # A filter of zeros has zero directions, and no length to divide by.
@@ -130,40 +197,66 @@ class _Part:
 
 
 def _orthogonalize(parts: list[_Part], count: int) -> None:
-    """Give the groups with room the correlation that cancels the inner products of the others."""
-    roomy = [part for part in parts if part.entries.shape[1] >= count]
-    tight = [part for part in parts if part.entries.shape[1] < count]
-    factor = _correlation(roomy, tight, count) if tight else None
-    for part in roomy:
-        lengths, frame = part.lengths(), _frame(part)
-        frame = frame if factor is None else frame @ factor.T
-        part.values = frame * lengths[:, None, :]
+    """
+    Make directions orthogonal, one after another, each group keeping its norm.
+
+    Groups with room have orthonormal frames; their directions are the rows of one lower triangular
+    factor of a correlation that cancels the inner products of the groups without room.
+    """
+    frames = [_frame(part, min(count, part.entries.shape[1])) for part in parts]
+    factor = torch.zeros(count, count, dtype=torch.float64)
+    for part in parts:
+        part.values = part.scaled()
+    for j in range(count):
+        roomy = [i for i, part in enumerate(parts) if part.entries.shape[1] > j]
+        tight = [part for part in parts if part.entries.shape[1] <= j]
+        row = _cancelling(tight, factor[:j, :j], sum(parts[i].capacity() for i in roomy))
+        factor[j, :j], factor[j, j] = row, (1 - row.square().sum()).clamp_min(0).sqrt()
+        for i in roomy:
+            column = frames[i][:, :, : j + 1] @ factor[j, : j + 1]
+            parts[i].values[:, :, j] = column * parts[i].lengths()[:, None, j]
 
 
-def _correlation(roomy: list[_Part], tight: list[_Part], count: int) -> Tensor:
-    """Cholesky factor of the correlation that the groups with room are to have."""
-    excess = sum(
-        (torch.einsum("gsi,gsj->ij", part.scaled(), part.scaled()) for part in tight),
-        torch.zeros(count, count, dtype=torch.float64),
-    )
-    excess.fill_diagonal_(0.0)
-    capacity = sum(float(part.lengths().square().mean(1).sum()) for part in roomy)
-    wanted = torch.eye(count, dtype=torch.float64) - excess / max(capacity, 1e-300)
-    factor: Tensor
-    factor, failed = torch.linalg.cholesky_ex(wanted)
-    if int(failed):
-        raise InvalidArgument(
-            f"too many groups have fewer than {count} entries (filters of one input, say), so"
-            f" {count} directions cannot be orthogonal and scaled by filter; write"
-            " normalize='layer', or orthogonal=False."
-        )
-    return factor
+def _cancelling(tight: list[_Part], factor: Tensor, capacity: float) -> Tensor:
+    """
+    Give the row of the factor that cancels what groups without room leave, as far as it can.
+
+    Their blocks of the direction change signs, where it takes that.
+    """
+    j = len(factor)
+    blocks = [part.values[:, :, j] for part in tight]
+    left = [
+        torch.einsum("gsi,gs->gi", part.values[:, :, :j], block)
+        for part, block in zip(tight, blocks, strict=True)
+    ]
+    if not j or not left:
+        return torch.zeros(j, dtype=torch.float64)
+    shares = torch.cat(left) @ torch.linalg.pinv(factor).T
+    signs = _balanced(shares, _BENT * capacity)
+    for block, own in zip(blocks, signs.split([len(block) for block in blocks]), strict=True):
+        block *= own[:, None]
+    row = -(signs @ shares) / max(capacity, torch.finfo(torch.float64).tiny)
+    return row / max(1.0, float(row.norm()))
 
 
-def _frame(part: _Part) -> Tensor:
+def _balanced(shares: Tensor, enough: float) -> Tensor:
+    """Choose signs of vectors, shape (n, j), of which few are -1 and whose sum is short enough."""
+    signs = torch.ones(len(shares), dtype=torch.float64)
+    total = shares.sum(0)
+    while float(total.norm()) > enough:
+        turned = total - 2 * signs[:, None] * shares
+        best = int(turned.norm(dim=1).argmin())
+        if float(turned[best].norm()) >= float(total.norm()):
+            break
+        total = turned[best]
+        signs[best] *= -1
+    return signs
+
+
+def _frame(part: _Part, count: int) -> Tensor:
     """Orthonormal columns in every group, the first along the first direction."""
     columns: list[Tensor] = []
-    for column in part.values.unbind(2):
+    for column in part.values.unbind(2)[:count]:
         for _ in range(2):  # the second pass takes out what rounding left
             for before in columns:
                 column = column - (before * column).sum(1, keepdim=True) * before

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from thalweg.errors import InvalidArgument
 from thalweg.geometry.blocks import Blocks
-from thalweg.geometry.directions import random_directions
+from thalweg.geometry.directions import cosines, not_orthogonal, random_directions
 from thalweg.geometry.exact_surface import exact
 from thalweg.geometry.grid import AXES, Extent, Grid, axes
 from thalweg.geometry.job import Scene
@@ -110,8 +110,9 @@ def surface(
         its standard error ``*_stderr``, 0 where all samples were evaluated; ``samples`` and
         ``test_samples``, the numbers of samples evaluated; ``finite``, False where a loss is
         infinite or NaN, which is kept as it is. Attributes say which function was measured, and
-        how: ``mode`` ("exact" or "to a tolerance"), and then ``nodes`` along each axis,
-        ``evaluations`` of single samples and ``evaluations_exact``, what exact cells would cost.
+        how: ``direction_norms`` and ``direction_cosines`` (of each pair); ``mode`` ("exact" or
+        "to a tolerance"), and then ``nodes`` along each axis, ``evaluations`` of single samples
+        and ``evaluations_exact``, what exact cells would cost.
 
     Raises
     ------
@@ -144,8 +145,9 @@ def surface(
     space.check(w)
     attrs: dict[str, Any] = {}
     if isinstance(directions, int):
-        attrs["directions"] = f"random, Gaussian, scaled by filter, seed {seed}"
         directions = random_directions(space, w, directions, seed=seed)
+        rule = f"random, Gaussian, scaled by filter, seed {seed}"
+        attrs["directions"] = rule + not_orthogonal(directions)
     if tolerance is not None and not (math.isfinite(tolerance) and tolerance > 0):
         raise InvalidArgument(f"tolerance={tolerance}; write a positive number or None.")
     scene = Scene(risk, _grid(risk, w, directions, extent, points), test)
@@ -229,4 +231,6 @@ def _dataset(
         for i, (dim, axis, length) in enumerate(zip(dims, grid.axes, lengths, strict=True))
     }
     attrs = {**words_of(risk), **attrs, "direction_norms": lengths}
+    if len(lengths) > 1:
+        attrs["direction_cosines"] = cosines(grid.directions)
     return xr.Dataset(variables, coords, attrs)

@@ -13,6 +13,7 @@ from torch import Tensor
 from thalweg.errors import InvalidArgument
 from thalweg.geometry import (
     covering_extent,
+    not_orthogonal,
     principal_directions,
     project,
     random_directions,
@@ -144,6 +145,7 @@ def _random(
     )
     scaled = "not scaled" if normalize == "none" else f"scaled to the weights by {normalize}"
     rule = f"random, Gaussian, {scaled}, biases and norm parameters left out, seed {seed}"
+    rule += not_orthogonal(directions)
     # Unscaled entries are of size 1, far beyond any weight.
     reach = 1.0 if normalize != "none" else float(view.centre.norm() / directions[:, 0].norm())
     return Plane(directions, rule, [(-reach, reach)] * options["dims"], points)
