@@ -209,6 +209,17 @@ def test_what_is_not_orthogonal_is_said(caplog: pytest.LogCaptureFixture) -> Non
     assert not caplog.text
 
 
+def test_complex_filters_move_as_pairs_of_reals() -> None:
+    layers = [nn.Linear(*sizes, dtype=torch.complex64) for sizes in ((3, 4), (2, 3))]
+    space, w = start(nn.Sequential(*layers))
+    for count in (2, 3):
+        directions = random_directions(space, w, count)
+        for direction in directions.T:
+            for name, norms in space.filter_norms(direction).items():
+                torch.testing.assert_close(norms, space.filter_norms(w)[name], rtol=1e-5, atol=0)
+        assert worst(directions) < 1e-6
+
+
 def test_more_directions_than_weights_are_refused() -> None:
     space, w = start(nn.Linear(1, 1))
     with pytest.raises(InvalidArgument, match=r"2 directions .* fewer dims"):

@@ -204,7 +204,8 @@ def test_filters_of_one_entry_have_a_plane(
     assert found.attrs["direction_norms"] == pytest.approx([filters**0.5] * dims, rel=1e-5)
     if dims == 2:
         (cosine,) = found.attrs["direction_cosines"]
-        assert abs(cosine) < 1e-6 and found.attrs["directions"].endswith("seed 0")
+        right = found.attrs["directions"].endswith("seed 0")
+        assert right == (abs(cosine) < 1e-6) and (right or len(w) < 20)
 
 
 def test_an_angle_that_is_not_right_is_stated() -> None:

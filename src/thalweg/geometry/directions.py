@@ -20,6 +20,8 @@ Normalize = Literal["filter", "layer"]
 _ORTHOGONAL = 1e-4
 # Correlation, the sine of 30 degrees, that groups with room take before others change signs.
 _BENT = 0.5
+# So many signs or fewer are all tried: 4096 at most.
+_ALL_SIGNS = 12
 # Smallest singular value of unit directions that are independent.
 _DEPENDENT = 1e-3
 log = logging.getLogger("thalweg")
@@ -235,12 +237,14 @@ def _cancelling(tight: list[_Part], factor: Tensor, capacity: float) -> Tensor:
     signs = _balanced(shares, _BENT * capacity)
     for block, own in zip(blocks, signs.split([len(block) for block in blocks]), strict=True):
         block *= own[:, None]
-    row = -(signs @ shares) / max(capacity, torch.finfo(torch.float64).tiny)
-    return row / max(1.0, float(row.norm()))
+    row: Tensor = -(signs @ shares) / max(capacity, torch.finfo(torch.float64).tiny)
+    return row.div(max(1.0, float(row.norm())))
 
 
 def _balanced(shares: Tensor, enough: float) -> Tensor:
-    """Choose signs of vectors, shape (n, j), of which few are -1 and whose sum is short enough."""
+    """Choose signs of vectors, shape (n, j), few of them -1, so that the sum is short enough."""
+    if len(shares) <= _ALL_SIGNS:
+        return _best_signs(shares, enough)
     signs = torch.ones(len(shares), dtype=torch.float64)
     total = shares.sum(0)
     while float(total.norm()) > enough:
@@ -251,6 +255,17 @@ def _balanced(shares: Tensor, enough: float) -> Tensor:
         total = turned[best]
         signs[best] *= -1
     return signs
+
+
+def _best_signs(shares: Tensor, enough: float) -> Tensor:
+    """Try all: the fewest -1 among those whose sum is short enough, or the shortest sum."""
+    either = torch.tensor([1.0, -1.0], dtype=torch.float64)
+    signs = torch.cartesian_prod(*[either] * len(shares)).reshape(-1, len(shares))
+    lengths, turned = (signs @ shares).norm(dim=1), (signs < 0).sum(1)
+    short = torch.where(lengths <= enough, turned, len(shares) + 1)
+    best = short.argmin() if bool((lengths <= enough).any()) else lengths.argmin()
+    chosen: Tensor = signs[best]
+    return chosen
 
 
 def _frame(part: _Part, count: int) -> Tensor:
@@ -290,7 +305,9 @@ def _filters(parameter: Parameter) -> Tensor:
     places = _places(parameter)
     if len(parameter.shape) < 2:
         return places[None]
-    return places.view(parameter.shape).transpose(0, parameter.filter_dim).flatten(1)
+    # A complex number is two real ones, of the same filter.
+    shape = (*parameter.shape, 2) if parameter.complex else parameter.shape
+    return places.view(shape).transpose(0, parameter.filter_dim).flatten(1)
 
 
 def _check(count: int, normalize: str | None, kinds: Sequence[str]) -> None:

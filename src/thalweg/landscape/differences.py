@@ -1,4 +1,8 @@
-"""Derivatives by differences, with their error: the judge of gradients and Hessian products."""
+"""
+Derivatives by differences at many steps, with their error: the judge of contract tests.
+
+Measurements, which cannot afford fourteen evaluations, take theirs from `curvature.differences`.
+"""
 
 from __future__ import annotations
 

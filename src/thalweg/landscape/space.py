@@ -57,9 +57,10 @@ class Parameter:
         return int(torch.Size(self.shape).numel()) * (2 if self.complex else 1)
 
     def shaped(self, entries: Tensor) -> Tensor:
-        """Shape its entries, (size,) and real, as the tensor they are: a view."""
+        """Shape its entries, (size,) and real, as the tensor they are: a view of a whole vector."""
         if self.complex:
-            return torch.view_as_complex(entries.view(*self.shape, 2))
+            # A column of a matrix has gaps, which pairs of reals may not have: it is copied.
+            return torch.view_as_complex(entries.contiguous().view(*self.shape, 2))
         return entries.view(self.shape)
 
     @property

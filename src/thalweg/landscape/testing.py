@@ -344,9 +344,10 @@ class StatefulContract:
     def test_state_is_given_as_copies(self, landscape: Stateful, w: Tensor) -> None:
         """Writing to what was given changes nothing."""
         _has(landscape, Stateful)
-        before = landscape.value(w)
+        before, state = landscape.value(w), _copied(landscape.fixed())
         for given in (*landscape.fixed().values(), *landscape.buffers().values()):
-            given.zero_()
+            given.copy_(_changed(given))
+        _same(landscape.fixed(), state)
         assert landscape.value(w) == before
 
     def test_buffers_are_part_of_the_state(self, landscape: Stateful) -> None:
@@ -358,7 +359,7 @@ class StatefulContract:
 
     def test_state_comes_back(self, landscape: Stateful, w: Tensor) -> None:
         """What was set is given, name by name; set back, the value is what it was."""
-        before, fixed = landscape.value(w), dict(landscape.fixed())
+        before, fixed = landscape.value(w), _copied(landscape.fixed())
         changed = {name: _changed(tensor) for name, tensor in fixed.items()}
         for name, tensor in changed.items():
             landscape.set_fixed({name: tensor})
@@ -369,7 +370,7 @@ class StatefulContract:
 
     def test_buffers_come_back(self, landscape: Stateful, w: Tensor) -> None:
         """As training leaves them and sets them back."""
-        before, buffers = landscape.value(w), dict(landscape.buffers())
+        before, buffers = landscape.value(w), _copied(landscape.buffers())
         changed = {name: _changed(tensor) for name, tensor in buffers.items()}
         landscape.set_buffers(changed)
         _same(landscape.buffers(), changed)
@@ -388,7 +389,7 @@ class RemakeableContract:
 
     def test_the_fingerprint_follows_the_state(self, landscape: Remakeable) -> None:
         """The same while the state is, another where it is another."""
-        before, fixed = landscape.fingerprint(), dict(landscape.fixed())
+        before, fixed = landscape.fingerprint(), _copied(landscape.fixed())
         assert landscape.fingerprint() == before
         for name, tensor in fixed.items():
             landscape.set_fixed({name: _changed(tensor)})
@@ -488,6 +489,10 @@ def _refuses(function: Any, wrong: Tensor) -> None:
             f"{shape} raised {type(error).__name__}, expected ValueError"
         ) from error
     raise AssertionError(f"{shape} was taken for a point")
+
+
+def _copied(tensors: Any) -> dict[str, Tensor]:
+    return {name: tensor.clone() for name, tensor in tensors.items()}
 
 
 def _changed(tensor: Tensor) -> Tensor:

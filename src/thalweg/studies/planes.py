@@ -13,13 +13,13 @@ from torch import Tensor
 from thalweg.errors import InvalidArgument
 from thalweg.geometry import (
     covering_extent,
-    not_orthogonal,
     principal_directions,
     project,
     random_directions,
     through_points,
     top_eigenvalues,
 )
+from thalweg.geometry.directions import not_orthogonal
 from thalweg.run import Progress, silent
 from thalweg.studies.point import Viewpoint
 
