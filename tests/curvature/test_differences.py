@@ -1,0 +1,100 @@
+"""Derivatives by differences: exact on polynomials, right where torch has none."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import nn
+
+import thalweg as tw
+from evaluation_models import LABELS, MODELS, chain
+from thalweg.curvature.differences import along
+from thalweg.errors import InvalidArgument, NotDefined
+
+CRITERION = nn.CrossEntropyLoss()
+
+
+def risk_of(name: str) -> tuple[tw.EmpiricalRisk, torch.Tensor]:
+    torch.manual_seed(0)
+    make, inputs = MODELS[name]
+    risk = tw.EmpiricalRisk(tw.Problem(make(), CRITERION, (inputs, LABELS)), dtype=torch.float64)
+    return risk, risk.space.pack(risk.problem.model).double()
+
+
+@pytest.mark.parametrize("degree", [1, 2, 3, 4])
+def test_polynomials_up_to_degree_four_are_exact(degree):
+    x = torch.tensor([0.7, -1.3, 2.0], dtype=torch.float64)
+    v = torch.tensor([1.0, 2.0, -1.0], dtype=torch.float64)
+    (slope,), error = along(lambda p: (p[0] ** degree,), (x,), (v,))
+    torch.testing.assert_close(slope, degree * x ** (degree - 1) * v, rtol=1e-10, atol=1e-10)
+    assert error < 1e-6
+
+
+def test_the_stated_error_covers_the_true_one():
+    x, v = torch.linspace(-2, 2, 50, dtype=torch.float64), torch.ones(50, dtype=torch.float64)
+    for frequency in (1.0, 30.0, 300.0):
+        (slope,), error = along(lambda p, f=frequency: (torch.sin(f * p[0]),), (x,), (v,))
+        true = frequency * torch.cos(frequency * x)
+        assert float((slope - true).norm() / true.norm()) < error
+
+
+def test_a_direction_of_zeros_gives_zeros():
+    (slope,), error = along(lambda p: (p[0] ** 2,), (torch.ones(2),), (torch.zeros(2),))
+    assert slope.tolist() == [0.0, 0.0] and error == 0.0
+
+
+@pytest.mark.parametrize("method", ["graph", "recompute", "differences"])
+@pytest.mark.parametrize("name", ["plain", "padded transformer", "LSTM", "complex"])
+def test_all_ways_give_one_jacobian_and_one_gauss_newton(name, method):
+    risk, w = risk_of(name)
+    # Training mode, without dropout: the inference path of transformers gives other values.
+    model, inputs = risk.problem.model.double().train(), MODELS[name][1]
+    data = inputs.double() if inputs.is_floating_point() else inputs
+
+    def outputs(flat):
+        return torch.func.functional_call(model, risk.space.unpack(flat), (data,)).flatten()
+
+    dense = torch.autograd.functional.jacobian(outputs, w)
+    jacobian = risk.jacobian(w, method=method)
+    v, u = (torch.randn(n, dtype=torch.float64) for n in reversed(dense.shape))
+    torch.testing.assert_close(jacobian @ v, dense @ v, rtol=1e-7, atol=1e-7)
+    torch.testing.assert_close(jacobian.T @ u, dense.T @ u, rtol=1e-9, atol=1e-9)
+    probabilities = outputs(w).reshape(len(LABELS), 3).softmax(1)
+    blocks = torch.diag_embed(probabilities) - probabilities[:, :, None] * probabilities[:, None]
+    expected = dense.T @ torch.block_diag(*blocks) @ dense / len(LABELS)
+    found = risk.gauss_newton(w, method=method)
+    torch.testing.assert_close(found @ v, expected @ v, rtol=1e-6, atol=1e-7)
+    assert found.method == method
+
+
+@pytest.mark.parametrize("name", ["bag of embeddings", "sparse bag, padding", "cdist"])
+def test_gauss_newton_and_jacobian_without_second_derivatives(name):
+    risk, w = risk_of(name)
+    jacobian = risk.jacobian(w)
+    dense = jacobian.T.to_dense().T  # one derivative backward, which torch has
+    v = torch.randn(len(w), dtype=torch.float64)
+    torch.testing.assert_close(jacobian @ v, dense @ v, rtol=1e-6, atol=1e-8)
+    matrix = risk.gauss_newton(w).to_dense()
+    torch.testing.assert_close(matrix, matrix.T, rtol=1e-5, atol=1e-8)
+    assert float(torch.linalg.eigvalsh(matrix)[0]) > -1e-8
+
+
+def test_what_keeps_its_weights_to_itself_has_no_jacobian():
+    risk, w = risk_of("parameters in a list")
+    assert risk.hessian(w) @ torch.ones_like(w) is not None
+    with pytest.raises(NotDefined, match="no Jacobian"):
+        risk.jacobian(w) @ torch.ones_like(w)
+
+
+def test_layers_of_a_hessian_by_differences_are_its_block():
+    risk, w = risk_of("plain")
+    whole = risk.hessian(w).to_dense()
+    block = risk.hessian(w, layers=["2"], method="differences")
+    at = block.entries
+    torch.testing.assert_close(block.to_dense(), whole[at][:, at], rtol=1e-6, atol=1e-8)
+
+
+def test_an_unknown_way_is_refused():
+    risk = tw.EmpiricalRisk(tw.Problem(chain(), CRITERION, (MODELS["plain"][1], LABELS)))
+    with pytest.raises(InvalidArgument, match="differences"):
+        risk.gauss_newton(risk.space.pack(risk.problem.model), method="fast")
