@@ -19,6 +19,7 @@ from thalweg.certificates.extended import Extended, has_long_double
 from thalweg.certificates.forward import run_forward
 from thalweg.certificates.nonlinearity import Activation
 from thalweg.problems.networks import AllConv
+from thalweg.tracing import chain as links
 
 
 def _geometry(shape, kernel, stride=(1, 1), padding=(0, 0), dilation=(1, 1)):
@@ -87,7 +88,7 @@ def _deep(activation="poly10", seed=0, samples=4):
 
 
 def _chain(risk, w):
-    return Chain.of(risk, w), risk.problem.train[0].double().flatten(1).numpy()
+    return Chain.of(links.Chain(risk), w), risk.problem.train[0].double().flatten(1).numpy()
 
 
 @pytest.mark.parametrize("seed", range(4))

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from thalweg.errors import NotDefined
 from thalweg.polynomial import PolynomialActivation
+from thalweg.tracing.layers import layer_type
 
 # torch's exponentials, hyperbolic tangents and error functions in float64 are within 4 units in
 # the last place of the exact values (of intermediate ones, where they are subtracted); we allow 16.
@@ -26,8 +27,7 @@ _TANH_GELU_MINIMUM = -0.7524614220710162
 
 def is_activation(module: nn.Module) -> bool:
     """Say whether a range is known for this module."""
-    kinds = (*_EXACT, *_INCREASING, *_MINIMA, PolynomialActivation)
-    return isinstance(module, kinds)
+    return layer_type(module) in (*_EXACT, *_INCREASING, *_MINIMA, PolynomialActivation)
 
 
 def enclose_activation(module: nn.Module, low: Tensor, high: Tensor) -> tuple[Tensor, Tensor]:

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from thalweg.certificates.attack import Target
 from thalweg.certificates.interval import UNIT, Box, gamma, propagate
 from thalweg.certificates.margin_constraints import Decision, decisions
+from thalweg.errors import NotDefined
 from thalweg.risk.risk import EmpiricalRisk
 from thalweg.tracing.chain import Chain, Link
 
@@ -49,6 +50,25 @@ class MarginBounds:
         self.passes = 0
         self.samples = risk.samples
         self._starts = list(range(0, self.samples, _BATCH))
+        self._check_same()
+
+    @torch.no_grad()
+    def _check_same(self) -> None:
+        """Compare the chain of layers with the user's own module at w, on all samples."""
+        for start in self._starts:
+            x = self.chain.inputs(start, min(start + _BATCH, self.samples))
+            own, ours = self.chain.whole(self.w, x), self.chain.forward(self.w, x)
+            box = Box.point(x)
+            for link in self.chain.links:
+                box = propagate(link.module, *self._interval(link, 0.0), box)
+            apart, rounding = (own - ours).abs().flatten(1), 2 * box.radius.flatten(1)
+            other = torch.nonzero(~(apart <= rounding).all(1)).flatten()
+            if len(other):
+                raise NotDefined(
+                    f"sample {start + int(other[0])}: the network's outputs are"
+                    f" {float(apart[other[0]].max()):.3g} away from those of the chain of its"
+                    " layers, more than rounding explains. It does more than apply its layers."
+                )
 
     @property
     def scales(self) -> Tensor:

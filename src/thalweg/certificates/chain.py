@@ -16,15 +16,16 @@ from thalweg.certificates.convolution import convolution_norm
 from thalweg.certificates.nonlinearity import Activation
 from thalweg.certificates.products import spectral_bound
 from thalweg.errors import NotDefined
-from thalweg.risk.risk import EmpiricalRisk
 from thalweg.tracing import chain as links
+from thalweg.tracing.functions import Reshape
+from thalweg.tracing.layers import DROPOUTS, layer_type
 
 Array = NDArray[np.float64]
 _KNOWN = (
     "chains of nn.Linear, nn.Conv2d (plain, zero padding), nn.Flatten and activations (polynomial,"
     " ReLU, leaky ReLU, tanh, sigmoid, softplus, SiLU, GELU)"
 )
-_PASSED = (nn.Flatten, nn.Identity, nn.modules.dropout._DropoutNd)
+_PASSED = (nn.Flatten, Reshape, nn.Identity, *DROPOUTS)
 
 
 @dataclass(frozen=True)
@@ -124,14 +125,14 @@ class Chain:
     weights: int
 
     @classmethod
-    def of(cls, risk: EmpiricalRisk, w: Tensor) -> Chain:
+    def of(cls, read: links.Chain, w: Tensor) -> Chain:
         """
-        Read a risk's network.
+        Take a network's affine layers and activations.
 
         Parameters
         ----------
-        risk : EmpiricalRisk
-            Its model's own weights are not used.
+        read : tracing.chain.Chain
+            Its layers. The model's own weights are not used.
         w : Tensor
             Shape (W,), float64.
 
@@ -140,21 +141,20 @@ class Chain:
         NotDefined
             If the network is built otherwise.
         """
-        read = links.Chain(risk)
         layers: list[Layer] = []
         used: list[str] = []
         x = read.inputs(0, 1)
         for link in read.links:
-            module, shape = link.module, tuple(x.shape[1:])
-            if isinstance(module, nn.Linear | nn.Conv2d):
+            module, kind, shape = link.module, layer_type(link.module), tuple(x.shape[1:])
+            if kind in (nn.Linear, nn.Conv2d):
                 _check_plain(link.name, module, shape)
                 layers.append(_layer(link, read.tensors(link, w), shape))
                 used += link.trained.values()
-            elif not isinstance(module, _PASSED):
+            elif kind not in _PASSED:
                 layers = _with_activation(layers, link.name, module)
             x = read.apply(link, w, x)
-        _check_whole(layers, used, risk)
-        return cls(tuple(layers), risk.space.size)
+        _check_whole(layers, used, set(read.space.names))
+        return cls(tuple(layers), read.space.size)
 
     def to_dict(self) -> dict[str, Any]:
         """Give all but the numbers as JSON values."""
@@ -232,13 +232,12 @@ def _described(module: nn.Module) -> str:
     return f"a {type(module).__name__}"
 
 
-def _check_plain(name: str, module: nn.Linear | nn.Conv2d, shape: tuple[int, ...]) -> None:
-    plain = type(module).forward in (nn.Linear.forward, nn.Conv2d.forward)
+def _check_plain(name: str, module: nn.Module, shape: tuple[int, ...]) -> None:
     if isinstance(module, nn.Conv2d):
         padded = module.padding_mode == "zeros" and not isinstance(module.padding, str)
-        plain &= padded and module.groups == 1 and len(shape) == 3
+        plain = padded and module.groups == 1 and len(shape) == 3
     else:
-        plain &= len(shape) == 1
+        plain = len(shape) == 1
     if not plain or not isinstance(module._parameters.get("weight"), nn.Parameter):
         raise NotDefined(
             f"{name} ({module}) acts on a sample of shape {shape} in a way that is not known; known"
@@ -246,10 +245,10 @@ def _check_plain(name: str, module: nn.Linear | nn.Conv2d, shape: tuple[int, ...
         )
 
 
-def _check_whole(layers: list[Layer], used: list[str], risk: EmpiricalRisk) -> None:
+def _check_whole(layers: list[Layer], used: list[str], trained: set[str]) -> None:
     if not layers or layers[-1].activation.kind != "identity":
         raise NotDefined(f"the network does not end in an affine layer; known are {_KNOWN}.")
-    if set(used) != set(risk.space.names):
+    if set(used) != trained:
         raise NotDefined(f"some weights belong to no known layer; known are {_KNOWN}.")
     if len(set(used)) < len(used):
         raise NotDefined("some weights are used in several layers; expected each its own.")

@@ -131,12 +131,15 @@ class Extended:
         What it is, in words.
     unit : float
         Bound of the relative error of one sum or product.
+    floor : float
+        Errors of polynomials are bounded as if their arguments were at least this large.
     """
 
     def __init__(self, double_double: bool | None = None) -> None:
         self.pairs = not has_long_double() if double_double is None else double_double
         self.name = "pairs of float64" if self.pairs else "80-bit long double"
         self.unit = 2.0**-100 if self.pairs else 2.0**-63
+        self.floor = 0.0
 
     def of(self, values: Any) -> Any:
         """Take float64 values as they are."""
@@ -170,3 +173,31 @@ class Extended:
                 answers[0, i] = float(value)
                 answers[1, i] = float(value - answers[0, i])
         return self.join(answers[0].reshape(high.shape), answers[1].reshape(high.shape))
+
+
+class Double(Extended):
+    """
+    Float64 as it is, whose error bounds hold for any program that evaluates the same formulas.
+
+    Parameters
+    ----------
+    floor : float
+        Largest radius of a polynomial in the Chebyshev basis: its terms are of the size that they
+        have there, whatever the argument.
+    """
+
+    def __init__(self, floor: float = 0.0) -> None:
+        super().__init__(double_double=False)
+        self.name, self.unit, self.floor = "float64", 2.0**-53, floor
+
+    def of(self, values: Any) -> Any:
+        """Take float64 values as they are."""
+        return np.asarray(values, np.float64)
+
+    def parts(self, x: Any) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """Give the number itself, and nothing."""
+        return x, np.zeros_like(x)
+
+    def join(self, high: Any, low: Any) -> Any:
+        """Give the sum."""
+        return np.asarray(high + low, np.float64)

@@ -20,6 +20,8 @@ from torch.nn import functional as F
 
 from thalweg.certificates.activations import enclose_activation, is_activation
 from thalweg.errors import NotDefined
+from thalweg.tracing.functions import Reshape
+from thalweg.tracing.layers import DROPOUTS, layer_type
 
 UNIT = 2.0**-53
 # Of denormal numbers, where relative bounds end.
@@ -29,8 +31,9 @@ _CONVOLUTIONS: dict[type[nn.Module], Callable[..., Tensor]] = {
     nn.Conv2d: F.conv2d,
     nn.Conv3d: F.conv3d,
 }
-_KEPT = (nn.Identity, nn.modules.dropout._DropoutNd)
-_MOVED = (nn.Flatten, nn.Unflatten)
+_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
+_KEPT = (nn.Identity, *DROPOUTS)
+_MOVED = (nn.Flatten, nn.Unflatten, Reshape)
 _MAXIMA = (nn.MaxPool1d, nn.MaxPool2d, nn.MaxPool3d)
 _MEANS = (nn.AvgPool1d, nn.AvgPool2d, nn.AvgPool3d, nn.AdaptiveAvgPool1d, nn.AdaptiveAvgPool2d)
 
@@ -108,27 +111,30 @@ def propagate(module: nn.Module, weights: dict[str, Tensor], half: dict[str, flo
     NotDefined
         If no rule is known for the layer.
     """
-    if isinstance(module, _KEPT):
+    kind = layer_type(module)
+    if kind in _KEPT:
         return x
-    if isinstance(module, _MOVED):
+    if kind in _MOVED:
         return x.map(module)
-    if isinstance(module, nn.Linear):
+    if kind is nn.Linear:
         return _affine(module, F.linear, weights, half, x)
-    if type(module) in _CONVOLUTIONS or isinstance(module, tuple(_CONVOLUTIONS)):
+    if kind is nn.Embedding:
+        return _looked_up(module, weights, half, x)
+    if kind in _CONVOLUTIONS:
         return _affine(module, _convolution(module), weights, half, x)
-    if isinstance(module, nn.modules.batchnorm._BatchNorm):
+    if isinstance(module, nn.modules.batchnorm._BatchNorm) and kind in _NORMS:
         return _batch_norm(module, weights, half, x)
-    if isinstance(module, _MAXIMA):
+    if kind in _MAXIMA:
         return Box.between(module(x.low), module(x.high))
-    if isinstance(module, _MEANS):
+    if kind in _MEANS:
         return _mean(module, x)
     if is_activation(module):
         return Box.between(*enclose_activation(module, x.low, x.high))
     raise NotDefined(
         f"no interval rule for a layer of type {type(module).__name__}; known are linear and"
-        " convolutional layers, batch norm with frozen statistics, pooling, flattening, and the"
-        " activations ReLU, LeakyReLU, ELU, SELU, GELU, SiLU, softplus, tanh, sigmoid and"
-        " polynomials."
+        " convolutional layers, embeddings, batch norm with frozen statistics, pooling,"
+        " flattening, and the activations ReLU, LeakyReLU, ELU, SELU, GELU, SiLU, softplus, tanh,"
+        " sigmoid and polynomials."
     )
 
 
@@ -200,6 +206,18 @@ def _convolution(module: nn.Module) -> Callable[[Tensor, Tensor], Tensor]:
         return function(x, matrix, None, stride, padding, dilation, groups)
 
     return convolve
+
+
+def _looked_up(
+    module: nn.Module, weights: dict[str, Tensor], half: dict[str, float], x: Box
+) -> Box:
+    """Read rows of a table by the numbers of tokens, which are exact."""
+    if getattr(module, "max_norm", None) is not None:
+        raise NotDefined("no interval rule for an Embedding with max_norm: it changes its weights.")
+    table = _tensor(module, "weight", weights)
+    assert table is not None
+    center = F.embedding(x.center, table)
+    return Box(center, torch.full_like(center, half.get("weight", 0.0)))
 
 
 def _batch_norm(

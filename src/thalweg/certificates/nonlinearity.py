@@ -10,11 +10,13 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.special import ndtr
 from torch import nn
 
-from thalweg.certificates.extended import Extended
+from thalweg.certificates.extended import Double, Extended
 from thalweg.certificates.products import WIDER, norm
 from thalweg.polynomial import PolynomialActivation
+from thalweg.tracing.layers import layer_type
 
 Array = NDArray[np.float64]
 # Of the C library's exp, log1p and tanh in extended precision, and of the few operations around
@@ -64,6 +66,8 @@ class Activation:
             values = z * factor if order == 0 else kind.of(factor)
             return values, np.abs(kind.parts(values)[0]) * (2 * kind.unit * (order == 0))
         native, exact, _, _ = _SMOOTH[self.kind]
+        if native is None and isinstance(kind, Double):
+            native = _IN_DOUBLE[self.kind]
         values = (
             kind.through_mpmath(z, exact[order])
             if kind.pairs or native is None
@@ -92,7 +96,7 @@ class Activation:
     @classmethod
     def of(cls, module: nn.Module) -> Activation | None:
         """Recognise a module; None where its bounds are not known."""
-        if isinstance(module, PolynomialActivation):
+        if type(module) is PolynomialActivation:
             return cls("polynomial", _powers(module))
         if type(module) is nn.LeakyReLU and 0 <= module.negative_slope <= 1:
             return cls("leaky_relu", (Fraction(module.negative_slope),))
@@ -100,7 +104,7 @@ class Activation:
             return None
         if type(module) is nn.Softplus and module.beta != 1:
             return None
-        name = _NAMES.get(type(module))
+        name = _NAMES.get(layer_type(module))
         return None if name is None else cls(name)
 
 
@@ -115,6 +119,10 @@ def _softplus(x: Any) -> Any:
 def _silu_slope(x: Any) -> Any:
     s = _sigmoid(x)
     return s * (1 + x * (1 - s))
+
+
+def _gelu_slope(x: Any) -> Any:
+    return ndtr(x) + x * np.exp(-x * x / 2) / math.sqrt(2 * math.pi)
 
 
 def _mp_sigmoid(mp: Any, x: Any) -> Any:
@@ -160,6 +168,8 @@ _SMOOTH: dict[str, tuple[Functions | None, Functions, float, float]] = {
         0.79789,
     ),
 }
+# Where extended precision has no function, and float64 has.
+_IN_DOUBLE: dict[str, Functions] = {"gelu": (lambda x: x * ndtr(x), _gelu_slope)}
 _NAMES: dict[type[nn.Module], str] = {
     nn.Identity: "identity",
     nn.ReLU: "relu",
@@ -173,7 +183,7 @@ _NAMES: dict[type[nn.Module], str] = {
 
 def _horner(kind: Extended, z: Any, coefficients: list[Fraction]) -> tuple[Any, Array]:
     """Evaluate a polynomial; its error is below gamma_2d of the same sum in absolute values."""
-    size = np.abs(kind.parts(z)[0]) * (1 + 2**-52)
+    size = np.maximum(np.abs(kind.parts(z)[0]) * (1 + 2**-52), kind.floor)
     value, total = z * 0.0, np.zeros(z.shape)
     for c in reversed(coefficients):
         high = float(c)

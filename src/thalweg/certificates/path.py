@@ -11,12 +11,13 @@ import torch
 from torch import Tensor
 
 from thalweg.certificates.products import WIDER
-from thalweg.certificates.zero import Certificate, certify_zero
+from thalweg.certificates.zero import Certificate, certify_zero, prove, state
 from thalweg.curvature.cholesky import InPlaceCholesky
 from thalweg.errors import InvalidArgument
 from thalweg.risk.gram import gram, pull_back
 from thalweg.risk.risk import EmpiricalRisk
 from thalweg.run.progress import Progress, silent
+from thalweg.tracing.chain import Chain
 
 # Share of the radius that a step goes, and how often it is halved where a proof fails.
 _SHARE, _HALVINGS = 0.8, 12
@@ -150,7 +151,8 @@ class _Walk:
             if end.verdict != "certified" or not whole:
                 why = end.reasons[0] if end.reasons else "its equations are dependent"
                 self.verdict, self.reason = "refused", f"{name} is no such zero: {why}"
-                break
+                return
+        self.read = Chain(risk)
 
     @property
     def taken(self) -> int:
@@ -176,7 +178,7 @@ class _Walk:
         size = min(_SHARE * self.here.radius, float(wanted.norm()))
         for _ in range(_HALVINGS):
             ahead = self._correct(w + along * (size / float(along.norm())), factor)
-            certificate = certify_zero(self.risk, ahead)
+            certificate = prove(state(self.read, ahead, outputs=None, strict=False))
             if certificate.verdict == "certified" and self._joins(ahead, certificate):
                 self._go(ahead, certificate)
                 return

@@ -15,13 +15,13 @@ from thalweg.certificates.ball import Ball, bound_ball, second_derivatives
 from thalweg.certificates.chain import Chain
 from thalweg.certificates.eigenvalue import smallest_eigenvalue, smallest_singular_value
 from thalweg.certificates.equations import Equations, independent_equations
-from thalweg.certificates.extended import Extended
+from thalweg.certificates.extended import Double, Extended
 from thalweg.certificates.forward import Passed, run_forward
 from thalweg.certificates.products import WIDER, Standard, Verified, norm
 from thalweg.errors import InvalidArgument, NotDefined
-from thalweg.problems.loss import pair
 from thalweg.risk.risk import EmpiricalRisk
 from thalweg.run.progress import Bar, Progress, silent
+from thalweg.tracing import chain as links
 
 Array = NDArray[np.float64]
 Verdict = Literal["certified", "refused"]
@@ -29,7 +29,8 @@ Verdict = Literal["certified", "refused"]
 _STAGES = 5
 # Radii tried: halvings of 1.
 _HALVINGS = 200
-_COMPARED = 8
+# Samples compared at once with the user's module.
+_COMPARED = 256
 # How near a point must be to weights whose outputs sum to what the targets do, to be held there.
 _HELD = 1e-3
 
@@ -198,7 +199,7 @@ def certify_zero(
     """
     count = risk.residuals(w).shape[1]  # raises where there is no squared loss
     try:
-        statement = state(risk, w, outputs=outputs, strict=strict)
+        statement = state(links.Chain(risk), w, outputs=outputs, strict=strict)
     except NotDefined as error:
         equations = risk.samples * (len(outputs) if outputs else count)
         return _refused(equations, risk.space.size, (str(error),))
@@ -206,37 +207,53 @@ def certify_zero(
 
 
 def state(
-    risk: EmpiricalRisk, w: Tensor, /, *, outputs: Sequence[int] | None, strict: bool
+    read: links.Chain, w: Tensor, /, *, outputs: Sequence[int] | None, strict: bool
 ) -> Statement:
     """
-    Collect what a claim about a risk at ``w`` depends on.
+    Collect what a claim about a network at ``w`` depends on.
+
+    Parameters
+    ----------
+    read : tracing.chain.Chain
+        The network, layer by layer.
+    w, outputs, strict
+        As for `certify_zero`.
 
     Raises
     ------
     NotDefined
         If the network's structure is not known.
     """
-    batch = risk.problem.samples(risk.split).slice(0, risk.samples)
-    inputs, targets = (tensor.detach().cpu().double() for tensor in pair(batch))
-    chain = Chain.of(risk, w.detach().cpu().double())
-    flat = targets.reshape(len(targets), -1).numpy()
+    at, count = w.detach().cpu().double(), len(read.samples)
+    chain = Chain.of(read, at)
+    flat = read.targets(0, count).double().flatten(1).numpy()
     chosen = None if outputs is None else tuple(int(index) for index in outputs)
     if chosen is not None and not (chosen and set(chosen) <= set(range(flat.shape[1]))):
         raise InvalidArgument(f"outputs={chosen}; name some of 0 to {flat.shape[1] - 1}.")
-    samples = inputs.reshape(len(inputs), -1).numpy()
-    _check_same(chain, samples, flat, risk.residuals(w))
+    samples = read.inputs(0, count).flatten(1).numpy()
+    _check_same(chain, samples, read, at)
     return Statement(chain, samples, flat, chosen, strict)
 
 
-def _check_same(chain: Chain, samples: Array, targets: Array, residuals: Tensor) -> None:
-    """Compare the chain with the network itself, whose structure could be misread."""
-    kind = Extended()
-    few = slice(0, _COMPARED)
-    outputs = kind.parts(run_forward(chain, samples[few], kind)[1])[0]
-    expected = residuals[few].cpu().double().numpy() + targets[few]
-    tolerance = 1e-3 if residuals.element_size() < 8 else 1e-9
-    if not np.allclose(outputs, expected, rtol=tolerance, atol=tolerance * np.abs(expected).max()):
-        raise NotDefined("the network's outputs are not those of the chain of its layers.")
+def _check_same(chain: Chain, samples: Array, read: links.Chain, w: Tensor) -> None:
+    """
+    Compare what is proved of with the user's own module, on all samples.
+
+    Both are evaluated in float64, and `run_forward` bounds how far any such evaluation may be off.
+    """
+    kind = Double(read.largest_radius)
+    for start in range(0, len(samples), _COMPARED):
+        stop = min(start + _COMPARED, len(samples))
+        expected = read.whole(w, read.inputs(start, stop)).flatten(1).numpy()
+        _, outputs, error = run_forward(chain, samples[start:stop], kind)
+        apart, rounding = norm(outputs - expected, axis=1), 2 * error * WIDER
+        other = np.flatnonzero(~(apart <= rounding))
+        if len(other):
+            raise NotDefined(
+                f"sample {start + other[0]}: the network's outputs are {apart[other[0]]:.3g} away"
+                " from those of the chain of its layers, and rounding explains"
+                f" {rounding[other[0]]:.3g}. It does more than apply its layers."
+            )
 
 
 def prove(

@@ -22,6 +22,7 @@ from thalweg.errors import (
     ThalwegError,
 )
 from thalweg.evaluation.batch_size import choose_batch_size, keep_large_blocks, product_batch_size
+from thalweg.evaluation.copying import as_evaluated, cast, copy_module
 from thalweg.evaluation.model_copy import ModelCopy, chunks
 from thalweg.evaluation.normalization import check_policy
 from thalweg.landscape.provenance import Policy, Provenance, Split, Word
@@ -462,6 +463,30 @@ class EmpiricalRisk:
     def fixed(self) -> dict[str, Tensor]:
         """Copy all of the state that w leaves out: frozen weights and buffers, by name."""
         return self._measured.fixed()
+
+    def model_in_double(self) -> nn.Module:
+        """
+        Copy the model as the user wrote it, in float64 on the CPU, with the state measured.
+
+        Nothing in it is taken over; its trained weights are the user's.
+
+        Raises
+        ------
+        NotDefined
+            If it cannot be copied.
+        """
+        try:
+            model = copy_module(self.problem.model)
+        except Exception as error:  # any module may come, and say anything
+            raise NotDefined(
+                f"the structure of {type(self.problem.model).__name__} is read off a copy of it,"
+                f" and it cannot be copied: {str(error).partition(chr(10))[0]}."
+            ) from None
+        as_evaluated(cast(model, torch.device("cpu"), torch.float64))
+        state = dict(model.named_parameters()) | dict(model.named_buffers())
+        for name, tensor in self.fixed().items():
+            state[name].data.copy_(tensor)
+        return model
 
     def set_fixed(self, tensors: Mapping[str, Tensor]) -> None:
         """Set frozen weights and buffers of the model's copy by name; those not named stay."""

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import copy
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -13,13 +12,16 @@ from torch.func import functional_call
 
 from thalweg.errors import NotDefined
 from thalweg.landscape.space import ParameterSpace
+from thalweg.polynomial import PolynomialActivation
 from thalweg.problems.loss import pair
 from thalweg.problems.problem import Problem
 from thalweg.problems.samples import Samples
+from thalweg.tracing.graph import Node, not_a_chain, trace
+from thalweg.tracing.layers import found_around
 
 
 class Network(Protocol):
-    """What is traced: a problem's model with the buffers that it is measured with."""
+    """What is read: a problem's model with the state that it is measured with."""
 
     @property
     def problem(self) -> Problem:
@@ -33,8 +35,8 @@ class Network(Protocol):
     def data(self) -> Samples:
         """What it is applied to."""
 
-    def buffers(self) -> dict[str, Tensor]:
-        """Copy its buffers by name."""
+    def model_in_double(self) -> nn.Module:
+        """Copy its model as the user wrote it, in float64 on the CPU, with the state measured."""
 
 
 @dataclass(frozen=True)
@@ -45,9 +47,9 @@ class Link:
     Attributes
     ----------
     name : str
-        Its name in the model.
+        Its name in the model; of a function, the function's.
     module : nn.Module
-        A float64 copy in evaluation mode.
+        A float64 copy in evaluation mode; of a function, a module that does the same.
     trained : Mapping of str to str
         Names of its tensors (``"weight"``) to their names in the parameter space.
     """
@@ -65,13 +67,14 @@ class Chain:
     ----------
     network : Network
         An empirical risk.
-        Its model must apply leaf modules one after the other, and nothing between them. Batch norm
+        Its model must apply layers one after the other, and nothing between them. Batch norm
         uses the model's buffers.
 
     Raises
     ------
     NotDefined
-        If the model does anything else.
+        If the model does anything else, or decides by values what to do, or if something acts on
+        its modules from outside (hooks, a forward set on an instance, parametrizations).
 
     Examples
     --------
@@ -85,17 +88,41 @@ class Chain:
     def __init__(self, network: Network) -> None:
         self.space: ParameterSpace = network.space
         self.samples: Samples = network.data
-        model = copy.deepcopy(network.problem.model).cpu().double().eval()
-        buffers = dict(model.named_buffers())
-        for name, value in network.buffers().items():
-            buffers[name].data.copy_(value)
-        self.links = _read(model, network.space, self.inputs(0, 1))
+        self.model = network.model_in_double()
+        _require_untouched(network.problem.model)
+        graph = trace(self.model, self._example())
+        self.links = tuple(map(self._link, graph.chain()))
+
+    def _link(self, node: Node) -> Link:
+        if node.module is None or node.shape is None:
+            raise not_a_chain(f"{node.name} ({node.op}) is no layer that is known")
+        trained = {k: name for k, name in node.weights.items() if name in self.space.names}
+        return Link(node.name, node.module, trained)
+
+    @property
+    def largest_radius(self) -> float:
+        """Of its polynomial activations in the Chebyshev basis; 0 where there are none."""
+        modules = (link.module for link in self.links)
+        return max(
+            (float(m.radius) for m in modules if isinstance(m, PolynomialActivation)), default=0.0
+        )
+
+    def _example(self) -> Tensor:
+        """Give two samples, so that what belongs to a sample shows; an only one twice."""
+        inputs = self.inputs(0, min(2, len(self.samples)))
+        return inputs if len(inputs) > 1 else torch.cat([inputs, inputs])
 
     def inputs(self, start: int, stop: int) -> Tensor:
-        """Give the inputs of samples ``start`` to ``stop``, float64, shape (n, ...)."""
-        inputs: Tensor = pair(self.samples.slice(start, stop))[0]
+        """Give the inputs of samples ``start`` to ``stop``: shape (n, ...), numbers as float64."""
+        inputs: Any = pair(self.samples.slice(start, stop))[0]
+        if not isinstance(inputs, Tensor):
+            raise NotDefined(
+                f"a chain of layers has one tensor of inputs, and the data give"
+                f" {type(inputs).__name__}."
+            )
+        kind = torch.float64 if inputs.is_floating_point() else inputs.dtype
         # A copy: its count of changes in place begins at zero, and none of them reaches the data.
-        return inputs.to("cpu", torch.float64, copy=True)
+        return inputs.to("cpu", kind, copy=True)
 
     def targets(self, start: int, stop: int) -> Tensor:
         """Give the targets of samples ``start`` to ``stop`` as they are."""
@@ -109,14 +136,14 @@ class Chain:
 
     def forward(self, w: Tensor, x: Tensor) -> Tensor:
         """
-        Evaluate the network.
+        Evaluate the network layer by layer.
 
         Parameters
         ----------
         w : Tensor
             Shape (W,), float64.
         x : Tensor
-            Inputs, float64, shape (n, ...).
+            Inputs, shape (n, ...), as `inputs` gives them.
 
         Returns
         -------
@@ -132,62 +159,16 @@ class Chain:
         outputs: Tensor = functional_call(link.module, self.tensors(link, w), (x,))
         return outputs
 
-
-def _read(model: nn.Module, space: ParameterSpace, x: Tensor) -> tuple[Link, ...]:
-    called: list[tuple[str, nn.Module, Tensor, int, Tensor, int]] = []
-
-    def note(name: str) -> object:
-        def hook(module: nn.Module, inputs: tuple[object, ...], output: object) -> None:
-            one = inputs[0] if len(inputs) == 1 else None
-            if not (isinstance(one, Tensor) and isinstance(output, Tensor)):
-                raise _not_a_chain(f"{name} ({type(module).__name__}) has several inputs")
-            called.append((name, module, one, one._version, output, output._version))
-
-        return hook
-
-    hooks = [
-        module.register_forward_hook(note(name))
-        for name, module in model.named_modules()
-        if not list(module.children())
-    ]
-    try:
-        with torch.no_grad():
-            outputs = model(x)
-    finally:
-        for hook in hooks:
-            hook.remove()
-    _check_linked(called, x, outputs)
-    names = {id(tensor): name for name, tensor in model.named_parameters()}
-    return tuple(
-        Link(name, module, dict(_trained(module, names, space))) for name, module, *_ in called
-    )
+    @torch.no_grad()
+    def whole(self, w: Tensor, x: Tensor) -> Tensor:
+        """Evaluate the user's module itself, by its own code, on what it is given: (n, ...)."""
+        outputs: Tensor = functional_call(self.model, self.space.unpack(w), (x,))
+        return outputs
 
 
-def _check_linked(
-    called: list[tuple[str, nn.Module, Tensor, int, Tensor, int]], x: Tensor, outputs: object
-) -> None:
-    last, version, before = x, 0, "the input"
-    for name, module, taken, taken_version, given, given_version in called:
-        in_place = getattr(module, "inplace", False)
-        if taken is not last or (taken_version != version and not in_place):
-            raise _not_a_chain(f"what {name} reads is not what {before} gives")
-        last, version, before = given, given_version, name
-    if outputs is not last or last._version != version:
-        raise _not_a_chain(f"what the model returns is not what {before} gives")
-
-
-def _not_a_chain(what: str) -> NotDefined:
-    return NotDefined(
-        f"the network is not a chain of layers: {what}. Certificates read modules applied one"
-        " after the other; write functions such as F.relu as modules (nn.ReLU), in the order in"
-        " which they are applied. Branches and residual connections are not supported."
-    )
-
-
-def _trained(
-    module: nn.Module, names: Mapping[int, str], space: ParameterSpace
-) -> Iterator[tuple[str, str]]:
-    for local, tensor in module.named_parameters(recurse=False):
-        name = names[id(tensor)]
-        if name in space.names:
-            yield local, name
+def _require_untouched(model: nn.Module) -> None:
+    for name, words in found_around(model).items():
+        raise NotDefined(
+            f"{name} {words}: what it does then is not known from its class, so nothing can be"
+            " proved of it. Take it away for the proof."
+        )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from torch import Tensor, fx, nn
@@ -30,7 +30,11 @@ _OPTIONS: dict[str, tuple[type[nn.Module], tuple[str, ...]]] = {
     "softplus": (nn.Softplus, ("beta", "threshold")),
     "tanh": (nn.Tanh, ()),
 }
-_CONVOLUTIONS = {"conv1d": nn.Conv1d, "conv2d": nn.Conv2d, "conv3d": nn.Conv3d}
+_CONVOLUTIONS: dict[str, Callable[..., nn.Module]] = {
+    "conv1d": nn.Conv1d,
+    "conv2d": nn.Conv2d,
+    "conv3d": nn.Conv3d,
+}
 _GEOMETRY = ("stride", "padding", "dilation", "groups")
 _NORMS = {2: nn.BatchNorm1d, 3: nn.BatchNorm1d, 4: nn.BatchNorm2d, 5: nn.BatchNorm3d}
 _DROPOUTS = ("dropout", "dropout1d", "dropout2d", "dropout3d", "alpha_dropout", "feature_dropout")
@@ -105,13 +109,14 @@ def with_tensors(op: str, step: fx.Node, tensors: Sequence[Tensor], rank: int) -
     module: nn.Module
     weight = tensors[0]
     if op == "linear" and weight.dim() == 2:
-        module = nn.Linear(*reversed(weight.shape), device="meta")
+        outputs, inputs = weight.shape
+        module = nn.Linear(inputs, outputs, device="meta")
         return _holding(module, {"weight": weight, "bias": _second(tensors)})
     if op in _CONVOLUTIONS and rank == weight.dim():
         given = dict(zip(_GEOMETRY, step.args[3:], strict=False)) | _only(step.kwargs, _GEOMETRY)
-        groups = int(given.get("groups", 1))  # type: ignore[arg-type]
-        sizes = weight.shape[1] * groups, weight.shape[0], tuple(weight.shape[2:])
-        module = _CONVOLUTIONS[op](*sizes, **given, device="meta")  # type: ignore[arg-type]
+        options: dict[str, Any] = given | {"device": "meta"}
+        channels = weight.shape[1] * options.get("groups", 1)
+        module = _CONVOLUTIONS[op](channels, len(weight), tuple(weight.shape[2:]), **options)
         return _holding(module, {"weight": weight, "bias": _second(tensors)})
     if op == "batch_norm" and len(tensors) == 4 and step.args[5] is False:
         module = _NORMS[rank](len(weight), eps=float(step.args[7]), device="meta")  # type: ignore[arg-type]

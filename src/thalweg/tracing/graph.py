@@ -80,12 +80,13 @@ class Graph:
     def __init__(
         self,
         program: fx.GraphModule,
+        arguments: Sequence[Any],
         nodes: Sequence[Node],
         outputs: Sequence[Node],
         how: Literal["torch.fx", "torch.export"],
     ) -> None:
         self.nodes, self.outputs, self.how = tuple(nodes), tuple(outputs), how
-        self._program = program
+        self._program, self._arguments = program, tuple(arguments)
 
     def readers(self, node: Node) -> tuple[Node, ...]:
         """List what reads a node."""
@@ -141,18 +142,19 @@ class Graph:
         Parameters
         ----------
         inputs : sequence of Tensor
-            What stands for the inputs.
+            In the place of the example's tensors, in their order.
         see : callable
             Given each node with its value; a tensor that it returns takes the value's place.
         """
-        nodes = {node.step: node for node in self.nodes}
+        nodes, given = {node.step: node for node in self.nodes}, iter(inputs)
+        arguments = [next(given) if isinstance(a, Tensor) else a for a in self._arguments]
 
         def look(step: fx.Node, value: Any) -> Any:
             node = nodes.get(step)
             other = None if node is None else see(node, value)
             return value if other is None else other
 
-        _run(self._program, inputs, look)
+        _run(self._program, arguments, look)
 
 
 def not_a_chain(what: str) -> NotDefined:
@@ -232,7 +234,7 @@ def _by_fx(model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> P
 
 def _by_export(model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Program:
     leaves = tree_leaves((args, kwargs))
-    shapes = torch.export.ShapesCollection()
+    shapes: Any = torch.export.ShapesCollection()
     for leaf in leaves:
         if isinstance(leaf, Tensor) and leaf.dim():
             shapes[leaf] = {0: torch.export.Dim.AUTO}
@@ -283,7 +285,8 @@ def _read(
         if step in shapes and step.op != "output":
             made[step] = _node(program, step, made, names, shapes)
     returned = next(reversed(program.graph.nodes)).all_input_nodes
-    return Graph(program, list(made.values()), [made[step] for step in returned], how)
+    outputs = [made[step] for step in returned if step in made]
+    return Graph(program, inputs, list(made.values()), outputs, how)
 
 
 def _node(
@@ -296,7 +299,9 @@ def _node(
     reads = tuple(made[source] for source in _sources(step.args, step.kwargs) if source in made)
     shape = shapes[step]
     if step.op == "placeholder":
-        return Node(step.name, "input", (), {}, None, shape, False, step)
+        number = sum(node.op == "input" for node in made.values())
+        name = f"input{number + 1}" if number else "input"
+        return Node(name, "input", (), {}, None, shape, False, step)
     if step.op == "get_attr":
         name = names.get(id(_attribute(program, str(step.target))), str(step.target))
         return Node(name, "tensor", (), {"": name}, None, shape, False, step)
@@ -333,8 +338,9 @@ def _module(
 
 def _function(step: fx.Node) -> tuple[str, bool]:
     """Give torch's name of what is called, and whether it writes into what it reads."""
-    packet = getattr(step.target, "overloadpacket", None)  # of torch.export's operators
-    name = str(step.target if step.op == "call_method" else (packet or step.target).__name__)
+    target: Any = step.target
+    packet = getattr(target, "overloadpacket", target)  # of torch.export's operators
+    name = target if isinstance(target, str) else str(packet.__name__)
     bare = name if name.startswith("__") else name.rstrip("_")
     in_place = bare != name or name in ("setitem", "iadd", "isub", "imul", "itruediv")
     return _OPERATORS.get(bare, bare.lstrip("_")), in_place or step.kwargs.get("inplace") is True

@@ -26,6 +26,16 @@ _SILENT = frozenset(
     }
 )
 
+# In evaluation mode these give what they read.
+DROPOUTS = (
+    nn.Dropout,
+    nn.Dropout1d,
+    nn.Dropout2d,
+    nn.Dropout3d,
+    nn.AlphaDropout,
+    nn.FeatureAlphaDropout,
+)
+
 
 def layer_type(module: nn.Module) -> type[nn.Module]:
     """
@@ -47,8 +57,11 @@ def layer_type(module: nn.Module) -> type[nn.Module]:
     """
     kind = type(module)
     while set(vars(kind)) <= _SILENT and len(kind.__bases__) == 1:
-        kind = kind.__base__
-    return kind if issubclass(kind, nn.Module) and kind is not nn.Module else type(module)
+        (base,) = kind.__bases__
+        if base is nn.Module:
+            break
+        kind = base
+    return kind
 
 
 def is_torchs(module: nn.Module) -> bool:

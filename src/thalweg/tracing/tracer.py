@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from torch import Tensor, fx, nn
@@ -34,7 +35,8 @@ class LayerTracer(fx.Tracer):
             for leaf in self._leaves
         ]
         args, kwargs = tree_unflatten(symbols, self._form)
-        return (lambda root: root_fn(root, *args, **kwargs)), [self.root]
+        formula = _formula(self.root, args, kwargs)
+        return formula or (lambda root: root_fn(root, *args, **kwargs)), [self.root]
 
     def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
         """Pass over a layer of torch, and look into what is made of layers."""
@@ -44,12 +46,18 @@ class LayerTracer(fx.Tracer):
 
     def call_module(self, m: nn.Module, forward: Any, args: Any, kwargs: Any) -> Any:
         """Write out torch's transformer layers, which ask of their inputs what symbols lack."""
-        if not any(isinstance(value, fx.Proxy) for value in (*args[1:], *kwargs.values())):
-            if type(m) is nn.TransformerEncoderLayer:
-                return _encoder_layer(m, args[0])
-            if type(m) is nn.TransformerEncoder:
-                return _encoder(m, args[0])
-        return super().call_module(m, forward, args, kwargs)
+        formula = _formula(m, args, kwargs)
+        return super().call_module(m, forward, args, kwargs) if formula is None else formula(m)
+
+
+def _formula(
+    module: nn.Module, args: Sequence[Any], kwargs: Mapping[str, Any]
+) -> Callable[[Any], Any] | None:
+    """Give a function that applies a transformer layer without masks as it is defined."""
+    formula = _FORMULAS.get(type(module))
+    if formula is None or any(isinstance(v, fx.Proxy) for v in (*args[1:], *kwargs.values())):
+        return None
+    return lambda layer: formula(layer, args[0])
 
 
 def _encoder_layer(layer: nn.TransformerEncoderLayer, x: Any) -> Any:
@@ -67,3 +75,9 @@ def _encoder(encoder: nn.TransformerEncoder, x: Any) -> Any:
     for layer in encoder.layers:
         x = layer(x)
     return x if encoder.norm is None else encoder.norm(x)
+
+
+_FORMULAS: dict[type[nn.Module], Callable[[Any, Any], Any]] = {
+    nn.TransformerEncoderLayer: _encoder_layer,
+    nn.TransformerEncoder: _encoder,
+}
