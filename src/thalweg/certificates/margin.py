@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import math
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
 from torch import Tensor, nn
 
 from thalweg.certificates.attack import Attack, Attacker
 from thalweg.certificates.bounds import MarginBounds, Scale
+from thalweg.certificates.chain import Chain
+from thalweg.certificates.margin_constraints import labels_and_threshold
+from thalweg.certificates.zero import Statement
 from thalweg.errors import InvalidArgument, NotDefined
 from thalweg.risk.risk import EmpiricalRisk
 from thalweg.run.progress import Progress, silent
@@ -66,6 +69,11 @@ class MarginCertificate:
         Interval passes over samples.
     gradients : int
         Gradients of the attack.
+    statement : Statement or None
+        What was claimed: the network, samples and class numbers, shape (N, 1); None where the
+        network is none that `write_certificate` can write.
+    threshold : float or None
+        Of two classes that one output tells apart.
     """
 
     verdict: Literal["certified", "refused"]
@@ -83,13 +91,15 @@ class MarginCertificate:
     assumptions: tuple[str, ...]
     passes: int
     gradients: int
+    statement: Statement | None = None
+    threshold: float | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """Give all of it as plain values; what is infinite becomes None."""
-        answer = asdict(self)
+        values = {n: getattr(self, n) for n in self.__dataclass_fields__ if n != "statement"}
         return {
             key: None if isinstance(value, float) and not math.isfinite(value) else value
-            for key, value in answer.items()
+            for key, value in values.items()
         }
 
 
@@ -172,6 +182,7 @@ def certify_margin(
     if half_width == 0:
         return _refused(bounds, scale, margin, sample, "no box of positive half-width was proved")
     attacked = found.half_width if found else math.inf
+    statement, threshold = _statement(bounds)
     return MarginCertificate(
         verdict="certified",
         half_width=half_width,
@@ -188,7 +199,22 @@ def certify_margin(
         assumptions=ASSUMPTIONS,
         passes=bounds.passes,
         gradients=attacker.gradients,
+        statement=statement,
+        threshold=threshold,
     )
+
+
+def _statement(bounds: MarginBounds) -> tuple[Statement | None, float | None]:
+    """Write the claim down for a file, where the network is one that files can hold."""
+    read, count = bounds.chain, bounds.samples
+    targets, outputs = read.targets(0, count), read.forward(bounds.w, read.inputs(0, 1))
+    labels, threshold = labels_and_threshold(bounds.problem, targets, outputs.detach())
+    try:
+        chain = Chain.of(read, bounds.w)
+    except NotDefined:
+        return None, threshold
+    samples = read.inputs(0, count).flatten(1).numpy()
+    return Statement(chain, samples, labels.double().numpy()[:, None]), threshold
 
 
 def _check_frozen(risk: EmpiricalRisk) -> None:

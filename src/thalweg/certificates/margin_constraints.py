@@ -66,12 +66,10 @@ def decisions(problem: Problem, outputs: Tensor, targets: Tensor) -> list[Decisi
             " one-hot targets."
         )
     problem.wrong(outputs, (None, targets))  # raises where targets are no classes
-    if outputs.dim() == 2 and outputs.shape[1] > 1:
-        labels = targets if targets.dim() == 1 else targets.argmax(1)
+    labels, threshold = labels_and_threshold(problem, targets, outputs)
+    if threshold is None:
         return [_largest(outputs.shape[1], int(c), labels) for c in labels.unique()]
-    kind = problem.output_kind
-    threshold = 0.5 if kind == "probabilities" else 0.0
-    positive = targets.flatten() > (0.0 if kind == "signed" else 0.5)
+    positive = labels > 0
     sides = [(positive, 1.0), (~positive, -1.0)]
     return [
         Decision(
@@ -82,6 +80,24 @@ def decisions(problem: Problem, outputs: Tensor, targets: Tensor) -> list[Decisi
         for chosen, sign in sides
         if bool(chosen.any())
     ]
+
+
+def labels_and_threshold(
+    problem: Problem, targets: Tensor, outputs: Tensor
+) -> tuple[Tensor, float | None]:
+    """
+    Give class numbers, shape (n,), and the threshold where one output tells two classes apart.
+
+    Parameters
+    ----------
+    problem, targets, outputs
+        As for `decisions`.
+    """
+    if outputs.dim() == 2 and outputs.shape[1] > 1:
+        return targets if targets.dim() == 1 else targets.argmax(1), None
+    kind = problem.output_kind
+    labels = (targets.flatten() > (0.0 if kind == "signed" else 0.5)).long()
+    return labels, 0.5 if kind == "probabilities" else 0.0
 
 
 def _largest(classes: int, label: int, labels: Tensor) -> Decision:

@@ -81,7 +81,7 @@ class Activation:
             first, second = (_largest(_derived(self.coefficients, k), radius) for k in (1, 2))
             return first, second
         if self.kind == "identity" or self.sided:
-            return 1.0, 0.0
+            return max([1.0, *(abs(float(c)) * WIDER for c in self.coefficients)]), 0.0
         return _SMOOTH[self.kind][2:]
 
     def to_dict(self) -> dict[str, Any]:

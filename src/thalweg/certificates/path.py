@@ -56,6 +56,8 @@ class PathCertificate:
         Centres of the balls, shape (steps + 1, W).
     ends : tuple of Certificate
         Of ``w0`` and ``w1``.
+    certificates : tuple of Certificate
+        Of the points.
     """
 
     verdict: Literal["connected", "stopped", "refused"]
@@ -69,10 +71,12 @@ class PathCertificate:
     seconds: float
     points: Tensor
     ends: tuple[Certificate, Certificate]
+    certificates: tuple[Certificate, ...]
 
     def to_dict(self) -> dict[str, Any]:
         """Give all but the points and certificates as JSON values."""
-        names = [n for n in self.__dataclass_fields__ if n not in ("points", "ends")]
+        left_out = ("points", "ends", "certificates")
+        names = [name for name in self.__dataclass_fields__ if name not in left_out]
         return {name: getattr(self, name) for name in names}
 
 
@@ -142,6 +146,7 @@ class _Walk:
         self.risk, self.goal, self.start = risk, w1, time.perf_counter()
         self.ends = certify_zero(risk, w0), certify_zero(risk, w1)
         self.here, self.points = self.ends[0], [w0]
+        self.certificates = [self.here]
         self.length, self.strays = 0.0, self.here.distance
         self.smallest = self.here.radius
         self.verdict: Literal["connected", "stopped", "refused"] | None = None
@@ -211,6 +216,7 @@ class _Walk:
         self.length += d
         self.smallest = min(self.smallest, certificate.radius)
         self.points.append(ahead)
+        self.certificates.append(certificate)
         self.here = certificate
 
     def _stop(self, reason: str) -> None:
@@ -233,4 +239,5 @@ class _Walk:
             seconds=time.perf_counter() - self.start,
             points=torch.stack(self.points),
             ends=self.ends,
+            certificates=tuple(self.certificates),
         )

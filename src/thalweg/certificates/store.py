@@ -4,70 +4,54 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import os
-from dataclasses import dataclass
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
+from thalweg.certificates import checker
 from thalweg.certificates.chain import Chain
-from thalweg.certificates.zero import Certificate, Statement, prove
+from thalweg.certificates.checker import Verdict
+from thalweg.certificates.checker_layers import Unknown
+from thalweg.certificates.margin import MarginCertificate
+from thalweg.certificates.margin_constraints import labels_and_threshold
+from thalweg.certificates.path import PathCertificate
+from thalweg.certificates.zero import Certificate, Statement
 from thalweg.errors import InvalidArgument, ThalwegError
 from thalweg.problems.load import load_problem
-from thalweg.problems.loss import pair
-from thalweg.run.files import write_atomic
-from thalweg.run.progress import Progress, silent
+from thalweg.risk.risk import EmpiricalRisk
+from thalweg.run.files import write_atomic, write_text
+from thalweg.tracing import chain as links
 
 Array = NDArray[np.float64]
+Content = dict[str, Any]
 
-_FORMAT = "thalweg zero certificate 1"
-# A number that is proved anew may differ from the recorded one by this: other machines sum in
-# other orders, and the shift of the factorization follows an estimate.
-_TOLERANCE = 0.01
-_NUMBERS = ("residual", "singular_value", "lipschitz", "radius", "slope", "distance")
-_COUNTS = ("verdict", "equations", "weights", "dimension", "nullity")
-
-
-@dataclass(frozen=True)
-class Verification:
-    """
-    The answer of `verify`.
-
-    Attributes
-    ----------
-    verdict : {"verified", "refused"}
-        Whether everything recorded was proved anew.
-    reasons : tuple of str
-        What was found wrong.
-    certificate : Certificate or None
-        What was proved anew; None where the stored numbers are not those that were certified.
-    """
-
-    verdict: str
-    reasons: tuple[str, ...]
-    certificate: Certificate | None
-
-    def to_dict(self) -> dict[str, Any]:
-        """Give it as JSON values."""
-        proved = None if self.certificate is None else self.certificate.to_dict()
-        return {"verdict": self.verdict, "reasons": list(self.reasons), "certificate": proved}
+# Shares of the estimated smallest eigenvalue, and of a half-width, that the checker is asked for.
+_SHARES = (0.998, 0.99, 0.9, 0.5, 0.1)
+# Room that a claim leaves for other machines, which sum in other orders.
+_ROOM, _RESIDUAL_ROOM = 5e-4, 2e-3
 
 
 def write_certificate(
-    certificate: Certificate,
+    certificate: Certificate | PathCertificate | MarginCertificate,
     path: str | os.PathLike[str],
     *,
     problem: dict[str, Any] | None = None,
-) -> dict[str, Any]:
+) -> Content:
     """
     Write a certificate as JSON, and beside it, as safetensors, the numbers it speaks of.
 
+    What is claimed is what the checker proves of these numbers: that is done here, too.
+
     Parameters
     ----------
-    certificate : Certificate
-        Certified or refused, with its statement.
+    certificate : Certificate, PathCertificate or MarginCertificate
+        With its statement. One that is refused is written as such.
     path : path
         Ends in ``.json``; weights, inputs and targets go to the same name with ``.safetensors``.
     problem : dict, optional
@@ -77,41 +61,137 @@ def write_certificate(
     Returns
     -------
     dict
-        What was written as JSON.
+        What was written as JSON. Its claim says ``refused``, with the reasons, where the
+        certificate does, and where the checker does not prove it.
 
     Raises
     ------
     InvalidArgument
-        If the certificate has no statement: the network's structure is not known.
+        If the certificate has no statement: the network's structure is not one that files hold.
     """
-    statement, path = certificate.statement, Path(path)
+    kind, statement = _statement_of(certificate)
+    path = Path(path)
     if statement is None or path.suffix != ".json":
         raise InvalidArgument(
             f"got {path.name} and a certificate {'without' if statement is None else 'with'} a"
-            " statement; write a name that ends in .json, and a certificate of a network whose"
-            " structure is known."
+            " statement; write a name that ends in .json, and a certificate of a chain of linear"
+            " and convolutional layers and known activations."
         )
     arrays = statement_arrays(statement)
-    numbers = path.with_suffix(".safetensors")
+    if isinstance(certificate, PathCertificate):
+        arrays |= _stacks(certificate)
+    numbers, network = path.with_suffix(".safetensors"), statement.chain.to_dict()
+    outputs = None if statement.outputs is None else list(statement.outputs)
     content = {
-        "format": _FORMAT,
-        "claim": certificate.to_dict(),
+        "format": f"thalweg {kind} certificate 2",
+        "claim": None,
         "problem": problem,
-        "network": statement.chain.to_dict(),
-        "outputs": None if statement.outputs is None else list(statement.outputs),
-        "strict": statement.strict,
+        "network": network,
+        "outputs": certificate.threshold if isinstance(certificate, MarginCertificate) else outputs,
         "numbers": numbers.name,
-        "sha256": digests(statement.chain, arrays),
+        "sha256": None,
+        "assumptions": list(checker.ASSUMPTIONS),
     }
+    content["claim"] = _claim(certificate, content, arrays)
+    content["sha256"] = digests(network, arrays)
     _save(arrays, numbers)
-    text = json.dumps(content, indent=1) + "\n"
-    write_atomic(path, lambda temporary: Path(temporary).write_text(text, encoding="utf-8"))
+    write_text(path, json.dumps(content, indent=1) + "\n")
     return content
 
 
-def verify(
-    path: str | os.PathLike[str], *, rebuild: bool = True, progress: Progress = silent
-) -> Verification:
+def _statement_of(
+    certificate: Certificate | PathCertificate | MarginCertificate,
+) -> tuple[str, Statement | None]:
+    if isinstance(certificate, PathCertificate):
+        return "path", certificate.ends[0].statement
+    kind = "margin" if isinstance(certificate, MarginCertificate) else "zero"
+    return kind, certificate.statement
+
+
+def _stacks(path: PathCertificate) -> dict[str, Array]:
+    """Give the weights of all points, stacked, with the balls around them."""
+    chains = [point.statement.chain.arrays() for point in path.certificates if point.statement]
+    stacks = {name: np.stack([chain[name] for chain in chains]) for name in chains[0]}
+    balls = {"radius": np.array([point.radius for point in path.certificates])}
+    return stacks | balls | {"singular_value": np.array([p.slope for p in path.certificates])}
+
+
+def _claim(
+    certificate: Certificate | PathCertificate | MarginCertificate,
+    content: Content,
+    arrays: dict[str, Array],
+) -> dict[str, Any]:
+    """Claim what the checker proves, with room for other machines."""
+    kind = checker.FORMATS[content["format"]]
+    names = checker.CLAIMS[kind]
+    reasons = list(getattr(certificate, "reasons", ()))
+    if certificate.verdict in ("certified", "connected"):
+        for attempt in _attempts(certificate, arrays):
+            try:
+                proved, reasons = checker.prove(content | {"claim": attempt}, arrays)
+            except Unknown as error:
+                reasons = [str(error)]
+            if not reasons:
+                said: dict[str, Any] = {"verdict": certificate.verdict, "reasons": []}
+                return said | _with_room(proved, arrays)
+        reasons = [f"the checker does not prove it: {reason}" for reason in reasons]
+    else:
+        reasons = reasons or [getattr(certificate, "reason", "")]
+    return {"verdict": "refused", "reasons": reasons} | dict.fromkeys(names)
+
+
+def _attempts(
+    certificate: Certificate | PathCertificate | MarginCertificate, arrays: dict[str, Array]
+) -> Iterator[dict[str, Any]]:
+    """Give what the checker is asked to prove, the strongest first."""
+    for share in _SHARES:
+        if isinstance(certificate, Certificate):
+            yield {
+                "equations": certificate.equations,
+                "radius": certificate.radius,
+                "singular_value": _singular_value(certificate, share),
+            }
+        elif isinstance(certificate, PathCertificate):
+            values = [_singular_value(point, share) for point in certificate.certificates]
+            arrays["singular_value"] = np.array(values)
+            yield {}
+        else:
+            halves = _half_widths(certificate)
+            yield {"half_widths": [half * share for half in halves]}
+
+
+def _singular_value(certificate: Certificate, share: float) -> float:
+    parts = certificate.details
+    low = share * parts["eigenvalue_estimate"] - 2 * parts["eigenvalue_rounding"]
+    return max(math.sqrt(max(low, 0.0)) - 2 * parts["jacobian_error"], 0.0)
+
+
+def _half_widths(certificate: MarginCertificate) -> list[float]:
+    """Give each layer's half-width in absolute units."""
+    assert certificate.statement is not None
+    layers = certificate.statement.chain.layers
+    return [certificate.layer_half_widths.get(layer.name, 1.0) for layer in layers]
+
+
+def _with_room(proved: dict[str, Any], arrays: dict[str, Array]) -> dict[str, Any]:
+    """Weaken a claim a little, so that it is proved on machines that round otherwise."""
+    claim = dict(proved)
+    if "residual" in claim:
+        claim["residual"] *= 1 + _RESIDUAL_ROOM
+        claim["lipschitz"] *= 1 + _ROOM
+        claim["singular_value"] *= 1 - _ROOM
+        slope = claim["singular_value"] - claim["lipschitz"] * claim["radius"]
+        claim["slope"] = slope * (1 - _ROOM)
+        claim["distance"] = claim["residual"] / claim["slope"]
+    if "strays" in claim:
+        claim["strays"] *= 1 + 2 * _RESIDUAL_ROOM
+        arrays["singular_value"] *= 1 - _ROOM
+    if "margin" in claim:
+        claim["margin"] *= 1 - _ROOM
+    return claim
+
+
+def verify(path: str | os.PathLike[str], *, rebuild: bool = True) -> Verdict:
     """
     Prove a stored certificate anew, from the stored numbers alone.
 
@@ -120,37 +200,42 @@ def verify(
     path : path
         The JSON file.
     rebuild : bool
-        Where the certificate names its problem, load its data too and compare them.
-    progress : Progress
-        Counts stages of the proof.
+        Where the certificate names its problem, load that too and compare network and data.
 
     Returns
     -------
-    Verification
-        Refused if a digest does not fit, or a recorded number is not proved again to within 1%.
+    Verdict
+        Refused if a digest does not fit, the certificate itself is refused, or a recorded number
+        is stronger than what the checker proves.
 
     Raises
     ------
     InvalidArgument
         If the file is no certificate.
     """
-    content, arrays = _read(Path(path))
-    network = Chain.from_dict(content["network"], arrays)
-    found = digests(network, arrays)
-    reasons = [
-        f"the {name} are not those certified (sha256 {found.get(name)}, recorded {digest})"
-        for name, digest in content["sha256"].items()
-        if found.get(name) != digest
-    ]
-    if rebuild and content["problem"] is not None and not reasons:
-        reasons += _compare_data(content["problem"], arrays)
+    found = checker.check(path)
+    content = checker.parse(Path(path).read_bytes())
+    try:
+        arrays = checker.read(Path(path), content)
+    except Unknown:
+        return found  # which says so
+    reasons = _other_digests(content, arrays)
     if reasons:
-        return Verification("refused", tuple(reasons), None)
-    outputs = None if content["outputs"] is None else tuple(content["outputs"])
-    statement = Statement(network, arrays["inputs"], arrays["targets"], outputs, content["strict"])
-    proved = prove(statement, progress=progress)
-    reasons = _compare(content["claim"], proved.to_dict())
-    return Verification("refused" if reasons else "verified", tuple(reasons), proved)
+        return Verdict("refused", tuple(reasons))
+    if rebuild and content["problem"] is not None and found.verdict == "verified":
+        reasons = _compare_problem(content, arrays)
+    return Verdict("refused", tuple(reasons), found.certificate) if reasons else found
+
+
+def _other_digests(content: Content, arrays: dict[str, Array]) -> list[str]:
+    here, recorded = digests(content["network"], arrays), content["sha256"]
+    if not isinstance(recorded, dict) or set(recorded) != set(here):
+        return [f"sha256 is not given for {', '.join(here)}"]
+    return [
+        f"the {name} are not those certified (sha256 {digest}, recorded {recorded[name]})"
+        for name, digest in here.items()
+        if recorded[name] != digest
+    ]
 
 
 def statement_arrays(statement: Statement) -> dict[str, Array]:
@@ -158,13 +243,13 @@ def statement_arrays(statement: Statement) -> dict[str, Array]:
     return statement.chain.arrays() | {"inputs": statement.samples, "targets": statement.targets}
 
 
-def digests(network: Chain, arrays: dict[str, Array]) -> dict[str, str]:
+def digests(network: dict[str, Any], arrays: dict[str, Array]) -> dict[str, str]:
     """Hash weights, data and everything else that defines the network, coefficients included."""
-    weights = [arrays[name] for name in sorted(network.arrays())]
-    structure = json.dumps(network.to_dict(), sort_keys=True).encode()
+    data = ("inputs", "targets")
+    structure = json.dumps(network, sort_keys=True).encode()
     return {
-        "weights": _digest(weights),
-        "data": _digest([arrays["inputs"], arrays["targets"]]),
+        "weights": _digest([arrays[name] for name in sorted(arrays) if name not in data]),
+        "data": _digest([arrays[name] for name in data if name in arrays]),
         "coefficients": hashlib.sha256(structure).hexdigest(),
     }
 
@@ -184,44 +269,25 @@ def _save(arrays: dict[str, Array], path: Path) -> None:
     write_atomic(path, lambda temporary: save_file(plain, temporary))
 
 
-def _read(path: Path) -> tuple[dict[str, Any], dict[str, Array]]:
-    from safetensors import SafetensorError
-    from safetensors.numpy import load_file
-
+def _compare_problem(content: Content, arrays: dict[str, Array]) -> list[str]:
+    """Compare network and data with those of the problem that is named."""
+    name = content["problem"].get("entry")
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-        if content["format"] != _FORMAT:
-            raise KeyError(content["format"])
-        return content, load_file(path.with_name(content["numbers"]))
-    except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
-        raise InvalidArgument(
-            f"{path} with the numbers beside it is no certificate that can be read ({error!r});"
-            " give a file that `thalweg certify ... --out CERT.json` wrote."
-        ) from None
-
-
-def _compare_data(problem: dict[str, Any], arrays: dict[str, Array]) -> list[str]:
-    try:
-        samples = load_problem(problem["entry"], **problem["settings"]).samples("train")
+        problem = load_problem(name, **content["problem"].get("settings", {}))
+        risk = EmpiricalRisk(problem, batchnorm="frozen", dtype=torch.float64)
+        read = links.Chain(risk)
+        network = Chain.of(read, risk.space.pack(problem.model).double()).to_dict()
     except ThalwegError as error:
-        return [f"the problem {problem['entry']!r} cannot be loaded to compare its data: {error}"]
-    inputs, targets = pair(samples.slice(0, len(samples)))
-    given = [t.detach().cpu().double().flatten(1).numpy() for t in (inputs, targets)]
-    if all(map(np.array_equal, given, (arrays["inputs"], arrays["targets"]))):
-        return []
-    return [f"the data of {problem['entry']!r} are not those that were certified"]
-
-
-def _compare(recorded: dict[str, Any], proved: dict[str, Any]) -> list[str]:
-    wrong = [
-        f"{name}: recorded {recorded.get(name)}, proved {proved[name]}"
-        for name in _COUNTS
-        if recorded.get(name) != proved[name]
+        return [f"the problem {name!r} cannot be loaded to compare it: {error}"]
+    inputs, targets = read.inputs(0, risk.samples), read.targets(0, risk.samples)
+    if checker.FORMATS[content["format"]] == "margin":
+        targets = labels_and_threshold(problem, targets, problem.model(inputs[:1].float()))[0]
+    given = [
+        tensor.double().flatten(1).numpy() for tensor in (inputs, targets.view(len(targets), -1))
     ]
-    for name in _NUMBERS:
-        one, other = recorded.get(name), proved[name]
-        if (one is None) != (other is None) or (
-            one is not None and abs(one - other) > _TOLERANCE * abs(other)
-        ):
-            wrong.append(f"{name}: recorded {one}, proved {other}")
-    return wrong
+    reasons = []
+    if network != content["network"]:
+        reasons.append(f"the network of {name!r} is not the one that was certified")
+    if not all(map(np.array_equal, given, (arrays["inputs"], arrays["targets"]))):
+        reasons.append(f"the data of {name!r} are not those that were certified")
+    return reasons

@@ -117,16 +117,20 @@ def verify(
     """Prove a stored certificate anew from its stored weights and data; exit code 1 if refused."""
     from thalweg.certificates.store import verify as perform
 
-    found = perform(certificate, rebuild=rebuild, progress=on_screen)
+    found = perform(certificate, rebuild=rebuild)
     answer = found.to_dict()
+    proved = answer["certificate"]
     if as_json:
         typer.echo(json.dumps(answer))
     else:
         typer.echo(found.verdict)
         for reason in found.reasons:
             typer.echo(f"  {reason}")
-        if found.certificate is not None:
-            typer.echo("\n".join(_lines(found.certificate.to_dict())))
+        if proved is not None:
+            typer.echo(
+                "\n".join(f"{k.replace('_', ' '):<15} {_cell(v)}" for k, v in proved.items())
+            )
+        typer.echo("\n".join(["assumptions:", *(f"  - {text}" for text in found.assumptions)]))
     if found.verdict != "verified":
         raise typer.Exit(1)
 
