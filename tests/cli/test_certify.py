@@ -24,7 +24,9 @@ def test_trains_certifies_writes_and_verifies(tmp_path):
     assert (answer["verdict"], answer["equations"], answer["nullity"]) == ("certified", 5, 28)
     again = run(app, ["certify", "verify", str(out), "--json"])
     assert again.exit_code == 0
-    assert json.loads(again.stdout)["certificate"] == answer
+    proved = json.loads(again.stdout)
+    assert proved["verdict"] == "verified"
+    assert proved["certificate"]["distance"] < 1e-13 and proved["certificate"]["nullity"] == 28
     numbers = bytearray(out.with_suffix(".safetensors").read_bytes())
     numbers[-1] ^= 1
     out.with_suffix(".safetensors").write_bytes(numbers)
