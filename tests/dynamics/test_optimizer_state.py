@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+from collections import OrderedDict, namedtuple
+from enum import IntEnum
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
@@ -28,6 +31,8 @@ STATES = st.recursive(
 def same(one, other):
     if isinstance(one, torch.Tensor):
         return isinstance(other, torch.Tensor) and torch.equal(one, other)
+    if isinstance(one, np.ndarray):
+        return one.dtype == other.dtype and np.array_equal(one, other)
     if isinstance(one, dict):
         return one.keys() == other.keys() and all(same(one[key], other[key]) for key in one)
     if isinstance(one, list | tuple):
@@ -54,6 +59,56 @@ def test_adam_survives_the_round_trip_through_a_file(dtype, tmp_path):
     write_checkpoint(tmp_path / "a.safetensors", tensors, {"optimizer": structure})
     read, about = read_checkpoint(tmp_path / "a.safetensors")
     assert same(restore_state(read, about["optimizer"]), optimizer.state_dict())
+
+
+RARE = {
+    "array": np.arange(6, dtype=np.int16).reshape(2, 3),
+    "complex array": np.array([1 + 2j]),
+    "number": np.float32(0.1),
+    "count": np.int64(7),
+    "bytes": b"\x00\xffab",
+    "nothing": b"",
+    "set": {1, 2, "three"},
+    "dtype": torch.bfloat16,
+    "complex": 1 - 2j,
+    "ordered": OrderedDict(a=1),
+    "infinite": float("-inf"),
+}
+
+
+@pytest.mark.parametrize("kind", RARE)
+def test_rare_values_survive_the_round_trip_through_a_file(kind, tmp_path):
+    tensors, structure = flatten_state({"deep": [RARE[kind]]}, prefix="thalweg/extra/")
+    write_checkpoint(tmp_path / "a.safetensors", tensors, {"extra": structure})
+    read, about = read_checkpoint(tmp_path / "a.safetensors")
+    (again,) = restore_state(read, about["extra"], prefix="thalweg/extra/")["deep"]
+    expected = dict(RARE[kind]) if kind == "ordered" else RARE[kind]
+    assert same(again, expected)
+
+
+def test_two_places_of_one_path_keep_their_own_tensors():
+    state = {"a.b": torch.tensor(1.0), "a": {"b": torch.tensor(2.0)}, 0: torch.tensor(3.0)}
+    state["0"] = torch.tensor(4.0)
+    assert same(restore_state(*flatten_state(state)), state)
+
+
+def test_a_tensor_in_several_places_is_kept_once():
+    moment = torch.ones(3)
+    tensors, structure = flatten_state({"outer": {0: moment}, "inner": {0: moment}})
+    assert len(tensors) == 1
+    assert same(restore_state(tensors, structure), {"outer": {0: moment}, "inner": {0: moment}})
+
+
+class Colour(IntEnum):
+    RED = 1
+
+
+@pytest.mark.parametrize(
+    "value", [namedtuple("Pair", "a b")(1, 2), Colour.RED, open, {(1, 2): 3}, frozenset({1})]
+)
+def test_what_would_come_back_as_another_thing_is_refused(value):
+    with pytest.raises(InvalidArgument, match=type(value).__name__):
+        flatten_state({"it": value})
 
 
 def test_an_object_in_the_state_is_named():

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 from safetensors.torch import load_file
+from torch import nn
 
 from run.killing import kill_at_random_moments
 from thalweg.errors import CheckpointRefused
@@ -12,6 +13,7 @@ from thalweg.run.checkpoints import (
     checkpoint_path,
     describe_checkpoint,
     read_checkpoint,
+    why_not_storable,
     write_checkpoint,
 )
 
@@ -56,6 +58,53 @@ def test_round_trip_is_bit_for_bit(tmp_path):
         assert read[name].dtype == tensor.dtype
         expected = tensor.detach().contiguous().reshape(-1).view(torch.uint8)
         assert torch.equal(read[name].reshape(-1).view(torch.uint8), expected), name
+
+
+def awkward_layouts():
+    matrix = torch.tensor([[0.0, 2.0, 0.0, 0.0], [3.0, 0.0, 0.0, -1.0]])
+    twice = torch.tensor([[0, 0], [1, 1]])
+    base = torch.arange(6.0)
+    return {
+        "single": torch.tensor([1 + 2j, -0.5j]),
+        "double": torch.tensor([[1 + 2j], [3 - 4j]], dtype=torch.complex128),
+        "conjugate": torch.tensor([1 + 2j, 3 - 1j]).conj(),
+        "coo": matrix.to_sparse(),
+        "uncoalesced": torch.sparse_coo_tensor(twice, torch.tensor([1.0, 4.0]), (2, 3)),
+        "csr": matrix.to_sparse_csr(),
+        "csc": matrix.to_sparse_csc(),
+        "bsr": matrix.to_sparse_bsr((1, 2)),
+        "empty": torch.empty(0, 3),
+        "none": torch.empty(0),
+        "view": base[1:4],
+        "whole": base,
+        "flags": torch.tensor([True, False]),
+    }
+
+
+@pytest.mark.filterwarnings("ignore:Sparse:UserWarning")  # torch calls some layouts beta
+def test_every_kind_of_tensor_comes_back(tmp_path):
+    kept = awkward_layouts()
+    write_checkpoint(tmp_path / "all.safetensors", kept, {"step": 1})
+    read, about = read_checkpoint(tmp_path / "all.safetensors")
+    assert about == {"step": 1} == describe_checkpoint(tmp_path / "all.safetensors")
+    assert read.keys() == kept.keys()
+    for name, tensor in kept.items():
+        assert (read[name].dtype, read[name].layout) == (tensor.dtype, tensor.layout), name
+        assert torch.equal(read[name].to_dense(), tensor.to_dense()), name
+    assert read["coo"].is_coalesced() and not read["uncoalesced"].is_coalesced()
+    assert torch.equal(load_file(tmp_path / "all.safetensors")["single"], kept["single"])
+
+
+@pytest.mark.parametrize(
+    ("tensor", "reason"),
+    [
+        (nn.parameter.UninitializedParameter(), "not initialized yet"),
+        (torch.empty(3, device="meta"), "no data"),
+        (torch.ones(2, dtype=torch.float8_e4m3fnuz), "float8_e4m3fnuz"),
+    ],
+)
+def test_what_no_file_can_hold_is_told_with_the_reason(tensor, reason):
+    assert reason in why_not_storable(tensor)
 
 
 def test_others_read_it_and_we_read_others(tmp_path):

@@ -5,27 +5,45 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Mapping
+from itertools import count
 from pathlib import Path
 from typing import Any
 
 from torch import Tensor
 
-from thalweg.errors import CheckpointRefused, RunConflict
+from thalweg.errors import CheckpointRefused, InvalidArgument, RunConflict, RunNotFound
 from thalweg.run.checkpoints import checkpoint_path, read_checkpoint, write_checkpoint
 from thalweg.run.events import Log
 from thalweg.run.store import Run, create_run, open_run
 
+# Bytes in the name of a folder, with room for a number behind it; the systems allow 255.
+_LONGEST = 240
 # Tensors of a checkpoint, and what it says about itself.
 Found = tuple[dict[str, Tensor], dict[str, Any]]
 
 
 def as_run(run: Run | str | os.PathLike[str]) -> Run:
-    """Open the run at a path, or make a plain one there; a run as it is."""
+    """
+    Open the run at a path, or make a plain one there; a run as it is.
+
+    Raises
+    ------
+    InvalidArgument
+        If the system lets no run be made there.
+    """
     if isinstance(run, Run):
         return run
-    if (Path(run) / "run.toml").exists():
-        return open_run(run)
-    return create_run(run, {"kind": "recording"})
+    try:
+        if (Path(run) / "run.toml").exists():
+            return open_run(run)
+        return create_run(run, {"kind": "recording"})
+    except (RunConflict, RunNotFound):
+        raise
+    except OSError as error:
+        raise InvalidArgument(
+            f"no run can be made at {run}: {error.strerror or error}. Write run='a folder that you"
+            " may write to'."
+        ) from None
 
 
 class Keeper:
@@ -37,12 +55,23 @@ class Keeper:
     run : Run
         The run directory.
     trajectory : str
-        The name of the trajectory in it.
+        The name of the trajectory in it: a folder below the run's checkpoints.
+
+    Raises
+    ------
+    InvalidArgument
+        If the name leads out of that folder or is none a file can have.
     """
 
     def __init__(self, run: Run, trajectory: str) -> None:
-        self.root, self.trajectory = run.path / "checkpoints", trajectory
+        _check_name(trajectory)
+        self.run, self.root, self.trajectory = run, run.path / "checkpoints", trajectory
         self.log: Log = run.log(trajectory=trajectory)
+
+    def beside(self) -> Keeper:
+        """Give the keeper of the first free trajectory named after this one: "main-2", ..."""
+        keepers = (Keeper(self.run, f"{self.trajectory}-{number}") for number in count(2))
+        return next(keeper for keeper in keepers if not keeper.paths())
 
     def paths(self) -> list[Path]:
         """List the checkpoints in the order of their steps."""
@@ -102,3 +131,15 @@ class Keeper:
                 + "\n".join(lines)
                 + "\nAsk for the same training to go on, or write trajectory='another name'."
             )
+
+
+def _check_name(trajectory: str) -> None:
+    parts = trajectory.split("/")
+    if all(part not in ("", ".", "..") and len(part.encode()) <= _LONGEST for part in parts) and (
+        "\0" not in trajectory
+    ):
+        return
+    raise InvalidArgument(
+        f"trajectory={trajectory[:40]!r}; write a name such as 'main' or 'seed0/late': it becomes"
+        " a folder inside the run."
+    )

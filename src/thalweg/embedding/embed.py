@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Callable, Sequence
 from os import PathLike
@@ -19,6 +20,8 @@ from thalweg.embedding.pca import principal_components
 from thalweg.embedding.source import ArraySource, CheckpointSource, WeightSource
 from thalweg.errors import InvalidArgument
 from thalweg.run.progress import Progress, silent
+
+logger = logging.getLogger("thalweg")
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -85,7 +88,10 @@ def embed(
         "classical", ``explained_variance`` and ``explained_variance_ratio`` (layer, dim) for
         "pca", ``iterations`` and ``converged`` (layer) for "mds". Coordinates ``trajectory``,
         ``step``, ``parent``, ``epoch``, ``loss``, ``error``, ``test_loss`` and ``test_error``
-        where checkpoints state them (NaN or "" for those that do not).
+        where checkpoints state them (NaN or "" for those that do not). Where layers were frozen or
+        unfrozen on the way, points lie in the space of all weights that ever were trained;
+        the attributes ``frozen`` and ``absent`` name those that stand still, or are not there yet,
+        at some of the checkpoints.
 
     Raises
     ------
@@ -107,6 +113,12 @@ def embed(
     if method not in _METHODS:
         raise InvalidArgument(f"got method {method!r}, expected one of {', '.join(_METHODS)}")
     source = _as_source(run_or_weights)
+    if absent := getattr(source, "absent", ()):
+        logger.warning(
+            "embed: %d tensors (%s) are not in every checkpoint; where one is missing, it stands at"
+            " its value in the nearest checkpoint that has it.",
+            *(len(absent), ", ".join(absent[:3]) + (", ..." if len(absent) > 3 else "")),
+        )
     check_dims(source.points, dims)
     distances = pairwise_distances(source, layers=layers, memory=memory, progress=progress)
     columns: dict[str, list[Any]] = {}
@@ -216,6 +228,8 @@ _STATED: dict[str, float | str] = {
     "test_loss": np.nan,
     "test_error": np.nan,
 }
+# Attributes of a source, and of the data set: weights that some checkpoints hold constant.
+_HELD = ("frozen", "absent")
 
 
 def _dataset(
@@ -238,11 +252,12 @@ def _dataset(
     }
     attrs = {
         "method": _METHOD_NAMES[method],
-        "measured": "Euclidean distances of trainable weights, float64 sums, relative error below "
-        f"{RELATIVE_ACCURACY:g}",
+        "measured": "Euclidean distances of the weights that are trained at any checkpoint, "
+        f"float64 sums, relative error below {RELATIVE_ACCURACY:g}",
         "orientation": "centred; principal axes in order of falling variance; the largest "
         "coordinate of each axis is positive",
         "near_pairs": [int(pairs) for pairs in distances.refined],
+        **{name: list(names) for name in _HELD if (names := getattr(source, name, ()))},
     }
     return xr.Dataset(variables, coords=coords, attrs=attrs)
 

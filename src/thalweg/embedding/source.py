@@ -21,7 +21,7 @@ _EXTRA_PREFIX = "thalweg/"
 # Batch norm's running statistics as PyTorch names them: state, never trained.
 _BUFFERS = ("running_mean", "running_var", "num_batches_tracked")
 # bfloat16, which numpy lacks, is the upper half of a float32.
-_DTYPES = {"F64": "<f8", "F32": "<f4", "F16": "<f2", "BF16": "<u2"}
+_DTYPES = {"F64": "<f8", "F32": "<f4", "F16": "<f2", "BF16": "<u2", "C64": "<f4"}
 
 
 class Block(NamedTuple):
@@ -139,33 +139,47 @@ def _tiling(layers: Mapping[str, slice], width: int) -> dict[str, slice]:
 class CheckpointSource:
     """Checkpoints in safetensors files, read in pieces and never held open.
 
-    Only the parameters named in a checkpoint's ``thalweg`` metadata are points of the
-    embedding. In a file without that metadata they are its floating-point tensors, except
-    the running statistics of batch norm.
+    The weights of a point are those trained at any of the checkpoints, as the ``thalweg`` metadata
+    of each names them; where one was frozen, the file holds its value. In a file without that
+    metadata they are its floating-point tensors, except the running statistics of batch norm. A
+    network may grow or shrink while it is recorded: a weight that a checkpoint does not have keeps
+    the value of the nearest one of its trajectory that has it. Complex weights are pairs of reals.
 
     Parameters
     ----------
     paths : sequence of paths
         One safetensors file for each point.
 
+    Attributes
+    ----------
+    frozen : tuple of str
+        Weights that were trained at some of the checkpoints and not at all.
+    absent : tuple of str
+        Weights that some of the checkpoints do not have.
+
     Raises
     ------
     CheckpointRefused
-        For a file that is missing or not safetensors, or a parameter that is not floating point.
+        For a file that is missing or not safetensors, or a weight that is no floating-point number.
     CheckpointMismatch
-        For a file whose parameters or shapes differ from the first file's.
+        For files that are not of one network.
     """
 
     def __init__(self, paths: Sequence[str | PathLike[str]]) -> None:
         self.paths = tuple(Path(path) for path in paths)
-        headers = [_read_header(path) for path in self.paths]
-        self.metadata: tuple[dict[str, Any], ...] = tuple(h.metadata for h in headers)
-        self._tensors = [h.parameters for h in headers]
-        for path, parameters in zip(self.paths[1:], self._tensors[1:], strict=True):
-            _check_same(self.paths[0], self._tensors[0], path, parameters)
-        first = self._tensors[0] if headers else {}
+        files = [_read_header(path) for path in self.paths]
+        self.metadata: tuple[dict[str, Any], ...] = tuple(file.metadata for file in files)
+        names = _union([file.trained for file in files])
+        self._places = [_places(file, names, files) for file in files]
+        for path, places in zip(self.paths, self._places, strict=True):
+            _check_types(places)
+            _check_same(self.paths[0], self._places[0], path, places)
+        self.frozen = tuple(n for n in names if any(n not in file.trained for file in files))
+        self.absent = tuple(n for n in names if any(n not in file.tensors for file in files))
+        first = self._places[0] if files else {}
         self._blocks = tuple(
-            Block(name, math.prod(tensor.shape), layer_of(name)) for name, tensor in first.items()
+            Block(name, math.prod(place.tensor.shape) * _reals(place.tensor), layer_of(name))
+            for name, place in first.items()
         )
 
     @property
@@ -175,17 +189,15 @@ class CheckpointSource:
 
     @property
     def blocks(self) -> tuple[Block, ...]:
-        """One block for each parameter, in the order of the first file."""
+        """One block for each parameter, in the order of the network."""
         return self._blocks
 
     def read(self, point: int, name: str, start: int, stop: int) -> NDArray[Any]:
         """Weights ``start:stop`` of parameter ``name``, flattened, from one file."""
-        tensor = self._tensors[point][name]
+        path, tensor = self._places[point][name]
         dtype = np.dtype(_DTYPES[tensor.dtype])
         offset = tensor.offset + start * dtype.itemsize
-        values: NDArray[Any] = np.fromfile(
-            self.paths[point], dtype=dtype, count=stop - start, offset=offset
-        )
+        values: NDArray[Any] = np.fromfile(path, dtype=dtype, count=stop - start, offset=offset)
         if tensor.dtype == "BF16":
             values = (values.astype("<u4") << 16).view("<f4")
         return values
@@ -203,12 +215,33 @@ class _Tensor(NamedTuple):
     offset: int
 
 
-class _Header(NamedTuple):
+class _Place(NamedTuple):
+    """Where the values of a weight stand: a file, and the tensor in it."""
+
+    path: Path
+    tensor: _Tensor
+
+
+class _File(NamedTuple):
+    """A checkpoint's header: what it says, all its tensors, and the names of the trained ones."""
+
+    path: Path
     metadata: dict[str, Any]
-    parameters: dict[str, _Tensor]
+    tensors: dict[str, _Tensor]
+    trained: tuple[str, ...]
+
+    @property
+    def trajectory(self) -> Path | None:
+        """What it belongs to, if this package recorded it: one folder holds one trajectory."""
+        return self.path.parent if "parameters" in self.metadata else None
+
+    @property
+    def step(self) -> int:
+        """The step it was kept at."""
+        return int(self.metadata.get("step", 0))
 
 
-def _read_header(path: Path) -> _Header:
+def _read_header(path: Path) -> _File:
     """Read a file's header; safetensors itself checks that it is whole."""
     try:
         # Opening validates the header and every tensor's place against the file's length; the
@@ -228,27 +261,30 @@ def _read_header(path: Path) -> _Header:
         name: _Tensor(entry["dtype"], tuple(entry["shape"]), 8 + length + entry["data_offsets"][0])
         for name, entry in header.items()
     }
-    return _Header(metadata, _parameters(path, tensors, metadata.get("parameters")))
+    return _File(path, metadata, tensors, _trained(path, tensors, metadata))
 
 
-def _parameters(
-    path: Path, tensors: dict[str, _Tensor], names: list[str] | None
-) -> dict[str, _Tensor]:
-    """Select the tensors to embed, in their order."""
+def _trained(
+    path: Path, tensors: dict[str, _Tensor], metadata: Mapping[str, Any]
+) -> tuple[str, ...]:
+    """Name the weights that were trained, in their order."""
+    names: list[str] | None = metadata.get("parameters")
     if names is None:
-        names = [name for name, tensor in tensors.items() if _looks_trainable(name, tensor)]
+        return tuple(name for name, tensor in tensors.items() if _looks_trainable(name, tensor))
     for name in names:
+        if name in metadata.get("left_out", {}) or (
+            name in metadata.get("forms", {}).keys() - tensors.keys()
+        ):
+            raise CheckpointRefused(
+                f"{path} does not hold the parameter {name!r} as a plain tensor: "
+                f"{metadata.get('left_out', {}).get(name, 'it is sparse')}"
+            )
         if name not in tensors:
             raise CheckpointMismatch(
                 f"{path} lists the parameter {name!r} but holds no tensor of that name; "
                 "the file was not written whole, write it again"
             )
-        if tensors[name].dtype not in _DTYPES:
-            raise CheckpointRefused(
-                f"{path}: parameter {name!r} has type {tensors[name].dtype}, "
-                f"expected one of {', '.join(_DTYPES)}"
-            )
-    return {name: tensors[name] for name in names}
+    return tuple(names)
 
 
 def _looks_trainable(name: str, tensor: _Tensor) -> bool:
@@ -259,16 +295,55 @@ def _looks_trainable(name: str, tensor: _Tensor) -> bool:
     )
 
 
+def _reals(tensor: _Tensor) -> int:
+    """Count the real numbers in one entry."""
+    return 2 if tensor.dtype == "C64" else 1
+
+
+def _union(lists: Sequence[tuple[str, ...]]) -> list[str]:
+    """Join lists of names: each name of a later list stands behind the one it follows there."""
+    joined: list[str] = []
+    for names in lists:
+        behind = 0
+        for name in names:
+            if name not in joined:
+                joined.insert(behind, name)
+            behind = joined.index(name) + 1
+    return joined
+
+
+def _places(file: _File, names: Sequence[str], files: Sequence[_File]) -> dict[str, _Place]:
+    """Find where the weights stand at one checkpoint: in it, or in the nearest that has them."""
+    kin = [other for other in files if other.trajectory == file.trajectory is not None]
+    kin.sort(key=lambda other: abs(other.step - file.step))
+    places: dict[str, _Place] = {}
+    for name in names:
+        for holder in (file, *kin):
+            if name in holder.tensors:
+                places[name] = _Place(holder.path, holder.tensors[name])
+                break
+    return places
+
+
+def _check_types(places: Mapping[str, _Place]) -> None:
+    for name, (path, tensor) in places.items():
+        if tensor.dtype not in _DTYPES:
+            raise CheckpointRefused(
+                f"{path}: parameter {name!r} has type {tensor.dtype}, "
+                f"expected one of {', '.join(_DTYPES)}"
+            )
+
+
 def _check_same(
-    reference: Path, expected: dict[str, _Tensor], path: Path, got: dict[str, _Tensor]
+    reference: Path, expected: dict[str, _Place], path: Path, got: dict[str, _Place]
 ) -> None:
-    """Raise unless two files hold the same parameters in the same shapes."""
+    """Raise unless two points have the same weights in the same shapes."""
     differences = [f"no {name!r}" for name in expected if name not in got]
     differences += [f"{name!r} besides" for name in got if name not in expected]
     differences += [
-        f"{name!r} of shape {got[name].shape} instead of {tensor.shape}"
-        for name, tensor in expected.items()
-        if name in got and got[name].shape != tensor.shape
+        f"{name!r} of shape {got[name].tensor.shape} instead of {place.tensor.shape}"
+        for name, place in expected.items()
+        if name in got and got[name].tensor.shape != place.tensor.shape
     ]
     if differences:
         more = f" and {len(differences) - 3} more" if len(differences) > 3 else ""

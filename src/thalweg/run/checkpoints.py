@@ -15,11 +15,56 @@ if TYPE_CHECKING:
 
 # Tensors under this prefix (optimizer, random state) belong to the resume, not to the model.
 RESUME_PREFIX = "thalweg/"
+_SPARSE_PREFIX = RESUME_PREFIX + "sparse/"
+_DTYPES = (
+    *("bool", "int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64"),
+    *("float8_e4m3fn", "float8_e5m2", "float16", "bfloat16", "float32", "float64"),
+    *("complex64", "complex128"),
+)
+# What a checkpoint says of tensors that the file format lacks: name to the form they are kept in.
+_FORMS = "forms"
+# The parts of each sparse layout, by the method that gives them.
+_SPARSE_PARTS = {
+    "torch.sparse_coo": ("_indices", "_values"),
+    "torch.sparse_csr": ("crow_indices", "col_indices", "values"),
+    "torch.sparse_bsr": ("crow_indices", "col_indices", "values"),
+    "torch.sparse_csc": ("ccol_indices", "row_indices", "values"),
+    "torch.sparse_bsc": ("ccol_indices", "row_indices", "values"),
+}
 
 
 def checkpoint_path(root: Path, trajectory: str, step: int) -> Path:
     """Say where the checkpoint of a trajectory at a step lies under ``root``."""
     return root / trajectory / f"{step:09d}.safetensors"
+
+
+def why_not_storable(tensor: Tensor) -> str | None:
+    """
+    Say why a checkpoint cannot hold a tensor; None if it can.
+
+    Examples
+    --------
+    >>> import torch
+    >>> why_not_storable(torch.eye(2).to_sparse()) is None
+    True
+    >>> why_not_storable(torch.empty(2, device="meta"))
+    'it has no data (device meta)'
+    """
+    import torch
+    from torch.nn.parameter import is_lazy
+
+    if is_lazy(tensor):
+        return "it is not initialized yet"
+    # Tensors made of others (distributed, jagged, quantized by torchao) have no memory themselves.
+    if hasattr(tensor, "__tensor_flatten__") or tensor.is_nested:
+        return f"it is a {type(tensor).__name__}, not a plain tensor"
+    if tensor.is_meta:
+        return "it has no data (device meta)"
+    if str(tensor.dtype).removeprefix("torch.") not in _DTYPES:
+        return f"its dtype is {tensor.dtype}"
+    if tensor.layout != torch.strided and str(tensor.layout) not in _SPARSE_PARTS:
+        return f"its layout is {tensor.layout}"
+    return None
 
 
 def write_checkpoint(path: Path, tensors: Mapping[str, Tensor], about: Mapping[str, Any]) -> None:
@@ -32,16 +77,19 @@ def write_checkpoint(path: Path, tensors: Mapping[str, Tensor], about: Mapping[s
         Where it shall lie.
     tensors : mapping of str to Tensor
         Weights and buffers under the names of the model's ``state_dict``; what only a resume
-        needs under names that begin with ``thalweg/``.
+        needs under names that begin with ``thalweg/``. They may share memory. Complex tensors of
+        double precision are kept as pairs of reals, sparse ones by their parts;
+        `read_checkpoint` gives all back as they were.
     about : mapping
         JSON values: ``trajectory``, ``step``, ``parameters`` (names of the trainable weights in
         their order) and whatever else describes the moment.
     """
     from safetensors.torch import save_file
 
-    plain = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
-    metadata = {"format": "pt", "thalweg": json.dumps(dict(about))}
-    write_atomic(path, lambda temporary: save_file(plain, temporary, metadata=metadata))
+    stored, forms = _to_stored(tensors)
+    described = {**about, _FORMS: forms} if forms else dict(about)
+    metadata = {"format": "pt", "thalweg": json.dumps(described)}
+    write_atomic(path, lambda temporary: save_file(stored, temporary, metadata=metadata))
 
 
 def read_checkpoint(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
@@ -58,9 +106,10 @@ def read_checkpoint(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     try:
         with safe_open(path, framework="pt") as file:
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-            return tensors, _about(file.metadata())
+            about = _about(file.metadata())
     except SafetensorError as error:
         raise CheckpointRefused(f"{path} is not a safetensors file ({error}).") from None
+    return _from_stored(tensors, about.pop(_FORMS, {})), about
 
 
 def describe_checkpoint(path: Path) -> dict[str, Any]:
@@ -69,11 +118,84 @@ def describe_checkpoint(path: Path) -> dict[str, Any]:
 
     try:
         with safe_open(path, framework="pt") as file:
-            return _about(file.metadata())
+            about = _about(file.metadata())
     except SafetensorError as error:
         raise CheckpointRefused(f"{path} is not a safetensors file ({error}).") from None
+    about.pop(_FORMS, None)
+    return about
 
 
 def _about(metadata: dict[str, str] | None) -> dict[str, Any]:
     about: dict[str, Any] = json.loads((metadata or {}).get("thalweg", "{}"))
     return about
+
+
+def _to_stored(tensors: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """Bring tensors into the forms a file holds; say which are not as they were."""
+    import torch
+
+    stored: dict[str, Tensor] = {}
+    forms: dict[str, Any] = {}
+    for name, given in tensors.items():
+        tensor = given.detach()
+        if tensor.layout != torch.strided:
+            forms[name] = {
+                "layout": str(tensor.layout),
+                "size": list(tensor.shape),
+                "coalesced": tensor.layout == torch.sparse_coo and tensor.is_coalesced(),
+            }
+            for part, values in _sparse_parts(tensor).items():
+                stored[f"{_SPARSE_PREFIX}{name}/{part}"] = values
+        elif tensor.dtype == torch.complex128:
+            forms[name] = "complex pairs"
+            stored[name] = torch.view_as_real(tensor.resolve_conj())
+        else:
+            stored[name] = tensor
+    return _unshared(stored), forms
+
+
+def _unshared(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Bring tensors to the CPU, each into memory of its own, as a safetensors file wants them."""
+    seen: set[int] = set()
+    plain: dict[str, Tensor] = {}
+    for name, tensor in tensors.items():
+        alone = tensor.cpu().resolve_conj().resolve_neg().contiguous()
+        place = alone.untyped_storage().data_ptr()
+        plain[name] = alone.clone() if place in seen else alone
+        seen.add(place)
+    return plain
+
+
+def _sparse_parts(tensor: Tensor) -> dict[str, Tensor]:
+    return {part: getattr(tensor, part)() for part in _SPARSE_PARTS[str(tensor.layout)]}
+
+
+def _from_stored(tensors: dict[str, Tensor], forms: Mapping[str, Any]) -> dict[str, Tensor]:
+    import torch
+
+    for name, form in forms.items():
+        if form == "complex pairs":
+            tensors[name] = torch.view_as_complex(tensors[name])
+            continue
+        parts = [
+            tensors.pop(f"{_SPARSE_PREFIX}{name}/{part}") for part in _SPARSE_PARTS[form["layout"]]
+        ]
+        tensors[name] = _sparse(form, parts)
+    return tensors
+
+
+def _sparse(form: Mapping[str, Any], parts: list[Tensor]) -> Tensor:
+    import torch
+
+    layout, size = form["layout"], form["size"]
+    if layout == "torch.sparse_coo":
+        indices, values = parts
+        coalesced: bool = form["coalesced"]
+        return torch.sparse_coo_tensor(
+            indices, values, size, is_coalesced=coalesced, check_invariants=True
+        )
+    compressed, plain, values = parts
+    kind = getattr(torch, layout.removeprefix("torch."))
+    return torch.sparse_compressed_tensor(
+        compressed, plain, values, size, layout=kind, check_invariants=True
+    )
