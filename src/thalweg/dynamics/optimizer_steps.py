@@ -213,21 +213,21 @@ class Rounds:
     """
 
     def __init__(self, count: int) -> None:
-        self._order: list[int] = []
+        self._places: dict[int, int] = {}
+        self._last = -1
         self._stepped: set[int] = set()
         self._expected = set(range(count))
         self.open = False
 
     def begins(self, who: int) -> bool:
         """Say whether a step of this optimizer begins another step of the training."""
-        return not self.open or self._place(who) <= max(map(self._place, self._stepped))
+        return not self.open or self._places.get(who, len(self._places)) <= self._last
 
     def add(self, who: int) -> None:
         """Note that an optimizer has stepped."""
         if self.begins(who):
             self._expected, self._stepped = self._stepped or self._expected, set()
-        if who not in self._order:
-            self._order.append(who)
+        self._last = self._places.setdefault(who, len(self._places))
         self._stepped.add(who)
         self.open = True
 
@@ -239,6 +239,3 @@ class Rounds:
     def finished(self) -> bool:
         """Whether all have stepped that did in the step before; at first, all there are."""
         return self._expected <= self._stepped
-
-    def _place(self, who: int) -> int:
-        return self._order.index(who) if who in self._order else len(self._order)

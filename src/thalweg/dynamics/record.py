@@ -34,6 +34,9 @@ logger = logging.getLogger("thalweg")
 # that are not seen. One or two happen where averaged weights are evaluated, or between the two
 # halves of a sharpness-aware step.
 _UNSEEN = 3
+# Up to so many optimizers the moment behind each of their steps is taken. Of more (one for each
+# weight) that would cost as much as the training, and it is taken once the round is whole.
+_FEW = 8
 _RESERVED = ("step", "trajectory")
 _MARKING = "Call recorder.mark() at the end of each step, after the weights were changed."
 
@@ -176,7 +179,7 @@ class Recorder:
         if not self._seen:
             self._keep_beginning()
         if not self._by_hand and self._rounds.open and self._rounds.begins(who):
-            self._end_step(self._moment)
+            self._end_step(self._moment or self._now())
 
     def after_step(self, who: int) -> None:
         """Hear that an optimizer has stepped."""
@@ -188,7 +191,8 @@ class Recorder:
         self._rounds.add(who)
         self._say_of_strangers()
         if not self._stopped:
-            self._moment = self._now()
+            few = len(self._watch.participants) <= _FEW
+            self._moment = self._now() if few or self._rounds.finished else None
 
     def _end_step(self, moment: Moment | None) -> None:
         """Keep what is due once a step is over: when the next one begins, or at a mark."""
@@ -303,9 +307,12 @@ class Recorder:
         Again where metrics were logged since, and late where weights had not been made before (lazy
         layers): the first forward pass, which makes them, is no step.
         """
-        if self._at_first is None and fingerprint(self.model) is not None:
+        if self._at_first is None:
+            if fingerprint(self.model) is None:
+                return
             self._begin()
-        if self._at_first is not None and (self._kept is None or (self._metrics and not self.step)):
+        late_metrics = self._metrics and not self.step
+        if self._kept is None or (late_metrics and self._at_first == fingerprint(self.model)):
             self._keep(self._moment)
 
     @_never_raising
@@ -326,7 +333,7 @@ class Recorder:
         if self._stopped or moment is None:
             return
         rename = plain_names(self.model)
-        kept = moment.state.renamed(rename)
+        kept = moment.state().renamed(rename)
         if kept.left_out:
             self._say_what_is_left_out(kept.left_out)
         tensors, about = self._optimizers_state(moment)

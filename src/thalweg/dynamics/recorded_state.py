@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -58,22 +59,12 @@ class Kept:
         else:
             self.tensors |= tensors
 
-    def copied(self) -> Kept:
-        """Copy the tensors, so that they stay as they are."""
-        copies = {name: tensor.detach().clone() for name, tensor in self.tensors.items()}
-        return Kept(copies, self.extra, self.left_out)
-
     def renamed(self, rename: Callable[[str], str]) -> Kept:
         """Rename the entries."""
         return Kept(
             {_rename_tensor(name, rename): tensor for name, tensor in self.tensors.items()},
             {rename(name): structure for name, structure in self.extra.items()},
             {rename(name): reason for name, reason in self.left_out.items()},
-        )
-
-    def __or__(self, other: Kept) -> Kept:
-        return Kept(
-            self.tensors | other.tensors, self.extra | other.extra, self.left_out | other.left_out
         )
 
 
@@ -96,25 +87,59 @@ class Moment:
     still belong to the step behind them.
     """
 
-    state: Kept
-    trained: tuple[str, ...]
-    groups: tuple[int, ...]
+    weights: list[tuple[str, nn.Parameter]]
+    trained: list[str]
+    passing: Kept
+    groups: list[int]
 
     @classmethod
     def now(cls, model: nn.Module, optimizers: Sequence[Any]) -> Moment:
         """Take the present moment."""
-        weights, passing = Kept(), Kept(rng_tensors())
-        for name, parameter in model.named_parameters(remove_duplicate=False):
-            weights.add(name, parameter)
-        known = weights.tensors.keys() | weights.left_out.keys()
-        for name, value in model.state_dict().items():
-            if name not in known:
-                passing.add(name, value)
-        return cls(
-            weights | passing.copied(),
-            tuple(name for name, p in model.named_parameters() if p.requires_grad),
-            tuple(len(_groups(optimizer)) for optimizer in with_inner(optimizers)),
-        )
+        weights = list(model.named_parameters(remove_duplicate=False))
+        passing = Kept({name: tensor.clone() for name, tensor in rng_tensors().items()})
+        for name, value in _passing(model, {name for name, _ in weights}):
+            if isinstance(value, Tensor) and not is_lazy(value):
+                passing.tensors[name] = value.detach().clone()
+            else:
+                passing.add(name, value if is_lazy(value) else copy.deepcopy(value))
+        trained: dict[int, str] = {}
+        for name, parameter in weights:
+            if parameter.requires_grad:
+                trained.setdefault(id(parameter), name)
+        groups = [len(_groups(optimizer)) for optimizer in with_inner(optimizers)]
+        return cls(weights, list(trained.values()), passing, groups)
+
+    def state(self) -> Kept:
+        """Give all of it that is not the optimizers', as far as a file can hold it."""
+        kept = Kept(extra=self.passing.extra, left_out=dict(self.passing.left_out))
+        for name, tensor in (*self.weights, *self.passing.tensors.items()):
+            kept.add(name, tensor)
+        return kept
+
+
+def _passing(model: nn.Module, weights: Set[str]) -> Iterator[tuple[str, Any]]:
+    """Go through what is not weights in the ``state_dict``, at a tenth of its price if possible."""
+    if any(map(_has_its_own_way, model.modules())):
+        yield from ((n, value) for n, value in model.state_dict().items() if n not in weights)
+        return
+    for owner, module in model.named_modules(remove_duplicate=False):
+        prefix = f"{owner}." if owner else ""
+        for name, buffer in module._buffers.items():
+            if buffer is not None and name not in module._non_persistent_buffers_set:
+                yield prefix + name, buffer
+        if type(module).get_extra_state is not nn.Module.get_extra_state:
+            yield f"{prefix}_extra_state", module.get_extra_state()
+
+
+def _has_its_own_way(module: nn.Module) -> bool:
+    kind = type(module)
+    return bool(
+        kind.state_dict is not nn.Module.state_dict
+        or kind._save_to_state_dict is not nn.Module._save_to_state_dict
+        or "state_dict" in vars(module)
+        or module._state_dict_hooks
+        or module._state_dict_pre_hooks
+    )
 
 
 def plain_names(model: nn.Module) -> Callable[[str], str]:
