@@ -6,7 +6,10 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from thalweg.errors import NotDefined
 from thalweg.evaluation.normalization import Normalization
+from thalweg.problems import Problem
+from thalweg.risk import EmpiricalRisk
 
 LAYOUTS = [torch.contiguous_format, torch.channels_last]
 
@@ -45,3 +48,33 @@ def test_moments_have_the_gradient_of_the_definition(layout: torch.memory_format
     (expected,) = torch.autograd.grad(paired(mean, var), x)
     (found,) = torch.autograd.grad(paired(*collected(x)), x)
     torch.testing.assert_close(found, expected, rtol=1e-12, atol=1e-14)
+
+
+@pytest.mark.parametrize("frozen", [True, False])
+def test_statistics_that_no_weight_moves_have_no_slope(frozen: bool) -> None:
+    """Batch norm on the inputs themselves, or behind frozen layers."""
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        first = [nn.Linear(3, 3).requires_grad_(False)] if frozen else []
+        model = nn.Sequential(*first, nn.BatchNorm1d(3), nn.Linear(3, 2)).double()
+        x, y = torch.randn(30, 3).double(), torch.randint(2, (30,))
+    risk = EmpiricalRisk(Problem(model, nn.CrossEntropyLoss(), (x, y)), batchnorm="recalibrate")
+    w = risk.space.pack(model)
+    loss = nn.functional.cross_entropy(model.train()(x), y)
+    slopes = torch.autograd.grad(loss, [p for p in model.parameters() if p.requires_grad])
+    torch.testing.assert_close(risk.gradient(w), torch.cat([s.flatten() for s in slopes]))
+
+
+def test_a_mean_over_one_whole_batch_has_a_value_and_no_samples() -> None:
+    model = nn.Sequential(nn.BatchNorm2d(2), nn.Conv2d(2, 2, 3), nn.Flatten()).double()
+    batch = {"x": torch.randn(9, 2, 4, 4).double()}
+
+    def loss(model: nn.Module, batch: dict[str, Tensor]) -> Tensor:
+        return model(batch["x"]).square().mean()
+
+    risk = EmpiricalRisk(Problem(model, loss, batch), batchnorm="batch", batch_size=2)
+    w = risk.space.pack(model)
+    wanted = loss(model.train(), batch)
+    assert risk.value(w) == pytest.approx(float(wanted.detach()), rel=1e-12)
+    with pytest.raises(NotDefined, match="gives only their mean"):
+        risk.sample_losses(w)

@@ -584,12 +584,25 @@ class EmpiricalRisk:
                 wrong = wrong.to(losses.dtype) * (self.samples / self.totals.classified)
             if losses.dim():
                 return losses, wrong
+            if mode == "batch" and self.normalized:
+                raise NotDefined(
+                    "losses of single samples are not defined: under batchnorm='batch' they depend"
+                    " on all samples, and this loss gives only their mean. Return one loss per"
+                    " sample, shape (n,), or write batchnorm='frozen'."
+                )
             # The user's loss gives only means, so samples go through it one at a time.
             single = [
                 self._measured.forward(self._samples.slice(i, i + 1))[0].each()
                 for i in range(start, stop)
             ]
         return torch.stack(single).reshape(-1) * (self.samples / self.totals.weight), wrong
+
+    def _as_one_batch(self, start: int, stop: int) -> Tensor:
+        """Give what a batch adds to the value: by sample, or as a whole."""
+        mode: Literal["batch", "stored"] = "batch" if self._measured.policy == "batch" else "stored"
+        with self._measured.norms.mode(mode):
+            evaluation, _ = self._measured.forward(self._samples.slice(start, stop))
+        return evaluation.each() / self.totals.weight
 
     def _residuals(self, batch: object) -> Tensor:
         mode: Literal["batch", "stored"] = "batch" if self._measured.policy == "batch" else "stored"
@@ -659,9 +672,11 @@ class EmpiricalRisk:
         total = torch.zeros(self.space.size, dtype=torch.float64, device=self.device)
 
         def add(_: int) -> None:
-            measured.gradient.zero_()
-            norms.pull_back(cotangents).backward()
-            total.add_(measured.gradient)
+            paired = norms.pull_back(cotangents)
+            if paired.requires_grad:  # statistics of the inputs depend on no weight
+                measured.gradient.zero_()
+                paired.backward()
+                total.add_(measured.gradient)
 
         with norms.mode("collect"):
             measured.each_calibration(add)
@@ -670,7 +685,7 @@ class EmpiricalRisk:
     def _check_deterministic(self) -> None:
         stop = min(_CHECKED, self.samples)
         with self._measured.values():
-            first, again = self._losses(0, stop), self._losses(0, stop)
+            first, again = self._as_one_batch(0, stop), self._as_one_batch(0, stop)
         if not torch.equal(torch.nan_to_num(first), torch.nan_to_num(again)):
             raise NotDeterministic(
                 f"{self.problem.name}: the first {stop} samples evaluated twice gave two answers."
