@@ -12,8 +12,10 @@ from importlib.metadata import version
 from pathlib import Path
 
 import pytest
+import torch
 
 from run.killing import PATIENCE, alive, wait_for
+from thalweg.dynamics import record
 from thalweg.run import create_run
 
 SMALL = ["--train-size", "100", "--set", "widths=[8]", "--set", "test_size=20"]
@@ -119,3 +121,17 @@ def test_another_configuration_in_the_same_folder_is_refused(tmp_path: Path) -> 
     create_run(tmp_path / "taken", {"preset": "other"})
     done = thalweg("reproduce", "--out", "taken", cwd=tmp_path)
     assert done.returncode == 1 and "preset" in done.stderr
+
+
+def test_a_recording_is_called_one_and_not_resumed(tmp_path: Path) -> None:
+    model = torch.nn.Linear(2, 1)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    with record(model, optimizer, run=tmp_path / "runs" / "mine", every=1):
+        for _ in range(2):
+            model(torch.ones(1, 2)).sum().backward()
+            optimizer.step()
+    (line,) = thalweg("runs", cwd=tmp_path).stdout.splitlines()
+    assert "recorded: 3 checkpoints" in line
+    refused = thalweg("resume", "runs/mine", cwd=tmp_path)
+    assert refused.returncode == 1 and "Traceback" not in refused.stderr
+    assert "run the program that made it again" in refused.stderr

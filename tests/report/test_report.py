@@ -8,13 +8,16 @@ from itertools import pairwise
 import matplotlib
 import numpy as np
 import pytest
+import torch
 from PIL import Image
+from torch import nn
 
 from made_trajectories import HOSTILE, made_curves, made_embedding
+from thalweg.dynamics import record
 from thalweg.report import write_report
 from thalweg.report.about import command
 from thalweg.report.sections import trajectories
-from thalweg.run import create_run
+from thalweg.run import create_run, open_run
 from thalweg.run.files import write_json
 
 CONFIG = {
@@ -229,3 +232,19 @@ def test_a_browser_draws_the_page_and_asks_for_nothing(run, chromium):
     places = made_embedding()["position"].values
     assert drawn[0] == places[0, :4, 0][::-1].tolist()
     assert chosen == places[1, :4, 0][::-1].tolist()
+
+
+def test_a_recording_says_how_it_goes_on_and_counts_all_that_was_trained(tmp_path):
+    model = nn.Sequential(nn.Linear(3, 4), nn.Linear(4, 2))
+    model[1].register_parameter("phase", nn.Parameter(torch.ones(5, dtype=torch.complex128)))
+    model[0].requires_grad_(False)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    with record(model, optimizer, run=tmp_path / "mine", every=1):
+        for _ in range(3):
+            model(torch.ones(1, 3)).sum().backward()
+            optimizer.step()
+            model[0].requires_grad_(True)
+    page = Page(write_report(open_run(tmp_path / "mine")))
+    assert "not finished" not in page.text and "thalweg resume" not in page.text
+    assert "recorder.restore()" in page.text
+    assert f"trainable weights W {sum(p.numel() for p in model.parameters())}" in page.text

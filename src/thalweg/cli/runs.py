@@ -132,12 +132,16 @@ def _say(name: str, found: dict[str, Any]) -> None:
 
 def _row(run: Run) -> dict[str, str]:
     config = run.config
-    complete = (run.path / "summary.json").exists()
+    state = f"unfinished: thalweg resume {run.path}"
+    if (run.path / "summary.json").exists():
+        state = "complete"
+    elif run.recorded:
+        state = f"recorded: {count(len(run.checkpoints()), 'checkpoint')}"
     return {
         "run": str(run.path),
         "preset": str(config.get("preset") or config.get("measurement", "-")),
         "problem": str(config.get("problem", {}).get("entry", "-")),
-        "state": "complete" if complete else f"unfinished: thalweg resume {run.path}",
+        "state": state,
     }
 
 

@@ -14,7 +14,7 @@ from torch import Tensor
 from thalweg.errors import CheckpointRefused, InvalidArgument, RunConflict, RunNotFound
 from thalweg.run.checkpoints import checkpoint_path, read_checkpoint, write_checkpoint
 from thalweg.run.events import Log
-from thalweg.run.store import Run, create_run, open_run
+from thalweg.run.store import RECORDING, Run, create_run, open_run
 
 # Bytes in the name of a folder, with room for a number behind it; the systems allow 255.
 _LONGEST = 240
@@ -36,7 +36,7 @@ def as_run(run: Run | str | os.PathLike[str]) -> Run:
     try:
         if (Path(run) / "run.toml").exists():
             return open_run(run)
-        return create_run(run, {"kind": "recording"})
+        return create_run(run, {"kind": RECORDING})
     except (RunConflict, RunNotFound):
         raise
     except OSError as error:

@@ -12,7 +12,7 @@ from typing import Any
 from thalweg.report.commands import assigned, measurement_command
 from thalweg.report.formatting import count, number
 from thalweg.report.parts import Fact, Table
-from thalweg.run import Run, describe_checkpoint
+from thalweg.run import Run, trained_shapes
 from thalweg.run.files import read_json
 
 
@@ -22,6 +22,7 @@ class About:
 
     title: str
     complete: bool
+    recorded: bool
     created: str
     facts: list[Fact]
     versions: dict[str, str]
@@ -34,11 +35,13 @@ def about(run: Run) -> About:
     """Read the frame of a run's page."""
     config = run.config
     problem = config.get("problem", {})
-    entry = str(problem.get("entry", "a problem of its own"))
+    own = "recorded from Python" if run.recorded else "a problem of its own"
+    entry = str(problem.get("entry", own))
     preset = f", preset {config['preset']}" if "preset" in config else ""
     return About(
         title=f"{run.path.name}: {entry}{preset}",
         complete=is_complete(run),
+        recorded=run.recorded,
         created=f"{run.about.get('created', 'at an unknown time'):%Y-%m-%d %H:%M} UTC"
         if hasattr(run.about.get("created"), "strftime")
         else "at an unknown time",
@@ -110,18 +113,14 @@ def progress_table(run: Run) -> Table | None:
 
 
 def weight_count(run: Run) -> int | None:
-    """Count the trainable weights of the run's problem, or of a checkpoint; None if unknown."""
-    from safetensors import safe_open
-
+    """Count the trainable weights of the run's problem, or of its checkpoints; None if unknown."""
     measured = run.path / "measured.json"
     if measured.exists() and "weights" in (known := read_json(measured)):
         return int(known["weights"])
-    found = run.checkpoints()
-    if not found:
-        return None
-    names = describe_checkpoint(found[0]).get("parameters", [])
-    with safe_open(found[0], framework="np") as file:
-        return sum(math.prod(file.get_slice(name).get_shape()) for name in names) or None
+    trained: dict[str, tuple[int, ...]] = {}
+    for path in run.checkpoints():
+        trained |= trained_shapes(path)
+    return sum(map(math.prod, trained.values())) or None
 
 
 def _what(run: Run, entry: str, settings: dict[str, Any]) -> Iterator[Fact]:

@@ -7,6 +7,7 @@ from thalweg.run.checkpoints import (
     checkpoint_path,
     describe_checkpoint,
     read_checkpoint,
+    trained_shapes,
     write_checkpoint,
 )
 from thalweg.run.engines import DaskEngine, Engine, InProcess, LocalProcesses
@@ -43,5 +44,6 @@ __all__ = [
     "silent",
     "task_result",
     "torch_generator",
+    "trained_shapes",
     "write_checkpoint",
 ]

@@ -23,6 +23,7 @@ _DTYPES = (
 )
 # What a checkpoint says of tensors that the file format lacks: name to the form they are kept in.
 _FORMS = "forms"
+_PAIRS = "complex pairs"
 # The parts of each sparse layout, by the method that gives them.
 _SPARSE_PARTS = {
     "torch.sparse_coo": ("_indices", "_values"),
@@ -125,6 +126,24 @@ def describe_checkpoint(path: Path) -> dict[str, Any]:
     return about
 
 
+def trained_shapes(path: Path) -> dict[str, tuple[int, ...]]:
+    """Read names and shapes, as the model has them, of the weights trained at a checkpoint."""
+    from safetensors import safe_open
+
+    with safe_open(path, framework="np") as file:
+        about = _about(file.metadata())
+        forms, held = about.get(_FORMS, {}), set(file.keys())
+        shapes = {}
+        for name in about.get("parameters", []):
+            form = forms.get(name, {})
+            if isinstance(form, dict) and "size" in form:
+                shapes[name] = tuple(form["size"])
+            elif name in held:
+                shape = tuple(file.get_slice(name).get_shape())
+                shapes[name] = shape[:-1] if form == _PAIRS else shape
+    return shapes
+
+
 def _about(metadata: dict[str, str] | None) -> dict[str, Any]:
     about: dict[str, Any] = json.loads((metadata or {}).get("thalweg", "{}"))
     return about
@@ -147,7 +166,7 @@ def _to_stored(tensors: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], dict[s
             for part, values in _sparse_parts(tensor).items():
                 stored[f"{_SPARSE_PREFIX}{name}/{part}"] = values
         elif tensor.dtype == torch.complex128:
-            forms[name] = "complex pairs"
+            forms[name] = _PAIRS
             stored[name] = torch.view_as_real(tensor.resolve_conj())
         else:
             stored[name] = tensor
@@ -174,7 +193,7 @@ def _from_stored(tensors: dict[str, Tensor], forms: Mapping[str, Any]) -> dict[s
     import torch
 
     for name, form in forms.items():
-        if form == "complex pairs":
+        if form == _PAIRS:
             tensors[name] = torch.view_as_complex(tensors[name])
             continue
         parts = [

@@ -26,6 +26,8 @@ if TYPE_CHECKING:
     import xarray as xr
 
 _MARK = "run.toml"
+# The kind of a run that `thalweg.record` or `thalweg.train` made.
+RECORDING = "recording"
 _VERSIONS_OF = ("thalweg", "torch", "numpy")
 # Runs this process drives: a study may drive tasks of its own within a run that is held already.
 _held: set[Path] = set()
@@ -60,6 +62,11 @@ class Run:
         """The configuration the run was created with."""
         config: dict[str, Any] = self.about["config"]
         return config
+
+    @property
+    def recorded(self) -> bool:
+        """Whether it holds trainings recorded from Python, and no work that can be taken up."""
+        return self.config.get("kind") == RECORDING
 
     @property
     def tasks(self) -> Path:

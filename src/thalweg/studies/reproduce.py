@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 
+from thalweg.errors import InvalidArgument
 from thalweg.problems import load_problem
 from thalweg.risk import EmpiricalRisk
 from thalweg.run import Engine, Progress, Run, create_run, open_run, run_tasks, silent
@@ -75,8 +76,21 @@ def resume(
     progress: Progress = silent,
     announce: Announce = _unannounced,
 ) -> tuple[Run, dict[str, Any]]:
-    """Go on with a run that was stopped; what is done is not done again."""
+    """
+    Go on with a run that was stopped; what is done is not done again.
+
+    Raises
+    ------
+    InvalidArgument
+        If it is a recording, which only the program that made it can go on with.
+    """
     run = open_run(path)
+    if run.recorded:
+        raise InvalidArgument(
+            f"{run.path} was recorded from Python: run the program that made it again."
+            " tw.train goes on by itself, a loop within tw.record from where recorder.restore()"
+            " says."
+        )
     if "measurement" in run.config:
         return measure(run, engine=engine, progress=progress)
     return complete(run, engine=engine, progress=progress, announce=announce)
