@@ -369,5 +369,5 @@ def test_bad_input():
 def test_described_says_which_function():
     _, risk, w = _risk("batch norm, held")
     described = risk.hessian(w).described
-    assert described["operator"] == "Hessian" and described["statistics"] == "held at w"
+    assert described["operator"] == "Hessian" and "re-estimated" in described["batchnorm"]
     assert risk.jacobian(w).T.described["operator"] == "transposed Jacobian"

@@ -45,6 +45,7 @@ class BatchNorm(StrEnum):
 
     RECALIBRATE = "recalibrate"
     FROZEN = "frozen"
+    HELD = "held"
     BATCH = "batch"
 
 

@@ -130,9 +130,10 @@ def _check(risk: Function, w0: Tensor, w1: Tensor, points: int) -> None:
         risk.space.check(w)
         if not bool(torch.isfinite(w).all()):
             raise InvalidWeights(f"{name} has entries that are NaN or infinite.")
-    if provenance_of(risk).batchnorm == "frozen":
+    if provenance_of(risk).constant:
         raise InvalidArgument(
-            "batchnorm='frozen' measures every point of the line with the statistics of one model;"
+            f"batchnorm={provenance_of(risk).batchnorm!r} measures every point of the line with"
+            " the statistics of one model;"
             " write EmpiricalRisk(problem, batchnorm='recalibrate'), which re-estimates them at"
             " each."
         )

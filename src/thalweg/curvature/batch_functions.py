@@ -43,9 +43,9 @@ class BatchFunctions:
     The whole state of a risk and its batches, fixed for as long as products are taken.
 
     Whatever happens to the risk afterwards, to its weights, its frozen weights or its buffers,
-    products stay those at ``w``. Batch-norm statistics
-    are held at their values at ``w``, unless the policy is ``"batch"``, under which they are
-    functions of the weights and are differentiated.
+    products stay those at ``w``. Batch-norm statistics are held at their values at ``w``, unless
+    the policy is ``"batch"``, under which they are functions of the weights and are
+    differentiated; `curvature.statistics` differentiates those that are re-estimated.
 
     Parameters
     ----------
@@ -82,7 +82,7 @@ class BatchFunctions:
         self.statistics = [
             (mean.detach().clone(), var.detach().clone()) for mean, var in measured.norms.stored()
         ]
-        self._forward = Forward(measured.problem, measured.model)
+        self.module = Forward(measured.problem, measured.model)
 
     def _set_weights(self, w: Tensor, layers: Iterable[str] | None) -> None:
         space = self.measured.space
@@ -142,16 +142,17 @@ class BatchFunctions:
             Of `batch`; the weights in it are passed over.
         """
         tensors, statistics, leaves = self._take_apart(constants)
-        tensors |= self._shaped(self.varying, primals)
+        weights, statistics = self._pick(primals, statistics)
+        tensors |= self._shaped(self.varying, weights)
         named = {f"model.{name}": tensor for name, tensor in tensors.items()}
         measured, norms = self.measured, self.measured.norms
         before = norms.stored()
-        norms.store(statistics)
+        norms.store(statistics, differentiable=len(weights) < len(primals))
         try:
             mode = norms.mode("batch" if self.whole else "stored")
             with one_function(), measured.at_work(), differentiable_twice(), mode:
                 answer: Evaluation = functional_call(
-                    self._forward, named, (tree_unflatten(leaves, spec),)
+                    self.module, named, (tree_unflatten(leaves, spec),)
                 )
         finally:
             norms.store(before)
@@ -162,7 +163,7 @@ class BatchFunctions:
     ) -> tuple[dict[str, Tensor], list[tuple[Tensor, Tensor]], list[Any]]:
         """Give the tensors that do not vary by name, batch-norm statistics, and the batch."""
         ends = itertools.accumulate(
-            map(len, (self.varying, self.others, self.state, 2 * self.statistics))
+            map(len, (self.primals, self.others, self.state, 2 * self.statistics))
         )
         first, second, third, fourth = ends
         named = self._shaped(self.others, constants[first:second])
@@ -170,6 +171,20 @@ class BatchFunctions:
         flat = constants[third:fourth]
         pairs = list(zip(flat[::2], flat[1::2], strict=True))
         return named, pairs, list(constants[fourth:])
+
+    def _pick(
+        self, primals: Tensors, statistics: list[tuple[Tensor, Tensor]]
+    ) -> tuple[Tensors, list[tuple[Tensor, Tensor]]]:
+        """Tell weights from statistics, where these vary too."""
+        return primals, statistics
+
+    def named(self, primals: Tensors) -> dict[str, Tensor]:
+        """Give all weights and buffers by name, the varying ones at ``primals``."""
+        return {
+            **self._shaped(self.varying, primals),
+            **self._shaped(self.others, self.fixed),
+            **self.state,
+        }
 
     @staticmethod
     def _shaped(parameters: Sequence[Parameter], entries: Tensors) -> dict[str, Tensor]:

@@ -14,6 +14,8 @@ from torch.func import grad
 
 from thalweg.curvature.batch_functions import BatchFunctions
 from thalweg.curvature.double_backward import load_forward_mode
+from thalweg.curvature.linearize import Tensors
+from thalweg.curvature.statistics import Statistics
 from thalweg.curvature.vector_products import (
     GAUSS_NEWTON,
     HESSIAN,
@@ -119,6 +121,8 @@ class WeightOperator(RiskOperator):
     def __init__(self, plan: Plan) -> None:
         super().__init__(plan, self._map.name, (plan.pinned.size, plan.pinned.size))
         self.entries = plan.pinned.entries
+        self._statistics, plan = _through_statistics(plan)
+        self._functions = plan.pinned
         self._products = Products(plan, self._map)
 
     @property
@@ -143,7 +147,30 @@ class WeightOperator(RiskOperator):
         return product
 
     def _product(self, v: Tensor) -> Tensor:
-        return _sum_over_batches(self._pinned, self._products, [self._pinned.unflatten(v)])
+        if self._statistics is None:
+            return self._of_batches(self._pinned.unflatten(v))
+        return self._through(self._statistics, v)
+
+    def _of_batches(self, direction: Tensors) -> Tensor:
+        return _sum_over_batches(self._functions, self._products, [direction])
+
+    def _through(self, statistics: Statistics, v: Tensor) -> Tensor:
+        """Chain the product in weights and statistics with the statistics' derivatives."""
+        direction = self._pinned.unflatten(v)
+        pushed, _ = statistics.push(direction)
+        product = self._functions.unflatten(self._of_batches((*direction, *pushed)))
+        weights = len(direction)
+        pulled = statistics.pull(product[weights:])
+        return self._pinned.flatten(product[:weights]) + pulled.to(v.dtype)
+
+
+def _through_statistics(plan: Plan) -> tuple[Statistics | None, Plan]:
+    """Have statistics that depend on the weights vary with them, where a plan wants that."""
+    if not plan.through_statistics:
+        return None, plan
+    half = plan.memory // 2
+    statistics = Statistics(plan.pinned, half)
+    return statistics, replace(plan, pinned=statistics.joint, memory=half)
 
 
 def _sum_over_batches(
@@ -161,6 +188,27 @@ class Hessian(WeightOperator):
     """The Hessian of the risk, shape (W, W)."""
 
     _map = HESSIAN
+
+    def _through(self, statistics: Statistics, v: Tensor) -> Tensor:
+        """Add what the second derivative of the statistics gives."""
+        if not statistics.weighed:
+            statistics.weigh(self._slopes())
+        direction = self._pinned.unflatten(v)
+        pushed, second = statistics.push(direction)
+        product = self._functions.unflatten(self._of_batches((*direction, *pushed)))
+        weights = len(direction)
+        pulled = statistics.pull(product[weights:], pushed=pushed)
+        return self._pinned.flatten(product[:weights]) + (second + pulled).to(v.dtype)
+
+    def _slopes(self) -> Tensors:
+        """Differentiate the risk by the statistics."""
+        functions, weights = self._functions, len(self._pinned.primals)
+        total: Tensors = ()
+        for index in range(len(functions.bounds)):
+            constants, spec = functions.batch(index)
+            slopes = functions.gradient(functions.primals, constants, spec)[weights:]
+            total = tuple(map(torch.add, total, slopes)) if total else slopes
+        return total
 
 
 class GaussNewton(WeightOperator):
@@ -201,6 +249,8 @@ class Jacobian(RiskOperator):
         rows = sum(shape.numel() for shape in self._shapes)
         super().__init__(plan, JACOBIAN.name, (rows, plan.pinned.size))
         self.entries = plan.pinned.entries
+        self._statistics, plan = _through_statistics(plan)
+        self._functions = plan.pinned
         half = replace(plan, memory=plan.memory // 2)  # for each of the two directions
         # Backward one derivative is enough, and no differences are needed.
         backward = replace(half, method=None) if plan.method == "differences" else half
@@ -213,13 +263,21 @@ class Jacobian(RiskOperator):
 
     def _multiply(self, v: Tensor) -> Tensor:
         direction = self._pinned.unflatten(v)
+        if self._statistics is not None:
+            direction = (*direction, *self._statistics.push(direction)[0])
         batches = range(len(self._pinned.bounds))
         return torch.cat([self._forward(i, direction)[0].reshape(-1) for i in batches])
 
     def _multiply_transposed(self, u: Tensor) -> Tensor:
         parts = u.split([shape.numel() for shape in self._shapes])
         directions = [(p.view(s),) for p, s in zip(parts, self._shapes, strict=True)]
-        return _sum_over_batches(self._pinned, self._backward, directions)
+        product = _sum_over_batches(self._functions, self._backward, directions)
+        if self._statistics is None:
+            return product
+        weights = len(self._pinned.primals)
+        parts = self._functions.unflatten(product)
+        pulled = self._statistics.pull(parts[weights:])
+        return self._pinned.flatten(parts[:weights]) + pulled.to(product.dtype)
 
 
 class TransposedJacobian(RiskOperator):
@@ -263,15 +321,13 @@ class LossHessian(RiskOperator):
         return product.reshape(-1)
 
 
-@torch.no_grad()
 def _outputs(pinned: BatchFunctions) -> Iterable[Tensor]:
     for index in range(len(pinned.bounds)):
         constants, spec = pinned.batch(index)
-        yield pinned.outputs(pinned.primals, constants, spec)
+        yield pinned.outputs(pinned.primals, constants, spec).detach()
 
 
 def _output_shapes(pinned: BatchFunctions) -> list[torch.Size]:
     constants, spec = pinned.batch(0)
-    with torch.no_grad():
-        one = pinned.outputs(pinned.primals, constants, spec).shape[1:]
+    one = pinned.outputs(pinned.primals, constants, spec).shape[1:]
     return [torch.Size((stop - start, *one)) for start, stop in pinned.bounds]

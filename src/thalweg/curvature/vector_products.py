@@ -240,6 +240,8 @@ class Plan:
         Budget in bytes for what is kept between products.
     traces : dict
         Traces shared between points, filled here.
+    through_statistics : bool
+        Whether batch-norm statistics are functions of the weights that calibration batches give.
     """
 
     pinned: BatchFunctions
@@ -247,6 +249,7 @@ class Plan:
     method: Method | None
     memory: int
     traces: Traces
+    through_statistics: bool = False
 
 
 class Products:
@@ -356,6 +359,7 @@ class Products:
         built_in = (
             self.map.name,
             tuple(self.pinned.varying),
+            len(self.pinned.primals),
             self.pinned.whole,
             self.pinned.weight,
         )

@@ -165,6 +165,19 @@ class ModelCopy:
             self.norms.store(self.norms.estimate(lambda: self.each_calibration(lambda _: None)))
         self._calibrated = self.weights.clone()
 
+    @property
+    def keeps_statistics(self) -> bool:
+        """Whether batch norm uses the same statistics at every point."""
+        return self.policy in ("frozen", "held")
+
+    def hold(self, w: Tensor) -> None:
+        """Make the statistics at ``w`` the copy's buffers, which are then used at every point."""
+        home = self.weights.clone()
+        self.load(w)
+        with self.values():
+            self.norms.keep(self.norms.estimate(lambda: self.each_calibration(lambda _: None)))
+        self.load(home)
+
     def each_calibration(self, after: Callable[[int], None]) -> None:
         """Run the model on every calibration batch, calling ``after(batch size)`` behind each."""
         assert self.calibration is not None

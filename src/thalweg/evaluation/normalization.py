@@ -15,7 +15,7 @@ from torch.overrides import TorchFunctionMode
 from thalweg.errors import InvalidArgument, InvalidProblem
 from thalweg.landscape.provenance import POLICIES, Policy
 
-_Mode = Literal["stored", "batch", "running", "collect", "evaluation"]
+_Mode = Literal["stored", "batch", "running", "collect", "differentiate", "evaluation"]
 _PLAIN = {nn.modules.batchnorm._BatchNorm.forward, nn.SyncBatchNorm.forward}
 _batch_norm = F.batch_norm
 _BATCH_NORM_ARGUMENTS = inspect.signature(F.batch_norm)
@@ -54,6 +54,7 @@ class ControlledNorm:
     def __init__(self, name: str, module: nn.modules.batchnorm._BatchNorm) -> None:
         self.name, self.module = name, module
         self.mode: _Mode = "stored"
+        self.differentiable = False
         self.mean, self.var = self._initial()
         self.moments: list[tuple[Tensor, Tensor, int]] = []
         self.total = 0
@@ -103,7 +104,14 @@ class ControlledNorm:
             return self._with_running(x, weight, bias, eps)
         if self.mode == "collect":
             return self._collecting(x, weight, bias, eps)
+        if self.mode == "differentiate":
+            self._keep_moments(x)
         return _batch_norm(x, None, None, weight, bias, True, 0.0, eps)
+
+    def _keep_moments(self, x: Tensor) -> None:
+        """Keep E[x] and E[x^2] of the batch as torch differentiates them, as often as wanted."""
+        dims = [dim for dim in range(x.dim()) if dim != 1]
+        self.moments.append((x.mean(dims), x.square().mean(dims), x.numel() // x.shape[1]))
 
     def _collecting(
         self, x: Tensor, weight: Tensor | None, bias: Tensor | None, eps: float
@@ -121,7 +129,7 @@ class ControlledNorm:
     def _with_stored(
         self, x: Tensor, weight: Tensor | None, bias: Tensor | None, eps: float
     ) -> Tensor:
-        if not (self.mean.requires_grad or self.var.requires_grad):
+        if not (self.differentiable or self.mean.requires_grad or self.var.requires_grad):
             return _batch_norm(x, self.mean, self.var, weight, bias, False, 0.0, eps)
         # torch's kernel gives no gradient to the statistics, so they are written out here.
         scale = torch.rsqrt(self.var + eps)
@@ -256,10 +264,18 @@ class Normalization:
         """Give the statistics in use, one pair (mean, variance) a layer."""
         return [(norm.mean, norm.var) for norm in self.norms]
 
-    def store(self, statistics: list[tuple[Tensor, Tensor]]) -> None:
-        """Use these statistics from now on."""
+    def store(
+        self, statistics: list[tuple[Tensor, Tensor]], *, differentiable: bool = False
+    ) -> None:
+        """Use these statistics from now on, perhaps as variables of a derivative."""
         for norm, (mean, var) in zip(self.norms, statistics, strict=True):
-            norm.mean, norm.var = mean, var
+            norm.mean, norm.var, norm.differentiable = mean, var, differentiable
+
+    def keep(self, statistics: list[tuple[Tensor, Tensor]]) -> None:
+        """Make these statistics the model's buffers."""
+        for norm, (mean, var) in zip(self.norms, statistics, strict=True):
+            norm.module.running_mean, norm.module.running_var = mean.clone(), var.clone()
+        self.restore_buffers()
 
     def restore_buffers(self) -> None:
         """Use the model's own buffers from now on."""

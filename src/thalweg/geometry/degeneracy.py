@@ -129,7 +129,8 @@ def degeneracy(
     ----------
     risk : EmpiricalRisk
         Its loss must show outputs. Batch-norm statistics are held at the buffers where it says
-        ``batchnorm="frozen"``; otherwise they are those of the whole set and are differentiated.
+        ``batchnorm="frozen"`` or ``"held"``; otherwise they are those of the whole set and are
+        differentiated.
     w : Tensor
         Shape (W,).
     rtol : float, optional
@@ -184,7 +185,7 @@ def degeneracy(
 
 
 def _in_float64(risk: EmpiricalRisk) -> EmpiricalRisk:
-    policy = "frozen" if risk.policy == "frozen" else "batch"
+    policy = "frozen" if risk.provenance.constant else "batch"
     exact = EmpiricalRisk(
         risk.problem, split=risk.split, batchnorm=policy, dtype=torch.float64, device=risk.device
     )

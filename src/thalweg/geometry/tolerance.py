@@ -68,7 +68,7 @@ def hindrance(scene: Scene) -> str:
     if provenance_of(scene.risk).pooled:
         return (
             "batch-norm statistics of each cell take a pass over all training samples, which"
-            " leaves little to save; batchnorm='frozen' does not"
+            " leaves little to save; batchnorm='frozen' and 'held' do not"
         )
     return ""
 

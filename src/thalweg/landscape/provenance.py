@@ -8,13 +8,14 @@ from typing import Literal
 
 import torch
 
-Policy = Literal["batch", "frozen", "recalibrate"]
+Policy = Literal["batch", "frozen", "held", "recalibrate"]
 Split = Literal["train", "test"]
 Word = str | int | float
 
 POLICIES: dict[str, str] = {
     "batch": "batch-norm statistics of the whole set taken as one batch",
     "frozen": "batch-norm statistics frozen at the model's buffers",
+    "held": "batch-norm statistics re-estimated on the training set at one point, and held",
     "recalibrate": "batch-norm statistics re-estimated at w on the training set",
 }
 _NO_BATCH_NORM = "no batch norm"
@@ -35,7 +36,7 @@ class Provenance:
         Which of its data are measured.
     samples : int or None
         Number of samples.
-    batchnorm : {"recalibrate", "frozen", "batch", "none"} or None
+    batchnorm : {"recalibrate", "frozen", "held", "batch", "none"} or None
         What batch normalization uses; ``"none"`` where a network has none.
     dtype : torch.dtype or None
         Of weights, gradients and forward passes.
@@ -60,6 +61,11 @@ class Provenance:
     def pooled(self) -> bool:
         """Whether samples depend on one another, by batch statistics taken at each point."""
         return self.batchnorm in ("recalibrate", "batch")
+
+    @property
+    def constant(self) -> bool:
+        """Whether batch norm uses the same statistics at every point."""
+        return self.batchnorm in ("frozen", "held")
 
     @property
     def words(self) -> dict[str, Word]:

@@ -107,7 +107,7 @@ class BatchedModels:
         after = {name: tensor.clone() for name, tensor in buffers.items()}
         tensors = self.measured.space.unpack(w) | after
         named = {f"model.{name}": tensor for name, tensor in tensors.items()}
-        frozen = self.measured.policy == "frozen"
+        frozen = self.measured.keeps_statistics
         with self.measured.norms.mode("stored" if frozen else "running"):
             evaluation = functional_call(self._forward, named, (batch,))
         loss, outputs = evaluation.mean(), evaluation.outputs

@@ -56,10 +56,11 @@ class EmpiricalRisk:
     split : {"train", "test"}
         Which data are measured. Batch-norm statistics are re-estimated on the training data in
         either case.
-    batchnorm : {"recalibrate", "frozen", "batch"}
+    batchnorm : {"recalibrate", "frozen", "held", "batch"}
         Which function of w is measured where the model has batch normalization: statistics
         re-estimated at w in calibration batches of 250 whose moments are pooled (the default),
-        frozen at the model's buffers, or those of the whole set taken as one batch.
+        frozen at the model's buffers, re-estimated once at the model's own weights and held for
+        every w (`held` moves the point), or those of the whole set taken as one batch.
     dtype : torch.dtype, optional
         float32 or float64; by default the model's own, float32 at least.
     device : torch.device or str, optional
@@ -89,8 +90,8 @@ class EmpiricalRisk:
     Notes
     -----
     Mini-batch gradients use the batch's own statistics, as training does, except under
-    ``"frozen"``. The full gradient is the gradient of the value: under ``"recalibrate"`` and
-    ``"batch"`` it goes through the statistics.
+    ``"frozen"`` and ``"held"``. The full gradient is the gradient of the value, and the Hessian
+    its derivative: under ``"recalibrate"`` and ``"batch"`` they go through the statistics.
     """
 
     def __init__(
@@ -115,6 +116,8 @@ class EmpiricalRisk:
             try:
                 self._prepare()
                 self.checked = self_check(measured, self._calibration, level) if level else None
+                if policy == "held":
+                    measured.hold(measured.weights)
                 return
             except (NotTheModel, RuntimeError) as difference:
                 # Only a copy's: a borrowed module is not told from the model by them.
@@ -154,6 +157,35 @@ class EmpiricalRisk:
         other = object.__new__(EmpiricalRisk)
         other._setup(self._measured, split, self._given, self.memory)
         other._batch_size, other.checked = self._batch_size, self.checked
+        return other
+
+    def held(self, w: Tensor, /) -> EmpiricalRisk:
+        """
+        Give the risk whose batch-norm statistics are those at ``w``, whatever point it is at.
+
+        Parameters
+        ----------
+        w : Tensor
+            Shape (W,): where the statistics are re-estimated, once.
+
+        Returns
+        -------
+        EmpiricalRisk
+            With ``batchnorm="held"``; a Hessian of it costs half of one through the statistics.
+        """
+        other = EmpiricalRisk(
+            self.problem,
+            split=self.split,
+            batchnorm="held",
+            dtype=self.dtype,
+            device=self.device,
+            batch_size=self._given,
+            memory=self.memory,
+            check=False,
+        )
+        other.set_fixed(self.fixed())
+        other._measured.hold(w)
+        other.checked = self.checked
         return other
 
     def held_out(self) -> EmpiricalRisk | None:
@@ -364,8 +396,9 @@ class EmpiricalRisk:
         Returns
         -------
         Hessian
-            ``op @ v`` for v of shape (W,) or (W, k); batch-norm statistics are held at their
-            values at ``w``, except under ``batchnorm="batch"``.
+            ``op @ v`` for v of shape (W,) or (W, k). It is the derivative of `gradient`, through
+            batch-norm statistics where they depend on the weights; ``batchnorm="held"`` is half
+            as dear.
         """
         return Hessian(self._plan(w, layers, method))
 
@@ -397,8 +430,8 @@ class EmpiricalRisk:
             *(self._measured, self._samples, self._product_batch, w, layers),
             weight=self.totals.weight,
         )
-        held = {} if pinned.whole or not self._measured.norms else {"statistics": "held at w"}
-        return Plan(pinned, self.described | held, method, self.memory, self._traces)
+        through = self.policy == "recalibrate" and bool(self._measured.norms)
+        return Plan(pinned, self.described, method, self.memory, self._traces, through)
 
     @cached_property
     def _product_batch(self) -> int:
@@ -531,7 +564,7 @@ class EmpiricalRisk:
         return risk
 
     def _step_mode(self, track: bool) -> Literal["stored", "running", "batch"]:
-        if self._measured.policy == "frozen":
+        if self._measured.keeps_statistics:
             return "stored"
         return "running" if track else "batch"
 
