@@ -59,7 +59,7 @@ MODELS = {
         "frozen",
     ),
     "batch norm, frozen": (lambda: _conv(True), CE, (2, 7, 7), False, "frozen"),
-    "batch norm, held": (lambda: _conv(True), MSE, (2, 7, 7), True, "recalibrate"),
+    "batch norm, held": (lambda: _conv(True), MSE, (2, 7, 7), True, "held"),
     "batch norm, batch": (lambda: _conv(True), CE, (2, 7, 7), False, "batch"),
 }
 
@@ -369,5 +369,5 @@ def test_bad_input():
 def test_described_says_which_function():
     _, risk, w = _risk("batch norm, held")
     described = risk.hessian(w).described
-    assert described["operator"] == "Hessian" and "re-estimated" in described["batchnorm"]
+    assert described["operator"] == "Hessian" and "held" in described["batchnorm"]
     assert risk.jacobian(w).T.described["operator"] == "transposed Jacobian"

@@ -43,11 +43,10 @@ def section(run: Run) -> Section | None:
 
 def _lead(data: xr.Dataset) -> str:
     about = data.attrs
-    held = f" ({about['statistics']})" if "statistics" in about else ""
     return (
         f"Eigenvalues of the {about.get('operator', 'Hessian')} of the risk on"
         f" {count(int(about.get('samples', 0)), 'sample')} in {about['size']:,} weights;"
-        f" {about.get('batchnorm', 'no batch norm')}{held}. They depend on the parametrization:"
+        f" {about.get('batchnorm', 'no batch norm')}. They depend on the parametrization:"
         " rescaling layers changes them and not the function."
     )
 
