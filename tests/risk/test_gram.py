@@ -168,12 +168,13 @@ def test_batch_norm_is_held_or_refused():
     torch.manual_seed(0)
     model = nn.Sequential(nn.Linear(4, 5), nn.BatchNorm1d(5), nn.Tanh(), nn.Linear(5, 2))
     problem = tw.Problem(model, nn.MSELoss(), (torch.randn(9, 4), torch.randn(9, 2)))
-    held = tw.EmpiricalRisk(problem, dtype=torch.float64)
+    held = tw.EmpiricalRisk(problem, dtype=torch.float64, batchnorm="held")
     w = held.space.pack(model).double()
     dense = held.jacobian(w).to_dense()
     torch.testing.assert_close(gram(held, w), dense @ dense.T)
-    with pytest.raises(NotDefined, match="frozen"):
-        gram(tw.EmpiricalRisk(problem, batchnorm="batch"), w.float())
+    for policy in ("batch", "recalibrate"):
+        with pytest.raises(NotDefined, match=rf"{policy}.*'frozen'\) or 'held'"):
+            gram(tw.EmpiricalRisk(problem, batchnorm=policy), w.float())
 
 
 def test_wrong_outputs_are_named():

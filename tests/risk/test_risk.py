@@ -270,7 +270,7 @@ BAD: list[tuple[Callable[[], object], type[Exception], str]] = [
     (
         lambda: EmpiricalRisk(classification(), batchnorm="eval"),
         InvalidArgument,
-        "batchnorm='eval'; write one of 'batch', 'frozen', 'recalibrate'",
+        "batchnorm='eval'; write one of 'batch', 'frozen', 'held', 'recalibrate'",
     ),
     (lambda: EmpiricalRisk(classification(), batch_size=0), InvalidArgument, "batch_size=0"),
     (lambda: EmpiricalRisk(classification(), split="test"), InvalidProblem, "test"),

@@ -89,7 +89,7 @@ def test_a_picture_that_was_stopped_goes_on_where_it_was(run, monkeypatch):
 
 def test_the_spectrum_is_that_of_the_hessian_there(run, end):
     risk, w = end
-    hessian = risk.hessian(w)
+    hessian = risk.held(w).hessian(w)
     whole = spectral_density(hessian, probes=2, steps=6)
     density = run.result("spectrum/density")
     assert density["node"].values == pytest.approx(whole["node"].values, rel=1e-3, abs=1e-4)

@@ -32,8 +32,8 @@ _BATCH, _ROW_BATCH = 128, 8
 _HELD = 1 << 26
 _AGREEMENT = 1e-8
 _BATCH_NORM = (
-    "batchnorm='batch' makes each output depend on all samples, so a row of the Jacobian is no"
-    " sample's own; write EmpiricalRisk(problem, batchnorm='frozen')."
+    "batchnorm={policy!r} makes each output depend on all samples, so a row of the Jacobian is no"
+    " sample's own; write EmpiricalRisk(problem, batchnorm='frozen') or 'held'."
 )
 
 
@@ -51,8 +51,8 @@ def gram(
     Parameters
     ----------
     risk : EmpiricalRisk
-        Of any dtype; K is computed in float64 on the CPU. Batch-norm statistics are held at their
-        values at ``w``.
+        Of any dtype; K is computed in float64 on the CPU. Where the network has batch norm,
+        ``batchnorm="frozen"`` or ``"held"``.
     w : Tensor
         Shape (W,).
     outputs : sequence of int or Tensor, optional
@@ -67,7 +67,8 @@ def gram(
     Raises
     ------
     NotDefined
-        If samples depend on one another (``batchnorm="batch"``), or the loss shows no outputs.
+        If samples depend on one another (``batchnorm="batch"`` and ``"recalibrate"``), or the loss
+        shows no outputs.
 
     References
     ----------
@@ -117,8 +118,8 @@ class _Pass:
         self, risk: EmpiricalRisk, w: Tensor, outputs: Sequence[int] | Tensor | None
     ) -> None:
         measured = risk._measured
-        if measured.policy == "batch" and measured.norms:
-            raise NotDefined(_BATCH_NORM)
+        if measured.norms and not measured.keeps_statistics:
+            raise NotDefined(_BATCH_NORM.format(policy=measured.policy))
         risk._settle(w)
         self.problem, self.samples = risk.problem, risk._samples
         self.model = _copy(risk, w)
