@@ -10,6 +10,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+import thalweg as tw
 from thalweg import EmpiricalRisk, Problem, load_problem, train
 from thalweg.certificates import certify_margin
 from thalweg.certificates.activations import enclose_activation
@@ -321,3 +322,67 @@ def test_chain_evaluates_the_network_in_float64():
     assert outputs.dtype == torch.float64
     losses = nn.functional.cross_entropy(outputs, chain.targets(0, 40), reduction="none")
     torch.testing.assert_close(losses.float(), risk.sample_losses(w.float()), rtol=1e-3, atol=1e-5)
+
+
+def tall(activation, scale=1.0):
+    """Make a classifier of one feature whose hidden units go through ``activation``."""
+    model = nn.Sequential(nn.Linear(1, 2), activation, nn.Linear(2, 2))
+    x = torch.tensor([[-1.0], [1.0], [2.0]])
+    risk = tw.EmpiricalRisk(tw.Problem(model, nn.CrossEntropyLoss(), (x, torch.tensor([0, 1, 1]))))
+    return risk, torch.tensor([1.0, -1.0, 0.0, 0.0, -1.0, 1.0, 1.0, -1.0, 0.0, 0.0]) * scale
+
+
+@pytest.mark.parametrize(
+    "activation",
+    [nn.LeakyReLU(-0.5), nn.ELU(-1.0), nn.CELU(-1.0), nn.Softplus(beta=-1.0)],
+)
+def test_an_activation_that_falls_is_refused(activation):
+    with pytest.raises(NotDefined, match="falls"):
+        tw.certify_margin(*tall(activation))
+
+
+def test_softplus_falls_at_its_threshold():
+    """Beyond the threshold it is the identity, which is below: the range takes in the step."""
+    module = nn.Softplus(threshold=0.5)
+    low, high = torch.tensor([0.4]).double(), torch.tensor([0.6]).double()
+    x = torch.linspace(0.4, 0.6, 1001, dtype=torch.float64)
+    bottom, top = enclose_activation(module, low, high)
+    assert module(x).min() < module(low) - 0.3
+    assert bottom <= module(x).min() and module(x).max() <= top
+
+
+def test_steep_leaky_slopes_are_proved():
+    box = tw.certify_margin(*tall(nn.LeakyReLU(3.0)))
+    assert box.verdict == "certified" and 0 < box.half_width < box.attacked
+
+
+def test_a_layer_without_scale_has_no_box():
+    risk, w = tall(nn.Tanh())
+    w[4:8] = 0.0
+    w[8:] = torch.tensor([-1.0, 1.0])
+    x = torch.tensor([[1.0], [2.0]])
+    risk = tw.EmpiricalRisk(
+        tw.Problem(risk.problem.model, nn.CrossEntropyLoss(), (x, torch.tensor([1, 1])))
+    )
+    found = tw.certify_margin(risk, w, scale="layer")
+    assert found.verdict == "refused" and "half-width" in found.reasons[0]
+    assert tw.certify_margin(risk, w).verdict == "certified"
+
+
+def test_an_attack_inside_a_proved_box_refuses_it(monkeypatch):
+    """Where proof and attack contradict each other nothing is certified."""
+    monkeypatch.setattr(
+        "thalweg.certificates.attack.Attacker._within", lambda self, target, half: self.center
+    )
+    found = tw.certify_margin(*tall(nn.Tanh()))
+    assert found.verdict == "refused" and "inside" in found.reasons[0]
+    assert found.half_width == 0
+
+
+def test_a_width_of_zero_is_refused():
+    with pytest.warns(UserWarning, match="zero-element"):
+        model = nn.Sequential(nn.Linear(1, 0), nn.ReLU(), nn.Linear(0, 2))
+    data = torch.ones(1, 1), torch.tensor([1])
+    risk = tw.EmpiricalRisk(tw.Problem(model, nn.CrossEntropyLoss(), data), check=False)
+    with pytest.raises(NotDefined, match="width of zero"):
+        tw.certify_margin(risk, torch.tensor([0.0, 1.0]))

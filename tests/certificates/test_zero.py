@@ -338,3 +338,55 @@ def test_a_network_that_is_not_what_it_looks_is_refused():
     risk = tw.EmpiricalRisk(tw.Problem(model, nn.MSELoss(), data), dtype=torch.float64)
     refused = certify_zero(risk, solved(risk))
     assert refused.verdict == "refused" and "0 has a __call__ of its own" in refused.reasons[0]
+
+
+def made(middle, *, hidden=12):
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(3, hidden), middle, nn.Linear(hidden, 2)).double()
+    data = torch.randn(6, 3).double(), torch.randn(6, 2).double()
+    return tw.EmpiricalRisk(tw.Problem(model, nn.MSELoss(), data), dtype=torch.float64)
+
+
+@pytest.mark.parametrize(
+    "middle",
+    [nn.LeakyReLU(2.0), nn.LeakyReLU(-0.1), nn.LeakyReLU(math.nan), nn.Softplus(threshold=5.0)],
+)
+def test_activations_beyond_their_bounds_are_refused(middle):
+    risk = made(middle)
+    found = certify_zero(risk, risk.space.pack(risk.problem.model))
+    assert found.verdict == "refused"
+
+
+def test_softplus_is_refused_where_torch_ends_it():
+    """Beyond 20 torch gives x: another function than log(1 + exp(x)), by up to 2e-9."""
+    risk = made(nn.Softplus())
+    w = solved(risk)
+    assert certify_zero(risk, w).verdict == "certified"
+    x, y = (t.clone() for t in risk.problem.train)
+    bias = w.clone()
+    bias[36:48] += 30.0
+    moved = tw.EmpiricalRisk(
+        tw.Problem(risk.problem.model, nn.MSELoss(), (x, y)), dtype=torch.float64
+    )
+    again = tw.train(moved, bias, optimizer="gauss-newton", steps=40).w
+    found = certify_zero(moved, again)
+    assert found.verdict == "refused"
+
+
+@pytest.mark.parametrize("scale", [1e-310, 1e-200])
+def test_numbers_whose_products_underflow_are_refused(scale):
+    risk = made(nn.Tanh())
+    found = certify_zero(risk, risk.space.pack(risk.problem.model) * scale)
+    assert found.verdict == "refused" and "underflow" in found.reasons[0]
+
+
+def test_a_width_of_zero_is_refused():
+    with pytest.warns(UserWarning, match="zero-element"):
+        risk = made(nn.Tanh(), hidden=0)
+    assert certify_zero(risk, risk.space.pack(risk.problem.model)).verdict == "refused"
+
+
+def test_strict_names_the_products_it_trusts():
+    risk = dense("tanh")
+    found = certify_zero(risk, solved(risk), strict=True)
+    assert any("norms of layers" in text for text in found.assumptions)

@@ -57,7 +57,7 @@ def enclose_activation(module: nn.Module, low: Tensor, high: Tensor) -> tuple[Te
         return module(low), module(high)
     _check_rising(module)
     first, last = module(low.clone()), module(high.clone())
-    room = _LIBRARY * (1 + low.abs() + high.abs())
+    room = _LIBRARY * (1 + low.abs() + high.abs()) + _step(module, low, high)
     bottom = torch.minimum(first, last)
     turn = _turning_point(module)
     if turn is not None:
@@ -72,9 +72,18 @@ def _turning_point(module: nn.Module) -> float | None:
     return next((turn for kind, turn in _MINIMA.items() if isinstance(module, kind)), None)
 
 
+def _step(module: nn.Module, low: Tensor, high: Tensor) -> Tensor:
+    """Bound how far torch's softplus falls at its threshold, beyond which it is the identity."""
+    if not isinstance(module, nn.Softplus):
+        return torch.zeros_like(low)
+    ends = torch.full_like(low, module.threshold / module.beta)
+    fall = nn.functional.softplus(-ends * module.beta, threshold=1e9) / module.beta
+    return torch.where((low <= ends * (1 + 1e-9)) & (high >= ends * (1 - 1e-9)), 2 * fall, 0.0)
+
+
 def _check_rising(module: nn.Module) -> None:
     slope = getattr(module, "negative_slope", getattr(module, "alpha", 1.0))
-    if slope < 0 or getattr(module, "beta", 1.0) <= 0:
+    if not (slope >= 0 and getattr(module, "beta", 1.0) > 0):
         raise NotDefined(f"no range is known for {module}: it falls where it should rise.")
 
 

@@ -99,6 +99,14 @@ class Attacker:
             best = self._bisect(target, best, rtol)
         return best
 
+    def inside(self, targets: list[Target], half_width: float) -> Attack | None:
+        """Break one of the inequalities within a box; None where none was broken."""
+        for target in targets:
+            weights = self._within(target, half_width)
+            if weights is not None:
+                return Attack(half_width, target.sample, weights)
+        return None
+
     def _bisect(self, target: Target, best: Attack | None, rtol: float) -> Attack | None:
         first = self.reach(target)
         high = first if best is None else best.half_width * (1 - rtol)

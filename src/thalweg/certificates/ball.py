@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from thalweg.certificates.chain import Chain, Layer
 from thalweg.certificates.forward import Passed
+from thalweg.certificates.nonlinearity import SOFTPLUS_ENDS
 from thalweg.certificates.products import WIDER, norm
 
 Array = NDArray[np.float64]
@@ -26,7 +27,8 @@ class Ball:
     lipschitz : float
         Of the Jacobian J of all outputs of all samples: ``|J(w) - J(w')|_F <= lipschitz |w - w'|``.
     changes : int
-        Units of some sample whose side of zero is not certain where the activation has two.
+        Units of some sample that may leave the piece of their activation: change the side of zero
+        where it has two, or pass 20, where torch's softplus is another function.
     moved : ndarray
         How far the inputs of the last layer move, shape (N,).
     """
@@ -92,6 +94,8 @@ def _through(
     near = known.steepest + two * around
     slope = np.full_like(near, one) if activation.sided else np.minimum(one, near)
     sides = int((known.gap <= around).sum()) if activation.sided else 0
+    if activation.kind == "softplus":
+        sides = int((known.reach + around >= SOFTPLUS_ENDS).sum())
     return (
         slope * shift * WIDER,
         slope * steep * WIDER,

@@ -238,6 +238,7 @@ def _check_plain(name: str, module: nn.Module, shape: tuple[int, ...]) -> None:
         plain = padded and module.groups == 1 and len(shape) == 3
     else:
         plain = len(shape) == 1
+    plain = plain and all(parameter.numel() for parameter in module.parameters())
     if not plain or not isinstance(module._parameters.get("weight"), nn.Parameter):
         raise NotDefined(
             f"{name} ({module}) acts on a sample of shape {shape} in a way that is not known; known"

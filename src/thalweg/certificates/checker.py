@@ -27,6 +27,7 @@ from thalweg.certificates.checker_box import prove_margin
 from thalweg.certificates.checker_layers import (
     BATCH,
     FINE,
+    TINY,
     UNIT,
     WIDER,
     Array,
@@ -129,8 +130,8 @@ def check(path: str | os.PathLike[str]) -> Verdict:
         arrays = read(Path(path), content)
         _check_claim(kind, content)
         proved, reasons = prove(content, arrays)
-    except Unknown as error:
-        return Verdict("refused", (str(error),))
+    except (Unknown, ArithmeticError, MemoryError, np.linalg.LinAlgError) as error:
+        return Verdict("refused", (str(error) or repr(error),))
     reasons += _compare(content["claim"], proved)
     return Verdict("refused" if reasons else "verified", tuple(reasons), SimpleNamespace(**proved))
 
@@ -285,7 +286,7 @@ def _forward(layers: list[Layer], samples: Array) -> tuple[list[_Pass], Any, Arr
         size = norm(patches, (1, 2))
         z = (fine @ layer.weight.T + layer.bias).transpose(0, 2, 1).reshape(len(a), -1)
         height = size * norm(layer.weight) + math.sqrt(places) * norm(layer.bias)
-        z_lost = (layer.gain * lost + gamma(fine.shape[2] + 2, FINE) * height) * WIDER
+        z_lost = (layer.gain * lost + gamma(fine.shape[2] + 2, FINE) * height) * WIDER + TINY
         inner = (layer.overlap * lost + 2 * UNIT * size) * WIDER
         wide = np.hypot(norm(patches, 2).max(axis=1), 1) + inner
         slopes, wrong = layer.evaluate(z, 1)
@@ -443,7 +444,8 @@ def _prove_zero(
     residual = math.hypot(computed + wrong, held) * WIDER
     lipschitz = stretch * math.sqrt(seconds) * WIDER
     matrix = gram.matrix(len(samples) * k)
-    least = ((low + math.sqrt(gram.wrong)) * WIDER) ** 2 + gram.rounding
+    least = (low + math.sqrt(gram.wrong)) * WIDER
+    least = least * least + gram.rounding
     low = low if low > 0 and positive(matrix, least * WIDER) else 0.0
     slope = (low - lipschitz * radius * WIDER) / WIDER
     distance = residual / slope * WIDER if slope > 0 else math.inf

@@ -17,7 +17,8 @@ from thalweg.errors import InvalidArgument
 
 Array = NDArray[np.float64]
 _GEOMETRY = {"shape": 3, "kernel": 2, "stride": 2, "padding": 2, "dilation": 2}
-UNIT, WIDER, TINY = 2.0**-53, 1 + 1e-7, 1e-290
+# The last is above the norm of a vector whose entries have squares that underflow.
+UNIT, WIDER, TINY = 2.0**-53, 1 + 1e-7, 1e-150
 FINE = max(float(np.finfo(np.longdouble).eps), 2.0**-63)
 SOFTPLUS_ENDS = 20.0  # beyond it torch's softplus is another function
 _MOST, BATCH = 2**28, 64

@@ -181,6 +181,8 @@ def _affine(
 ) -> Box:
     matrix, bias = _tensor(module, "weight", weights), _tensor(module, "bias", weights)
     assert matrix is not None
+    if not matrix.numel():
+        raise NotDefined(f"{module} has a width of zero: expected at least one input and output.")
     groups = int(getattr(module, "groups", 1))
     width: float | Tensor = half.get("weight", 0.0)
     if groups > 1:  # one row cannot stand for those of all groups

@@ -179,8 +179,17 @@ def certify_margin(
         bar.update()
         found = _attack(bounds, attacker, half_width, rtol) if attack else None
         bar.update(int(attack))
-    if half_width == 0:
-        return _refused(bounds, scale, margin, sample, "no box of positive half-width was proved")
+    layers = {layer: half_width * unit for layer, unit in bounds.layer_scales.items()}
+    flat = [layer for layer, width in layers.items() if not 0 < width < math.inf]
+    if flat:
+        reason = f"no box of positive half-width was proved in {', '.join(flat)}"
+        return _refused(bounds, scale, margin, sample, reason)
+    if found is not None and found.half_width <= half_width:
+        reason = (
+            f"the attack misclassifies sample {found.sample} within {found.half_width:.3g}, inside"
+            f" the box of half-width {half_width:.3g} that intervals prove: one of them is wrong"
+        )
+        return _refused(bounds, scale, margin, found.sample, reason)
     attacked = found.half_width if found else math.inf
     statement, threshold = _statement(bounds)
     return MarginCertificate(
@@ -189,7 +198,7 @@ def certify_margin(
         attacked=attacked,
         ratio=attacked / half_width,
         scale=scale,
-        layer_half_widths={k: half_width * v for k, v in bounds.layer_scales.items()},
+        layer_half_widths=layers,
         dimension=len(bounds.w),
         samples=bounds.samples,
         margin=margin,
@@ -254,7 +263,9 @@ def _attack(
     # most sensitive, and these are the tightest on the box.
     candidates = bounds.tightest(0.0, _RANKED) + bounds.tightest(half_width, _RANKED)
     distinct = {target.sample: target for target in candidates}.values()
-    return attacker.smallest(sorted(distinct, key=attacker.reach)[:_ATTACKED], rtol=rtol / 2)
+    nearest = sorted(distinct, key=attacker.reach)[:_ATTACKED]
+    inside = attacker.inside(nearest, half_width)
+    return inside or attacker.smallest(nearest, rtol=rtol / 2)
 
 
 def _refused(

@@ -22,6 +22,8 @@ Array = NDArray[np.float64]
 # Of the C library's exp, log1p and tanh in extended precision, and of the few operations around
 # them: units in the last place of 1 + |x|.
 _LIBRARY = 32.0
+# Beyond it torch's softplus is the identity.
+SOFTPLUS_ENDS = 20.0
 
 
 @dataclass(frozen=True)
@@ -102,7 +104,7 @@ class Activation:
             return cls("leaky_relu", (Fraction(module.negative_slope),))
         if type(module) is nn.GELU and module.approximate != "none":
             return None
-        if type(module) is nn.Softplus and module.beta != 1:
+        if type(module) is nn.Softplus and (module.beta, module.threshold) != (1, SOFTPLUS_ENDS):
             return None
         name = _NAMES.get(layer_type(module))
         return None if name is None else cls(name)

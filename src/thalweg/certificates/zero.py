@@ -31,6 +31,8 @@ _STAGES = 5
 _HALVINGS = 200
 # Samples compared at once with the user's module.
 _COMPARED = 256
+# Numbers whose products, cut into slices, keep their digits in float64.
+_SMALL = 1e-100
 # How near a point must be to weights whose outputs sum to what the targets do, to be held there.
 _HELD = 1e-3
 
@@ -226,6 +228,7 @@ def state(
     """
     at, count = w.detach().cpu().double(), len(read.samples)
     chain = Chain.of(read, at)
+    _check_sizes(chain.arrays() | {"inputs": read.inputs(0, count).numpy()})
     flat = read.targets(0, count).double().flatten(1).numpy()
     chosen = None if outputs is None else tuple(int(index) for index in outputs)
     if chosen is not None and not (chosen and set(chosen) <= set(range(flat.shape[1]))):
@@ -233,6 +236,17 @@ def state(
     samples = read.inputs(0, count).flatten(1).numpy()
     _check_same(chain, samples, read, at)
     return Statement(chain, samples, flat, chosen, strict)
+
+
+def _check_sizes(arrays: dict[str, Array]) -> None:
+    """Refuse numbers so small that products of them lose their digits."""
+    for name, array in arrays.items():
+        sizes = np.abs(array[array != 0])
+        if sizes.size and sizes.min() < _SMALL:
+            raise NotDefined(
+                f"{name} holds {sizes.min():.3g}, and products of such numbers underflow: rounding"
+                f" is bounded for zero and for sizes from {_SMALL:g} up. Set what is smaller to 0."
+            )
 
 
 def _check_same(chain: Chain, samples: Array, read: links.Chain, w: Tensor) -> None:
@@ -412,6 +426,11 @@ class _Proof:
             f" 2^{math.log2(self.kind.unit):.0f} a sum or product",
             f"matrix products: {self.products.name}",
         ]
+        if isinstance(self.products, Verified):
+            given.append(
+                "standard products, each entry a sum in any order, in what bounds norms of layers,"
+                " in sums over the places of a convolution and in combinations of residuals"
+            )
         if isinstance(self.products, Standard):
             given.append(
                 "the backward error bound of Cholesky factorization, gamma_(M+1) times the trace"
@@ -467,7 +486,8 @@ def _reasons(
     found = []
     if ball.changes:
         found.append(
-            f"{ball.changes} units could change their side of zero within {ball.radius:.3g} of w"
+            f"{ball.changes} units could change their side of zero, or pass the end of softplus,"
+            f" within {ball.radius:.3g} of w"
         )
     if not slope > 0 or not math.isfinite(ball.lipschitz):
         found.append(f"no radius leaves a positive singular value (Lipschitz {ball.lipschitz:.3g})")
