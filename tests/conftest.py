@@ -28,3 +28,11 @@ def chromium() -> str:
     if executable is None:
         pytest.skip("no chromium on the PATH: pages are not looked at")
     return executable
+
+
+@pytest.fixture(autouse=True, scope="session")
+def state_folder(tmp_path_factory):
+    """Keep what tests trust out of the state of whoever runs them."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XDG_STATE_HOME", str(tmp_path_factory.mktemp("state")))
+        yield

@@ -25,6 +25,14 @@ class TaskFailed(ThalwegError, RuntimeError):
     """A task failed at every attempt it was allowed."""
 
 
+class NotTrusted(ThalwegError, PermissionError):
+    """A file names a function to call, and the user has neither named nor trusted it."""
+
+
+class LeavesRun(ThalwegError, PermissionError):
+    """A name or a link in a run directory leads out of it."""
+
+
 class EntryNotFound(ThalwegError, ImportError):
     """An entry string names nothing that can be imported."""
 

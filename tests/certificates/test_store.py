@@ -129,9 +129,24 @@ def test_data_of_the_problem_are_compared(tmp_path):
     write_certificate(
         found, tmp_path / "a.json", problem={"entry": "teacher", "settings": settings}
     )
-    assert verify(tmp_path / "a.json").verdict == "verified"
-    other = {"entry": "teacher", "settings": settings | {"data_seed": 1}}
-    write_certificate(found, tmp_path / "b.json", problem=other)
-    refused = verify(tmp_path / "b.json")
+    own = ("teacher", settings)
+    assert verify(tmp_path / "a.json", problem=own).verdict == "verified"
+    # What the file says of a built-in problem need not be written again, and can be overridden.
+    assert verify(tmp_path / "a.json", problem=("teacher", {})).verdict == "verified"
+    refused = verify(tmp_path / "a.json", problem=("teacher", {"data_seed": 1}))
     assert refused.verdict == "refused" and "data of 'teacher'" in refused.reasons[0]
-    assert verify(tmp_path / "b.json", rebuild=False).verdict == "verified"
+
+
+@pytest.mark.parametrize("entry", ["os:system", "beside.py:make", "no.such.module:make"])
+def test_what_a_certificate_names_is_never_called(stored, tmp_path, monkeypatch, entry):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "beside.py").write_text("raise SystemExit('it ran')\n")
+    content = json.loads(stored[0].read_text())
+    content["problem"] = {"entry": entry, "settings": {"command": "false"}}
+    (tmp_path / "cert.json").write_text(json.dumps(content))
+    numbers = tmp_path / content["numbers"]
+    numbers.write_bytes(stored[0].with_suffix(".safetensors").read_bytes())
+    assert verify(tmp_path / "cert.json").verdict == "verified"
+    own = ("teacher", {"inputs": 2, "samples": 5, "widths": [8]})
+    refused = verify(tmp_path / "cert.json", problem=own)
+    assert refused.verdict == "refused" and "data of 'teacher'" in refused.reasons[-1]

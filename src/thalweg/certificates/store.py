@@ -23,7 +23,7 @@ from thalweg.certificates.margin_constraints import labels_and_threshold
 from thalweg.certificates.path import PathCertificate
 from thalweg.certificates.zero import Certificate, Statement
 from thalweg.errors import InvalidArgument, ThalwegError
-from thalweg.problems.load import load_problem
+from thalweg.problems.load import BUILT_IN, load_problem
 from thalweg.risk.risk import EmpiricalRisk
 from thalweg.run.files import write_atomic, write_text
 from thalweg.tracing import chain as links
@@ -191,16 +191,22 @@ def _with_room(proved: dict[str, Any], arrays: dict[str, Array]) -> dict[str, An
     return claim
 
 
-def verify(path: str | os.PathLike[str], *, rebuild: bool = True) -> Verdict:
+def verify(
+    path: str | os.PathLike[str], *, problem: tuple[str, dict[str, Any]] | None = None
+) -> Verdict:
     """
     Prove a stored certificate anew, from the stored numbers alone.
+
+    The problem that the file names is not loaded: a file can name any function.
 
     Parameters
     ----------
     path : path
         The JSON file.
-    rebuild : bool
-        Where the certificate names its problem, load that too and compare network and data.
+    problem : tuple of str and dict, optional
+        Entry and settings of your own problem, as for `load_problem`: its network and data are
+        compared with those stored. The settings on file count besides where both name the same
+        built-in problem.
 
     Returns
     -------
@@ -222,8 +228,8 @@ def verify(path: str | os.PathLike[str], *, rebuild: bool = True) -> Verdict:
     reasons = _other_digests(content, arrays)
     if reasons:
         return Verdict("refused", tuple(reasons))
-    if rebuild and content["problem"] is not None and found.verdict == "verified":
-        reasons = _compare_problem(content, arrays)
+    if problem is not None and found.verdict == "verified":
+        reasons = _compare_problem(*problem, content, arrays)
     return Verdict("refused", tuple(reasons), found.certificate) if reasons else found
 
 
@@ -269,11 +275,15 @@ def _save(arrays: dict[str, Array], path: Path) -> None:
     write_atomic(path, lambda temporary: save_file(plain, temporary))
 
 
-def _compare_problem(content: Content, arrays: dict[str, Array]) -> list[str]:
-    """Compare network and data with those of the problem that is named."""
-    name = content["problem"].get("entry")
+def _compare_problem(
+    name: str, settings: dict[str, Any], content: Content, arrays: dict[str, Array]
+) -> list[str]:
+    """Compare network and data with those of the user's own problem."""
+    named = content["problem"]
+    if name in BUILT_IN and isinstance(named, dict) and named.get("entry") == name:
+        settings = dict(named.get("settings", {})) | settings
     try:
-        problem = load_problem(name, **content["problem"].get("settings", {}))
+        problem = load_problem(name, **settings)
         risk = EmpiricalRisk(problem, batchnorm="frozen", dtype=torch.float64)
         read = links.Chain(risk)
         network = Chain.of(read, risk.space.pack(problem.model).double()).to_dict()

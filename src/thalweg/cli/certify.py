@@ -108,16 +108,24 @@ def zero(
 @app.command()
 def verify(
     certificate: Annotated[Path, typer.Argument(help="A certificate (.json).")],
-    rebuild: Annotated[
-        bool,
-        typer.Option("--rebuild/--stored-only", help="Load the problem too and compare its data."),
-    ] = True,
+    problem: Annotated[
+        str | None,
+        typer.Option(
+            help="Your own problem, to compare network and data with; what the file names is never"
+            " loaded."
+        ),
+    ] = None,
+    assign: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="NAME=VALUE", help="A setting of the problem; repeatable."),
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """Prove a stored certificate anew from its stored weights and data; exit code 1 if refused."""
     from thalweg.certificates.store import verify as perform
 
-    found = perform(certificate, rebuild=rebuild)
+    own = None if problem is None else (problem, parse_settings(assign or []))
+    found = perform(certificate, problem=own)
     answer = found.to_dict()
     proved = answer["certificate"]
     if as_json:

@@ -12,7 +12,7 @@ from typing import Annotated, Any
 import numpy as np
 import typer
 
-from thalweg.cli.runs import parse_settings
+from thalweg.cli.runs import Trust, parse_settings
 from thalweg.run import Run, on_screen, open_run
 
 
@@ -116,6 +116,7 @@ def surface(
     assign: Assign = None,
     run: RunOption = None,
     trajectory: Trajectory = None,
+    trust: Trust = False,
     directions: Annotated[
         Directions | None,
         typer.Option(
@@ -168,7 +169,7 @@ def surface(
         "seed": seed,
     }
     config = configure_surface(
-        _problem(entry, assign, run),
+        _problem(entry, assign, run, trust),
         _place(checkpoint, run, trajectory),
         {"split": split.value, "batchnorm": batchnorm.value, "dtype": dtype.value},
         {name: value for name, value in options.items() if value is not None},
@@ -182,6 +183,7 @@ def spectrum(
     assign: Assign = None,
     run: RunOption = None,
     trajectory: Trajectory = None,
+    trust: Trust = False,
     k: Annotated[int, typer.Option("-k", min=0, help="How many eigenvalues.")] = 5,
     which: Annotated[Which, typer.Option(help="Which of them.")] = Which.LARGEST,
     rtol: Annotated[float, typer.Option(help="Relative error allowed to an eigenvalue.")] = 1e-3,
@@ -223,7 +225,7 @@ def spectrum(
         "seed": seed,
     }
     config = configure_spectrum(
-        _problem(entry, assign, run),
+        _problem(entry, assign, run, trust),
         _place(checkpoint, run, trajectory),
         {"split": split.value, "batchnorm": batchnorm.value, "dtype": dtype.value},
         options,
@@ -231,16 +233,22 @@ def spectrum(
     _measure(config, out, workers, as_json, lambda _: {}, _say_spectrum)
 
 
-def _problem(entry: str | None, assign: list[str] | None, run: Path | None) -> dict[str, Any]:
+def _problem(
+    entry: str | None, assign: list[str] | None, run: Path | None, trust: bool
+) -> dict[str, Any]:
     settings = parse_settings(assign or [])
     if entry is not None:
         return {"entry": entry, "settings": settings}
-    own = open_run(run).config.get("problem") if run is not None else None
-    if own is None:
+    opened = open_run(run) if run is not None else None
+    own = opened.config.get("problem") if opened is not None else None
+    if opened is None or own is None:
         raise typer.BadParameter(
             "no problem is named; write one first: thalweg surface digits --checkpoint FILE. Only a"
             " run of a problem (--run) knows its own."
         )
+    if trust:
+        opened.trust_source()
+    opened.require_source()
     return {"entry": own["entry"], "settings": own.get("settings", {}) | settings}
 
 

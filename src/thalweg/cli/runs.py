@@ -14,6 +14,14 @@ from thalweg.run import Run, list_runs, on_screen, open_run
 
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object on standard output.")]
 _WORTH_SAYING = 20.0  # seconds
+Trust = Annotated[
+    bool,
+    typer.Option(
+        "--trust",
+        help="Allow the run's own function of a problem to be called, now and until its source"
+        " changes. Read it first: it is code.",
+    ),
+]
 RunPath = Annotated[Path, typer.Argument(help="A run directory.")]
 
 
@@ -63,6 +71,7 @@ def reproduce(
 
 def resume(
     run: RunPath,
+    trust: Trust = False,
     workers: Annotated[
         int | None, typer.Option(min=1, help="Processes; by default one a core.")
     ] = None,
@@ -71,6 +80,8 @@ def resume(
     """Go on with a run that was stopped or killed; what is done is not done again."""
     from thalweg.studies import resume as perform
 
+    if trust:
+        open_run(run).trust_source()
     _run(run, lambda: perform(run, **_ways(workers)), as_json)
 
 

@@ -5,13 +5,14 @@ from __future__ import annotations
 from thalweg.problems.checkpoints import fit_weights, load_weights
 from thalweg.problems.datasets import cifar10, digits, randomize_labels, teacher, teacher_network
 from thalweg.problems.images import Images, cache_folder, read_images
-from thalweg.problems.load import load_problem
+from thalweg.problems.load import load_problem, load_stored
 from thalweg.problems.loss import Evaluation, as_loss
 from thalweg.problems.misclassification import NearestClass
 from thalweg.problems.networks import ACTIVATIONS, MLP, AllConv, activation_module
 from thalweg.problems.problem import Problem, Split
 from thalweg.problems.reduction import check_reduction
 from thalweg.problems.samples import ImageSamples, Samples, TensorSamples, as_samples
+from thalweg.run.trust import trust_entry
 
 __all__ = [
     "ACTIVATIONS",
@@ -34,9 +35,11 @@ __all__ = [
     "digits",
     "fit_weights",
     "load_problem",
+    "load_stored",
     "load_weights",
     "randomize_labels",
     "read_images",
     "teacher",
     "teacher_network",
+    "trust_entry",
 ]

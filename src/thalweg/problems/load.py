@@ -8,16 +8,18 @@ import importlib
 import importlib.util
 import inspect
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from thalweg.errors import EntryNotFound, InvalidProblem
+from thalweg.errors import EntryNotFound, InvalidArgument, InvalidProblem
 from thalweg.problems.datasets import cifar10, digits, teacher
+from thalweg.problems.makers import check_maker, check_place
 from thalweg.problems.problem import Problem
 from thalweg.problems.settings import check_settings
 from thalweg.run.progress import Progress, silent
+from thalweg.run.trust import name_entry, require_trust
 
 BUILT_IN: dict[str, Callable[..., Problem]] = {
     "digits": digits,
@@ -62,6 +64,43 @@ def load_problem(entry: str, *, progress: Progress = silent, **settings: Any) ->
     >>> len(problem.samples("train")), len(problem.samples("test"))
     (1437, 360)
     """
+    name_entry(entry)
+    return _load(entry, settings, progress)
+
+
+def load_stored(
+    problem: Mapping[str, Any], *, progress: Progress = silent, **settings: Any
+) -> Problem:
+    """
+    Make a problem that a file names: a run, a certificate, or a task of a driver.
+
+    Parameters
+    ----------
+    problem : mapping
+        ``entry`` and ``settings``, as for `load_problem`.
+    progress : Progress
+        Shows the decoding of images.
+    **settings
+        Besides those of the file.
+
+    Raises
+    ------
+    NotTrusted
+        If the entry is a function, and the user neither named it in this process nor trusted its
+        source (`trust_entry`).
+    InvalidArgument
+        If ``entry`` is no text, or ``settings`` no mapping; and what `load_problem` raises.
+    """
+    entry, stored = problem.get("entry"), problem.get("settings", {})
+    if not isinstance(entry, str) or not isinstance(stored, dict):
+        raise InvalidArgument(
+            f"the problem is {dict(problem)!r}; expected an entry (text) and settings by name."
+        )
+    require_trust(entry)
+    return _load(entry, stored | settings, progress)
+
+
+def _load(entry: str, settings: dict[str, Any], progress: Progress) -> Problem:
     if entry in BUILT_IN:
         check_settings(f"problem {entry!r}", BUILT_IN[entry], settings)
         shown = {"progress": progress} if entry == "cifar10" else {}
@@ -87,6 +126,7 @@ def _is_hub_name(entry: str) -> bool:
 
 def _own(entry: str, settings: dict[str, Any]) -> Problem:
     place, _, attribute = entry.rpartition(":")
+    check_place(entry)
     module = _file(place, attribute) if place.endswith(".py") else _module(place, attribute)
     make = module
     for part in attribute.split("."):
@@ -96,6 +136,7 @@ def _own(entry: str, settings: dict[str, Any]) -> Problem:
             f"{place} has {'no' if make is None else 'no function'} {attribute!r}; callables there:"
             f" {_callables(module)}. Write {place}:NAME."
         )
+    check_maker(entry, make)
     check_settings(f"{entry}", make, settings)
     problem = make(**settings)
     if not isinstance(problem, Problem):

@@ -6,7 +6,7 @@ import json
 from typing import Any
 
 from thalweg.errors import InvalidArgument
-from thalweg.problems import Problem, load_problem
+from thalweg.problems import Problem, load_stored
 
 
 def write_recipe(problem: Problem) -> dict[str, Any]:
@@ -41,5 +41,5 @@ def write_recipe(problem: Problem) -> dict[str, Any]:
 
 
 def load_again(recipe: dict[str, Any]) -> Problem:
-    """Load the problem of a recipe."""
-    return load_problem(recipe["entry"], **recipe["settings"])
+    """Load the problem of a recipe, in a process that may call its entry."""
+    return load_stored(recipe)

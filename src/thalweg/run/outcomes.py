@@ -16,6 +16,7 @@ import numpy as np
 from thalweg.errors import EntryNotFound, InvalidArgument, ThalwegError
 from thalweg.run.files import read_json, write_atomic, write_json
 from thalweg.run.store import Run, open_run
+from thalweg.run.trust import handed_on
 
 Report = Callable[[int], None]
 
@@ -29,7 +30,8 @@ def perform(spec: dict[str, Any]) -> dict[str, Any]:
     Parameters
     ----------
     spec : dict
-        ``run`` (path), ``key``, ``function``, ``arguments``, ``label``, ``needs`` (keys).
+        ``run`` (path), ``key``, ``function``, ``arguments``, ``label``, ``needs`` (keys),
+        ``trusted`` (entries that may be called, with their digests).
 
     Returns
     -------
@@ -41,7 +43,7 @@ def perform(spec: dict[str, Any]) -> dict[str, Any]:
     try:
         run = open_run(spec["run"])
         report = _Reporter(progress_path(tasks, spec["key"]))
-        with run.on_behalf():
+        with run.on_behalf(), handed_on(spec["trusted"]):
             values = _resolve(spec["function"])(run, spec["arguments"], report)
         _write_outcome(tasks, spec, values)
     except Exception as error:

@@ -21,6 +21,7 @@ from thalweg.run.events import EventLog, read_events
 from thalweg.run.files import read_json, write_text
 from thalweg.run.locks import last_holder, locked
 from thalweg.run.results import ResultStore
+from thalweg.run.trust import check_source, describe_source, require_trust, trust_entry
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -62,6 +63,25 @@ class Run:
         """The configuration the run was created with."""
         config: dict[str, Any] = self.about["config"]
         return config
+
+    def require_source(self) -> None:
+        """
+        Refuse the run's problem unless it may be called, and is the one the run began with.
+
+        Raises
+        ------
+        NotTrusted
+            If its entry is a function that the user neither named nor trusted.
+        RunConflict
+            If its source was edited since; the message says what changed.
+        """
+        entry = _entry(self.config)
+        check_source(entry, self.about.get("source"), f"the run {self.path.name}")
+        require_trust(entry)
+
+    def trust_source(self) -> None:
+        """Trust the function that makes the run's problem, until its source changes."""
+        trust_entry(_entry(self.config))
 
     @property
     def recorded(self) -> bool:
@@ -210,6 +230,8 @@ def create_run(path: str | os.PathLike[str], config: Mapping[str, Any]) -> Run:
         return run
     _check_free(folder)
     about = {"created": datetime.now(UTC), "versions": _versions(), "config": plain}
+    if source := describe_source(_entry(plain)):
+        about["source"] = source
     write_text(folder / _MARK, tomli_w.dumps(about))
     return Run(folder)
 
@@ -235,6 +257,13 @@ def open_run(path: str | os.PathLike[str]) -> Run:
 def list_runs(folder: str | os.PathLike[str]) -> list[Run]:
     """List the runs directly under ``folder``, by name; none if it does not exist."""
     return [Run(mark.parent) for mark in sorted(Path(folder).glob(f"*/{_MARK}"))]
+
+
+def _entry(config: Mapping[str, Any]) -> str:
+    """Give the entry of a configuration's problem; empty where it has none."""
+    problem = config.get("problem")
+    entry = problem.get("entry") if isinstance(problem, Mapping) else None
+    return entry if isinstance(entry, str) else ""
 
 
 def _trajectory(root: Path, checkpoint: Path) -> str:

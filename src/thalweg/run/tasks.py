@@ -24,6 +24,7 @@ from thalweg.run.outcomes import (
 )
 from thalweg.run.progress import Bar, Progress, silent
 from thalweg.run.store import Run
+from thalweg.run.trust import granted_entries
 
 __all__ = ["Report", "Task", "remaining_units", "run_tasks", "task_result"]
 
@@ -238,6 +239,7 @@ class _Driver:
             "arguments": task.arguments,
             "label": task.label,
             "needs": [need.key for need in task.needs],
+            "trusted": granted_entries(),
         }
         try:
             return self.executor.submit(perform, spec)

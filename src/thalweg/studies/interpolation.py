@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from thalweg.connectivity import barrier
-from thalweg.problems import load_problem
+from thalweg.problems import load_stored
 from thalweg.risk import EmpiricalRisk
 from thalweg.run import Progress, Report, Run, Task, read_checkpoint, silent, task_result
 from thalweg.studies.claim import Claim, Control, Rule, Statistic
@@ -104,7 +104,7 @@ def _line(config: dict[str, Any], group: str, ends: tuple[Task, ...]) -> Task:
 
 def measure_line(run: Run, arguments: dict[str, Any], report: Report) -> dict[str, Any]:
     """Measure the line between the ends of two trajectories, and its middle sample by sample."""
-    problem = load_problem(arguments["problem"]["entry"], **arguments["problem"]["settings"])
+    problem = load_stored(arguments["problem"])
     risk = EmpiricalRisk(problem, batch_size=arguments["evaluation_batch"])
     ends = [
         risk.space.pack(read_checkpoint(run.checkpoints(name)[-1])[0]) for name in arguments["ends"]

@@ -12,6 +12,7 @@ from safetensors.torch import save_file
 from thalweg.errors import InvalidArgument
 from thalweg.run import Engine, InProcess, Progress, Run, run_tasks, silent
 from thalweg.run.files import read_json, write_atomic, write_json
+from thalweg.run.trust import name_entry
 from thalweg.studies import spectrum, surface
 from thalweg.studies.planes import Plane, check_plane, lay_plane
 from thalweg.studies.point import Viewpoint, view
@@ -76,6 +77,7 @@ def _whole(
     risk: dict[str, Any],
     chosen: dict[str, Any],
 ) -> dict[str, Any]:
+    name_entry(problem["entry"])
     return {
         "measurement": kind,
         "problem": {"entry": _from_anywhere(problem["entry"]), "settings": problem["settings"]},
@@ -113,6 +115,7 @@ def measure(
     summary : dict
         What was found, under the name of the measurement.
     """
+    run.require_source()
     with run.lock():
         kind = run.config["measurement"]
         found = _MEASURES[kind](run, _prepared(run, progress), engine, progress)

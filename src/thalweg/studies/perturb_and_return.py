@@ -12,7 +12,7 @@ import torch
 from thalweg.dynamics import perturb, train
 from thalweg.landscape.quadratic import Quadratic
 from thalweg.landscape.space import ParameterSpace
-from thalweg.problems import load_problem
+from thalweg.problems import load_stored
 from thalweg.run import Progress, Run, Task, silent, task_result, torch_generator
 from thalweg.studies.claim import Claim, Control, Rule, Statistic
 from thalweg.studies.curves import gather_curves
@@ -253,7 +253,7 @@ def assemble(run: Run, config: dict[str, Any], *, progress: Progress = silent) -
 
 def _space(task: Task) -> ParameterSpace:
     problem = task.arguments["problem"]
-    return ParameterSpace.of(load_problem(problem["entry"], **problem["settings"]).model)
+    return ParameterSpace.of(load_stored(problem).model)
 
 
 def _network(task: Task) -> str:

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from thalweg.errors import CheckpointRefused, InvalidArgument
-from thalweg.problems import Problem, load_problem
+from thalweg.problems import Problem, load_stored
 from thalweg.problems.checkpoints import fit_weights, load_weights
 from thalweg.risk import EmpiricalRisk
 from thalweg.run import Progress, Run, open_run, silent
@@ -119,9 +119,7 @@ def view(spec: dict[str, Any], run: Run | None = None, *, progress: Progress = s
     Viewpoint
         With weights in the risk's dtype.
     """
-    problem = load_problem(
-        spec["problem"]["entry"], progress=progress, **spec["problem"]["settings"]
-    )
+    problem = load_stored(spec["problem"], progress=progress)
     at = spec["at"]
     home = open_run(at["run"]) if "run" in at else run
     way = home.checkpoints(at["trajectory"]) if home is not None and "trajectory" in at else []

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from thalweg.errors import InvalidArgument
+from thalweg.run.trust import name_entry
 from thalweg.studies.registry import STUDIES
 
 # The paper's: batches of 100, momentum 0.9; our learning rate and schedule.
@@ -75,6 +76,7 @@ def _problem(base: dict[str, Any], data: str | None, settings: dict[str, Any]) -
     if data is None or data == base["entry"]:
         return {"entry": base["entry"], "settings": base["settings"] | settings}
     if data in ("digits", "teacher") or ":" in data:
+        name_entry(data)
         return {"entry": _whole(data), "settings": settings}
     # Anything else is images: by hub name, or a folder in the layout of one.
     sizes = base["settings"] if base["entry"] == "cifar10" else {}

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from thalweg.errors import InvalidArgument
-from thalweg.problems import load_problem
+from thalweg.problems import load_stored
 from thalweg.risk import EmpiricalRisk
 from thalweg.run import Engine, Progress, Run, create_run, open_run, run_tasks, silent
 from thalweg.run.files import read_json, write_json
@@ -104,6 +104,7 @@ def complete(
     announce: Announce = _unannounced,
 ) -> tuple[Run, dict[str, Any]]:
     """Do all that is missing in a run, gather its results and judge its claims."""
+    run.require_source()
     measured = _measured(run)
     config = run.config | {key: measured[key] for key in ("evaluation_batch", "seconds_an_epoch")}
     studies = {name: STUDIES[name] for name in config["studies"]}
@@ -131,7 +132,7 @@ def _measured(run: Run) -> dict[str, Any]:
     path = run.path / "measured.json"
     if not path.exists():
         problem = run.config["problem"]
-        risk = EmpiricalRisk(load_problem(problem["entry"], **problem["settings"]))
+        risk = EmpiricalRisk(load_stored(problem))
         sizes = {"weights": risk.space.size, "samples": risk.samples}
         seconds = _seconds_an_epoch(risk, run.config["training"]["batch_size"])
         chosen = {"evaluation_batch": risk.batch_size, "seconds_an_epoch": seconds}

@@ -11,7 +11,7 @@ from torch import nn
 
 from thalweg import dynamics
 from thalweg.dynamics import TrainResult, moments, train
-from thalweg.problems import load_problem
+from thalweg.problems import load_stored
 from thalweg.risk import EmpiricalRisk
 from thalweg.run import Report, Run, Task
 from thalweg.studies.watched_activations import Watch, with_polynomials
@@ -183,9 +183,7 @@ def _common(config: dict[str, Any]) -> dict[str, Any]:
 
 
 def _risk(arguments: dict[str, Any]) -> tuple[EmpiricalRisk, nn.Module]:
-    problem = load_problem(
-        arguments["problem"]["entry"], seed=arguments["seed"], **arguments["problem"]["settings"]
-    )
+    problem = load_stored(arguments["problem"], seed=arguments["seed"])
     if "polynomial" in arguments:
         problem = with_polynomials(problem, **arguments["polynomial"])
     return EmpiricalRisk(problem, batch_size=arguments["evaluation_batch"]), problem.model
