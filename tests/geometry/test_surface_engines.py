@@ -96,16 +96,17 @@ def test_what_workers_cannot_make_again_is_refused(tmp_path: Path) -> None:
 
 
 def test_an_entry_that_makes_another_problem_is_found_out(tmp_path: Path) -> None:
-    file = tmp_path / "moody.py"
-    text = (
-        "import torch, thalweg\n"
+    file, mood = tmp_path / "moody.py", tmp_path / "mood.txt"
+    file.write_text(
+        "import pathlib, torch, thalweg\n"
         "def make():\n"
-        "    data = torch.full((3, 2), 1.0), torch.ones(3, 1)\n"
+        f"    mood = float(pathlib.Path({str(mood)!r}).read_text())\n"
+        "    data = torch.full((3, 2), mood), torch.ones(3, 1)\n"
         "    return thalweg.Problem(torch.nn.Linear(2, 1), torch.nn.MSELoss(), data)\n"
     )
-    file.write_text(text)
+    mood.write_text("1.0")
     risk = EmpiricalRisk(load_problem(f"{file}:make"))
-    file.write_text(text.replace("1.0", "2.5"))
+    mood.write_text("2.5")
     run, engine = create_run(tmp_path / "run", {}), InProcess()
     with pytest.raises(TaskFailed, match="not the problem of the surface"):
         surface(risk, torch.ones(3), directions=1, points=2, run=run, engine=engine)

@@ -144,7 +144,7 @@ def _say(name: str, found: dict[str, Any]) -> None:
 def _row(run: Run) -> dict[str, str]:
     config = run.config
     state = f"unfinished: thalweg resume {run.path}"
-    if (run.path / "summary.json").exists():
+    if run.inside("summary.json").exists():
         state = "complete"
     elif run.recorded:
         state = f"recorded: {count(len(run.checkpoints()), 'checkpoint')}"

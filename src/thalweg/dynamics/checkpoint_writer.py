@@ -11,13 +11,11 @@ from typing import Any
 
 from torch import Tensor
 
-from thalweg.errors import CheckpointRefused, InvalidArgument, RunConflict, RunNotFound
+from thalweg.errors import CheckpointRefused, InvalidArgument, RunConflict, ThalwegError
 from thalweg.run.checkpoints import checkpoint_path, read_checkpoint, write_checkpoint
 from thalweg.run.events import Log
-from thalweg.run.store import RECORDING, Run, create_run, open_run
+from thalweg.run.store import RECORDING, Run, check_trajectory, create_run, open_run
 
-# Bytes in the name of a folder, with room for a number behind it; the systems allow 255.
-_LONGEST = 240
 # Tensors of a checkpoint, and what it says about itself.
 Found = tuple[dict[str, Tensor], dict[str, Any]]
 
@@ -37,7 +35,7 @@ def as_run(run: Run | str | os.PathLike[str]) -> Run:
         if (Path(run) / "run.toml").exists():
             return open_run(run)
         return create_run(run, {"kind": RECORDING})
-    except (RunConflict, RunNotFound):
+    except ThalwegError:
         raise
     except OSError as error:
         raise InvalidArgument(
@@ -52,8 +50,8 @@ class Keeper:
 
     Parameters
     ----------
-    run : Run
-        The run directory.
+    run : Run or path
+        The run directory; a plain one is made at a new path.
     trajectory : str
         The name of the trajectory in it: a folder below the run's checkpoints.
 
@@ -63,10 +61,11 @@ class Keeper:
         If the name leads out of that folder or is none a file can have.
     """
 
-    def __init__(self, run: Run, trajectory: str) -> None:
-        _check_name(trajectory)
-        self.run, self.root, self.trajectory = run, run.path / "checkpoints", trajectory
-        self.log: Log = run.log(trajectory=trajectory)
+    def __init__(self, run: Run | str | os.PathLike[str], trajectory: str) -> None:
+        self.trajectory = check_trajectory(trajectory)
+        self.run = as_run(run)
+        self.root = self.run.inside("checkpoints")
+        self.log: Log = self.run.log(trajectory=trajectory)
 
     def beside(self) -> Keeper:
         """Give the keeper of the first free trajectory named after this one: "main-2", ..."""
@@ -75,12 +74,14 @@ class Keeper:
 
     def paths(self) -> list[Path]:
         """List the checkpoints in the order of their steps."""
-        return sorted((self.root / self.trajectory).glob("*.safetensors"))
+        return self.run.checkpoints(self.trajectory)
 
     def keep(self, step: int, tensors: Mapping[str, Tensor], about: Mapping[str, Any]) -> None:
         """Write the checkpoint of a step."""
         about = {"trajectory": self.trajectory, "step": step, **about}
-        write_checkpoint(checkpoint_path(self.root, self.trajectory, step), tensors, about)
+        path = checkpoint_path(self.root, self.trajectory, step)
+        self.run.inside(*path.relative_to(self.run.path).parts)
+        write_checkpoint(path, tensors, about)
 
     def latest(self) -> Found | None:
         """Read the last checkpoint that can be read; None if there is none."""
@@ -131,15 +132,3 @@ class Keeper:
                 + "\n".join(lines)
                 + "\nAsk for the same training to go on, or write trajectory='another name'."
             )
-
-
-def _check_name(trajectory: str) -> None:
-    parts = trajectory.split("/")
-    if all(part not in ("", ".", "..") and len(part.encode()) <= _LONGEST for part in parts) and (
-        "\0" not in trajectory
-    ):
-        return
-    raise InvalidArgument(
-        f"trajectory={trajectory[:40]!r}; write a name such as 'main' or 'seed0/late': it becomes"
-        " a folder inside the run."
-    )

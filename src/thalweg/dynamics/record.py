@@ -13,7 +13,7 @@ from typing import Any, Self
 import torch
 from torch import Tensor, nn
 
-from thalweg.dynamics.checkpoint_writer import Keeper, as_run
+from thalweg.dynamics.checkpoint_writer import Keeper
 from thalweg.dynamics.optimizer_state import set_rng
 from thalweg.dynamics.optimizer_steps import Rounds, StepWatch, weights_of
 from thalweg.dynamics.recorded_state import (
@@ -474,7 +474,7 @@ def record(
         )
     optimizers = _listed(optimizer)
     _check_trains(optimizers, model)
-    keeper = Keeper(as_run(run), trajectory)
+    keeper = Keeper(run, trajectory)
     return Recorder(model, optimizers, keeper, every, by_hand or not optimizers)
 
 

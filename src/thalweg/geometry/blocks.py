@@ -148,7 +148,7 @@ def _scene(path: Path, key: str) -> Scene:
 
 
 def _scene_path(run: Run, key: str) -> Path:
-    return run.path / "blocks" / key / "scene.safetensors"
+    return run.inside("blocks", key, "scene.safetensors")
 
 
 class _Store:
@@ -157,10 +157,10 @@ class _Store:
     def __init__(self, run: Run, scene: str, entry: str, parameters: dict[str, Any]) -> None:
         text = json.dumps([entry, parameters], sort_keys=True).encode()
         name = digest(torch.tensor(list(text), dtype=torch.uint8))
-        self.folder: Path = run.path / "blocks" / scene / name
+        self.run, self.parts = run, ("blocks", scene, name)
 
     def path(self, start: int, stop: int) -> Path:
-        return self.folder / f"{start:09d}-{stop:09d}.safetensors"
+        return self.run.inside(*self.parts, f"{start:09d}-{stop:09d}.safetensors")
 
     def read(self, start: int, stop: int) -> Block:
         block: Block = load_file(self.path(start, stop))

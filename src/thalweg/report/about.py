@@ -47,7 +47,7 @@ def about(run: Run) -> About:
         else "at an unknown time",
         facts=list(_what(run, entry, problem.get("settings", {}))),
         versions={name: str(value) for name, value in run.about.get("versions", {}).items()},
-        toml=(run.path / "run.toml").read_text(encoding="utf-8"),
+        toml=run.inside("run.toml").read_text(encoding="utf-8"),
         resume=f"thalweg resume {shlex.quote(shown_path(run))}",
         again=command(config, f"{shown_path(run)}-again"),
     )
@@ -60,7 +60,7 @@ def is_complete(run: Run) -> bool:
 
 def summary(run: Run) -> dict[str, Any]:
     """Read what each study found, by name; nothing for a run that is not complete."""
-    path = run.path / "summary.json"
+    path = run.inside("summary.json")
     return dict(read_json(path)) if path.exists() else {}
 
 
@@ -114,7 +114,7 @@ def progress_table(run: Run) -> Table | None:
 
 def weight_count(run: Run) -> int | None:
     """Count the trainable weights of the run's problem, or of its checkpoints; None if unknown."""
-    measured = run.path / "measured.json"
+    measured = run.inside("measured.json")
     if measured.exists() and "weights" in (known := read_json(measured)):
         return int(known["weights"])
     trained: dict[str, tuple[int, ...]] = {}
@@ -126,7 +126,7 @@ def weight_count(run: Run) -> int | None:
 def _what(run: Run, entry: str, settings: dict[str, Any]) -> Iterator[Fact]:
     chosen = ", ".join(f"{name} {value}" for name, value in settings.items() if name != "data")
     yield Fact("problem", entry, chosen)
-    measured = run.path / "measured.json"
+    measured = run.inside("measured.json")
     known = read_json(measured) if measured.exists() else {}
     weights = weight_count(run) or known.get("weights")
     if weights is not None:

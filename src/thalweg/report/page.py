@@ -11,6 +11,7 @@ from thalweg.report.about import about, progress_table
 from thalweg.report.ledger import ledger
 from thalweg.report.parts import Picture, Section, Table
 from thalweg.run import Run
+from thalweg.run.box import check_name
 from thalweg.run.files import write_atomic, write_text
 
 if TYPE_CHECKING:
@@ -59,7 +60,7 @@ def write_report(run: Run) -> Path:
             plotly=get_plotlyjs() if any(map(_is_interactive, sections)) else "",
         )
     )
-    path = run.path / "report.html"
+    path = run.inside("report.html")
     write_text(path, page)
     return path
 
@@ -85,7 +86,7 @@ def _save(run: Run, picture: Picture) -> bytes:
     drawn = io.BytesIO()
     picture.still.savefig(drawn, format="png", dpi=_DPI, facecolor="white")
     png = drawn.getvalue()
-    path = run.path / "figures" / f"{picture.name}.png"
+    path = run.inside("figures", f"{check_name('figure', picture.name)}.png")
     write_atomic(path, lambda temporary: temporary.write_bytes(png))
     return png
 

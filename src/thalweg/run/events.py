@@ -38,7 +38,7 @@ class EventLog:
         """Append one line; a line torn by an earlier kill is closed first."""
         line = json.dumps({**self.context, "step": step, **metrics}) + "\n"
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        handle = os.open(self.path, os.O_RDWR | os.O_APPEND | os.O_CREAT, 0o644)
+        handle = os.open(self.path, os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW, 0o644)
         try:
             os.write(handle, (_mend(handle) + line).encode())
         finally:

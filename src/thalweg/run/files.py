@@ -27,6 +27,8 @@ def write_atomic(path: Path, write: Callable[[Path], object]) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     # The process number keeps two workers that write the same file apart.
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    # A link under this name would be written through.
+    temporary.unlink(missing_ok=True)
     try:
         write(temporary)
         temporary.chmod(0o666 & ~_UMASK)  # safetensors would leave it to its owner alone

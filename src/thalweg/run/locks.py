@@ -27,7 +27,7 @@ def locked(path: Path, *, wait: bool) -> Iterator[None]:
         If somebody holds it and ``wait`` is false.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+    handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o644)
     try:
         fcntl.flock(handle, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
         os.truncate(handle, 0)

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from thalweg.errors import EntryNotFound, InvalidArgument, ThalwegError
+from thalweg.run.box import inside
 from thalweg.run.files import read_json, write_atomic, write_json
 from thalweg.run.store import Run, open_run
 from thalweg.run.trust import handed_on
@@ -39,19 +40,21 @@ def perform(spec: dict[str, Any]) -> dict[str, Any]:
         ``error`` (None or text), ``trace`` (text), and ``passing``: whether another attempt may
         succeed. What the function raises is an answer; an exception from here is the engine's.
     """
-    tasks = Path(spec["run"]) / "tasks"
+    begun: Path | None = None
     try:
         run = open_run(spec["run"])
-        report = _Reporter(progress_path(tasks, spec["key"]))
+        begun = progress_path(run.tasks, spec["key"])
+        report = _Reporter(begun)
         with run.on_behalf(), handed_on(spec["trusted"]):
             values = _resolve(spec["function"])(run, spec["arguments"], report)
-        _write_outcome(tasks, spec, values)
+        _write_outcome(run.tasks, spec, values)
     except Exception as error:
         passing = isinstance(error, OSError | MemoryError) and not isinstance(error, ThalwegError)
         text = f"{type(error).__name__}: {error}"
         return {"error": text, "trace": traceback.format_exc(), "passing": passing}
     finally:
-        progress_path(tasks, spec["key"]).unlink(missing_ok=True)
+        if begun is not None:
+            begun.unlink(missing_ok=True)
     return {"error": None, "trace": "", "passing": False}
 
 
@@ -72,7 +75,7 @@ def read_outcome(tasks: Path, key: str) -> dict[str, Any]:
 
 def progress_path(tasks: Path, key: str) -> Path:
     """Say where a task under way writes how many of its units are done."""
-    return tasks / f"{key}.progress"
+    return inside(tasks, f"{key}.progress")
 
 
 def read_progress(tasks: Path, key: str) -> int | None:
@@ -155,8 +158,8 @@ def _check_array(name: str, array: np.ndarray[Any, Any]) -> None:
 
 
 def _json_path(tasks: Path, key: str) -> Path:
-    return tasks / f"{key}.json"
+    return inside(tasks, f"{key}.json")
 
 
 def _arrays_path(tasks: Path, key: str) -> Path:
-    return tasks / f"{key}.npz"
+    return inside(tasks, f"{key}.npz")

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from thalweg.errors import InvalidArgument
+from thalweg.run.box import check_name, check_tree, inside
 from thalweg.run.files import write_text
 from thalweg.run.locks import locked
 
@@ -34,15 +35,27 @@ class ResultStore:
 
     Parameters
     ----------
-    path : Path
-        The store, made on the first result.
-    scratch : Path
-        A folder on the same file system for what is half-way in or out.
+    folder : Path
+        Where both lie; a link at or below them is refused before it is followed.
+    store : str
+        Name of the store, made on the first result.
+    scratch : str
+        Name of a folder for what is half-way in or out.
     """
 
-    def __init__(self, path: Path, scratch: Path) -> None:
-        self.path = path
-        self.scratch = scratch
+    def __init__(self, folder: Path, store: str, scratch: str) -> None:
+        self.folder = folder
+        self.names_of = store, scratch
+
+    @property
+    def path(self) -> Path:
+        """The store's folder."""
+        return inside(self.folder, self.names_of[0])
+
+    @property
+    def scratch(self) -> Path:
+        """The folder of what is half-way."""
+        return inside(self.folder, self.names_of[1])
 
     def save(self, name: str, dataset: xr.Dataset) -> None:
         """Write ``dataset`` as the group ``name``, in place of what was there."""
@@ -69,6 +82,7 @@ class ResultStore:
         while self.has(name):
             before = _identity(target)
             try:
+                check_tree(target)
                 with xr.open_dataset(target, engine="zarr", consolidated=False) as dataset:
                     loaded = _recast(dataset.load(), "T", str)
             except Exception:
@@ -85,6 +99,7 @@ class ResultStore:
         import xarray as xr
 
         self._settle()
+        check_tree(self.path)
         if not (self.path / "zarr.json").exists():
             return xr.DataTree()
         return xr.open_datatree(self.path, engine="zarr", consolidated=False)
@@ -108,13 +123,15 @@ class ResultStore:
                 f"{name!r} cannot name a result. Use words with '/' between them, such as "
                 "'trajectories/embedding'; none is empty, begins with '.' or '_', or holds '|'."
             )
-        return self.path.joinpath(*parts)
+        for part in parts:
+            check_name("result", part)
+        return inside(self.path, *parts)
 
     def _scratch(self, name: str, state: str) -> Path:
-        return self.scratch / f"{name.replace('/', _SEPARATOR)}.{state}"
+        return inside(self.scratch, f"{name.replace('/', _SEPARATOR)}.{state}")
 
     def _lock(self) -> Any:
-        return locked(self.scratch / ".lock", wait=True)
+        return locked(inside(self.scratch, ".lock"), wait=True)
 
     def _settle(self) -> None:
         if any(self.scratch.glob("*.old")):
@@ -123,6 +140,7 @@ class ResultStore:
 
     def _restore(self) -> None:
         for old in self.scratch.glob("*.old"):
+            check_tree(old)
             target = self._target(old.name.removesuffix(".old").replace(_SEPARATOR, "/"))
             if target.exists():
                 shutil.rmtree(old)
@@ -154,7 +172,7 @@ class ResultStore:
 
 def _kind(folder: Path) -> str:
     try:
-        about = json.loads((folder / "zarr.json").read_text(encoding="utf-8"))
+        about = json.loads(inside(folder, "zarr.json").read_text(encoding="utf-8"))
     except (FileNotFoundError, NotADirectoryError):
         return "nothing"
     if about["node_type"] != "group":
@@ -165,6 +183,7 @@ def _kind(folder: Path) -> str:
 def _names_below(folder: Path, prefix: str = "") -> list[str]:
     names = []
     for below in sorted(folder.iterdir()) if folder.exists() else []:
+        inside(folder, below.name)
         kind = _kind(below)
         if kind == "result":
             names.append(prefix + below.name)

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 import tomli_w
 
 from thalweg.errors import InvalidArgument, RunConflict, RunNotFound
+from thalweg.run.box import check_name, files_below, inside
 from thalweg.run.events import EventLog, read_events
 from thalweg.run.files import read_json, write_text
 from thalweg.run.locks import last_holder, locked
@@ -54,7 +55,7 @@ class Run:
     def about(self) -> dict[str, Any]:
         """All of run.toml: ``config``, ``versions``, ``created``."""
         try:
-            return tomllib.loads((self.path / _MARK).read_text(encoding="utf-8"))
+            return tomllib.loads(self.inside(_MARK).read_text(encoding="utf-8"))
         except tomllib.TOMLDecodeError as error:
             raise RunNotFound(f"{self.path / _MARK} is not a TOML file: {error}.") from None
 
@@ -91,26 +92,37 @@ class Run:
     @property
     def tasks(self) -> Path:
         """Folder of what is done, by key of the task."""
-        return self.path / "tasks"
+        return self.inside("tasks")
+
+    def inside(self, *names: str) -> Path:
+        """
+        Give the path of something in the run: every file is opened under a path from here.
+
+        Raises
+        ------
+        LeavesRun
+            If a link on the way leads anywhere, or a name is none of a file here.
+        """
+        return inside(self.path, *names)
 
     def log(self, **context: str | int) -> EventLog:
         """Open the metrics for appending; ``context`` is written with every event."""
-        return EventLog(self.path / "events.jsonl", **context)
+        return EventLog(self.inside("events.jsonl"), **context)
 
     def events(self) -> list[dict[str, Any]]:
         """Read all metrics logged so far."""
-        return read_events(self.path / "events.jsonl")
+        return read_events(self.inside("events.jsonl"))
 
     def checkpoints(self, trajectory: str | None = None) -> list[Path]:
         """List the checkpoints of one trajectory, or of all, by name and then by step."""
-        root = self.path / "checkpoints"
-        pattern = "*.safetensors"
-        found = root.rglob(pattern) if trajectory is None else (root / trajectory).glob(pattern)
+        root = self.inside("checkpoints")
+        folder = root if trajectory is None else inside(root, check_trajectory(trajectory))
+        found = [path for path in files_below(folder) if path.suffix == ".safetensors"]
         return sorted(found, key=lambda path: (_trajectory(root, path), path.name))
 
     def trajectories(self) -> list[str]:
         """List the names of all trajectories that have a checkpoint."""
-        root = self.path / "checkpoints"
+        root = self.inside("checkpoints")
         return sorted({_trajectory(root, path) for path in self.checkpoints()})
 
     def save_result(self, name: str, dataset: xr.Dataset) -> None:
@@ -153,13 +165,13 @@ class Run:
         Each has ``name``, ``study``, ``statement``, ``source``, ``protocol``, ``statistic`` with
         its interval, ``rule``, ``verdict``, ``controls`` with theirs, ``section``, ``why``.
         """
-        path = self.path / "claims.json"
+        path = self.inside("claims.json")
         found: list[dict[str, Any]] = read_json(path)["claims"] if path.exists() else []
         return found
 
     @property
     def _results(self) -> ResultStore:
-        return ResultStore(self.path / "results.zarr", self.path / ".results")
+        return ResultStore(self.path, "results.zarr", ".results")
 
     @contextmanager
     def lock(self) -> Iterator[None]:
@@ -174,7 +186,7 @@ class Run:
         if self.path in _held:
             yield
             return
-        file = self.path / ".lock"
+        file = self.inside(".lock")
         try:
             with locked(file, wait=False):
                 _held.add(self.path)
@@ -257,6 +269,11 @@ def open_run(path: str | os.PathLike[str]) -> Run:
 def list_runs(folder: str | os.PathLike[str]) -> list[Run]:
     """List the runs directly under ``folder``, by name; none if it does not exist."""
     return [Run(mark.parent) for mark in sorted(Path(folder).glob(f"*/{_MARK}"))]
+
+
+def check_trajectory(name: str) -> str:
+    """Check the name of a trajectory, which is a folder's; `InvalidArgument` says what is wrong."""
+    return check_name("trajectory", name)
 
 
 def _entry(config: Mapping[str, Any]) -> str:

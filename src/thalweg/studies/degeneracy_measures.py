@@ -71,7 +71,7 @@ def _written(run: Run, proof: Certificate, arguments: dict[str, Any]) -> str:
     """Write a proof to a file that can be verified, and give its name in the run's folder."""
     if proof.verdict != "certified":
         return ""
-    path = run.path / "certificates" / f"zero-{arguments['seed']}.json"
+    path = run.inside("certificates", f"zero-{arguments['seed']}.json")
     path.parent.mkdir(exist_ok=True)
     write_certificate(proof, path)
     return path.relative_to(run.path).as_posix()

@@ -119,13 +119,13 @@ def measure(
     with run.lock():
         kind = run.config["measurement"]
         found = _MEASURES[kind](run, _prepared(run, progress), engine, progress)
-        write_json(run.path / "summary.json", {kind: found})
+        write_json(run.inside("summary.json"), {kind: found})
     return run, {kind: found}
 
 
 def _prepared(run: Run, progress: Progress) -> dict[str, Any]:
     """Specify what is looked at; the batch of passes is chosen once, as each rounds its own way."""
-    path = run.path / "measured.json"
+    path = run.inside("measured.json")
     spec: dict[str, Any] = {name: run.config[name] for name in ("problem", "at", "risk")}
     spec["problem"].setdefault("settings", {})
     if not path.exists():
@@ -147,7 +147,7 @@ def _surface(
 
 def _plane(run: Run, seen: Viewpoint, options: dict[str, Any], progress: Progress) -> Plane:
     """Lay the plane once a run: eigenvectors found anew may differ in the last bits."""
-    path = run.path / "plane.safetensors"
+    path = run.inside("plane.safetensors")
     if not path.exists():
         laid = lay_plane(seen, options, progress=progress)
         about = {"rule": laid.rule, "extent": laid.extent, "points": laid.points}

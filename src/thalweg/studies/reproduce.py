@@ -114,8 +114,8 @@ def complete(
     summary = {
         name: study.assemble(run, config, progress=progress) for name, study in studies.items()
     }
-    write_json(run.path / "claims.json", {"claims": _judged(run, config)})
-    write_json(run.path / "summary.json", summary)
+    write_json(run.inside("claims.json"), {"claims": _judged(run, config)})
+    write_json(run.inside("summary.json"), summary)
     return run, summary
 
 
@@ -129,7 +129,7 @@ def _judged(run: Run, config: dict[str, Any]) -> list[dict[str, Any]]:
 
 def _measured(run: Run) -> dict[str, Any]:
     """Choose the batch of full passes once a run: another choice would round differently."""
-    path = run.path / "measured.json"
+    path = run.inside("measured.json")
     if not path.exists():
         problem = run.config["problem"]
         risk = EmpiricalRisk(load_stored(problem))

@@ -47,7 +47,7 @@ class Watch:
     """
 
     def __init__(self, run: Run, trajectory: str, risk: EmpiricalRisk) -> None:
-        self.path, self.trajectory, self.risk = run.path / "excursions.jsonl", trajectory, risk
+        self.path, self.trajectory, self.risk = run.inside("excursions.jsonl"), trajectory, risk
         self._log = EventLog(self.path, trajectory=trajectory)
 
     def __call__(self, metrics: dict[str, Any], step: int, /) -> None:
