@@ -93,8 +93,6 @@ def check_tree(folder: Path) -> None:
 
 
 def _fault(name: str) -> str:
-    if not isinstance(name, str):
-        return "it is no text"
     if not name.strip("."):
         return "it is empty, or dots alone"
     if any(separator in name for separator in "/\\"):

@@ -116,7 +116,9 @@ class Run:
     def checkpoints(self, trajectory: str | None = None) -> list[Path]:
         """List the checkpoints of one trajectory, or of all, by name and then by step."""
         root = self.inside("checkpoints")
-        folder = root if trajectory is None else inside(root, check_trajectory(trajectory))
+        # A folder in a folder is read, as runs of other tools may have them; none is written.
+        parts = [] if trajectory is None else trajectory.split("/")
+        folder = inside(root, *map(check_trajectory, parts))
         found = [path for path in files_below(folder) if path.suffix == ".safetensors"]
         return sorted(found, key=lambda path: (_trajectory(root, path), path.name))
 
