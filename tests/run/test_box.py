@@ -117,7 +117,7 @@ def test_links_are_not_followed(run, home, name):
         USES[name](run)
 
 
-@pytest.mark.parametrize("name", USES.keys() - {"run.toml"})
+@pytest.mark.parametrize("name", [name for name in USES if name != "run.toml"])
 def test_links_that_lead_nowhere_make_nothing(run, tmp_path, name):
     link(run, name, tmp_path / "nowhere")
     with pytest.raises(LeavesRun, match="is a link to"):
