@@ -120,6 +120,8 @@ class Run:
         parts = [] if trajectory is None else trajectory.split("/")
         folder = inside(root, *map(check_trajectory, parts))
         found = [path for path in files_below(folder) if path.suffix == ".safetensors"]
+        if trajectory is not None:
+            found = [path for path in found if path.parent == folder]
         return sorted(found, key=lambda path: (_trajectory(root, path), path.name))
 
     def trajectories(self) -> list[str]:
