@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import json
 import math
 import random
 from fractions import Fraction
@@ -16,7 +17,7 @@ from scipy.special import expit
 from torch import nn
 
 import thalweg as tw
-from certificates.cases import ACTIVATIONS, convolutional, dense, solved
+from certificates.cases import ACTIVATIONS, convolutional, dense, jacobian, solved
 from certificates.mutants import FREE, at, mutants, places, write
 from thalweg.certificates import checker, checker_box, checker_layers
 from thalweg.certificates.ball import bound_ball
@@ -313,3 +314,81 @@ def test_constants_of_activations_hold():
         assert two * (1 - 1e-3) < float(second.abs().max()) <= two
         if math.isfinite(turn):
             assert abs(z[int(y.argmin())] - turn) < 1e-4
+
+
+@pytest.mark.parametrize(
+    "make", [dense, convolutional, lambda: dense("gelu"), lambda: dense("cubic")]
+)
+def test_what_is_verified_holds_on_the_ball(make, tmp_path):
+    """Singular values and the Jacobian's change at points of the sphere, by dense algebra."""
+    risk = make()
+    w = solved(risk)
+    claim = write_certificate(certify_zero(risk, w), tmp_path / "cert.json")["claim"]
+    assert checker.check(tmp_path / "cert.json").verdict == "verified"
+    centre = jacobian(risk, w)
+    assert torch.linalg.svdvals(centre)[-1] >= claim["singular_value"]
+    assert torch.linalg.svdvals(centre)[-1] <= claim["singular_value"] * 1.01
+    generator = torch.Generator().manual_seed(0)
+    for _ in range(10):
+        way = torch.randn(len(w), generator=generator, dtype=torch.float64)
+        there = jacobian(risk, w + way * (claim["radius"] / way.norm()))
+        assert torch.linalg.svdvals(there)[-1] >= claim["slope"]
+        moved = torch.linalg.matrix_norm(there - centre, 2)
+        assert moved <= claim["lipschitz"] * claim["radius"]
+    assert float(risk.residuals(w).norm()) <= claim["residual"] + 1e-12
+
+
+def forged(path, tmp_path, change):
+    """Change a certificate and let its digests fit."""
+    content = json.loads(path.read_text())
+    change(content)
+    write(tmp_path / "cert.json", content, load_file(path.with_suffix(".safetensors")))
+    (tmp_path / "cert.safetensors").rename(tmp_path / content["numbers"])
+    return verify(tmp_path / "cert.json")
+
+
+@pytest.mark.parametrize("added", [1000, -55, 1])
+def test_weights_are_counted(added, tmp_path):
+    """W in the file decides nothing: the dimension is of the weights that are there."""
+    risk = dense("tanh", outputs=1, samples=6)
+    write_certificate(certify_zero(risk, solved(risk)), tmp_path / "a.json")
+
+    def change(content):
+        content["network"]["weights"] += added
+        for name in ("weights", "dimension", "nullity"):
+            content["claim"][name] += added
+
+    (tmp_path / "b").mkdir()
+    found = forged(tmp_path / "a.json", tmp_path / "b", change)
+    assert found.verdict == "refused" and found.certificate.nullity == 61 - 6
+
+
+@pytest.mark.parametrize(
+    "activation",
+    [
+        {"kind": "softmax", "coefficients": []},
+        {"kind": "leaky_relu", "coefficients": ["50"]},
+        {"kind": "polynomial", "coefficients": ["1e9"]},
+        {"kind": "relu", "coefficients": ["1"]},
+    ],
+)
+def test_an_activation_that_is_not_known_is_refused_in_one_line(activation, tmp_path):
+    risk = dense("tanh")
+    write_certificate(certify_zero(risk, solved(risk)), tmp_path / "a.json")
+    (tmp_path / "b").mkdir()
+    found = forged(
+        tmp_path / "a.json",
+        tmp_path / "b",
+        lambda content: content["network"]["layers"][0].update(activation=activation),
+    )
+    assert found.verdict == "refused" and len(found.reasons) == 1
+    assert "\n" not in found.reasons[0]
+
+
+def test_a_refused_certificate_is_refused(tmp_path):
+    risk = dense("tanh")
+    early = certify_zero(risk, risk.space.pack(risk.problem.model).double())
+    content = write_certificate(early, tmp_path / "a.json")
+    found = verify(tmp_path / "a.json")
+    assert content["claim"]["verdict"] == found.verdict == "refused"
+    assert "says 'refused'" in found.reasons[0]

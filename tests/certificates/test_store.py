@@ -150,3 +150,23 @@ def test_what_a_certificate_names_is_never_called(stored, tmp_path, monkeypatch,
     own = ("teacher", {"inputs": 2, "samples": 5, "widths": [8]})
     refused = verify(tmp_path / "cert.json", problem=own)
     assert refused.verdict == "refused" and "data of 'teacher'" in refused.reasons[-1]
+
+
+def test_the_network_of_the_problem_is_compared(tmp_path):
+    """A file that names the teacher of 16 units and holds another network on its data."""
+    settings = {"inputs": 3, "samples": 8, "widths": [16]}
+    data = tw.load_problem("teacher", **settings).train
+    torch.manual_seed(0)
+    other = torch.nn.Sequential(
+        torch.nn.Linear(3, 12), torch.nn.Tanh(), torch.nn.Linear(12, 1)
+    ).double()
+    risk = tw.EmpiricalRisk(tw.Problem(other, torch.nn.MSELoss(), data), dtype=torch.float64)
+    named = {"entry": "teacher", "settings": settings}
+    found = certify_zero(risk, solved(risk))
+    content = write_certificate(found, tmp_path / "a.json", problem=named)
+    assert content["claim"]["verdict"] == verify(tmp_path / "a.json").verdict == "refused"
+    assert "network of 'teacher'" in content["claim"]["reasons"][0]
+    write_certificate(found, tmp_path / "b.json")
+    assert verify(tmp_path / "b.json").verdict == "verified"
+    compared = verify(tmp_path / "b.json", problem=("teacher", settings))
+    assert compared.verdict == "refused" and "network of 'teacher'" in compared.reasons[0]

@@ -93,6 +93,9 @@ def write_certificate(
         "assumptions": list(checker.ASSUMPTIONS),
     }
     content["claim"] = _claim(certificate, content, arrays)
+    if problem is not None and content["claim"]["verdict"] != "refused":
+        reasons = _compare_problem(problem["entry"], problem["settings"], content, arrays)
+        content["claim"] |= {"verdict": "refused", "reasons": reasons} if reasons else {}
     content["sha256"] = digests(network, arrays)
     _save(arrays, numbers)
     write_text(path, json.dumps(content, indent=1) + "\n")
@@ -284,7 +287,7 @@ def _compare_problem(
         settings = dict(named.get("settings", {})) | settings
     try:
         problem = load_problem(name, **settings)
-        risk = EmpiricalRisk(problem, batchnorm="frozen", dtype=torch.float64)
+        risk = EmpiricalRisk(problem, batchnorm="frozen", dtype=torch.float64, check=False)
         read = links.Chain(risk)
         network = Chain.of(read, risk.space.pack(problem.model).double()).to_dict()
     except ThalwegError as error:
