@@ -55,14 +55,14 @@ def write_certificate(
     path : path
         Ends in ``.json``; weights, inputs and targets go to the same name with ``.safetensors``.
     problem : dict, optional
-        ``entry`` and ``settings`` of the problem, as for `load_problem`: a verification then also
-        compares the data that they give.
+        ``entry`` and ``settings`` of the problem, as for `load_problem`. It is loaded, and its
+        network and data are compared; a reader of the file is told of it, and never loads it.
 
     Returns
     -------
     dict
         What was written as JSON. Its claim says ``refused``, with the reasons, where the
-        certificate does, and where the checker does not prove it.
+        certificate does, where the checker does not prove it, and where the problem is another.
 
     Raises
     ------
@@ -82,7 +82,7 @@ def write_certificate(
         arrays |= _stacks(certificate)
     numbers, network = path.with_suffix(".safetensors"), statement.chain.to_dict()
     outputs = None if statement.outputs is None else list(statement.outputs)
-    content = {
+    content: Content = {
         "format": f"thalweg {kind} certificate 2",
         "claim": None,
         "problem": problem,
