@@ -1,6 +1,6 @@
 """``python -m thalweg`` is the program ``thalweg``."""
 
-from thalweg.cli.main import main
+from thalweg.cli import main
 
 if __name__ == "__main__":
     main()

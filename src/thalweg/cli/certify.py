@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from typer.core import TyperGroup
 
+from thalweg.cli.outputs import check_output
 from thalweg.cli.runs import Json, parse_settings
 from thalweg.run.progress import on_screen
 
@@ -89,6 +90,8 @@ def zero(
 
     if checkpoint is None and not train:
         raise typer.BadParameter("nothing is trained: give --checkpoint A, or --train.")
+    if out is not None:
+        check_output("--out", out, ("json",))
     settings = parse_settings(assign or [])
     problem = tw.load_problem(entry, progress=on_screen, **settings)
     w = _weights(problem, checkpoint, None if checkpoint else epochs)
@@ -97,10 +100,10 @@ def zero(
         options: Any = {"optimizer": "gauss-newton", "steps": steps, "progress": on_screen}
         w = tw.train(risk, w, **options).w
     found = tw.certify_zero(risk, w, strict=strict, progress=on_screen)
-    if out is not None and found.statement is not None:
-        write_certificate(found, out, problem={"entry": entry, "settings": settings})
     answer = found.to_dict()
     typer.echo(json.dumps(answer) if as_json else "\n".join(_lines(answer)))
+    if out is not None and found.statement is not None:
+        write_certificate(found, out, problem={"entry": entry, "settings": settings})
     if found.verdict != "certified":
         raise typer.Exit(1)
 

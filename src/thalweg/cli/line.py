@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from thalweg.cli.outputs import check_output
 from thalweg.cli.runs import Json, parse_settings
 from thalweg.run.progress import on_screen
 
@@ -48,15 +49,19 @@ def barrier(
         raise typer.BadParameter(
             f"{len(checkpoint)} checkpoints; a line has two ends: --checkpoint A --checkpoint B."
         )
+    if picture is not None:
+        from matplotlib.backend_bases import FigureCanvasBase
+
+        check_output("--picture", picture, FigureCanvasBase.get_supported_filetypes())
     problem = tw.load_problem(entry, progress=on_screen, **parse_settings(assign or []))
     risk = tw.EmpiricalRisk(problem, batchnorm=batchnorm)
     ends = [
         risk.space.pack(fit_weights(problem.model, load_weights(path)[0])) for path in checkpoint
     ]
     found = tw.barrier(risk, *ends, points=points, test=test, progress=on_screen)
+    typer.echo(json.dumps(_answer(found)) if as_json else "\n".join(_lines(found)))
     if picture is not None:
         _draw(found, picture)
-    typer.echo(json.dumps(_answer(found)) if as_json else "\n".join(_lines(found)))
 
 
 def _answer(found: xr.Dataset) -> dict[str, Any]:

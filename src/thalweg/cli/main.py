@@ -3,17 +3,40 @@
 from __future__ import annotations
 
 import logging
+import signal
 import sys
+from typing import Any
 
 import typer
+from typer.core import TyperGroup
 
 from thalweg.cli import algebra, certify, flat, geometry, runs
 from thalweg.cli.claims import claims
 from thalweg.cli.line import barrier
 from thalweg.errors import ThalwegError
 
+_LONGEST_PATH = 200
+
+
+class _Program(TyperGroup):
+    """The commands; Ctrl-C in any of them is one line, and not a shell's answer of failure."""
+
+    def invoke(self, ctx: Any) -> Any:
+        """Call a command, and leave with 130 if it is interrupted."""
+        # A command knows what an interrupt is; before and after it `thalweg.cli` ends at once.
+        before = signal.signal(signal.SIGINT, signal.default_int_handler)
+        try:
+            return super().invoke(ctx)
+        except KeyboardInterrupt:
+            typer.echo("\nStopped.", err=True)
+            raise typer.Exit(130) from None
+        finally:
+            signal.signal(signal.SIGINT, before)
+
+
 app = typer.Typer(
     name="thalweg",
+    cls=_Program,
     help="See, measure and prove what the loss landscape looks like where training leads.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
@@ -58,3 +81,17 @@ def main() -> None:
     except ThalwegError as error:
         typer.echo(f"Error: {error}", err=True)
         sys.exit(1)
+    except OSError as error:
+        typer.echo(f"Error: {_of_the_system(error)}", err=True)
+        sys.exit(1)
+    except MemoryError:
+        typer.echo("Error: there is not enough memory. Measure less, or in parts.", err=True)
+        sys.exit(1)
+
+
+def _of_the_system(error: OSError) -> str:
+    """Say in one line what the system refused, and of which file."""
+    said = (error.strerror or str(error)).splitlines() or [type(error).__name__]
+    path = str(error.filename or "")
+    shown = path if len(path) <= _LONGEST_PATH else f"{path[:_LONGEST_PATH]}..."
+    return f"{said[0]}{': ' * bool(shown)}{shown}. What was done before is kept."

@@ -115,19 +115,26 @@ def _run(place: Path, perform: Callable[[], tuple[Run, dict[str, Any]]], as_json
 
     try:
         run, summary = perform()
+        # First the answer: it is there even if the page cannot be written.
+        _answer(run, summary, as_json)
         page = write_report(run)
     except KeyboardInterrupt:
         typer.echo(f"\nStopped. Nothing done is lost; go on with: thalweg resume {place}", err=True)
         raise typer.Exit(130) from None
+    if not as_json:
+        typer.echo(f"Report: {page}")
+
+
+def _answer(run: Run, summary: dict[str, Any], as_json: bool) -> None:
     if as_json:
-        answer = {"run": str(run.path), "report": str(page), "studies": summary}
+        page = str(run.path / "report.html")
+        answer = {"run": str(run.path), "report": page, "studies": summary}
         typer.echo(json.dumps(answer | {"claims": run.claims}))
         return
     for name, found in summary.items():
         _say(name, found)
     for claim in run.claims:
         typer.echo(f"{claim['verdict']:<14} {claim['name']}: {claim['statement']}")
-    typer.echo(f"Report: {page}")
 
 
 def _say(name: str, found: dict[str, Any]) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -30,13 +31,27 @@ def write_atomic(path: Path, write: Callable[[Path], object]) -> None:
     # A link under this name would be written through.
     temporary.unlink(missing_ok=True)
     try:
-        write(temporary)
+        _with_system_errors(write, temporary)
         temporary.chmod(0o666 & ~_UMASK)  # safetensors would leave it to its owner alone
         _sync(temporary)
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
     _sync(path.parent)
+
+
+def _with_system_errors(write: Callable[[Path], object], path: Path) -> None:
+    try:
+        write(path)
+    except OSError:
+        raise
+    except Exception as error:
+        # safetensors tells what the system refused in an error of its own.
+        number = re.search(r"os error (\d+)", str(error))
+        if number is None:
+            raise
+        code = int(number[1])
+        raise OSError(code, os.strerror(code), str(path)) from None
 
 
 def write_text(path: Path, text: str) -> None:

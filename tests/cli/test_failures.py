@@ -1,0 +1,99 @@
+"""What a person sees when the system refuses, an output cannot be written, or Ctrl-C is pressed."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+from typer.testing import CliRunner
+
+from thalweg.cli.main import app, main
+from thalweg.run import create_run
+
+
+def called(monkeypatch, capsys, *words):
+    """Call the program; give its exit code and its lines of errors."""
+    monkeypatch.setattr(sys, "argv", ["thalweg", *words])
+    with pytest.raises(SystemExit) as ended:
+        main()
+    return ended.value.code, capsys.readouterr().err.strip().splitlines()
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["reproduce", "--study", "trajectories", "--out", "file/run"],
+        ["reproduce", "--study", "trajectories", "--out", "/proc/run"],
+        ["reproduce", "--study", "trajectories", "--out", "x" * 300],
+        ["claims", "x" * 5000],
+        ["runs", "x" * 5000],
+    ],
+)
+def test_the_system_refuses_in_one_line(tmp_path, monkeypatch, capsys, words):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "file").write_text("x")
+    code, lines = called(monkeypatch, capsys, *words)
+    assert code == 1 and len(lines) == 1 and lines[0].startswith("Error: ")
+    assert len(lines[0]) < 1000
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]
+
+
+def test_a_lock_that_is_a_folder(tmp_path, monkeypatch, capsys):
+    run = create_run(tmp_path / "run", {"studies": [], "training": {}})
+    (run.path / "measured.json").write_text('{"evaluation_batch": 1, "seconds_an_epoch": 1}')
+    (run.path / ".lock").mkdir()
+    code, lines = called(monkeypatch, capsys, "resume", str(run.path))
+    assert code == 1 and len(lines) == 1 and "directory" in lines[0]
+
+
+@pytest.mark.parametrize("error", [MemoryError(), OSError(28, "No space left on device", "a.json")])
+def test_no_space_and_no_memory(tmp_path, monkeypatch, capsys, error):
+    def refuse(*_):
+        raise error
+
+    monkeypatch.setattr("thalweg.cli.runs.list_runs", refuse)
+    code, lines = called(monkeypatch, capsys, "runs")
+    assert code == 1 and len(lines) == 1 and ("memory" in lines[0] or "No space" in lines[0])
+
+
+@pytest.mark.parametrize("out", ["proof.txt", "folder.json", "nowhere/proof.json"])
+def test_an_output_is_checked_before_the_work(tmp_path, monkeypatch, out):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "folder.json").mkdir()
+    monkeypatch.setattr("thalweg.load_problem", lambda *_, **__: pytest.fail("the work began"))
+    proof = CliRunner().invoke(app, ["certify", "digits", "--train", "--out", out])
+    assert proof.exit_code == 2 and "--out" in proof.output
+    picture = out.replace(".json", ".exe" if "/" not in out else ".png")
+    ends = ["--checkpoint", "a.pt", "--checkpoint", "b.pt"]
+    line = CliRunner().invoke(app, ["barrier", "digits", *ends, "--picture", picture])
+    assert line.exit_code == 2 and "--picture" in line.output
+
+
+@pytest.mark.parametrize("seconds", [0.2, 1.0])
+def test_an_interrupt_while_libraries_load(tmp_path, seconds):
+    words = [sys.executable, "-m", "thalweg", "reproduce", "--study", "trajectories"]
+    process = subprocess.Popen(
+        words,
+        cwd=tmp_path,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+    time.sleep(seconds)
+    os.killpg(process.pid, signal.SIGINT)
+    said = process.communicate()[1]
+    assert process.returncode == 130 and "Traceback" not in said and "Stopped." in said
+
+
+def test_an_interrupt_of_a_command(monkeypatch):
+    def interrupt(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("thalweg.cli.runs.list_runs", interrupt)
+    answer = CliRunner().invoke(app, ["runs"])
+    assert answer.exit_code == 130 and "Stopped." in answer.output
