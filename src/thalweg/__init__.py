@@ -31,19 +31,21 @@ if _TYPE_CHECKING:
         trace,
     )
     from thalweg.landscape import Landscape, ParameterSpace
-    from thalweg.problems import Problem, load_problem
+    from thalweg.problems import Batches, Problem, Whole, load_problem
     from thalweg.risk import EmpiricalRisk
     from thalweg.run import Run, list_runs, open_run
 
     __version__: str
 
 __all__ = [
+    "Batches",
     "EmpiricalRisk",
     "Landscape",
     "ParameterSpace",
     "Problem",
     "Run",
     "ThalwegError",
+    "Whole",
     "algebra",
     "barrier",
     "branch",
@@ -66,12 +68,14 @@ __all__ = [
 ]
 
 _ROOMS = {
+    "Batches": "problems",
     "EmpiricalRisk": "risk",
     "Landscape": "landscape",
     "ParameterSpace": "landscape",
     "Problem": "problems",
     "Run": "run",
     "ThalwegError": "errors",
+    "Whole": "problems",
     "barrier": "connectivity",
     "branch": "dynamics",
     "certify_margin": "certificates",

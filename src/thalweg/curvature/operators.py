@@ -328,6 +328,8 @@ def _outputs(pinned: BatchFunctions) -> Iterable[Tensor]:
 
 
 def _output_shapes(pinned: BatchFunctions) -> list[torch.Size]:
+    if not pinned.samples.joined:
+        return [outputs.shape for outputs in _outputs(pinned)]
     constants, spec = pinned.batch(0)
     one = pinned.outputs(pinned.primals, constants, spec).shape[1:]
     return [torch.Size((stop - start, *one)) for start, stop in pinned.bounds]

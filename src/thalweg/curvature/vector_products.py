@@ -391,6 +391,8 @@ class Products:
         plain, seconds = self._plain(index, direction)
         if plain == "differences" or seconds * len(self.pinned.bounds) < _WORTH_TRACING:
             return plain
+        if not self.pinned.samples.joined:
+            return plain  # batches as given have shapes of their own, each to be traced anew
         constants, spec = self.pinned.batch(index)
         if self._trace(direction, constants, spec) is None:
             return plain

@@ -181,7 +181,8 @@ class ModelCopy:
     def each_calibration(self, after: Callable[[int], None]) -> None:
         """Run the model on every calibration batch, calling ``after(batch size)`` behind each."""
         assert self.calibration is not None
-        for start, stop in chunks(len(self.calibration), CALIBRATION_BATCH):
+        size = CALIBRATION_BATCH if self.calibration.joined else 1
+        for start, stop in chunks(len(self.calibration), size):
             self.forward(self.calibration.slice(start, stop))
             after(stop - start)
 

@@ -40,6 +40,10 @@ class Provenance:
         What batch normalization uses; ``"none"`` where a network has none.
     dtype : torch.dtype or None
         Of weights, gradients and forward passes.
+    data : str or None
+        How the data are taken: samples joined, batches as given, one whole.
+    weighed : str or None
+        How samples are weighed, where not each counts one.
     further : mapping of str to str, int or float
         More that results state and no code tests.
 
@@ -55,6 +59,8 @@ class Provenance:
     samples: int | None = None
     batchnorm: Policy | Literal["none"] | None = None
     dtype: torch.dtype | None = None
+    data: str | None = None
+    weighed: str | None = None
     further: Mapping[str, Word] = field(default_factory=dict)
 
     @property
@@ -78,6 +84,8 @@ class Provenance:
             "samples": self.samples,
             "batchnorm": norm,
             "dtype": dtype,
+            "data": self.data,
+            "weighed": self.weighed,
             **self.further,
         }
         return {name: fact for name, fact in facts.items() if fact is not None}

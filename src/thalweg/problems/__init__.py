@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from thalweg.problems.checkpoints import fit_weights, load_weights
 from thalweg.problems.datasets import cifar10, digits, randomize_labels, teacher, teacher_network
+from thalweg.problems.forms import as_loss
+from thalweg.problems.given import Batches, Whole
 from thalweg.problems.images import Images, cache_folder, read_images
 from thalweg.problems.load import load_problem, load_stored
-from thalweg.problems.loss import Evaluation, as_loss
+from thalweg.problems.loss import Evaluation
 from thalweg.problems.misclassification import NearestClass
 from thalweg.problems.networks import ACTIVATIONS, MLP, AllConv, activation_module
 from thalweg.problems.problem import Problem, Split
@@ -18,6 +20,7 @@ __all__ = [
     "ACTIVATIONS",
     "MLP",
     "AllConv",
+    "Batches",
     "Evaluation",
     "ImageSamples",
     "Images",
@@ -26,6 +29,7 @@ __all__ = [
     "Samples",
     "Split",
     "TensorSamples",
+    "Whole",
     "activation_module",
     "as_loss",
     "as_samples",

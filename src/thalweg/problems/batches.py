@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -11,6 +11,9 @@ from torch import Tensor
 from torch.utils._pytree import tree_flatten, tree_leaves, tree_unflatten
 
 from thalweg.errors import InvalidProblem
+
+# Batches and datasets up to this size are read once and held.
+HELD_BYTES = 1 << 30
 
 
 def plain_batch(batch: Any, what: str) -> Any:
@@ -84,6 +87,14 @@ def digest(*tensors: Tensor) -> str:
 def empty(what: str) -> InvalidProblem:
     """Describe data without samples."""
     return InvalidProblem(f"{what} are empty; a mean over samples needs at least one.")
+
+
+def read_once(data: Iterator[Any], what: str) -> InvalidProblem:
+    """Describe data that are gone once they have been read."""
+    return InvalidProblem(
+        f"{what} can be read only once (a {type(data).__name__}), and a landscape reads them at"
+        " every point; give a list of batches (list(...)) or a DataLoader."
+    )
 
 
 def uneven(what: str, lengths: Sequence[int]) -> InvalidProblem:

@@ -105,6 +105,11 @@ class TorchCriterion:
         self._cast: dict[tuple[torch.device, torch.dtype], Callable[..., Tensor]] = {}
 
     @property
+    def places(self) -> bool:
+        """Whether there are weights that may belong to places in a batch."""
+        return bool(self._placed)
+
+    @property
     def weighted(self) -> bool:
         """Whether elements count by the weights of their classes."""
         return self._class_weights is not None

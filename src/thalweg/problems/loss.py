@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable
-from typing import Any, NamedTuple, Protocol
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple, Protocol, cast
 
 import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_map_only
 
 from thalweg.errors import InvalidProblem
-from thalweg.problems.batches import batch_length
-from thalweg.problems.criteria import Kind, TorchCriterion, is_torchs, name_of
+from thalweg.problems.criteria import Kind, TorchCriterion, name_of
+from thalweg.problems.given import Given, count_samples
+from thalweg.problems.objects import unbox
 
 
 class Evaluation(NamedTuple):
@@ -29,7 +30,8 @@ class Evaluation(NamedTuple):
         are not ignored, the weights of its classes, or what the problem's ``weight`` gives. None
         stands for a weight of 1 of each sample.
     outputs : Tensor or None
-        What the model returned; None for ``loss(model, batch)``.
+        What the model returned; a `Given` of that of each, of several batches as given; None for
+        ``loss(model, batch)``.
     """
 
     losses: Tensor
@@ -73,56 +75,37 @@ class Loss(Protocol):
     kind: Kind
 
     def __call__(self, model: nn.Module, batch: Any, /) -> Evaluation:
-        """Evaluate a batch."""
+        """Evaluate the samples of a batch."""
 
-
-def as_loss(loss: Callable[..., Any]) -> Loss:
-    """
-    Wrap what the user gave as a loss.
-
-    Parameters
-    ----------
-    loss : callable
-        A criterion of torch (module or function), any callable ``(outputs, targets)``, or
-        ``loss(model, batch)``, recognised by its first parameter being named ``model``.
-
-    Returns
-    -------
-    Loss
-        A callable ``(model, batch) -> Evaluation``.
-
-    Raises
-    ------
-    InvalidProblem
-        If it is no function, or sums over samples.
-    """
-    if isinstance(loss, type) or not callable(loss):
-        raise InvalidProblem(
-            f"loss must be a function, got {loss!r}; write nn.CrossEntropyLoss(), nn.MSELoss() or a"
-            " function loss(model, batch) that returns a tensor."
-        )
-    if is_torchs(loss):
-        return TorchLoss(TorchCriterion(loss))
-    first = _first_parameter(loss)
-    if first in ("net", "network", "module"):
-        raise InvalidProblem(
-            f"the loss's first parameter is named {first!r}: name it 'model' for loss(model,"
-            " batch), or 'outputs' for a criterion (outputs, targets)."
-        )
-    return ModelLoss(loss) if first == "model" else CriterionLoss(loss)
+    def as_one(self, model: nn.Module, batch: Any, /) -> Evaluation:
+        """Evaluate a batch that counts as one: its mean loss and its weight, both 0-d."""
 
 
 class ModelLoss:
-    """The user's ``loss(model, batch)``: per sample where it returns (n,), else a mean."""
+    """
+    The user's ``loss(model, batch)``: per sample where it returns (n,), else a mean.
+
+    Parameters
+    ----------
+    function : callable
+        What the user gave.
+    model_last : bool
+        Whether it is ``loss(batch, model)``.
+    """
 
     kind: Kind = "other"
 
-    def __init__(self, function: Callable[..., Any]) -> None:
-        self.function = function
+    def __init__(self, function: Callable[..., Any], *, model_last: bool = False) -> None:
+        self.function, self.model_last = function, model_last
 
     def __call__(self, model: nn.Module, batch: Any, /) -> Evaluation:
-        """Evaluate a batch."""
-        return _counted(_per_sample(self.function(model, batch), "loss(model, batch)"), batch)
+        """Evaluate the samples of a batch."""
+        losses = self.function(*((batch, model) if self.model_last else (model, batch)))
+        return _counted(_per_sample(losses, "loss(model, batch)"), batch)
+
+    def as_one(self, model: nn.Module, batch: Any, /) -> Evaluation:
+        """Evaluate a batch that counts as one."""
+        return as_one(self(model, batch))
 
 
 class OutputLoss:
@@ -132,9 +115,23 @@ class OutputLoss:
     name: str
 
     def __call__(self, model: nn.Module, batch: Any, /) -> Evaluation:
-        """Evaluate a batch."""
-        inputs, _ = pair(batch)
-        outputs = model(inputs)
+        """Evaluate the samples of a batch."""
+        return self.of_outputs(self._outputs(model, batch), batch)
+
+    def as_one(self, model: nn.Module, batch: Any, /) -> Evaluation:
+        """Evaluate a batch that counts as one."""
+        return self.of_outputs_as_one(self._outputs(model, batch), batch)
+
+    def of_outputs(self, outputs: Tensor, batch: Any) -> Evaluation:
+        """Evaluate outputs that are at hand, sample by sample."""
+        raise NotImplementedError
+
+    def of_outputs_as_one(self, outputs: Tensor, batch: Any) -> Evaluation:
+        """Evaluate outputs of a batch that counts as one."""
+        return as_one(self.of_outputs(outputs, batch))
+
+    def _outputs(self, model: nn.Module, batch: Any) -> Tensor:
+        outputs = call(model, pair(batch)[0])
         if not isinstance(outputs, Tensor):
             raise InvalidProblem(
                 f"the model returns {type(outputs).__name__}, and {self.name} needs a tensor; write"
@@ -142,22 +139,30 @@ class OutputLoss:
                 " `def loss(model, batch): return F.cross_entropy(model(batch[0]).logits, batch[1],"
                 " reduction='none')`."
             )
-        return self.of_outputs(outputs, batch)
-
-    def of_outputs(self, outputs: Tensor, batch: Any) -> Evaluation:
-        """Evaluate outputs that are at hand."""
-        raise NotImplementedError
+        return outputs
 
 
 class CriterionLoss(OutputLoss):
-    """The user's criterion ``(outputs, targets)``: per sample where it returns (n,), or a mean."""
+    """
+    The user's criterion ``(outputs, targets)``: per sample where it returns (n,), or a mean.
 
-    def __init__(self, criterion: Callable[..., Any]) -> None:
+    Parameters
+    ----------
+    criterion : callable
+        What the user gave.
+    targets_first : bool
+        Whether it is ``(targets, outputs)``.
+    """
+
+    def __init__(self, criterion: Callable[..., Any], *, targets_first: bool = False) -> None:
         self.criterion, self.name = criterion, name_of(criterion)
+        self.targets_first = targets_first
 
     def of_outputs(self, outputs: Tensor, batch: Any) -> Evaluation:
         """Evaluate outputs that are at hand."""
-        losses = _per_sample(self.criterion(outputs, pair(batch)[1]), self.name)
+        targets = pair(batch)[1]
+        given = (targets, outputs) if self.targets_first else (outputs, targets)
+        losses = _per_sample(self.criterion(*given), self.name)
         return _counted(losses, batch)._replace(outputs=outputs)
 
 
@@ -193,6 +198,18 @@ class TorchLoss(OutputLoss):
         losses = total / torch.where(counts == 0, torch.ones_like(counts), counts)
         return Evaluation(losses, counts, outputs)
 
+    def of_outputs_as_one(self, outputs: Tensor, batch: Any) -> Evaluation:
+        """Evaluate outputs of a batch that counts as one: torch's own mean, and its weight."""
+        targets = pair(batch)[1]
+        elements = self.criterion.elements(outputs, targets)
+        weights = self.criterion.weights(targets)
+        if weights is None:
+            count = len(elements) if self._sums else elements.numel()
+            return Evaluation(elements.sum() / count, elements.new_full((), count), outputs)
+        weight = weights.to(elements.dtype).sum()
+        mean = elements.sum() / torch.where(weight == 0, torch.ones_like(weight), weight)
+        return Evaluation(mean, weight, outputs)
+
     def weigh(self, batch: Any) -> Tensor | None:
         """Give the weights of a batch's samples, shape (n,), float64; None where all count one."""
         weights = self.criterion.weights(pair(batch)[1], may_ignore=self.may_ignore)
@@ -205,15 +222,24 @@ class TorchLoss(OutputLoss):
 
 def pair(batch: Any) -> tuple[Any, Any]:
     """
-    Take a batch apart into inputs and targets.
+    Take a batch apart into inputs and targets: of a tuple of three and more, the last are targets.
 
     Raises
     ------
     InvalidProblem
-        If it is something else than a pair.
+        If it is something else than a pair or tuple, or several given batches.
     """
+    if isinstance(batch, Given):
+        if len(batch.batches) > 1:
+            raise InvalidProblem(
+                "several batches as given have no inputs and targets in common; expected samples"
+                " joined along the first dimension: give tensors of one shape, or a Dataset."
+            )
+        return pair(unbox(batch.batches[0]))
     if isinstance(batch, (tuple, list)) and len(batch) == 2:
         return batch[0], batch[1]
+    if isinstance(batch, (tuple, list)) and len(batch) > 2:
+        return tuple(batch[:-1]), batch[-1]
     keys = f" with keys {sorted(map(str, batch))}" if isinstance(batch, dict) else ""
     raise InvalidProblem(
         f"a criterion needs batches (inputs, targets), and a batch here is a"
@@ -223,11 +249,51 @@ def pair(batch: Any) -> tuple[Any, Any]:
     )
 
 
+def call(model: nn.Module, inputs: Any) -> Any:
+    """
+    Call a model on the inputs of a batch.
+
+    Several inputs are given one by one, ``model(a, b)``, and a dict's by name, ``model(**inputs)``,
+    where the model's forward takes them so; else as they are, ``model(inputs)``.
+    """
+    if isinstance(inputs, (tuple, list)) and _takes(model, *inputs):
+        return model(*inputs)
+    if isinstance(inputs, dict) and all(isinstance(key, str) for key in inputs):
+        return model(**inputs) if _takes(model, **inputs) else model(inputs)
+    return model(inputs)
+
+
+def _takes(model: nn.Module, *positional: Any, **named: Any) -> bool:
+    try:
+        inspect.signature(model.forward).bind(*positional, **named)
+    except TypeError:
+        return False
+    except ValueError:  # TorchScript shows no signature
+        return True
+    return True
+
+
 def _counted(losses: Tensor, batch: Any) -> Evaluation:
-    """Let a mean count as many times as the batch has samples."""
+    """Let a mean count as many times as the batch has samples, where it says how many."""
     if losses.dim():
         return Evaluation(losses)
-    return Evaluation(losses, torch.full_like(losses, batch_length(batch)))
+    return Evaluation(losses, torch.full_like(losses, count_samples(batch) or 1))
+
+
+def together(evaluations: Sequence[Evaluation]) -> Evaluation:
+    """Put evaluations of batches that count as one each side by side."""
+    losses = torch.stack([evaluation.losses for evaluation in evaluations])
+    weights = torch.stack([cast(Tensor, evaluation.weights) for evaluation in evaluations])
+    outputs = tuple(evaluation.outputs for evaluation in evaluations)
+    shown = all(part is not None for part in outputs)
+    several = Given(outputs) if len(outputs) > 1 else outputs[0]
+    return Evaluation(losses, weights, several if shown else None)
+
+
+def as_one(evaluation: Evaluation) -> Evaluation:
+    """Let the losses of a batch be one."""
+    weight = torch.full_like(evaluation.losses.detach().sum(), evaluation.weight)
+    return Evaluation(evaluation.mean(), weight, evaluation.outputs)
 
 
 def _per_sample(losses: Any, name: str, summed: bool = False) -> Tensor:
@@ -240,11 +306,3 @@ def _per_sample(losses: Any, name: str, summed: bool = False) -> Tensor:
         return losses
     flat = losses.flatten(1)
     return flat.sum(1) if summed else flat.mean(1)
-
-
-def _first_parameter(loss: Callable[..., Any]) -> str | None:
-    function = loss.forward if isinstance(loss, nn.Module) else loss
-    try:
-        return next(iter(inspect.signature(function).parameters), None)
-    except (TypeError, ValueError):  # builtins show no signature
-        return None

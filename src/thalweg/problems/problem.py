@@ -2,24 +2,30 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cached_property, partial
-from typing import Any, Literal, NamedTuple, Self, get_args
+from typing import Any, Literal, Self, get_args
+from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
 
-from thalweg.errors import InvalidArgument, InvalidProblem, NotDefined
+from thalweg.errors import DependsOnBatches, InvalidArgument, InvalidProblem, NotDefined
 from thalweg.problems.batches import batch_length
-from thalweg.problems.criteria import Kind
+from thalweg.problems.criteria import Kind, is_torchs
+from thalweg.problems.forms import as_loss, check_loss
+from thalweg.problems.given import Batches, Given, Whole
 from thalweg.problems.lazy import is_materialized, materialize
-from thalweg.problems.loss import Evaluation, Loss, OutputLoss, TorchLoss, as_loss, pair
+from thalweg.problems.loss import Evaluation, Loss, OutputLoss, TorchLoss, pair, together
 from thalweg.problems.misclassification import wrong
+from thalweg.problems.objects import unbox
 from thalweg.problems.reduction import check_reduction
 from thalweg.problems.samples import Samples, as_samples
 from thalweg.problems.untouched import Untouched
+from thalweg.problems.weighing import Totals, Weighing
 from thalweg.run.seeds import torch_generator
 
 Split = Literal["train", "test"]
@@ -27,24 +33,9 @@ Split = Literal["train", "test"]
 # Samples that a loss of the user's own is looked at on, and how far its weights are moved there.
 _PROBED = 128
 _MOVE = 0.1
-# Samples weighed at once.
-_WEIGHED = 1024
-
-
-class Totals(NamedTuple):
-    """
-    What a split adds up to.
-
-    Attributes
-    ----------
-    weight : float
-        Of all samples: what the risk divides by. N where each counts one.
-    classified : int
-        Number of samples that count in the classification error.
-    """
-
-    weight: float
-    classified: int
+# Samples on which a loss is tried.
+_TRIED = 4
+log = logging.getLogger("thalweg")
 
 
 @dataclass(frozen=True, eq=False)
@@ -108,15 +99,23 @@ class Problem:
     error: Callable[[Tensor, Any], Tensor] | None = None
     recipe: dict[str, Any] | None = field(default=None, init=False, repr=False)
     _split: dict[str, Samples] = field(default_factory=dict, init=False, repr=False)
-    _checked: set[str] = field(default_factory=set, init=False, repr=False)
-    _totals: dict[str, Totals] = field(default_factory=dict, init=False, repr=False)
+    _arranged: dict[str, Samples | DependsOnBatches] = field(
+        default_factory=dict, init=False, repr=False
+    )
+    _wholes: dict[str, Samples] = field(default_factory=dict, init=False, repr=False)
+    _totals: WeakKeyDictionary[Samples, Totals] = field(
+        default_factory=WeakKeyDictionary, init=False, repr=False
+    )
 
     def __post_init__(self) -> None:
         _check_model(self.model)
-        _ = self._loss
+        check_loss(self.loss)
+        if is_torchs(self.loss):
+            _ = self._loss  # refuses a sum before data are read
         for split, data in (("train", self.train), ("test", self.test)):
             if data is not None:
-                self._split[split] = as_samples(data, what=f"the {split} data")
+                anything = not is_torchs(self.loss)
+                self._split[split] = as_samples(data, what=f"the {split} data", anything=anything)
         if self.train is None:
             raise InvalidProblem("train is None: a problem needs training data; give (x, y).")
         if not is_materialized(self.model):
@@ -125,21 +124,44 @@ class Problem:
 
     @cached_property
     def _loss(self) -> Loss:
-        return as_loss(self.loss)
+        return as_loss(self.loss, self._try)
+
+    def _try(self, loss: Loss) -> Evaluation:
+        """Evaluate what a loss may be on the first samples."""
+        samples = self._split["train"]
+        first = samples.slice(0, min(_TRIED, len(samples)) if samples.joined else 1)
+        if isinstance(first, Given):
+            return self._look(loss.as_one, first.batches[0])
+        return self._look(loss, first)
+
+    def _look(
+        self, evaluate: Callable[[nn.Module, Any], Evaluation], batch: Any, move: float = 0
+    ) -> Evaluation:
+        """Evaluate a batch with the user's own model, moved a little, and leave no trace on it."""
+        placed = _to(batch, next(self.model.parameters()))
+        return Untouched(self.model)(lambda model, b: evaluate(model, unbox(b)), placed, move)
 
     def made_by(self, entry: str, settings: dict[str, Any]) -> Self:
         """Remember the entry and the settings that make this problem."""
         object.__setattr__(self, "recipe", {"entry": entry, "settings": settings})
         return self
 
-    def samples(self, split: Split) -> Samples:
+    def samples(self, split: Split, *, batch_size: int | None = None) -> Samples:
         """
         Give the samples of a split, ``"train"`` or ``"test"``.
+
+        Parameters
+        ----------
+        split : {"train", "test"}
+            Which.
+        batch_size : int, optional
+            How many are to be evaluated at once. Where samples of a batch depend on one another,
+            data of no more than that many are one whole.
 
         Raises
         ------
         InvalidProblem
-            If there is no test data.
+            If there is no test data, or the loss is no mean over samples.
         """
         if split not in get_args(Split):
             raise InvalidArgument(f"split={split!r}; write 'train' or 'test'.")
@@ -147,9 +169,14 @@ class Problem:
             raise InvalidProblem(
                 f"{self.name} has no test data; give Problem(model, loss, train, test)."
             )
-        samples = self._split[split]
-        self._check(split, samples)
-        return samples
+        if split not in self._arranged:
+            self._arranged[split] = self._arrange(split)
+        arranged = self._arranged[split]
+        if not isinstance(arranged, DependsOnBatches):
+            return arranged
+        if batch_size is None or batch_size < len(self._split[split]):
+            raise arranged
+        return self._whole(split)
 
     def evaluate(self, model: nn.Module, batch: Any) -> Evaluation:
         """
@@ -165,120 +192,112 @@ class Problem:
         Returns
         -------
         Evaluation
-            Losses, their weights in the risk, and what the model returned.
+            Losses, their weights in the risk, and what the model returned. Batches as given count
+            as one each.
         """
         try:
-            return self._weighed(self._loss(model, batch), batch)
+            if isinstance(batch, Given):
+                return together([self._evaluate_one(model, one) for one in batch.batches])
+            return self._weighing.weighed(self._loss(model, batch), batch)
         except RuntimeError:
             _say_devices(model, batch)
             raise
 
+    def _evaluate_one(self, model: nn.Module, batch: Any) -> Evaluation:
+        loss = self._loss
+        return self._weighing.weighed_as_one(
+            unbox(batch), partial(loss.as_one, model), partial(loss, model)
+        )
+
     def evaluate_outputs(self, outputs: Tensor, batch: Any) -> Evaluation:
         """
-        Evaluate outputs that are at hand.
+        Evaluate outputs that are at hand, of samples or of one batch as given.
 
         Raises
         ------
         NotDefined
             If the loss is a ``loss(model, batch)``.
         """
-        if not isinstance(self._loss, OutputLoss):
+        loss = self._loss
+        if not isinstance(loss, OutputLoss):
             raise NotDefined(
                 f"{self.loss!r} takes the model, so there is no loss of outputs; write a criterion"
                 " (outputs, targets)."
             )
-        return self._weighed(self._loss.of_outputs(outputs, batch), batch)
+        if isinstance(batch, Given):
+            alone, each = (
+                partial(loss.of_outputs_as_one, outputs),
+                partial(loss.of_outputs, outputs),
+            )
+            one = unbox(batch.batches[0])
+            return together([self._weighing.weighed_as_one(one, alone, each)])
+        return self._weighing.weighed(loss.of_outputs(outputs, batch), batch)
 
-    def _weighed(self, evaluation: Evaluation, batch: Any) -> Evaluation:
-        """Let the user's weights take the place of the loss's own."""
-        if self.weight is None:
-            return evaluation
-        weights = _given_weights(self.weight(batch), evaluation.losses)
-        return evaluation._replace(weights=weights)
+    @cached_property
+    def _weighing(self) -> Weighing:
+        return Weighing(self._loss, self.weight, own_error=self.error is not None)
 
-    @property
-    def weighted(self) -> bool:
-        """Whether samples may count differently in the risk."""
-        own = isinstance(self._loss, TorchLoss) and (
-            self._loss.criterion.weighted or self._loss.may_ignore
-        )
-        return self.weight is not None or own
-
-    def totals(self, split: Split) -> Totals:
+    def totals(self, samples: Samples) -> Totals:
         """
-        Add up the weights of all samples of a split: a pass over its targets, if they differ.
+        Add up the weights of all samples: a pass over their targets, if they differ.
+
+        Parameters
+        ----------
+        samples : Samples
+            Of `samples`.
 
         Raises
         ------
         InvalidProblem
-            If nothing counts.
+            If nothing counts, or a batch as given does not say how much it counts.
         """
-        if split not in self._totals:
-            self._totals[split] = self._add_up(split, self.samples(split))
-        return self._totals[split]
+        if samples not in self._totals:
+            self._totals[samples] = self._weighing.add_up(samples, self._look)
+        return self._totals[samples]
 
-    def _add_up(self, split: str, samples: Samples) -> Totals:
-        weight, classified = 0.0, 0
-        starts = range(0, len(samples), _WEIGHED) if self.weighted else ()
-        for start in starts:
-            batch = self._part(samples, start, min(start + _WEIGHED, len(samples)))
-            weight += self._weight_of(batch)
-            counted = self.classified(batch)
-            classified += batch_length(batch) if counted is None else int(counted.sum())
-        if starts and not weight > 0:
-            raise InvalidProblem(
-                f"{self.name}: the weights of all {split} samples add up to {weight:g}, expected a"
-                " positive number; are all targets ignored?"
-            )
-        return Totals(weight, classified) if starts else Totals(len(samples), len(samples))
+    def weighed_by(self, samples: Samples) -> str | None:
+        """Say how samples are weighed, in words; None where each counts one."""
+        return self._weighing.words(samples)
 
-    def _part(self, samples: Samples, start: int, stop: int) -> Any:
-        """Give as much of a batch as weights need."""
-        if self.weight is None and samples.targets is not None:
-            return samples.targets[start:stop], samples.targets[start:stop]
-        return samples.slice(start, stop)
-
-    def _weight_of(self, batch: Any) -> float:
-        if self.weight is not None:
-            return float(torch.as_tensor(self.weight(batch)).double().sum())
-        weights = self._loss.weigh(batch) if isinstance(self._loss, TorchLoss) else None
-        return float(batch_length(batch) if weights is None else weights.sum())
-
-    def wrong(self, outputs: Tensor, batch: Any) -> Tensor:
+    def wrong(self, outputs: Any, batch: Any) -> Tensor:
         """
-        Say which samples of a batch are misclassified: shape (n,), bool.
+        Say which samples of a batch are misclassified.
+
+        Returns
+        -------
+        Tensor
+            Shape (n,), bool; of batches as given, how many in each.
 
         Raises
         ------
         NotDefined
             If targets are no classes and no ``error`` was given.
         """
+        if isinstance(batch, Given):
+            each = outputs.batches if isinstance(outputs, Given) else (outputs,)
+            pairs = zip(each, map(unbox, batch.batches), strict=True)
+            return torch.stack([self.wrong(*pair_).sum() for pair_ in pairs])
         targets = pair(batch)[1]
         if self.error is None:
-            answer, counted = wrong(outputs, targets, self._loss.kind), self.classified(batch)
-            return answer if counted is None else answer & counted
-        answer = self.error(outputs, targets)
+            found = wrong(outputs, targets, self._loss.kind)
+            counted = self._weighing.classified(batch)
+            return found if counted is None else found & counted
+        answer: Any = self.error(outputs, targets)
         if not (isinstance(answer, Tensor) and answer.shape == (len(outputs),)):
             got = tuple(answer.shape) if isinstance(answer, Tensor) else type(answer).__name__
             raise InvalidProblem(
                 f"error(outputs, targets) must return a bool tensor of shape ({len(outputs)},), one"
                 f" entry per sample, got {got}."
             )
-        return answer.bool()
-
-    def classified(self, batch: Any) -> Tensor | None:
-        """Say which samples count in the classification error: (n,), bool; None where all do."""
-        if self.error is not None or not isinstance(self._loss, TorchLoss):
-            return None
-        targets = pair(batch)[1]
-        return self._loss.criterion.counted(targets) if self._loss.may_ignore else None
+        flags: Tensor = answer.bool()
+        return flags
 
     @property
     def output_kind(self) -> Kind:
         """How the loss reads outputs: ``"squared"``, ``"classes"``, ``"logits"``, ..."""
         return self._loss.kind
 
-    def residuals(self, outputs: Tensor, batch: Any) -> Tensor:
+    def residuals(self, outputs: Any, batch: Any) -> Tensor:
         """
         Give outputs minus targets: shape (n, C).
 
@@ -292,53 +311,58 @@ class Problem:
                 "residuals are outputs minus targets under the squared loss, and the loss is"
                 f" {self.loss!r}; write Problem(model, nn.MSELoss(), ...) or target='onehot'."
             )
-        targets: Tensor = pair(batch)[1]
-        return (outputs - targets).flatten(1)
+        residuals: Tensor = outputs - pair(batch)[1]
+        return residuals.flatten(1)
 
     def batch_size_of(self, batch: Any) -> int:
         """Count the samples of a batch."""
         return batch_length(batch)
 
-    def _check(self, split: str, samples: Samples) -> None:
-        """Look at the loss on real data, once a split."""
-        if split in self._checked:
-            return
-        if isinstance(self._loss, TorchLoss):
-            self._find_ignored(self._loss, samples)
-        elif len(samples) > 1 and not _mixes_by_itself(self.model):
-            self._check_reduction(samples)
-        self._checked.add(split)
+    def _arrange(self, split: Split) -> Samples | DependsOnBatches:
+        """Look at the loss on real data: how these are to be taken, or why they cannot be."""
+        samples = self._split[split]
+        if not samples.joined:
+            return samples
+        try:
+            if isinstance(self._loss, TorchLoss):
+                self._find_ignored(self._loss, samples)
+                self._check_places(self._loss, samples)
+            elif len(samples) > 1 and not _mixes_by_itself(self.model):
+                self._check_reduction(samples)
+        except DependsOnBatches as error:
+            batches = getattr(samples, "batches", None)
+            if batches is None:
+                return error
+            said = str(error).partition(". ")[0]
+            log.warning("%s: %s. The batches are taken as they are given.", self.name, said)
+            return Batches(batches, what=f"the {split} data")
+        return samples
+
+    def _whole(self, split: Split) -> Samples:
+        if split not in self._wholes:
+            samples = self._split[split]
+            self._wholes[split] = Whole(samples.slice(0, len(samples)), what=f"the {split} data")
+        return self._wholes[split]
 
     def _find_ignored(self, loss: TorchLoss, samples: Samples) -> None:
         """Have targets looked at for ignored ones, batch by batch, only where there may be any."""
         ignored, targets = loss.criterion.ignored, samples.targets
         found = ignored is not None and (targets is None or bool((targets == ignored).any()))
-        loss.may_ignore = found or (bool(self._checked) and loss.may_ignore)
+        loss.may_ignore = found or (bool(self._arranged) and loss.may_ignore)
+
+    def _check_places(self, loss: TorchLoss, samples: Samples) -> None:
+        """Refuse weights that belong to places in a batch, where there are any."""
+        if loss.criterion.places:
+            self._look(self.evaluate, samples.slice(0, min(_TRIED, len(samples))))
 
     def _check_reduction(self, samples: Samples) -> None:
         """Evaluate random samples, whole and in parts, at the user's weights and at others."""
-        look = Untouched(self.model)
         order = torch.randperm(len(samples), generator=torch_generator(0, "reduction"))[:_PROBED]
         cut = max(1, len(order) // 3)  # unequal: the mean must be weighted
-        where = next(self.model.parameters())
-        whole, *parts = (
-            _to(samples.take(part), where) for part in (order, order[:cut], order[cut:])
-        )
+        whole, *parts = (samples.take(part) for part in (order, order[:cut], order[cut:]))
         for move in (0.0, _MOVE):
-            evaluate = partial(look, self.evaluate, move=move)
+            evaluate = partial(self._look, self.evaluate, move=move)
             check_reduction(evaluate, whole, parts, (cut, len(order) - cut))
-
-
-def _given_weights(weights: Any, losses: Tensor) -> Tensor:
-    given = torch.as_tensor(weights).to(losses.device, losses.dtype)
-    if not losses.dim():
-        return given.sum()
-    if given.shape != losses.shape:
-        raise InvalidProblem(
-            f"weight= must give one number for each sample, shape {tuple(losses.shape)}, where the"
-            f" loss gives one for each; got shape {tuple(given.shape)}."
-        )
-    return given
 
 
 def _check_model(model: object) -> None:

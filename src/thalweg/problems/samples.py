@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import cached_property
 from typing import Any, Protocol, cast
@@ -14,18 +15,21 @@ from torch.utils.data import default_collate as collate_default
 
 from thalweg.errors import InvalidProblem, NotDeterministic, OutOfBudget
 from thalweg.problems.batches import (
+    HELD_BYTES,
     batch_length,
     concatenate,
     digest,
     empty,
     equal,
     plain_batch,
+    read_once,
     uneven,
 )
+from thalweg.problems.given import Batches, Whole, given_batch
 
-# Batches and datasets up to this size are read once and held.
-HELD_BYTES = 1 << 30
 _PROBED = 16
+_JOINED = "samples joined along the first dimension"
+log = logging.getLogger("thalweg")
 
 _FIXED = (
     "A landscape is a function of the weights alone, so sample i must be the same at every look:"
@@ -34,17 +38,21 @@ _FIXED = (
 _UNSHUFFLE = "write DataLoader(..., shuffle=False), or give the dataset itself (loader.dataset)"
 _UNAUGMENT = "leave augmentation and random transforms out of the data that are measured"
 _KINDS = (
-    "a pair of tensors (inputs, targets), a dict of tensors, a torch.utils.data.Dataset, or a"
-    " re-iterable of batches such as a DataLoader"
+    "a pair of tensors (inputs, targets), a dict of tensors, a torch.utils.data.Dataset, a"
+    " re-iterable of batches such as a DataLoader, or tw.Batches or tw.Whole of anything"
 )
 
 
 class Samples(Protocol):
     """
-    N samples that can be taken in any order.
+    N samples that can be taken in any order; or N batches as given, each taken as one.
 
     Attributes
     ----------
+    joined : bool
+        Whether any samples make a batch; given batches do not.
+    described : str
+        How the data are taken.
     targets : Tensor or None
         All targets, shape (N, ...), where they are at hand.
     fingerprint : str
@@ -53,6 +61,14 @@ class Samples(Protocol):
 
     def __len__(self) -> int:
         """Count the samples N."""
+
+    @property
+    def joined(self) -> bool:
+        """Whether any samples make a batch."""
+
+    @property
+    def described(self) -> str:
+        """How the data are taken."""
 
     @property
     def targets(self) -> Tensor | None:
@@ -69,7 +85,7 @@ class Samples(Protocol):
         """Give the samples of ``indices``, shape (n,), int64, as one batch."""
 
 
-def as_samples(data: Any, *, what: str = "the data") -> Samples:
+def as_samples(data: Any, *, what: str = "the data", anything: bool = False) -> Samples:
     """
     Make samples of what the user gave.
 
@@ -77,9 +93,11 @@ def as_samples(data: Any, *, what: str = "the data") -> Samples:
     ----------
     data : pair or dict of Tensor, Dataset, iterable of batches, or Samples
         A dataset or loader of up to 1 GiB is read once and held; its uneven last batch then
-        counts by its samples.
+        counts by its samples. Batches that cannot be joined are taken as they are given.
     what : str
         How messages call it.
+    anything : bool
+        Whether the loss may take more than tensors of one length: where it is the user's own.
 
     Returns
     -------
@@ -95,20 +113,21 @@ def as_samples(data: Any, *, what: str = "the data") -> Samples:
     """
     if all(hasattr(type(data), name) for name in ("slice", "take", "fingerprint", "__len__")):
         return cast(Samples, data)
-    if isinstance(data, (Tensor, Mapping)) or _is_pair(data):
+    if isinstance(data, Mapping) and anything and not _has_one_length(data):
+        return _whole(data, what)
+    if isinstance(data, (Tensor, Mapping)) or _is_batch(data):
         return _tensors(data, what)
     if isinstance(data, Iterator):
-        raise InvalidProblem(
-            f"{what} can be read only once (a {type(data).__name__}), and a landscape reads them at"
-            " every point; give a list of batches (list(...)) or a DataLoader."
-        )
+        raise read_once(data, what)
     if isinstance(data, DataLoader):
-        return _loader(data, what)
+        return _loader(data, what, anything)
     if _is_map_style(data):
         return DatasetSamples(data, collate_default, what)
+    if _is_object(data) and anything:
+        return _whole(data, what)
     if isinstance(data, (str, bytes)) or not isinstance(data, Iterable):
         raise InvalidProblem(f"{what}: got {type(data).__name__}; give {_KINDS}.")
-    return BatchSamples(data, what)
+    return BatchSamples(data, what, anything)
 
 
 class TensorSamples:
@@ -121,12 +140,14 @@ class TensorSamples:
         All samples as one batch: every tensor's first dimension is N.
     """
 
+    joined, described = True, _JOINED
+
     def __init__(self, batch: Any) -> None:
         leaves, self._form = tree_flatten(batch)
         self._leaves: list[Tensor] = leaves
         self._size = len(leaves[0])
-        pair = isinstance(batch, (tuple, list)) and len(batch) == 2
-        self._targets = batch[1] if pair and isinstance(batch[1], Tensor) else None
+        several = isinstance(batch, (tuple, list)) and len(batch) > 1
+        self._targets = batch[-1] if several and isinstance(batch[-1], Tensor) else None
 
     def __len__(self) -> int:
         """Count the samples."""
@@ -134,7 +155,7 @@ class TensorSamples:
 
     @property
     def targets(self) -> Tensor | None:
-        """The second tensor of a pair."""
+        """The last tensor of a pair or tuple."""
         return self._targets
 
     @cached_property
@@ -164,6 +185,8 @@ class ImageSamples:
     mean, std : Tensor
         Of each channel, shape (C,), in units of bytes (0 to 255).
     """
+
+    joined, described = True, _JOINED
 
     def __init__(self, images: Tensor, targets: Tensor, mean: Tensor, std: Tensor) -> None:
         if len(images) != len(targets):
@@ -220,10 +243,21 @@ class DatasetSamples:
         Makes a batch of a list of samples.
     what : str
         How messages call it.
+    batches : iterable, optional
+        The loader that it was given as.
     """
 
-    def __init__(self, dataset: Any, collate: Callable[[list[Any]], Any], what: str) -> None:
+    joined, described = True, _JOINED
+
+    def __init__(
+        self,
+        dataset: Any,
+        collate: Callable[[list[Any]], Any],
+        what: str,
+        batches: Iterable[Any] | None = None,
+    ) -> None:
         self._dataset, self._collate, self._what = dataset, collate, what
+        self.batches = batches
         self._size = _length(dataset, what)
         probed = range(min(_PROBED, self._size))
         # Augmentation that draws from the global generator must not disturb the user's stream.
@@ -282,22 +316,41 @@ class BatchSamples:
     """
     Samples of a re-iterable of batches, read when first needed: once to hold, once to compare.
 
+    Batches that do not join to one are taken as they are given.
+
     Parameters
     ----------
     batches : iterable
         Of batches; iterated twice.
     what : str
         How messages call it.
+    anything : bool
+        Whether the loss may take more than tensors of one length.
+
+    Attributes
+    ----------
+    batches : iterable
+        As they were given.
     """
 
-    def __init__(self, batches: Iterable[Any], what: str) -> None:
-        self._batches, self._what = batches, what
+    def __init__(self, batches: Iterable[Any], what: str, anything: bool) -> None:
+        self.batches, self._what, self._anything = batches, what, anything
         if isinstance(batches, Sequence) and not len(batches):
             raise empty(what)
 
     def __len__(self) -> int:
         """Count the samples."""
         return len(self._held)
+
+    @property
+    def joined(self) -> bool:
+        """Whether they could be joined."""
+        return self._held.joined
+
+    @property
+    def described(self) -> str:
+        """How the data are taken."""
+        return self._held.described
 
     @property
     def targets(self) -> Tensor | None:
@@ -318,34 +371,56 @@ class BatchSamples:
         return self._held.take(indices)
 
     @cached_property
-    def _held(self) -> TensorSamples:
+    def _held(self) -> Samples:
         # A loader draws from the global generator whenever it is begun.
         with torch.random.fork_rng(devices=[]):
-            samples = TensorSamples(self._read())
+            joined = self._join(self._read())
+            if joined is None:
+                return Batches(self.batches, what=self._what)
+            samples = TensorSamples(joined)
             self._compare(samples)
         return samples
 
-    def _read(self) -> Any:
+    def _read(self) -> list[Any]:
         parts: list[Any] = []
         size = 0
-        for raw in self._batches:
-            batch = plain_batch(raw, self._what)
-            batch_length(batch)
-            size += sum(t.numel() * t.element_size() for t in tree_leaves(batch))
+        for raw in self.batches:
+            parts.append(self._plain(raw))
+            size += sum(t.numel() * t.element_size() for t in tree_leaves(parts[-1]))
             if size > HELD_BYTES:
                 raise OutOfBudget(
                     f"{self._what}: the batches exceed {HELD_BYTES >> 20} MiB, and a loader's are"
                     " held in memory; give the map-style dataset itself, whose samples are read"
                     " when needed."
                 )
-            parts.append(batch)
         if not parts:
             raise empty(self._what)
-        return concatenate(parts, self._what)
+        return parts
+
+    def _plain(self, raw: Any) -> Any:
+        """Give a batch as tensors that share their first dimension, if it may not be otherwise."""
+        try:
+            batch = plain_batch(raw, self._what)
+            batch_length(batch, self._what)
+        except InvalidProblem:
+            if not (self._anything or _holds_object(raw)):
+                raise
+            return given_batch(raw)
+        return batch
+
+    def _join(self, parts: list[Any]) -> Any:
+        """Give all batches as one; None where they are not alike."""
+        try:
+            for part in parts:
+                batch_length(plain_batch(part, self._what))
+            return concatenate(parts, self._what)
+        except InvalidProblem as error:
+            log.info("%s. They are taken as they are given, each as one.", str(error).rstrip("."))
+            return None
 
     def _compare(self, samples: TensorSamples) -> None:
         start = 0
-        for raw in self._batches:
+        for raw in self.batches:
             batch = plain_batch(raw, self._what)
             stop = start + batch_length(batch)
             if stop > len(samples) or not equal(batch, samples.slice(start, stop)):
@@ -366,15 +441,26 @@ def _tensors(data: Any, what: str) -> TensorSamples:
     return TensorSamples(batch)
 
 
-def _loader(loader: DataLoader[Any], what: str) -> Samples:
+def _whole(data: Any, what: str) -> Whole:
+    log.info(
+        "%s: a %s without a length of its own is taken as one whole.", what, type(data).__name__
+    )
+    return Whole(data, what=what)
+
+
+def _loader(loader: DataLoader[Any], what: str, anything: bool) -> Samples:
     if isinstance(loader.sampler, RandomSampler):
         raise NotDeterministic(
             f"{what} come from a DataLoader that shuffles. {_FIXED.format(write=_UNSHUFFLE)}"
         )
     whole = not loader.drop_last and loader.batch_size is not None
     if whole and isinstance(loader.sampler, SequentialSampler):
-        return DatasetSamples(loader.dataset, loader.collate_fn, what)
-    return BatchSamples(loader, what)
+        try:
+            return DatasetSamples(loader.dataset, loader.collate_fn, what, loader)
+        except InvalidProblem:
+            if loader.collate_fn is collate_default:
+                raise
+    return BatchSamples(loader, what, anything)
 
 
 def _length(dataset: Any, what: str) -> int:
@@ -390,12 +476,33 @@ def _length(dataset: Any, what: str) -> int:
     return size
 
 
-def _is_pair(data: Any) -> bool:
-    return (
-        isinstance(data, (tuple, list))
-        and len(data) == 2
-        and any(isinstance(part, Tensor) or type(part).__name__ == "ndarray" for part in data)
-    )
+def _is_batch(data: Any) -> bool:
+    """Say whether data are one batch of all samples: a pair, or a tuple of tensors."""
+    if not (isinstance(data, (tuple, list)) and len(data) > 1):
+        return False
+    tensors = [isinstance(part, Tensor) or type(part).__name__ == "ndarray" for part in data]
+    return any(tensors) if len(data) == 2 else isinstance(data, tuple) and tensors[-1]
+
+
+def _has_one_length(data: Any) -> bool:
+    try:
+        batch_length(plain_batch(data, "the data"))
+    except InvalidProblem:
+        return False
+    return True
+
+
+def _is_object(data: Any) -> bool:
+    """Say whether data are an object that holds tensors, as graph libraries have them."""
+    known = (list, tuple, str, bytes, range, set, frozenset)
+    if isinstance(data, known) or not (hasattr(data, "to") or not isinstance(data, Iterable)):
+        return False
+    return bool(tree_leaves(given_batch(data)))
+
+
+def _holds_object(raw: Any) -> bool:
+    """Say whether a batch holds an object with tensors in it."""
+    return any(_is_object(leaf) for leaf in tree_leaves(raw) if not isinstance(leaf, Tensor))
 
 
 def _is_map_style(data: Any) -> bool:

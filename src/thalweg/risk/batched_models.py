@@ -48,7 +48,8 @@ class BatchedModels:
     Raises
     ------
     InvalidProblem
-        If the model watches its pre-activations: they are recorded one network at a time.
+        If the model watches its pre-activations, which are recorded one network at a time; or if
+        the data are batches as given, which differ in shape.
     """
 
     def __init__(self, risk: EmpiricalRisk, measured: ModelCopy, count: int) -> None:
@@ -56,6 +57,11 @@ class BatchedModels:
             raise InvalidProblem(
                 "excursions of polynomial activations are recorded one network at a time; train"
                 " the copies one after another: write together=False."
+            )
+        if not risk.data.joined:
+            raise InvalidProblem(
+                "batches as given differ in shape, so copies cannot be evaluated as one batch of"
+                " models; train the copies one after another: write together=False."
             )
         self.risk, self.measured = risk, measured
         self._forward = Forward(measured.problem, measured.model)

@@ -35,6 +35,11 @@ _BATCH_NORM = (
     "batchnorm={policy!r} makes each output depend on all samples, so a row of the Jacobian is no"
     " sample's own; write EmpiricalRisk(problem, batchnorm='frozen') or 'held'."
 )
+_GIVEN = (
+    "a Gram matrix has a row for each output of each sample, and these data are batches as given,"
+    " each of which counts as one; give samples that can be joined: tensors of one shape, or a"
+    " Dataset."
+)
 
 
 def gram(
@@ -120,6 +125,8 @@ class _Pass:
         measured = risk._measured
         if measured.norms and not measured.keeps_statistics:
             raise NotDefined(_BATCH_NORM.format(policy=measured.policy))
+        if not risk.data.joined:
+            raise NotDefined(_GIVEN)
         risk._settle(w)
         self.problem, self.samples = risk.problem, risk._samples
         self.model = _copy(risk, w)

@@ -11,6 +11,7 @@ from torch.utils._pytree import tree_map_only
 
 from thalweg.errors import NotDefined
 from thalweg.evaluation.model_copy import chunks
+from thalweg.problems.given import Given
 from thalweg.problems.loss import Evaluation, pair
 
 if TYPE_CHECKING:
@@ -88,6 +89,8 @@ class Chunk:
     def by_outputs(self) -> bool:
         """Whether features are outputs."""
         losses, _, outputs = self._first
+        if not self.risk.data.joined:
+            return False
         return losses.dim() == 1 and outputs is not None and outputs[0].numel() <= _OUTPUTS
 
     @cached_property
@@ -144,4 +147,6 @@ class Chunk:
 
 
 def _sample(batch: Any, place: int) -> Any:
+    if isinstance(batch, Given):
+        return Given(batch.batches[place : place + 1])
     return tree_map_only(Tensor, lambda t: t[place : place + 1], batch)

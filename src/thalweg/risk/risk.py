@@ -10,6 +10,7 @@ from typing import Any, Literal, Self
 
 import torch
 from torch import Tensor, nn
+from torch.utils._pytree import tree_map_only
 
 from thalweg.curvature.batch_functions import BatchFunctions
 from thalweg.curvature.operators import GaussNewton, Hessian, Jacobian
@@ -30,8 +31,9 @@ from thalweg.landscape.space import ParameterSpace
 from thalweg.polynomial import Excursion, excursions, reset_excursions
 from thalweg.problems.batches import digest
 from thalweg.problems.loss import Evaluation
-from thalweg.problems.problem import Problem, Totals
+from thalweg.problems.problem import Problem
 from thalweg.problems.samples import Samples
+from thalweg.problems.weighing import Totals
 from thalweg.risk.batched_models import BatchedModels
 from thalweg.risk.gram import gram, pull_back
 from thalweg.risk.per_sample import Chunk
@@ -66,7 +68,9 @@ class EmpiricalRisk:
     device : torch.device or str, optional
         Where to compute; by default where the model is.
     batch_size : int, optional
-        Samples evaluated at once; by default the fastest of a quick measurement.
+        Samples evaluated at once; by default the fastest of a quick measurement. Batches as given
+        are always evaluated one by one. Where the loss compares the samples of a batch, a number
+        of at least N has all samples make one whole.
         Products of the Hessian take half as many of a given size, else what stays in caches.
     memory : int
         Budget in bytes for the activations of a batch.
@@ -132,7 +136,7 @@ class EmpiricalRisk:
 
     @property
     def _calibration(self) -> Samples:
-        return self.problem.samples("train")
+        return self.problem.samples("train", batch_size=self._given)
 
     def _prepare(self) -> None:
         """Find out how the model takes its inputs, and that it answers alike when asked twice."""
@@ -148,9 +152,18 @@ class EmpiricalRisk:
         if batch_size is not None and batch_size < 1:
             raise InvalidArgument(f"batch_size={batch_size}; write a positive number or None.")
         self._measured, self.split, self.memory = measured, split, memory
-        self._samples = measured.problem.samples(split)
+        self._samples = measured.problem.samples(split, batch_size=batch_size)
+        if measured.policy == "batch" and measured.norms and not self._samples.joined:
+            self._check_whole()
         self._given = self._batch_size = batch_size
         self._traces: Traces = {}
+
+    def _check_whole(self) -> None:
+        if self.samples > 1:
+            raise InvalidArgument(
+                f"batchnorm='batch' takes all data as one batch, and these are {self.samples}"
+                " batches as given; write batchnorm='recalibrate' or 'frozen'."
+            )
 
     def on(self, split: Split) -> EmpiricalRisk:
         """Give the risk on other data of the same problem; both share model and statistics."""
@@ -214,7 +227,7 @@ class EmpiricalRisk:
     @property
     def totals(self) -> Totals:
         """What the split's samples add up to: their weight in the value, and in the error."""
-        return self.problem.totals(self.split)
+        return self.problem.totals(self._samples)
 
     @property
     def data(self) -> Samples:
@@ -243,7 +256,9 @@ class EmpiricalRisk:
 
     @property
     def batch_size(self) -> int:
-        """Samples evaluated at once."""
+        """Samples evaluated at once; of batches as given, one."""
+        if not self._samples.joined:
+            return 1
         if self._batch_size is None:
             self._batch_size = choose_batch_size(self._measured, self._samples, self.memory)
         return self._batch_size
@@ -257,6 +272,8 @@ class EmpiricalRisk:
             samples=self.samples,
             batchnorm=self.policy if self.normalized else "none",
             dtype=self.dtype,
+            data=self._samples.described,
+            weighed=self.problem.weighed_by(self._samples),
             further={} if self.checked is None else {"self-check": self.checked.words},
         )
 
@@ -435,6 +452,8 @@ class EmpiricalRisk:
 
     @cached_property
     def _product_batch(self) -> int:
+        if not self._samples.joined:
+            return 1
         if self._given is None:
             return product_batch_size(self._measured, self._samples, self.memory)
         # Products work on several times the numbers of a forward pass: half the batch.
@@ -460,7 +479,8 @@ class EmpiricalRisk:
         loss : Tensor
             Mean loss of the batch, weighted as torch's criterion weighs on this batch, 0-d.
         wrong : Tensor or None
-            Number of misclassified samples, 0-d; None where it is not defined.
+            Number of misclassified samples, 0-d, of batches as given their number times the share
+            of misclassified samples; None where it is not defined.
         gradient : Tensor
             Shape (W,); overwritten by the next call.
         """
@@ -472,7 +492,7 @@ class EmpiricalRisk:
             evaluation, moved = measured.forward(self._samples.take(batch))
             loss = evaluation.mean()
             loss.backward()
-        return loss.detach(), self._count_wrong(evaluation.outputs, moved), measured.gradient
+        return loss.detach(), self._wrong_in_step(evaluation.outputs, moved), measured.gradient
 
     def copies(self, count: int) -> BatchedModels:
         """Give ``count`` copies whose training steps are taken as one batch of models."""
@@ -649,15 +669,21 @@ class EmpiricalRisk:
             )
         return self.problem.residuals(outputs, moved)
 
-    def _count_wrong(self, outputs: Tensor | None, moved: object) -> Tensor | None:
+    def _count_wrong(self, outputs: Any, moved: object) -> Tensor | None:
         wrong = self._wrong(outputs, moved)
         return None if wrong is None else wrong.sum()
 
-    def _wrong(self, outputs: Tensor | None, moved: object) -> Tensor | None:
+    def _wrong_in_step(self, outputs: Any, moved: object) -> Tensor | None:
+        wrong = self._count_wrong(outputs, moved)
+        if wrong is None or self._samples.joined:
+            return wrong
+        return wrong * (self.samples / self.totals.classified)
+
+    def _wrong(self, outputs: Any, moved: object) -> Tensor | None:
         if outputs is None:
             return None
         try:
-            return self.problem.wrong(outputs.detach(), moved)
+            return self.problem.wrong(tree_map_only(Tensor, Tensor.detach, outputs), moved)
         except NotDefined:
             return None
 
@@ -716,7 +742,7 @@ class EmpiricalRisk:
         return total
 
     def _check_deterministic(self) -> None:
-        stop = min(_CHECKED, self.samples)
+        stop = min(_CHECKED if self._samples.joined else 1, self.samples)
         with self._measured.values():
             first, again = self._as_one_batch(0, stop), self._as_one_batch(0, stop)
         if not torch.equal(torch.nan_to_num(first), torch.nan_to_num(again)):

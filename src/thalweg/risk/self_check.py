@@ -34,6 +34,8 @@ log = logging.getLogger("thalweg")
 # Samples whose values are compared, and those whose derivatives are.
 _VALUES = {"full": 256, "quick": 64}
 _SLOPES = {"full": 32, "quick": 8}
+# Of batches as given, which may be large.
+_BATCHES = {"full": (8, 4), "quick": (2, 1)}
 # Share of its scale by which each tensor of weights is moved.
 _MOVED = 0.25
 # Relative differences of one function evaluated twice in a precision, by other kernels.
@@ -153,8 +155,9 @@ class _Check:
         self.measured, self.problem, self.level = measured, measured.problem, level
         self.generator = torch_generator(0, "self-check")
         order = torch.randperm(len(samples), generator=self.generator)
-        self.values = _Chosen(samples, order[: _VALUES[level]].sort().values)
-        self.slopes = _Chosen(samples, order[: _SLOPES[level]].sort().values)
+        values, slopes = (_VALUES[level], _SLOPES[level]) if samples.joined else _BATCHES[level]
+        self.values = _Chosen(samples, order[:values].sort().values)
+        self.slopes = _Chosen(samples, order[:slopes].sort().values)
         self.home = measured.weights.clone()
         self.precise = True  # whether derivatives are compared in float64
         own = measured.space.pack(self.problem.model).to(self.home)
@@ -393,6 +396,7 @@ class _Chosen:
 
     def __init__(self, samples: Samples, indices: Tensor) -> None:
         self._samples, self._indices = samples, indices
+        self.joined, self.described = samples.joined, samples.described
 
     def __len__(self) -> int:
         return len(self._indices)
