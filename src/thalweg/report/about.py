@@ -9,6 +9,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
+import tomli_w
+
 from thalweg.report.commands import assigned, measurement_command
 from thalweg.report.formatting import count, number
 from thalweg.report.parts import Fact, Table
@@ -33,7 +35,7 @@ class About:
 
 def about(run: Run) -> About:
     """Read the frame of a run's page."""
-    config = run.config
+    config = shown(run.config)
     problem = config.get("problem", {})
     own = "recorded from Python" if run.recorded else "a problem of its own"
     entry = str(problem.get("entry", own))
@@ -47,7 +49,7 @@ def about(run: Run) -> About:
         else "at an unknown time",
         facts=list(_what(run, entry, problem.get("settings", {}))),
         versions={name: str(value) for name, value in run.about.get("versions", {}).items()},
-        toml=run.inside("run.toml").read_text(encoding="utf-8"),
+        toml=tomli_w.dumps(shown(run.about)),
         resume=f"thalweg resume {shlex.quote(shown_path(run))}",
         again=command(config, f"{shown_path(run)}-again"),
     )
@@ -93,8 +95,24 @@ def command(config: dict[str, Any], out: str) -> str:
 
 def shown_path(run: Run) -> str:
     """Write where a run lies as one would type it here."""
-    below = os.path.relpath(run.path)
-    return str(run.path) if below.startswith("..") else below
+    return str(shown(str(run.path)))
+
+
+def shown(value: Any) -> Any:
+    """
+    Write the paths in a configuration as one would type them here, so that a page tells no folders.
+
+    What lies elsewhere is shown by its name alone.
+    """
+    if isinstance(value, dict):
+        return {key: shown(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [shown(item) for item in value]
+    place, colon, name = value.partition(":") if isinstance(value, str) else ("", "", "")
+    if not os.path.isabs(place):
+        return value
+    below = os.path.relpath(place)
+    return (os.path.basename(place) if below.startswith("..") else below) + colon + name
 
 
 def progress_table(run: Run) -> Table | None:

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from thalweg.report.about import command, shown_path
+from thalweg.report.about import command, shown, shown_path
 from thalweg.report.formatting import estimate
 from thalweg.run import Run
 
@@ -56,7 +56,7 @@ def _row(run: Run, claim: dict[str, Any], sections: Mapping[str, str]) -> Row:
         facts=list(_facts(claim)),
         section=claim["section"] if claim["section"] in sections else "",
         title=sections.get(claim["section"], ""),
-        again=command(run.config | {"studies": [study]}, f"{shown_path(run)}-{study}"),
+        again=command(shown(run.config) | {"studies": [study]}, f"{shown_path(run)}-{study}"),
     )
 
 
