@@ -14,9 +14,10 @@ from typer.testing import CliRunner
 from thalweg.cli.main import app
 from thalweg.dynamics import train
 from thalweg.errors import CheckpointMismatch, CheckpointRefused, InvalidArgument, RunConflict
+from thalweg.plots.grids import what_is_off
 from thalweg.problems import load_problem
 from thalweg.risk import EmpiricalRisk
-from thalweg.run import open_run
+from thalweg.run import open_run, read_checkpoint
 
 # The loss of a linear model is a bowl: its Hessian is known and the same everywhere.
 PROBLEM = """
@@ -284,3 +285,59 @@ def test_what_cannot_be_done_is_said(work, command, arguments, error, words):
     given = [word for one in arguments for word in short.get(one, [one])]
     with pytest.raises(error, match=words):
         invoke(command, bowl(work), *given)
+
+
+CORNERS = [word for n in range(3) for word in ("--checkpoint", f"w{n}.pt")]
+
+
+def around_three_points(work, *options):
+    files = [work / word if word.endswith(".pt") else word for word in CORNERS]
+    arguments = (bowl(work), *files, "--run", work / "trained", "--points", 9, *options)
+    return answer("surface", *arguments)["surface"], invoke("surface", *arguments).stdout
+
+
+def test_a_trajectory_is_shown_whole_on_a_plane_that_is_not_its_own(work):
+    found, said = around_three_points(work)
+    shown, grid, way = found["shown_points"], found["grid"], found["trajectory"]
+    path = np.array(shown["position"])[np.array(shown["trajectory"]) == "seed0"]
+    ends = np.array([[grid[name][0], grid[name][-1]] for name in "xy"])
+    assert ((path > ends[:, 0]) & (path < ends[:, 1])).all()
+    assert way["outside"] == 0 and way["checkpoints"] == len(path)
+    assert f"trajectory seed0: 0 of {len(path)} checkpoints outside the picture" in said
+    # The plane through w0, w1 and w2 is that of weights with sum 1 and bias 0.1.
+    states = [risk_of(work).space.pack(tensors_of(path)) for path in run_files(work)]
+    off = [math.hypot((float(w[:3].sum()) - 1) / math.sqrt(3), float(w[3]) - 0.1) for w in states]
+    assert way["off_by"] == pytest.approx(max(off), rel=1e-5)
+    assert f"up to {way['off_by']:.4g} weight units off it" in said
+
+
+def run_files(work):
+    return open_run(work / "trained").checkpoints("seed0")
+
+
+def tensors_of(path):
+    return read_checkpoint(path)[0]
+
+
+def test_a_trajectory_that_leaves_the_picture_is_said_to(work):
+    found, said = around_three_points(work, "--extent=-0.1,1", "--extent=-0.1,0.9")
+    shown, grid, way = found["shown_points"], found["grid"], found["trajectory"]
+    path = np.array(shown["position"])[np.array(shown["trajectory"]) == "seed0"]
+    ends = np.array([[grid[name][0], grid[name][-1]] for name in "xy"])
+    beyond = int(((path < ends[:, 0]) | (path > ends[:, 1])).any(axis=1).sum())
+    assert 0 < beyond == way["outside"]
+    assert f"{beyond} of {len(path)} checkpoints outside" in said
+    run = open_run(found_run(work, said))
+    title = what_is_off(run.result("surface/surface"), run.result("surface/points"))
+    assert title.startswith(f"seed0: {beyond} of {len(path)} checkpoints outside, up to")
+
+
+def found_run(work, said):
+    (line,) = [line for line in said.splitlines() if line.startswith("Results:")]
+    return Path(line.split(maxsplit=1)[1].partition("/results.zarr")[0])
+
+
+def test_points_are_named_by_folder_and_step(work, tmp_path):
+    first, *_, last = run_files(work)
+    found = answer("surface", bowl(work), "--checkpoint", last, "--checkpoint", first)["surface"]
+    assert found["shown_points"]["name"] == [f"seed0/{int(last.stem)}", "seed0/0"]

@@ -17,7 +17,7 @@ from thalweg.plots import (
     surface_figure,
 )
 from thalweg.plots.density import single_bump
-from thalweg.plots.grids import heights
+from thalweg.plots.grids import heights, what_is_off
 
 
 def drawn_axes(dims=2):
@@ -58,6 +58,42 @@ def test_a_trajectory_is_a_line_from_ring_to_square_and_the_view_is_that_of_the_
     assert [text.get_text() for text in ax.texts if "another" in text.get_text()]
     assert ax.get_xlim() == (-1.25, 1.25) and ax.get_ylim() == (-2.5, 1.5)
     ax.figure.draw_without_rendering()
+
+
+def test_what_lies_off_the_plane_or_outside_is_written_above():
+    surface, points = made_surface(), made_points()
+    points["position"].values[1] = [1.5, 0.0]
+    name = points["trajectory"].values[0]
+    words = f"{name}: 1 of 3 checkpoints outside, up to 0.7 weight units off the plane"
+    assert what_is_off(surface, points) == f"{words}\noutside: another"
+    for draw, dims in ((plot_contour, 2), (plot_surface, 3)):
+        ax = draw(surface, points=points, ax=drawn_axes(dims))
+        title = ax.get_title(loc="left")
+        assert "1 of 3 checkpoints outside" in title and "outside: another" in title
+        ax.figure.draw_without_rendering()
+
+
+def test_nothing_is_written_above_where_all_is_shown():
+    points = made_points().isel(point=[0, 1, 2]).drop_vars("distance")
+    assert what_is_off(made_surface(), points) == "" == what_is_off(made_surface(), None)
+    assert plot_contour(made_surface(), points=points, ax=drawn_axes()).get_title("left") == ""
+
+
+def test_a_path_is_hung_up_to_a_width_beyond_the_sheet():
+    surface, points = made_surface(), made_points()
+    points["position"].values[:2] = [[2.9, 0.0], [3.1, 0.0]]
+    (x, _, _) = plot_surface(surface, points=points, ax=drawn_axes(3)).lines[0].get_data_3d()
+    np.testing.assert_array_equal(x, [2.9, np.nan, 0.0])
+    np.testing.assert_array_equal(surface_figure(surface, points=points).data[1].x, x)
+
+
+def test_names_of_points_at_one_height_do_not_cover_one_another():
+    points = made_points().isel(point=[3, 3])
+    points["position"].values[:] = [[0.0, 0.0], [0.1, 0.0]]
+    ax = plot_contour(made_surface(), points=points, ax=drawn_axes())
+    ax.figure.draw_without_rendering()
+    one, other = (text.get_window_extent() for text in ax.texts if "another" in text.get_text())
+    assert not one.overlaps(other)
 
 
 def test_heights_are_logarithms_of_losses_and_holes_stay_holes():

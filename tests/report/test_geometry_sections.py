@@ -43,7 +43,7 @@ def test_a_surface_states_all_that_it_depends_on(run, dims):
     assert "standard error of the loss at most 0.02" in said
     assert "12.5 % of their variance" in said and "up to 0.7 weight units" in said
     assert "2 cells have losses that are infinite or not a number" in said
-    assert "1 point outside is not drawn" in said
+    assert "1 given point outside is not drawn" in said
     page = write_report(run).read_text()
     assert HOSTILE not in page and "<script>alert" not in page
     assert ("plot-surface" in page) == (dims > 1)

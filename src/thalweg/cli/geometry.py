@@ -339,6 +339,11 @@ def _say_surface(found: dict[str, Any]) -> None:
     if found["trajectory_variance_share"] is not None:
         share = 100 * found["trajectory_variance_share"]
         typer.echo(f"shown of the trajectory's variance: {share:.3g} %")
+    if (way := found["trajectory"]) is not None:
+        typer.echo(
+            f"trajectory {way['name']}: {way['outside']} of {way['checkpoints']} checkpoints"
+            f" outside the picture; up to {way['off_by']:.4g} weight units off it"
+        )
     heads = " ".join(f"{head:>11}" for head in ("centre", "lowest", "highest", "std. error"))
     typer.echo(f"\n{'':<12} {heads}  lowest at")
     for name, row in found["measured"].items():

@@ -5,11 +5,17 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
+
+_Ends = NDArray[np.float64]
 
 
 def covering_extent(
-    coordinates: ArrayLike, points: Sequence[int], *, margin: float = 0.25
+    coordinates: ArrayLike,
+    points: Sequence[int],
+    *,
+    margin: float = 0.25,
+    path: ArrayLike | None = None,
 ) -> list[tuple[float, float]]:
     """
     Choose an extent that shows given points, with the origin on a grid point of each axis.
@@ -22,6 +28,9 @@ def covering_extent(
         Number of grid points along each of the k axes, at least 3.
     margin : float
         What is shown beyond the points on either side, as a share of their range.
+    path : array of shape (m, k), optional
+        What is to be shown as well, as far as it goes no further beyond on either side than what
+        the coordinates alone need is wide: a longer path would leave these too small to be seen.
 
     Returns
     -------
@@ -38,13 +47,25 @@ def covering_extent(
     flat = high <= low
     reach = 0.5 * float((high - low).max()) or 1.0
     low, high = np.where(flat, -reach, low), np.where(flat, reach, high)
-    return [_through_zero(a, b, n, margin) for a, b, n in zip(low, high, points, strict=True)]
-
-
-def _through_zero(low: float, high: float, points: int, margin: float) -> tuple[float, float]:
-    """Widen a range until one of evenly spaced points lies at 0."""
     spare = margin * (high - low)
     low, high = low - spare, high + spare
+    if path is not None:
+        low, high = _with_path(low, high, np.atleast_2d(np.asarray(path, dtype=float)))
+    return [_through_zero(a, b, n) for a, b, n in zip(low, high, points, strict=True)]
+
+
+def _with_path(low: _Ends, high: _Ends, path: _Ends) -> tuple[_Ends, _Ends]:
+    """Widen ranges to where a path leaves them, with some room; on a side, by a width at most."""
+    width, spare = high - low, 0.05 * np.ptp(path, axis=0)
+    least, most = path.min(0), path.max(0)
+    return (
+        np.where(least < low, np.maximum(least - spare, low - width), low),
+        np.where(most > high, np.minimum(most + spare, high + width), high),
+    )
+
+
+def _through_zero(low: float, high: float, points: int) -> tuple[float, float]:
+    """Widen a range until one of evenly spaced points lies at 0."""
     below = max(1, min(points - 2, round(-low / (high - low) * (points - 1))))
     step = max(-low / below, high / (points - 1 - below))
     return float(-below * step), float((points - 1 - below) * step)

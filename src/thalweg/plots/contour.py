@@ -14,6 +14,7 @@ from thalweg.plots.grids import (
     check_dims,
     heights,
     measured,
+    note_beside,
     shown_points,
     value_label,
 )
@@ -39,7 +40,8 @@ def plot_contour(
 
     Each cell has the colour of its value; cells that are not finite are grey and hatched. Lines of
     equal value are interpolated between the cells. A ring marks the start of a trajectory, an open
-    square its end, a cross a given point.
+    square its end, a cross a given point. A line above the map says how far trajectories lie off
+    the plane, and what of them and of the points lies outside.
 
     Parameters
     ----------
@@ -48,8 +50,8 @@ def plot_contour(
     variable : str
         What to draw: ``"loss"``, ``"test_error"``, ``"loss_stderr"``, ...
     points : xarray.Dataset, optional
-        ``position (point, axis)`` and ``loss (point)``, with coordinates ``trajectory`` and
-        ``name``, as a run keeps them beside its surface.
+        ``position (point, axis)``, ``loss (point)`` and ``distance (point)``, with coordinates
+        ``trajectory`` and ``name``, as a run keeps them beside its surface.
     scale : Heights, optional
         By default that of the values.
     ax : matplotlib Axes, optional
@@ -83,9 +85,11 @@ def plot_contour(
     _lines(axes, x, y, shown, scale)
     axes.set(xlabel=axis_label(surface, x_name), ylabel=axis_label(surface, y_name))
     limits = {"xlim": axes.get_xlim(), "ylim": axes.get_ylim()}
-    for one in shown_points(points):
-        _draw(axes, one, sum(limits["xlim"]) / 2)
+    shown_now = shown_points(points)
+    for number, one in enumerate(shown_now):
+        _draw(axes, one, sum(limits["xlim"]) / 2, above=(len(shown_now) - number) % 2 == 1)
     axes.set(**limits)
+    note_beside(axes, surface, points)
     if colorbar:
         bar = axes.figure.colorbar(mesh, ax=axes, label=value_label(surface, variable), pad=0.02)
         if scale.log is not None:
@@ -111,7 +115,7 @@ def _lines(axes: Any, x: Any, y: Any, shown: Any, scale: Heights) -> None:
     axes.clabel(drawn, levels[::2], fmt="%.2g", fontsize=7)
 
 
-def _draw(axes: Any, one: Shown, middle: float) -> None:
+def _draw(axes: Any, one: Shown, middle: float, *, above: bool) -> None:
     from matplotlib.patheffects import withStroke
 
     # White below black stays visible on every colour of the map.
@@ -128,9 +132,10 @@ def _draw(axes: Any, one: Shown, middle: float) -> None:
     axes.annotate(
         literal(one.label),
         tuple(one.places[0]),
-        xytext=(-5 if right else 5, 5),
+        xytext=(-5 if right else 5, 5 if above else -5),
         textcoords="offset points",
         ha="right" if right else "left",
+        va="bottom" if above else "top",
         annotation_clip=True,
         fontsize="small",
         path_effects=halo,

@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from thalweg.errors import InvalidArgument
+from thalweg.plots.axes import literal
 from thalweg.plots.curves import LABELS
 from thalweg.plots.logscale import LogScale, log_scale
 
 if TYPE_CHECKING:
     import xarray as xr
 
+# As a share of a surface's width, up to which a distance off it is rounding.
+_ON_IT = 1e-5
 # Leading digits of labels, from the roundest on.
 _ROUND = ((1.0,), (1.0, 3.0), (1.0, 2.0, 5.0), (1.0, 1.5, 2.0, 3.0, 4.0, 6.0, 8.0))
 
@@ -143,12 +146,28 @@ def axis_label(surface: xr.Dataset, dim: str) -> str:
 
 @dataclass(frozen=True)
 class Shown:
-    """A line or a single point on a surface: places, shape (n, k), and its own losses (n,)."""
+    """
+    A line or a single point on a surface.
+
+    Parameters
+    ----------
+    label : str
+        Its name.
+    is_path : bool
+        Whether it is a line.
+    places : array of shape (n, k)
+        In units of the directions.
+    losses : array of shape (n,)
+        Its own.
+    distances : array of shape (n,)
+        How far off the plane, in weights; NaN where that is not known.
+    """
 
     label: str
     is_path: bool
     places: NDArray[np.float64]
     losses: NDArray[np.float64]
+    distances: NDArray[np.float64]
 
 
 def shown_points(points: xr.Dataset | None) -> list[Shown]:
@@ -157,14 +176,73 @@ def shown_points(points: xr.Dataset | None) -> list[Shown]:
         return []
     names = np.asarray(points["trajectory"].values, dtype=str)
     places, losses = points["position"].values, points["loss"].values
-    paths = [
-        Shown(str(name), True, places[names == name], losses[names == name])
-        for name in dict.fromkeys(names)
-        if name
-    ]
+    unknown = np.full(losses.shape, np.nan)
+    distances = points["distance"].values if "distance" in points else unknown
     labels = points["name"].values
-    single = [
-        Shown(str(labels[i]), False, places[i : i + 1], losses[i : i + 1])
-        for i in np.flatnonzero(names == "")
+    members = [(str(name), True, names == name) for name in dict.fromkeys(names) if name]
+    members += [(str(labels[i]), False, [i]) for i in np.flatnonzero(names == "")]
+    return [
+        Shown(label, is_path, places[which], losses[which], distances[which])
+        for label, is_path, which in members
     ]
-    return paths + single
+
+
+def outside(
+    surface: xr.Dataset, places: NDArray[np.float64], *, widths: float = 0.0
+) -> NDArray[np.bool_]:
+    """
+    Mark the places, shape (n, k), that lie beyond the grid of a surface, or some widths beyond it.
+
+    Examples
+    --------
+    >>> import xarray as xr
+    >>> line = xr.Dataset({"loss": ("x", [0.0, 1.0])}, coords={"x": [-1.0, 1.0]})
+    >>> outside(line, np.array([[0.5], [1.5]])).tolist()
+    [False, True]
+    """
+    ends = np.array([surface[dim].values[[0, -1]] for dim in surface["loss"].dims])
+    spare = widths * np.ptp(ends, axis=1)
+    beyond = (places < ends[:, 0] - spare) | (places > ends[:, 1] + spare)
+    return np.asarray(beyond.any(axis=1), dtype=bool)
+
+
+def near(surface: xr.Dataset, one: Shown) -> Shown:
+    """Break a line where it is more than a width beyond: a longer one would leave no sheet."""
+    far = outside(surface, one.places, widths=1.0)
+    return replace(one, places=np.where(far[:, None], np.nan, one.places))
+
+
+def what_is_off(surface: xr.Dataset, points: xr.Dataset | None) -> str:
+    """
+    Say what of trajectories and points a picture of a surface does not show.
+
+    Returns
+    -------
+    str
+        A line for each trajectory that lies off the plane or leaves the picture, and one for points
+        that lie beyond it; empty where all is shown.
+    """
+    shape, lines, hidden = ("line", "plane", "space")[surface["loss"].ndim - 1], [], []
+    for one in shown_points(points):
+        beyond, far = int(outside(surface, one.places).sum()), float(one.distances.max())
+        if not one.is_path:
+            hidden += [one.label] * beyond
+            continue
+        parts = [f"{beyond} of {len(one.places)} checkpoints outside"] if beyond else []
+        if far > _ON_IT * _width(surface):
+            parts.append(f"up to {far:.3g} weight units off the {shape}")
+        lines += [f"{one.label}: {', '.join(parts)}"] if parts else []
+    return "\n".join([*lines, f"outside: {', '.join(hidden)}"] if hidden else lines)
+
+
+def note_beside(axes: Any, surface: xr.Dataset, points: xr.Dataset | None) -> None:
+    """Write above a picture what it does not show of trajectories and points."""
+    if words := what_is_off(surface, points):
+        axes.set_title(literal(words), loc="left", fontsize="small")
+
+
+def _width(surface: xr.Dataset) -> float:
+    """Measure a surface's longest axis, in weights."""
+    norms = np.atleast_1d(surface.attrs.get("direction_norms", [1.0]))
+    ranges = [float(np.ptp(surface[dim].values)) for dim in surface["loss"].dims]
+    return max(ranges) * float(norms.max())

@@ -8,7 +8,7 @@ import numpy as np
 
 from thalweg.errors import InvalidArgument
 from thalweg.plots.axes import axes_or_new, literal
-from thalweg.plots.grids import axis_label, check_dims, heights, measured, shown_points
+from thalweg.plots.grids import axis_label, check_dims, heights, measured, note_beside, shown_points
 from thalweg.plots.palette import COLORS, SIGMAS
 
 if TYPE_CHECKING:
@@ -82,6 +82,7 @@ def plot_profile(
         marker = {"marker": "." if one.is_path else "x", "linestyle": "none", "color": "black"}
         name = f"{one.label}, at its own loss" if one.is_path else one.label
         axes.plot(one.places[:, 0], one.losses, label=literal(name), **marker)
+    note_beside(axes, surface, points)
     if logarithmic:
         axes.set_yscale("log")
         axes.set_yticks(scale.ticks(), [f"{tick:.3g}" for tick in scale.ticks()])

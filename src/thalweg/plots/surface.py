@@ -14,6 +14,8 @@ from thalweg.plots.grids import (
     check_dims,
     heights,
     measured,
+    near,
+    note_beside,
     shown_points,
     value_label,
 )
@@ -36,7 +38,7 @@ def plot_surface(
     Draw a surface of two dimensions in three.
 
     Cells that are not finite are holes. Trajectories hang at their own losses: above or below the
-    surface where they lie off its plane.
+    surface where they lie off its plane, and up to a width beyond it where they leave the picture.
 
     Parameters
     ----------
@@ -76,7 +78,8 @@ def plot_surface(
     style |= {"edgecolor": "#00000030", "shade": False}
     axes.plot_surface(x, y, z, facecolors=colors, **{**style, **kwargs})
     for one in shown_points(points) if variable == "loss" else []:
-        _draw(axes, one, scale.place(one.losses))
+        _draw(axes, near(surface, one), scale.place(one.losses))
+    note_beside(axes, surface, points)
     ticks = scale.ticks()
     axes.set_zticks(scale.place(ticks), [f"{tick:.3g}" for tick in ticks])
     axes.set(

@@ -105,9 +105,10 @@ def lay_plane(view: Viewpoint, options: dict[str, Any], *, progress: Progress = 
     Returns
     -------
     Plane
-        By default it reaches to distance 1 for random directions, shows all points and the
-        trajectory for directions through these, and ends where the quadratic model has risen by 1
-        for eigenvectors.
+        By default it reaches to distance 1 for random directions, shows all of the trajectory for
+        its principal directions, all points for directions through these, with as much of a
+        trajectory as triples it, and ends where the quadratic model has risen by 1 for
+        eigenvectors.
     """
     dims, given = options["dims"], options["points"]
     points = [given] * dims if isinstance(given, int) else list(given)
@@ -155,7 +156,10 @@ def _points(
     view: Viewpoint, options: dict[str, Any], points: list[int], progress: Progress
 ) -> Plane:
     found = through_points(*view.points)
-    extent = covering_extent(found.coordinates.numpy(), points, margin=0.5)
+    path = None
+    if view.path is not None:
+        path = project(view.path, view.centre, found.directions).coordinates.numpy()
+    extent = covering_extent(found.coordinates.numpy(), points, margin=0.5, path=path)
     rule = f"through {' and '.join(view.names)}, both as long as the first two are apart"
     if options["dims"] == 1:
         rule = f"from {view.names[0]} to {view.names[1]}"

@@ -183,6 +183,8 @@ def _names(files: Sequence[Path]) -> list[str]:
     """Name points by their files, with the folder where the files' names are the same."""
     short = [path.stem for path in files]
     return [
-        name if short.count(name) == 1 and not name.isdigit() else f"{path.parent.name}/{name}"
+        name
+        if short.count(name) == 1 and not name.isdigit()
+        else f"{path.parent.name}/{int(name) if name.isdecimal() else name}"
         for name, path in zip(short, files, strict=True)
     ]

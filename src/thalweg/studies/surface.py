@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from thalweg.geometry import surface
+from thalweg.plots.grids import outside
 from thalweg.run import Engine, Progress, Report, Run, Task, silent, task_result
 from thalweg.studies import trajectories
 from thalweg.studies.claim import Claim
@@ -211,6 +212,20 @@ def save(run: Run, found: dict[str, xr.Dataset]) -> dict[str, Any]:
         "measured": {name: _extremes(grid, name) for name in measured},
         "evaluations": int(grid["samples"].sum()),
         "trajectory_variance_share": points.attrs.get("variance_share"),
+        "trajectory": _trajectory(grid, points),
+    }
+
+
+def _trajectory(grid: xr.Dataset, points: xr.Dataset) -> dict[str, Any] | None:
+    """Say how much of the trajectory the picture shows, and how far off it lies, in weights."""
+    path = points.sel(point=points["trajectory"].values != "")
+    if not path.sizes["point"]:
+        return None
+    return {
+        "name": str(path["trajectory"].values[0]),
+        "checkpoints": path.sizes["point"],
+        "outside": int(outside(grid, path["position"].values).sum()),
+        "off_by": float(path["distance"].max()),
     }
 
 

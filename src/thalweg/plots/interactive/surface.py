@@ -14,6 +14,7 @@ from thalweg.plots.grids import (
     axis_label,
     heights,
     measured,
+    near,
     shown_points,
     value_label,
 )
@@ -63,7 +64,7 @@ def surface_figure(
     shape = _sheet if len(dims) == 2 else _shells
     traces = [shape(surface, variable, dims, scale)]
     for one in shown_points(points) if variable == "loss" else []:
-        traces += _path(one, scale, flat=len(dims) == 3)
+        traces += _path(near(surface, one), scale, flat=len(dims) == 3)
     if len(dims) == 2:
         traces += _error_bars(surface, variable, dims, scale)
     figure = go.Figure(traces)

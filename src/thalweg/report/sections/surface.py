@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from thalweg.plots import surface_figure
-from thalweg.plots.grids import heights
+from thalweg.plots.grids import heights, outside
 from thalweg.report.formatting import count, number, percent
 from thalweg.report.geometry_figures import contour_still, height_still, profile_still, slices_still
 from thalweg.report.parts import Fact, Part, Picture, Section, Table
@@ -145,6 +145,7 @@ def _marks(surface: xr.Dataset, points: xr.Dataset | None) -> str:
     if on_path.any():
         name = str(points["trajectory"].values[on_path][0])
         far = float(points["distance"].values[on_path].max())
+        beyond = int(outside(surface, points["position"].values[on_path]).sum())
         text = (
             f"The {count(int(on_path.sum()), 'checkpoint')} of {name} are projected onto it, from"
             f" ring to square; they lie up to {number(far)} weight units off it, so that the colour"
@@ -152,15 +153,15 @@ def _marks(surface: xr.Dataset, points: xr.Dataset | None) -> str:
         )
         if "variance_share" in points.attrs:
             text += f" It shows {percent(points.attrs['variance_share'])} of their variance."
-    outside = _outside(surface, points)
-    return f"{text} {count(outside, 'point')} outside is not drawn.".strip() if outside else text
-
-
-def _outside(surface: xr.Dataset, points: xr.Dataset) -> int:
-    places = points["position"].values
-    ends = [(surface[dim].values[0], surface[dim].values[-1]) for dim in surface["loss"].dims]
-    inside = [(low <= p) & (p <= high) for p, (low, high) in zip(places.T, ends, strict=True)]
-    return int((~np.all(inside, axis=0)).sum())
+        if beyond:
+            lie = "lies" if beyond == 1 else "lie"
+            text += f" {count(beyond, 'checkpoint')} {lie} outside: the line leaves the picture."
+    hidden = int(outside(surface, points["position"].values[~on_path]).sum())
+    if hidden:
+        text += (
+            f" {count(hidden, 'given point')} outside {'is' if hidden == 1 else 'are'} not drawn."
+        )
+    return text.strip()
 
 
 def _gaps(surface: xr.Dataset) -> str:
