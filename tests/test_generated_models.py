@@ -52,9 +52,7 @@ def _judge(case: Case) -> None:
     for point in (w, aside):
         _judge_value(case, risk, point)
         _judge_gradient(case, risk, point, generator)
-    if risk.provenance.batchnorm != "recalibrate":
-        # There the statistics are held at w, which is said.
-        _judge_hessian(case, risk, aside, generator)
+    _judge_hessian(case, risk, aside, generator)
     _same(before, _everything(case.model))
 
 

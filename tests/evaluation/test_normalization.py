@@ -63,6 +63,8 @@ def test_statistics_that_no_weight_moves_have_no_slope(frozen: bool) -> None:
     loss = nn.functional.cross_entropy(model.train()(x), y)
     slopes = torch.autograd.grad(loss, [p for p in model.parameters() if p.requires_grad])
     torch.testing.assert_close(risk.gradient(w), torch.cat([s.flatten() for s in slopes]))
+    whole = EmpiricalRisk(Problem(model, nn.CrossEntropyLoss(), (x, y)), batchnorm="batch")
+    torch.testing.assert_close(risk.hessian(w).to_dense(), whole.hessian(w).to_dense())
 
 
 def test_a_mean_over_one_whole_batch_has_a_value_and_no_samples() -> None:

@@ -137,6 +137,7 @@ def tokens():
 RISKS = {
     "recalibrated": classes,
     "frozen statistics": lambda: classes("frozen"),
+    "held statistics": lambda: classes("held"),
     "whole batch": lambda: classes("batch"),
     "frozen layers": frozen_layers,
     "tokens": tokens,
@@ -169,8 +170,7 @@ class TestRisk(OfRisk, LandscapeContract, SampledContract, TrainableContract, Sc
     pass
 
 
-# Under "recalibrate" the Hessian holds the statistics at w, and says so: it is not the value's.
-@pytest.mark.parametrize("name", [name for name in RISKS if name != "recalibrated"])
+@pytest.mark.parametrize("name", RISKS)
 class TestRisksCurvature(OfRisk, CurvedContract):
     pass
 

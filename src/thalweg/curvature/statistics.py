@@ -216,7 +216,9 @@ class Statistics:
             [torch.stack(part).sum(0) for part in zip(*row, strict=True)] if row else list(zero)
             for row, zero in zip(rows, nothing, strict=True)
         ]
-        return torch.cat([mean for mean, _ in sums] + [square for _, square in sums])
+        flat = torch.cat([mean for mean, _ in sums] + [square for _, square in sums])
+        # Statistics of the inputs themselves depend on no weight: their slope is 0, not undefined.
+        return flat if flat.requires_grad else flat + 0 * primals[0].sum()
 
 
 def _by_kind(pairs: Tensors) -> Tensor:
