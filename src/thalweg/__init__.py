@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING as _TYPE_CHECKING
 if _TYPE_CHECKING:
     from thalweg import algebra
     from thalweg.certificates import certify_margin, certify_path, certify_zero
-    from thalweg.connectivity import barrier
+    from thalweg.connectivity import barrier, neighbour_barriers
     from thalweg.dynamics import branch, perturb, record, train
     from thalweg.embedding import embed
     from thalweg.errors import ThalwegError
@@ -31,7 +31,7 @@ if _TYPE_CHECKING:
         trace,
     )
     from thalweg.landscape import Landscape, ParameterSpace
-    from thalweg.problems import Batches, Problem, Whole, load_problem
+    from thalweg.problems import Batches, Problem, Whole, load_problem, open_point
     from thalweg.risk import EmpiricalRisk
     from thalweg.run import Run, list_runs, open_run
 
@@ -56,6 +56,8 @@ __all__ = [
     "embed",
     "list_runs",
     "load_problem",
+    "neighbour_barriers",
+    "open_point",
     "open_run",
     "perturb",
     "random_directions",
@@ -85,6 +87,8 @@ _ROOMS = {
     "embed": "embedding",
     "list_runs": "run",
     "load_problem": "problems",
+    "neighbour_barriers": "connectivity",
+    "open_point": "problems",
     "open_run": "run",
     "perturb": "dynamics",
     "random_directions": "geometry",

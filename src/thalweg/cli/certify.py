@@ -10,6 +10,7 @@ import typer
 from typer.core import TyperGroup
 
 from thalweg.cli.outputs import check_output
+from thalweg.cli.points import FORMS, Allow, FileEntry, Partial, about, opening
 from thalweg.cli.runs import Json, parse_settings
 from thalweg.run.progress import on_screen
 
@@ -60,7 +61,8 @@ def zero(
         str, typer.Argument(help="Problem: digits, cifar10, teacher, path/file.py:make.")
     ],
     checkpoint: Annotated[
-        Path | None, typer.Option(help="Weights; without them the problem's own initialization.")
+        Path | None,
+        typer.Option(help=f"Weights: {FORMS}; without them the problem's own initialization."),
     ] = None,
     assign: Annotated[
         list[str] | None,
@@ -82,6 +84,9 @@ def zero(
         Path | None,
         typer.Option(help="Write the certificate here (.json) and its numbers beside it."),
     ] = None,
+    part: FileEntry = None,
+    partial: Partial = False,
+    allow: Allow = None,
     as_json: Json = False,
 ) -> None:
     """Prove that an exact zero of the squared training error lies next to a checkpoint."""
@@ -94,13 +99,19 @@ def zero(
         check_output("--out", out, ("json",))
     settings = parse_settings(assign or [])
     problem = tw.load_problem(entry, progress=on_screen, **settings)
-    w = _weights(problem, checkpoint, None if checkpoint else epochs)
-    risk = _risk(problem)
+    risk, point = _risk(problem), None
+    if checkpoint is not None:
+        point = tw.open_point(problem, checkpoint, **opening(part, partial, allow))
+        w = point.load_into(risk).double()
+    else:
+        w = _by_adam(problem, epochs)
     if train:
         options: Any = {"optimizer": "gauss-newton", "steps": steps, "progress": on_screen}
         w = tw.train(risk, w, **options).w
     found = tw.certify_zero(risk, w, strict=strict, progress=on_screen)
     answer = found.to_dict()
+    if point is not None:
+        answer["checkpoint"] = about(point)
     typer.echo(json.dumps(answer) if as_json else "\n".join(_lines(answer)))
     if out is not None and found.statement is not None:
         write_certificate(found, out, problem={"entry": entry, "settings": settings})
@@ -146,15 +157,10 @@ def verify(
         raise typer.Exit(1)
 
 
-def _weights(problem: Any, checkpoint: Path | None, epochs: int | None) -> Tensor:
-    """Read or train the weights, in float64."""
+def _by_adam(problem: Any, epochs: int) -> Tensor:
+    """Train from the problem's own initialization, and give the weights in float64."""
     import thalweg as tw
-    from thalweg.problems import fit_weights, load_weights
 
-    if checkpoint is not None:
-        risk = _risk(problem)
-        tensors = fit_weights(problem.model.double(), load_weights(checkpoint)[0])
-        return risk.space.pack(tensors)
     single = tw.EmpiricalRisk(problem)
     options: Any = _ADAM | {"epochs": epochs, "progress": on_screen}
     return tw.train(single, single.space.pack(problem.model), **options).w.double()

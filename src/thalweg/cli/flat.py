@@ -8,16 +8,16 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from thalweg.cli.points import FORMS, Allow, FileEntry, Partial, about, opening
 from thalweg.cli.runs import Json, parse_settings
 from thalweg.run.progress import on_screen
 
 if TYPE_CHECKING:
-    from torch import Tensor
-
+    from thalweg.problems import Point
     from thalweg.risk import EmpiricalRisk
 
 Entry = Annotated[str, typer.Argument(help="Problem: digits, cifar10, teacher, path/file.py:make.")]
-Checkpoint = Annotated[Path, typer.Option(help="The weights (.safetensors, .pt).")]
+Checkpoint = Annotated[Path, typer.Option(help=f"The weights: {FORMS}.")]
 Assign = Annotated[
     list[str] | None,
     typer.Option("--set", metavar="NAME=VALUE", help="A setting of the problem; repeatable."),
@@ -34,14 +34,19 @@ def margin(
     attack: Annotated[
         bool, typer.Option("--attack/--no-attack", help="Look for the smallest box that breaks.")
     ] = True,
+    part: FileEntry = None,
+    partial: Partial = False,
+    allow: Allow = None,
     as_json: Json = False,
 ) -> None:
     """Prove a box of weights on which no training sample is misclassified, and attack it."""
     import thalweg as tw
 
-    risk, w = _point(entry, checkpoint, assign, batchnorm="frozen")
+    how = opening(part, partial, allow)
+    risk, point = _at(entry, checkpoint, assign, how, batchnorm="frozen")
+    w = point.load_into(risk)
     found = tw.certify_margin(risk, w, scale=scale, attack=attack, progress=on_screen)  # type: ignore[arg-type]
-    _say(found.to_dict(), as_json)
+    _say({**found.to_dict(), "checkpoint": about(point)}, as_json)
     if found.verdict != "certified":
         raise typer.Exit(1)
 
@@ -53,27 +58,33 @@ def degeneracy(
     batchnorm: Annotated[
         str, typer.Option(help="batch (statistics of the whole set, differentiated) or frozen.")
     ] = "batch",
+    part: FileEntry = None,
+    partial: Partial = False,
+    allow: Allow = None,
     as_json: Json = False,
 ) -> None:
     """Measure rank and nullity of the outputs' Jacobian, and what explains the nullity."""
     import thalweg as tw
 
-    risk, w = _point(entry, checkpoint, assign, batchnorm=batchnorm)
-    _say(tw.degeneracy(risk, w, progress=on_screen).to_dict(), as_json)
+    how = opening(part, partial, allow)
+    risk, point = _at(entry, checkpoint, assign, how, batchnorm=batchnorm)
+    found = tw.degeneracy(risk, point.load_into(risk), progress=on_screen)
+    _say({**found.to_dict(), "checkpoint": about(point)}, as_json)
 
 
-def _point(
-    entry: str, checkpoint: Path, assign: list[str] | None, *, batchnorm: str
-) -> tuple[EmpiricalRisk, Tensor]:
+def _at(
+    entry: str,
+    checkpoint: Path,
+    assign: list[str] | None,
+    how: dict[str, Any],
+    *,
+    batchnorm: str,
+) -> tuple[EmpiricalRisk, Point]:
     import thalweg as tw
-    from thalweg.problems import fit_weights, load_weights
 
     problem = tw.load_problem(entry, progress=on_screen, **parse_settings(assign or []))
-    tensors = fit_weights(problem.model, load_weights(checkpoint)[0])
     risk = tw.EmpiricalRisk(problem, batchnorm=batchnorm)
-    own = risk.buffers()
-    risk.set_buffers({name: tensors[name] for name in own.keys() & tensors.keys()})
-    return risk, risk.space.pack(tensors)
+    return risk, tw.open_point(problem, checkpoint, **how)
 
 
 def _say(answer: dict[str, Any], as_json: bool) -> None:
@@ -85,7 +96,9 @@ def _say(answer: dict[str, Any], as_json: bool) -> None:
         if isinstance(value, dict):
             typer.echo(f"{title}:")
             for key, part in value.items():
-                typer.echo(f"  {key.replace('_', ' '):<28} {_cell(part)}")
+                head = f"  {key.replace('_', ' '):<28} "
+                for line in part if isinstance(part, list) else [_cell(part)]:
+                    typer.echo(head + line)
         elif isinstance(value, tuple):
             lines = [f"{title}:", *(f"  - {text}" for text in value)] if value else []
             typer.echo("\n".join(lines), nl=bool(lines))

@@ -12,8 +12,19 @@ from typing import Annotated, Any
 import numpy as np
 import typer
 
-from thalweg.cli.runs import Trust, parse_settings
-from thalweg.run import Run, on_screen, open_run
+from thalweg.cli.points import (
+    FORMS,
+    Allow,
+    Entry,
+    FileEntry,
+    Partial,
+    RunOption,
+    Trajectory,
+    opening,
+    problem_of,
+)
+from thalweg.cli.runs import Trust
+from thalweg.run import Run, on_screen
 
 
 class Directions(StrEnum):
@@ -52,6 +63,7 @@ class BatchNorm(StrEnum):
 class Precision(StrEnum):
     """In which numbers is computed."""
 
+    OWN = "own"
     FLOAT32 = "float32"
     FLOAT64 = "float64"
 
@@ -71,34 +83,20 @@ class Operator(StrEnum):
     GAUSS_NEWTON = "gauss-newton"
 
 
-Entry = Annotated[
-    str | None,
-    typer.Argument(
-        help="Problem: digits, cifar10, teacher, a hub name, a folder of images,"
-        " package.module:make or path/file.py:make. With --run, by default the run's own."
-    ),
-]
 Checkpoints = Annotated[
     list[Path] | None,
-    typer.Option("--checkpoint", help="A checkpoint (.safetensors, .pt); may be repeated."),
+    typer.Option("--checkpoint", help=f"A checkpoint: {FORMS}; may be repeated."),
 ]
 Assign = Annotated[
     list[str] | None,
     typer.Option("--set", metavar="NAME=VALUE", help="A setting of the problem; repeatable."),
-]
-RunOption = Annotated[
-    Path | None, typer.Option("--run", help="A run directory that holds a trajectory.")
-]
-Trajectory = Annotated[
-    str | None,
-    typer.Option(help="A trajectory of the run; its last checkpoint where none is named."),
 ]
 SplitOption = Annotated[Split, typer.Option(help="The data that are measured.")]
 BatchNormOption = Annotated[
     BatchNorm,
     typer.Option(help="Batch-norm statistics: of the training set at each point, as saved, or..."),
 ]
-Dtype = Annotated[Precision, typer.Option(help="Numbers to compute in.")]
+Dtype = Annotated[Precision, typer.Option(help="Numbers to compute in: the model's own, or...")]
 Seed = Annotated[int, typer.Option(min=0, help="Seed of all that is random.")]
 Workers = Annotated[
     int | None, typer.Option(min=1, help="Processes; by default this one, with all its threads.")
@@ -117,6 +115,9 @@ def surface(
     run: RunOption = None,
     trajectory: Trajectory = None,
     trust: Trust = False,
+    part: FileEntry = None,
+    partial: Partial = False,
+    allow: Allow = None,
     directions: Annotated[
         Directions | None,
         typer.Option(
@@ -149,7 +150,7 @@ def surface(
     test: Annotated[bool, typer.Option(help="Measure the test data too.")] = True,
     split: SplitOption = Split.TRAIN,
     batchnorm: BatchNormOption = BatchNorm.RECALIBRATE,
-    dtype: Dtype = Precision.FLOAT32,
+    dtype: Dtype = Precision.OWN,
     seed: Seed = 0,
     workers: Workers = None,
     out: Out = None,
@@ -168,9 +169,11 @@ def surface(
         "test": test,
         "seed": seed,
     }
+    # Several checkpoints whose principal directions are wanted are a trajectory, in their order.
+    in_order = directions is Directions.PRINCIPAL and run is None and len(checkpoint or []) > 1
     config = configure_surface(
-        _problem(entry, assign, run, trust),
-        _place(checkpoint, run, trajectory),
+        problem_of(entry, assign, run, trust),
+        _place(checkpoint, run, trajectory, opening(part, partial, allow), in_order),
         {"split": split.value, "batchnorm": batchnorm.value, "dtype": dtype.value},
         {name: value for name, value in options.items() if value is not None},
     )
@@ -184,6 +187,9 @@ def spectrum(
     run: RunOption = None,
     trajectory: Trajectory = None,
     trust: Trust = False,
+    part: FileEntry = None,
+    partial: Partial = False,
+    allow: Allow = None,
     k: Annotated[int, typer.Option("-k", min=0, help="How many eigenvalues.")] = 5,
     which: Annotated[Which, typer.Option(help="Which of them.")] = Which.LARGEST,
     rtol: Annotated[float, typer.Option(help="Relative error allowed to an eigenvalue.")] = 1e-3,
@@ -202,7 +208,7 @@ def spectrum(
     operator: Annotated[Operator, typer.Option(help="Whose spectrum.")] = Operator.HESSIAN,
     split: SplitOption = Split.TRAIN,
     batchnorm: BatchNormOption = BatchNorm.RECALIBRATE,
-    dtype: Dtype = Precision.FLOAT32,
+    dtype: Dtype = Precision.OWN,
     seed: Seed = 0,
     workers: Workers = None,
     out: Out = None,
@@ -225,41 +231,26 @@ def spectrum(
         "seed": seed,
     }
     config = configure_spectrum(
-        _problem(entry, assign, run, trust),
-        _place(checkpoint, run, trajectory),
+        problem_of(entry, assign, run, trust),
+        _place(checkpoint, run, trajectory, opening(part, partial, allow)),
         {"split": split.value, "batchnorm": batchnorm.value, "dtype": dtype.value},
         options,
     )
     _measure(config, out, workers, as_json, lambda _: {}, _say_spectrum)
 
 
-def _problem(
-    entry: str | None, assign: list[str] | None, run: Path | None, trust: bool
-) -> dict[str, Any]:
-    settings = parse_settings(assign or [])
-    if entry is not None:
-        return {"entry": entry, "settings": settings}
-    opened = open_run(run) if run is not None else None
-    own = opened.config.get("problem") if opened is not None else None
-    if opened is None or own is None:
-        raise typer.BadParameter(
-            "no problem is named; write one first: thalweg surface digits --checkpoint FILE. Only a"
-            " run of a problem (--run) knows its own."
-        )
-    if trust:
-        opened.trust_source()
-    opened.require_source()
-    return {"entry": own["entry"], "settings": own.get("settings", {}) | settings}
-
-
 def _place(
-    checkpoints: list[Path] | None, run: Path | None, trajectory: str | None
+    checkpoints: list[Path] | None,
+    run: Path | None,
+    trajectory: str | None,
+    how: dict[str, Any],
+    in_order: bool = False,
 ) -> dict[str, Any]:
     from thalweg.studies.point import place
 
     if trajectory is not None and run is None:
         raise typer.BadParameter(f"--trajectory {trajectory}: in which run? Write --run RUN too.")
-    return place(checkpoints or [], run, trajectory)
+    return place(checkpoints or [], run, trajectory, in_order=in_order, **how)
 
 
 def _extent(text: str) -> float | list[float]:
@@ -299,6 +290,10 @@ def _measure(
         typer.echo(json.dumps(answer))
         return
     say(found)
+    if found["notes"]:
+        typer.echo("\nnotes:")
+    for note in found["notes"]:
+        typer.echo(f"  - {note}")
     typer.echo(f"\nResults: {place / 'results.zarr'}, under {kind}/\nReport:  {page}")
 
 

@@ -9,7 +9,19 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from thalweg.cli.outputs import check_output
-from thalweg.cli.runs import Json, parse_settings
+from thalweg.cli.points import (
+    FORMS,
+    Allow,
+    Entry,
+    FileEntry,
+    Partial,
+    RunOption,
+    Trajectory,
+    open_all,
+    opening,
+    problem_of,
+)
+from thalweg.cli.runs import Json, Trust
 from thalweg.run.progress import on_screen
 
 if TYPE_CHECKING:
@@ -19,16 +31,20 @@ _COMPARED = ("barrier", "crossfit", "mean_excess", "mean_over_best")
 
 
 def barrier(
-    entry: Annotated[
-        str, typer.Argument(help="Problem: digits, cifar10, teacher, path/file.py:make.")
-    ],
+    entry: Entry = None,
     checkpoint: Annotated[
-        list[Path], typer.Option(help="A checkpoint of either end of the line; give two.")
-    ],
+        list[Path] | None,
+        typer.Option(
+            help=f"A checkpoint: {FORMS}; two are the ends of a line, more are joined in order."
+        ),
+    ] = None,
     assign: Annotated[
         list[str] | None,
         typer.Option("--set", metavar="NAME=VALUE", help="A setting of the problem; repeatable."),
     ] = None,
+    run: RunOption = None,
+    trajectory: Trajectory = None,
+    trust: Trust = False,
     points: Annotated[
         int, typer.Option(min=3, help="Points of the line, both ends included; odd.")
     ] = 21,
@@ -39,29 +55,76 @@ def barrier(
     picture: Annotated[
         Path | None, typer.Option(help="Draw the line into this file, e.g. line.png.")
     ] = None,
+    part: FileEntry = None,
+    partial: Partial = False,
+    allow: Allow = None,
     as_json: Json = False,
 ) -> None:
-    """Measure loss and error on the line between two checkpoints, and the barrier on it."""
-    import thalweg as tw
-    from thalweg.problems import fit_weights, load_weights
+    """
+    Measure loss and error on the line between two checkpoints, and the barrier on it.
 
-    if len(checkpoint) != 2:
-        raise typer.BadParameter(
-            f"{len(checkpoint)} checkpoints; a line has two ends: --checkpoint A --checkpoint B."
-        )
+    Of more checkpoints, or of a trajectory (--run), each is joined to the next.
+    """
+    import thalweg as tw
+
+    files = _files(checkpoint or [], run, trajectory)
+    if picture is not None and len(files) > 2:
+        raise typer.BadParameter(f"--picture draws one line, and {len(files)} files make more.")
     if picture is not None:
         from matplotlib.backend_bases import FigureCanvasBase
 
         check_output("--picture", picture, FigureCanvasBase.get_supported_filetypes())
-    problem = tw.load_problem(entry, progress=on_screen, **parse_settings(assign or []))
+    made = problem_of(entry, assign, run, trust)
+    problem = tw.load_problem(made["entry"], progress=on_screen, **made["settings"])
     risk = tw.EmpiricalRisk(problem, batchnorm=batchnorm)
-    ends = [
-        risk.space.pack(fit_weights(problem.model, load_weights(path)[0])) for path in checkpoint
-    ]
-    found = tw.barrier(risk, *ends, points=points, test=test, progress=on_screen)
+    path = open_all(problem, files, opening(part, partial, allow))
+    options: Any = {"points": points, "test": test, "progress": on_screen}
+    if len(path) > 2:
+        _say_neighbours(tw.neighbour_barriers(risk, path, **options), files, as_json)
+        return
+    found = tw.barrier(risk, *path, **options)
     typer.echo(json.dumps(_answer(found)) if as_json else "\n".join(_lines(found)))
     if picture is not None:
         _draw(found, picture)
+
+
+def _files(checkpoints: list[Path], run: Path | None, trajectory: str | None) -> list[Path]:
+    """List the ends of lines, in order."""
+    from thalweg.studies.point import trajectory_in
+
+    if checkpoints and run is not None:
+        raise typer.BadParameter("--checkpoint and --run: give either files or a trajectory.")
+    if run is not None:
+        checkpoints = list(trajectory_in(run, trajectory).files)
+    if len(checkpoints) < 2:
+        raise typer.BadParameter(
+            f"{len(checkpoints)} checkpoints; a line has two ends: --checkpoint A --checkpoint B."
+        )
+    return checkpoints
+
+
+def _say_neighbours(found: xr.Dataset, files: list[Path], as_json: bool) -> None:
+    lines = [found.isel(pair=i) for i in range(found.sizes["pair"])]
+    names = [str(path) for path in files]
+    if as_json:
+        answers = [
+            {"from": names[i], "to": names[i + 1], **_answer(line)} for i, line in enumerate(lines)
+        ]
+        typer.echo(json.dumps({"lines": answers}))
+        return
+    wide = max(map(len, names))
+    for name in map(str, found["quantity"].values):
+        typer.echo(f"{name.replace('_', ' ')}: highest above the chord, ± standard error")
+        for i, line in enumerate(lines):
+            here = line.sel(quantity=name)
+            value, error = float(here["barrier"]), float(here["barrier_stderr"])
+            at = float(here["barrier_at"])
+            typer.echo(
+                f"  {names[i]:<{wide}} to {names[i + 1]:<{wide}} {value:>11.4g} ± {error:<8.2g} at"
+                f" t = {at:.3f}"
+            )
+        typer.echo("")
+    typer.echo("\n".join(_told(found)))
 
 
 def _answer(found: xr.Dataset) -> dict[str, Any]:
@@ -74,7 +137,8 @@ def _answer(found: xr.Dataset) -> dict[str, Any]:
         for name in quantities
     }
     line = {"t": found["t"].values.tolist(), **along, **errors}
-    return {"line": line, **compared, "about": dict(found.attrs)}
+    of_pair = {name: found[name].item() for name in ("length", "between") if name in found}
+    return {"line": line, **compared, "about": {**found.attrs, **of_pair}}
 
 
 def _lines(found: xr.Dataset) -> list[str]:
@@ -95,7 +159,18 @@ def _lines(found: xr.Dataset) -> list[str]:
         for key, head in heads.items():
             value, error = float(here[key]), float(here[f"{key}_stderr"])
             rows.append(f"  {head:<36} {value:>10.4g} ± {error:.2g} (standard error)")
-    return [*rows, f"\n{found.attrs['batchnorm']}; {found.attrs['stderr']}."]
+    return [*rows, "", *_told(found)]
+
+
+def _told(found: xr.Dataset) -> list[str]:
+    """Say how it was measured, and what files lacked or held besides."""
+    between = found.attrs.get("between") or ""
+    if "between" in found:
+        between = next((str(text) for text in found["between"].values if text), "")
+    notes = [*found.attrs.get("notes", []), *([between] if between else [])]
+    head = ["notes:"] if notes else []
+    method = f"{found.attrs['batchnorm']}; {found.attrs['stderr']}."
+    return [method, *head, *(f"  - {note}" for note in notes)]
 
 
 def _draw(found: xr.Dataset, path: Path) -> None:

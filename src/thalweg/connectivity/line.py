@@ -20,6 +20,8 @@ from thalweg.landscape.protocols import (
     require,
     words_of,
 )
+from thalweg.problems.between import States
+from thalweg.problems.checkpoints import Point
 from thalweg.run.progress import Bar, Progress, silent
 
 if TYPE_CHECKING:
@@ -44,8 +46,8 @@ _NOT_INCLUDED = (
 
 def barrier(
     risk: Function,
-    w0: Tensor,
-    w1: Tensor,
+    w0: Tensor | Point,
+    w1: Tensor | Point,
     *,
     points: int = 21,
     test: bool = True,
@@ -64,8 +66,11 @@ def barrier(
     risk : Function
         An `EmpiricalRisk`, or anything with a ``space`` and a ``value``; standard errors need
         samples (``sample_losses``).
-    w0, w1 : Tensor
-        Shape (W,): the ends.
+    w0, w1 : Tensor or Point
+        The ends: flat vectors, shape (W,), with the risk's own frozen weights and buffers, or
+        whole states (`open_point`). What is a floating-point number in these and differs is
+        interpolated too, and the attribute ``between`` says so; integers are the nearer end's;
+        batch-norm statistics follow the risk's policy. The ends are exactly the points.
     points : int
         Odd, so that the mean of both models is among them.
     test : bool
@@ -110,14 +115,24 @@ def barrier(
     ([0.0, 0.5625, 1.0, 0.5625, 0.0], 1.0, 0.5)
     """
     require(risk, Function, "barrier", "give an EmpiricalRisk(problem)")
-    _check(risk, w0, w1, points)
+    states = States.of(risk, (w0, w1))
+    first, last = states.weights
+    _check(risk, first, last, points)
     places = np.linspace(0.0, 1.0, points)
-    dtype = at_least_its_precision(risk, w0)
-    ends = w0.detach().to(dtype), w1.detach().to(w0.device, dtype)
+    ends = _alike(risk, first, last)
     evaluate = _evaluator(risk, test)
-    with progress(points, "line") as bar:
-        rows = [_told(bar, evaluate(torch.lerp(*ends, float(t)))) for t in places]
-    return _dataset(risk, places, rows, float((ends[1] - ends[0]).double().norm()))
+    rows = []
+    with states.visited(risk), progress(points, "line") as bar:
+        for t in places.tolist():
+            states.go(risk, (1 - t, t))
+            rows.append(_told(bar, evaluate(torch.lerp(*ends, t))))
+    found = _dataset(risk, places, rows, float((ends[1] - ends[0]).double().norm()))
+    return found.assign_attrs(states.told)
+
+
+def _alike(risk: Function, w0: Tensor, w1: Tensor) -> tuple[Tensor, Tensor]:
+    dtype = torch.promote_types(w1.dtype, at_least_its_precision(risk, w0))
+    return w0.detach().to(dtype), w1.detach().to(w0.device, dtype)
 
 
 def _check(risk: Function, w0: Tensor, w1: Tensor, points: int) -> None:

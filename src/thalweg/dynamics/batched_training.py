@@ -55,12 +55,12 @@ def train_together(
     ]
     progress = calls[0]["progress"]
     trainings = [_prepared(call) for call in calls]
-    before = risk.buffers()
+    before = risk.fixed()
     try:
         with progress(sum(training.plan.total for training in trainings), "copies") as bar:
             _go_in_step(copies, trainings, calls, bar)
     finally:
-        risk.set_buffers(before)
+        risk.set_fixed(before)
     return [training.result() for training in trainings]
 
 

@@ -12,12 +12,13 @@ import torch
 from torch import Tensor
 
 from thalweg.dynamics.batched_training import train_together
+from thalweg.dynamics.checkpoint_writer import split_state
 from thalweg.dynamics.train import train
 from thalweg.dynamics.training import TrainResult
 from thalweg.errors import CheckpointRefused, InvalidArgument
 from thalweg.landscape import Landscape
 from thalweg.landscape.space import ParameterSpace
-from thalweg.run.checkpoints import RESUME_PREFIX, describe_checkpoint, read_checkpoint
+from thalweg.run.checkpoints import describe_checkpoint, read_checkpoint
 from thalweg.run.seeds import derive_seed, torch_generator
 from thalweg.run.store import Run
 
@@ -333,7 +334,4 @@ def _step(path: Path) -> int:
 def _read(space: ParameterSpace, point: Path | Tensor) -> tuple[Tensor, dict[str, Tensor]]:
     if isinstance(point, Tensor):
         return point, {}
-    tensors, _ = read_checkpoint(point)
-    others = tensors.keys() - set(space.names)
-    buffers = {name: tensors[name] for name in others if not name.startswith(RESUME_PREFIX)}
-    return space.pack(tensors), buffers
+    return split_state(space, read_checkpoint(point)[0])

@@ -12,7 +12,13 @@ from typing import Any
 from torch import Tensor
 
 from thalweg.errors import CheckpointRefused, InvalidArgument, RunConflict, ThalwegError
-from thalweg.run.checkpoints import checkpoint_path, read_checkpoint, write_checkpoint
+from thalweg.landscape.space import ParameterSpace
+from thalweg.run.checkpoints import (
+    RESUME_PREFIX,
+    checkpoint_path,
+    read_checkpoint,
+    write_checkpoint,
+)
 from thalweg.run.events import Log
 from thalweg.run.store import RECORDING, Run, check_trajectory, create_run, open_run
 
@@ -132,3 +138,16 @@ class Keeper:
                 + "\n".join(lines)
                 + "\nAsk for the same training to go on, or write trajectory='another name'."
             )
+
+
+def split_state(
+    space: ParameterSpace, tensors: Mapping[str, Tensor]
+) -> tuple[Tensor, dict[str, Tensor]]:
+    """Part a checkpoint of a training into its flat vector, and frozen weights and buffers."""
+    trained = {name: tensors[name] for name in space.names if name in tensors}
+    fixed = {
+        name: tensor
+        for name, tensor in tensors.items()
+        if name not in trained and not name.startswith(RESUME_PREFIX)
+    }
+    return space.pack(trained), fixed

@@ -12,13 +12,12 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from thalweg.dynamics.checkpoint_writer import Keeper
+from thalweg.dynamics.checkpoint_writer import Keeper, split_state
 from thalweg.dynamics.methods import method_kind
 from thalweg.dynamics.running_metrics import Tally
 from thalweg.dynamics.settings import Plan, Settings, digest
 from thalweg.errors import NotDefined
 from thalweg.landscape.protocols import Batched, Landscape, Stateful, evaluate, placed, words_of
-from thalweg.run.checkpoints import RESUME_PREFIX
 from thalweg.run.events import Log
 from thalweg.run.progress import Progress
 
@@ -138,7 +137,7 @@ class Training:
         self, resume: bool, progress: Progress, buffers: Mapping[str, Tensor] | None
     ) -> Iterator[None]:
         """Take all steps that are left, stopping before each."""
-        _set_buffers(self.landscape, dict(buffers or {}))
+        _set_fixed(self.landscape, dict(buffers or {}))
         self._begin(resume)
         label = self.keeper.trajectory if self.keeper else "training"
         with progress(self.plan.total, label) as bar:
@@ -246,7 +245,7 @@ class Training:
         tensors, structure = ({}, None) if self.status == "diverged" else self.method.state()
         weights = self.landscape.space.unpack(self.w)
         self.keeper.keep(
-            self.step, {**weights, **_buffers(self.landscape), **tensors}, self._describe(structure)
+            self.step, {**weights, **_fixed(self.landscape), **tensors}, self._describe(structure)
         )
 
     def _describe(self, structure: Any) -> dict[str, Any]:
@@ -266,10 +265,9 @@ class Training:
         }
 
     def _restore(self, tensors: dict[str, Tensor], about: dict[str, Any]) -> None:
-        names = set(self.landscape.space.names)
-        self.w.copy_(self.landscape.space.pack(tensors))
-        plain = {name: t for name, t in tensors.items() if not name.startswith(RESUME_PREFIX)}
-        _set_buffers(self.landscape, {name: t for name, t in plain.items() if name not in names})
+        w, fixed = split_state(self.landscape.space, tensors)
+        self.w.copy_(w)
+        _set_fixed(self.landscape, fixed)
         self.step, self.history, self.status = about["step"], about["history"], about["status"]
         self.diverged_at = about["diverged_at"]
         self.tally.restore(about["tally"])
@@ -305,6 +303,15 @@ def _buffers(landscape: Landscape) -> dict[str, Tensor]:
     return dict(landscape.buffers()) if isinstance(landscape, Stateful) else {}
 
 
+def _fixed(landscape: Landscape) -> dict[str, Tensor]:
+    return dict(landscape.fixed()) if isinstance(landscape, Stateful) else {}
+
+
+def _set_fixed(landscape: Landscape, tensors: dict[str, Tensor]) -> None:
+    if tensors and isinstance(landscape, Stateful):
+        landscape.set_fixed(tensors)
+
+
 def _set_buffers(landscape: Landscape, buffers: dict[str, Tensor]) -> None:
     if buffers and isinstance(landscape, Stateful):
         landscape.set_buffers(buffers)
@@ -312,8 +319,8 @@ def _set_buffers(landscape: Landscape, buffers: dict[str, Tensor]) -> None:
 
 @contextmanager
 def _left_as_found(landscape: Landscape) -> Iterator[None]:
-    before = _buffers(landscape)
+    before = _fixed(landscape)
     try:
         yield
     finally:
-        _set_buffers(landscape, before)
+        _set_fixed(landscape, before)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
@@ -56,6 +56,8 @@ def embed(
     method: str = "mds",
     layers: Sequence[str] | None = None,
     memory: int = 256 * 2**20,
+    entry: str | None = None,
+    allow: Iterable[str | type] = (),
     progress: Progress = silent,
 ) -> xr.Dataset:
     """Embed points of weight space in a few dimensions, the whole network and each layer.
@@ -63,8 +65,10 @@ def embed(
     Parameters
     ----------
     run_or_weights : path, run, sequence of paths, array or WeightSource
-        A run directory or the object that `open_run` returns; the paths of checkpoints
-        (safetensors); or an array or tensor of shape (n, W), one point a row.
+        A run directory or the object that `open_run` returns; the paths of checkpoints in any
+        layout that `open_point` reads, in their order; a folder or pattern of them
+        (``"ckpt/epoch_*.pt"``), ordered by the step in their names or in the files; or an array or
+        tensor of shape (n, W), one point a row.
     dims : int
         Number of dimensions, at most n - 1.
     method : {"mds", "classical", "pca"}
@@ -75,6 +79,10 @@ def embed(
         every layer.
     memory : int
         Bytes of weights to hold in memory at a time.
+    entry : str, optional
+        Entry of the files, where they have several, such as a model and its moving average.
+    allow : iterable of str or type
+        Classes that may stand beside the weights in files, as for `open_point`.
     progress : callable
         Shows how far the distances and the layers have come.
 
@@ -112,7 +120,7 @@ def embed(
     """
     if method not in _METHODS:
         raise InvalidArgument(f"got method {method!r}, expected one of {', '.join(_METHODS)}")
-    source = _as_source(run_or_weights)
+    source = _as_source(run_or_weights, entry, allow)
     if absent := getattr(source, "absent", ()):
         logger.warning(
             "embed: %d tensors (%s) are not in every checkpoint; where one is missing, it stands at"
@@ -173,12 +181,12 @@ def _embed_layer(distances: NDArray[np.float64], dims: int, method: str) -> dict
     }
 
 
-def _as_source(given: Any) -> WeightSource:
+def _as_source(
+    given: Any, entry: str | None = None, allow: Iterable[str | type] = ()
+) -> WeightSource:
     """Find the weights behind whatever the user passed."""
     if isinstance(given, str | PathLike):
-        from thalweg.run import open_run
-
-        given = open_run(Path(given))
+        given = _at_path(given)
     if hasattr(given, "checkpoints"):
         given = given.checkpoints()
     if hasattr(given, "read") and hasattr(given, "blocks"):
@@ -187,7 +195,7 @@ def _as_source(given: Any) -> WeightSource:
     if hasattr(given, "detach"):
         return ArraySource(_to_numpy(given))
     if isinstance(given, Sequence) and all(isinstance(item, str | os.PathLike) for item in given):
-        return CheckpointSource(given)
+        return _files(given, entry, allow)
     try:
         return ArraySource(np.asarray(given))
     except (TypeError, ValueError, RuntimeError) as error:
@@ -195,6 +203,26 @@ def _as_source(given: Any) -> WeightSource:
             f"cannot embed {type(given).__name__} ({error}); pass a run, a list of checkpoint "
             "paths, or an array of shape (n, W)"
         ) from None
+
+
+def _files(
+    paths: Sequence[str | PathLike[str]], entry: str | None, allow: Iterable[str | type]
+) -> WeightSource:
+    if entry is None and all(str(path).endswith(".safetensors") for path in paths):
+        return CheckpointSource(paths)
+    from thalweg.embedding.plain_files import FileSource  # torch, which others do without
+
+    return FileSource(paths, entry=entry, allow=allow)
+
+
+def _at_path(path: str | PathLike[str]) -> Any:
+    """Open the run, or list the files in order, at a path."""
+    from thalweg.problems.trajectory_files import holds_files, trajectory_files
+    from thalweg.run import is_run, open_run
+
+    if not is_run(path) and holds_files(path):
+        return trajectory_files(path).files
+    return open_run(Path(path))
 
 
 def _to_numpy(tensor: Tensor) -> NDArray[Any]:

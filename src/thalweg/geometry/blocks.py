@@ -21,6 +21,7 @@ from thalweg.geometry.job import Scene
 from thalweg.problems.batches import digest
 from thalweg.run import Bar, Engine, Report, Run, Task, run_tasks
 from thalweg.run.files import write_atomic
+from thalweg.run.progress import within
 
 Block = dict[str, NDArray[Any]]
 Compute = Callable[[Scene, dict[str, Any], int, int, Bar], Block]
@@ -86,8 +87,11 @@ class Blocks:
                 " Write run=create_run('runs/mine', {}), or leave out engine."
             )
         self.scene, self.run, self.engine = scene, run, engine
-        if run is not None and engine is not None:
-            scene.save(_scene_path(run, scene.key))
+        if run is None:
+            return
+        key = scene.key  # of the state the risk has now: cells may bring their own
+        if engine is not None:
+            scene.save(_scene_path(run, key))
 
     def hold(self) -> AbstractContextManager[None]:
         """Hold the run against other processes."""
@@ -105,7 +109,7 @@ class Blocks:
                 self.run,
                 [self._task(phase, *bounds) for bounds in missing],
                 engine=self.engine,
-                progress=lambda total, label: _Within(bar),
+                progress=within(bar),
             )
         # What an engine's earlier call has done and somebody has deleted since is done here.
         for start, stop in missing:
@@ -170,19 +174,6 @@ class _Store:
         """Write a finished block, whole or not at all."""
         whole = {name: np.ascontiguousarray(array) for name, array in block.items()}
         write_atomic(self.path(start, stop), lambda temporary: save_file(whole, temporary))
-
-
-class _Within:
-    """A bar that is a part of another's, and does not close it."""
-
-    def __init__(self, bar: Bar) -> None:
-        self.update = bar.update
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        return None
 
 
 class _Told:

@@ -189,7 +189,7 @@ def _in_float64(risk: EmpiricalRisk) -> EmpiricalRisk:
     exact = EmpiricalRisk(
         risk.problem, split=risk.split, batchnorm=policy, dtype=torch.float64, device=risk.device
     )
-    exact.set_buffers({name: t.double() for name, t in risk.buffers().items()})
+    exact.set_fixed(risk.fixed())
     return exact
 
 

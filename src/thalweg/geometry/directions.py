@@ -12,7 +12,11 @@ import torch
 from torch import Tensor
 
 from thalweg.errors import InvalidArgument
+from thalweg.geometry.anchors import Anchors
+from thalweg.landscape.protocols import Function
 from thalweg.landscape.space import Kind, Parameter, ParameterSpace
+from thalweg.problems.between import FixedParts, States
+from thalweg.problems.checkpoints import Point
 from thalweg.run.seeds import torch_generator
 
 Normalize = Literal["filter", "layer"]
@@ -325,45 +329,56 @@ def _check(count: int, normalize: str | None, kinds: Sequence[str]) -> None:
 @dataclass(frozen=True)
 class PointsPlane:
     """
-    A line or plane through given points.
+    A line, plane or space through given points.
 
     Attributes
     ----------
     origin : Tensor
         Shape (W,): the first point.
     directions : Tensor
-        Shape (W, 1) or (W, 2), orthogonal, of equal length: the distance of the first two points.
+        Shape (W, k) for k + 1 points, orthogonal, of equal length: the distance of the first two.
     coordinates : Tensor
-        Shape (points, 1) or (points, 2), float64: where the points lie, in units of the directions.
-        The first is at 0, the second at (1, 0).
+        Shape (k + 1, k), float64: where the points lie, in units of the directions. The first is at
+        0, the second at (1, 0).
+    states : States
+        The points with their frozen weights and buffers, where whole states were given.
     """
 
     origin: Tensor
     directions: Tensor
     coordinates: Tensor
+    states: States
+
+    @property
+    def anchors(self) -> Anchors | None:
+        """What gives each place its frozen weights and buffers; None where they do not differ."""
+        return Anchors(self.coordinates, self.states.parts) if self.states.parts else None
 
 
-def through_points(w0: Tensor, w1: Tensor, w2: Tensor | None = None) -> PointsPlane:
+def through_points(*points: Tensor | Point, risk: Function | None = None) -> PointsPlane:
     """
-    Lay a line through two points, or a plane through three.
+    Lay a line through two points, a plane through three, or a space through four.
 
-    Angles and ratios of lengths in the plane are true, as both directions are orthogonal and of
-    one length.
+    Angles and ratios of lengths in the plane are true, as all directions are orthogonal and of one
+    length.
 
     Parameters
     ----------
-    w0, w1, w2 : Tensor
-        Shape (W,).
+    *points : Tensor or Point
+        Flat vectors, shape (W,), or whole states (`open_point`).
+    risk : EmpiricalRisk, optional
+        Whose weights these are; needed for whole states.
 
     Returns
     -------
     PointsPlane
-        Origin, directions and the coordinates of the points.
+        Origin, directions and the coordinates of the points; `surface` takes it as it is.
 
     Raises
     ------
     InvalidArgument
-        If shapes differ, the first two points coincide, or the third lies on their line.
+        If shapes differ, the first two points coincide, or another lies where those before it
+        span.
 
     Examples
     --------
@@ -374,29 +389,53 @@ def through_points(w0: Tensor, w1: Tensor, w2: Tensor | None = None) -> PointsPl
     >>> plane.directions.T.tolist()
     [[2.0, 0.0, 0.0], [0.0, 2.0, 0.0]]
     """
-    points = [w0, w1] if w2 is None else [w0, w1, w2]
-    if len({(tuple(p.shape), p.dtype) for p in points}) > 1 or w0.dim() != 1:
+    states = _states(points, risk)
+    return _through(states.weights, states)
+
+
+def _states(points: Sequence[Tensor | Point], risk: Function | None) -> States:
+    if not 2 <= len(points) <= 4:
+        raise InvalidArgument(f"{len(points)} points; give two for a line, three for a plane.")
+    if risk is None:
+        flat = [point for point in points if isinstance(point, Tensor)]
+        if len(flat) < len(points):
+            raise InvalidArgument(
+                "whole states are points of a risk's space: write through_points(*points,"
+                " risk=risk)."
+            )
+        return States(flat, [], FixedParts())
+    return States.of(risk, points)
+
+
+def _through(points: list[Tensor], states: States) -> PointsPlane:
+    origin = points[0]
+    if len({(tuple(p.shape), p.dtype) for p in points}) > 1 or origin.dim() != 1:
         shapes = [(tuple(p.shape), p.dtype) for p in points]
         raise InvalidArgument(f"points of shapes and dtypes {shapes}; give vectors of one space.")
-    first = w1.double() - w0.double()
-    length = float(first.norm())
+    length = float((points[1].double() - origin.double()).norm())
     if length == 0.0:
-        raise InvalidArgument("w0 and w1 are the same point, so no line goes through them.")
-    directions, coordinates = [first], [[0.0], [1.0]]
-    if w2 is not None:
-        offset = w2.double() - w0.double()
-        along = float(offset @ first) / length**2
-        rest = offset - along * first
-        rest -= (float(rest @ first) / length**2) * first  # once more, for rounding
+        raise InvalidArgument("the first two are the same point, so no line goes through them.")
+    longest = max(float(point.double().norm()) for point in points)
+    directions: list[Tensor] = []
+    coordinates = [[0.0] * (len(points) - 1)]
+    for place, point in enumerate(points[1:]):
+        rest, along = point.double() - origin.double(), [0.0] * len(directions)
+        for _ in range(2):  # the second pass takes out what rounding left
+            for i, before in enumerate(directions):
+                share = float(rest @ before) / length**2
+                rest, along[i] = rest - share * before, along[i] + share
         height = float(rest.norm())
         # Below this, what is left is the rounding of the points themselves.
-        if height <= 4 * torch.finfo(w0.dtype).eps * float(max(p.double().norm() for p in points)):
-            raise InvalidArgument("w2 lies on the line through w0 and w1; give two points only.")
+        if height <= 4 * torch.finfo(origin.dtype).eps * longest:
+            raise InvalidArgument(
+                f"point {place + 2} lies on the line or plane of those before it; give these alone."
+            )
         directions.append(rest * (length / height))
-        coordinates = [[0.0, 0.0], [1.0, 0.0], [along, height / length]]
-    return PointsPlane(
-        w0, torch.stack(directions, 1).to(w0.dtype), torch.tensor(coordinates, dtype=torch.float64)
-    )
+        row = [*along, height / length]
+        coordinates.append(row + [0.0] * (len(points) - 1 - len(row)))
+    basis = torch.stack(directions, 1).to(origin.dtype)
+    places = torch.tensor(coordinates, dtype=torch.float64)
+    return PointsPlane(origin, basis, places, states)
 
 
 @dataclass(frozen=True)

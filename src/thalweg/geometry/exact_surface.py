@@ -63,7 +63,7 @@ def cells(scene: Scene, parameters: dict[str, Any], start: int, stop: int, bar: 
 
 
 def _cell(scene: Scene, cell: int, split: str | None) -> dict[str, float]:
-    point = scene.grid.point(cell)
+    point = scene.go_to(cell)
     return {
         prefix + name: value
         for prefix, risk in scene.risks.items()

@@ -43,11 +43,15 @@ class Grid:
     def point(self, cell: int) -> Tensor:
         """Give the point of a cell, counted with the last axis fastest; overwritten by the next."""
         self._point.copy_(self.w)
-        places = np.unravel_index(cell, self.shape)
-        for axis, place, direction in zip(self.axes, places, self._rows, strict=True):
-            if axis[place]:  # so that the cell at 0 is w to the last bit
-                self._point.add_(direction, alpha=float(axis[place]))
+        for coordinate, direction in zip(self.place(cell), self._rows, strict=True):
+            if coordinate:  # so that the cell at 0 is w to the last bit
+                self._point.add_(direction, alpha=coordinate)
         return self._point
+
+    def place(self, cell: int) -> list[float]:
+        """Give the coordinates of a cell."""
+        indices = np.unravel_index(cell, self.shape)
+        return [float(axis[i]) for axis, i in zip(self.axes, indices, strict=True)]
 
     def check_reach(self) -> None:
         """

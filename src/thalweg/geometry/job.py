@@ -13,8 +13,17 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from thalweg.errors import InvalidProblem
+from thalweg.geometry.anchors import Anchors
 from thalweg.geometry.grid import AXES, Grid
-from thalweg.landscape.protocols import Described, Function, HeldOut, Remakeable, require, words_of
+from thalweg.landscape.protocols import (
+    Described,
+    Function,
+    HeldOut,
+    Remakeable,
+    Stateful,
+    require,
+    words_of,
+)
 from thalweg.problems.batches import digest
 from thalweg.risk import EmpiricalRisk
 from thalweg.run.files import write_atomic
@@ -35,11 +44,15 @@ class Scene:
         The points.
     test : bool
         Look at the test data as well, where there are any.
+    anchors : Anchors, optional
+        Points that the grid goes through, whose frozen weights and buffers differ; without them
+        those of the risk are everywhere.
     """
 
     risk: Function
     grid: Grid
     test: bool = True
+    anchors: Anchors | None = None
 
     @cached_property
     def risks(self) -> dict[str, Function]:
@@ -47,6 +60,13 @@ class Scene:
         risk = self.risk
         other = risk.held_out() if self.test and isinstance(risk, HeldOut) else None
         return {"": risk} if other is None else {"": risk, "test_": other}
+
+    def go_to(self, cell: int) -> Tensor:
+        """Give the risk the frozen weights and buffers of a cell, and return its point."""
+        if self.anchors is not None:
+            risk = require(self.risk, Stateful, "a plane through whole states", "give flat vectors")
+            risk.set_fixed(self.anchors.at(self.grid.place(cell)))
+        return self.grid.point(cell)
 
     @cached_property
     def key(self) -> str:
@@ -81,7 +101,8 @@ class Scene:
         axes = {
             f"axis_{name}": torch.from_numpy(a) for name, a in zip(AXES, grid.axes, strict=False)
         }
-        return {"w": grid.w, "directions": grid.directions, **axes}
+        anchors = {} if self.anchors is None else self.anchors.tensors
+        return {"w": grid.w, "directions": grid.directions, **axes, **anchors}
 
     def save(self, path: Path) -> None:
         """
@@ -123,7 +144,8 @@ class Scene:
         risk = EmpiricalRisk.remake(json.loads(about["recipe"]), fixed)
         axes = [tensors[f"axis_{name}"].numpy() for name in AXES if f"axis_{name}" in tensors]
         w, directions = (tensors[name].to(risk.device) for name in ("w", "directions"))
-        scene = cls(risk, Grid(w, directions, axes), json.loads(about["test"]))
+        anchors = Anchors.of_tensors(tensors)
+        scene = cls(risk, Grid(w, directions, axes), json.loads(about["test"]), anchors)
         if scene.key != key:
             raise InvalidProblem(
                 f"{risk.problem.name}, made again by its entry string in a worker, is not the"

@@ -94,7 +94,7 @@ def _evaluate(scene: Scene, chunk: Drawn, cells: Sequence[int], bar: Bar) -> Ten
     """Features of the chunk's samples: (cells, samples, features)."""
     rows: list[Tensor] = []
     for i, cell in enumerate(cells):
-        rows.append(chunk.features(scene.grid.point(cell)).cpu())
+        rows.append(chunk.features(scene.go_to(cell)).cpu())
         # The bar counts samples, each of which is done a cell at a time.
         bar.update((i + 1) * chunk.size // len(cells) - i * chunk.size // len(cells))
     return torch.stack(rows)

@@ -7,12 +7,18 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
 from thalweg.errors import InvalidArgument
 from thalweg.geometry.blocks import Blocks
-from thalweg.geometry.directions import cosines, not_orthogonal, random_directions
+from thalweg.geometry.directions import (
+    PointsPlane,
+    cosines,
+    not_orthogonal,
+    random_directions,
+)
 from thalweg.geometry.exact_surface import exact
 from thalweg.geometry.grid import AXES, Extent, Grid, axes
 from thalweg.geometry.job import Scene
@@ -24,6 +30,7 @@ from thalweg.landscape.protocols import (
     require,
     words_of,
 )
+from thalweg.problems.between import FixedParts, States
 from thalweg.run import Engine, Run
 from thalweg.run.progress import Progress, silent
 
@@ -50,7 +57,7 @@ def surface(
     risk: Function,
     w: Tensor,
     *,
-    directions: Tensor | int = 2,
+    directions: Tensor | PointsPlane | int = 2,
     extent: Extent = 1.0,
     points: int | Sequence[int] = 51,
     tolerance: float | None = None,
@@ -74,10 +81,13 @@ def surface(
         An `EmpiricalRisk`, or anything with a ``space`` and a ``value``.
     w : Tensor
         Shape (W,): the centre.
-    directions : Tensor or int
+    directions : Tensor, PointsPlane or int
         Shape (W, k) with k from 1 to 3, of any lengths and angles (`random_directions`,
-        `through_points`, `principal_directions`, eigenvectors of the Hessian), or a number of
-        random directions, scaled by filter.
+        `principal_directions`, eigenvectors of the Hessian); what `through_points` returns, with
+        ``w`` its origin; or a number of random directions, scaled by filter. Through whole states,
+        the frozen weights and buffers of a cell are the points' own, mixed by its barycentric
+        coordinates: the attribute ``between`` says which differ. Otherwise those of the risk are in
+        every cell.
     extent : float, pair of float, or sequence of pairs
         From -extent to extent, (low, high), or such a pair for each axis, in units of the
         directions.
@@ -117,7 +127,8 @@ def surface(
     Raises
     ------
     InvalidArgument
-        If directions, extent and points do not fit together or are not finite.
+        If directions, extent and points do not fit together or are not finite, or ``w`` is not the
+        origin of the plane.
     InvalidWeights
         If ``w`` is no point of the space, or not finite.
 
@@ -148,14 +159,27 @@ def surface(
         directions = random_directions(space, w, directions, seed=seed)
         rule = f"random, Gaussian, scaled by filter, seed {seed}"
         attrs["directions"] = rule + not_orthogonal(directions)
+    states, anchors = States([w], [], FixedParts()), None
+    if isinstance(directions, PointsPlane):
+        _check_origin(w, directions)
+        states, anchors, directions = directions.states, directions.anchors, directions.directions
     if tolerance is not None and not (math.isfinite(tolerance) and tolerance > 0):
         raise InvalidArgument(f"tolerance={tolerance}; write a positive number or None.")
-    scene = Scene(risk, _grid(risk, w, directions, extent, points), test)
-    blocks = Blocks(scene, run, engine)
+    scene = Scene(risk, _grid(risk, w, directions, extent, points), test, anchors)
     goal = None if tolerance is None else Goal(tolerance, relative, seed)
-    with blocks.hold():
-        columns, about = _columns(blocks, goal, progress)
-    return _dataset(risk, scene.grid, columns, attrs | about)
+    with states.visited(risk):
+        blocks = Blocks(scene, run, engine)
+        with blocks.hold():
+            columns, about = _columns(blocks, goal, progress)
+    return _dataset(risk, scene.grid, columns, attrs | states.told | about)
+
+
+def _check_origin(w: Tensor, plane: PointsPlane) -> None:
+    if not torch.equal(w.to(plane.origin), plane.origin):
+        raise InvalidArgument(
+            "w is not where the plane through the points begins; write"
+            " surface(risk, plane.origin, directions=plane)."
+        )
 
 
 def _grid(

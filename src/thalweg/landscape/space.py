@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -13,6 +14,7 @@ from torch import Tensor, nn
 from thalweg.errors import InvalidProblem, InvalidWeights
 
 Kind = Literal["weight", "bias", "norm"]
+log = logging.getLogger("thalweg")
 
 _NORMS = (
     nn.modules.batchnorm._NormBase,
@@ -156,7 +158,8 @@ class ParameterSpace:
         Parameters
         ----------
         source : nn.Module or mapping of str to Tensor
-            Must hold every name of the space in its shape; more names do no harm.
+            Must hold every name of the space in its shape. Frozen weights and buffers that a
+            mapping holds besides are left out, which is logged: `thalweg.open_point` takes them.
 
         Returns
         -------
@@ -168,11 +171,29 @@ class ParameterSpace:
         InvalidWeights
             If a name is missing or a shape differs.
         """
-        if isinstance(source, nn.Module):
-            source = dict(source.named_parameters())
-        tensors = {plain_name(name): tensor for name, tensor in source.items()}
+        named = dict(source.named_parameters()) if isinstance(source, nn.Module) else source
+        tensors = {plain_name(name): tensor for name, tensor in named.items()}
         parts = [self._part(parameter, tensors) for parameter in self.parameters]
+        if not isinstance(source, nn.Module):
+            self._say_left_out(tensors)
         return torch.cat(parts)
+
+    def _say_left_out(self, tensors: Mapping[str, Tensor]) -> None:
+        """Warn of frozen weights and buffers, which the risk would take from its own model."""
+        known = {tensors[name].data_ptr() for name in self.names}  # also under a tied name
+        others = [
+            name
+            for name, value in tensors.items()
+            if isinstance(value, Tensor) and value.numel() and value.data_ptr() not in known
+        ]
+        if others:
+            log.warning(
+                "pack took %d of %d tensors: %s are no trained weights, and the risk goes on using"
+                " its own frozen weights and buffers. To measure the point itself write point ="
+                " thalweg.open_point(problem, state) and w = point.load_into(risk), or"
+                " risk.set_fixed(state).",
+                *(len(self.names), len(self.names) + len(others), _few(others)),
+            )
 
     def _part(self, parameter: Parameter, tensors: Mapping[str, Tensor]) -> Tensor:
         tensor = tensors.get(parameter.name)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from thalweg.problems.checkpoints import fit_weights, load_weights
+from thalweg.problems.checkpoints import Point, fit_weights, load_weights, open_point
 from thalweg.problems.datasets import cifar10, digits, randomize_labels, teacher, teacher_network
 from thalweg.problems.forms import as_loss
 from thalweg.problems.given import Batches, Whole
@@ -25,6 +25,7 @@ __all__ = [
     "ImageSamples",
     "Images",
     "NearestClass",
+    "Point",
     "Problem",
     "Samples",
     "Split",
@@ -41,6 +42,7 @@ __all__ = [
     "load_problem",
     "load_stored",
     "load_weights",
+    "open_point",
     "randomize_labels",
     "read_images",
     "teacher",

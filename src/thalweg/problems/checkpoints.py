@@ -1,46 +1,296 @@
-"""Checkpoints of any origin: read without running code from them, and fitted to a model."""
+"""Points of a landscape: the whole state of a model, read without running code from any file."""
 
 from __future__ import annotations
 
+import hashlib
 import logging
-import pickle
-import warnings
-import zipfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from os import PathLike
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from thalweg.errors import CheckpointMismatch, CheckpointRefused, InvalidWeights
-from thalweg.run.checkpoints import RESUME_PREFIX, read_checkpoint
+from thalweg.errors import CheckpointMismatch, InvalidArgument
+from thalweg.landscape.protocols import Stateful
+from thalweg.landscape.space import ParameterSpace
+from thalweg.problems.fitting import Fit, fit
+from thalweg.problems.problem import Problem
+from thalweg.problems.state_names import COUNTS, ModelState, last, match_names
+from thalweg.problems.weight_files import Contents, few, flattened, read_weights
+from thalweg.run.progress import Progress, silent
 
 log = logging.getLogger("thalweg")
 
-_PREFIXES = ("module.", "_orig_mod.")
-_NESTS = ("state_dict", "model_state_dict", "model")
-_SHOWN = 5
-_SAFE = (
-    "Save the weights alone, torch.save(model.state_dict(), 'w.pt'), or as"
-    " safetensors.torch.save_file(model.state_dict(), 'w.safetensors')."
-)
+
+@dataclass(frozen=True, eq=False)
+class Point:
+    """
+    The whole state of a model: trained weights, frozen weights and buffers.
+
+    Attributes
+    ----------
+    state : dict of str to Tensor
+        On the CPU, each tensor once, under the names that the model's parameters and buffers have;
+        in the file's precision or the model's, whichever is more.
+    name : str
+        Where it comes from.
+    notes : tuple of str
+        What the file lacks or holds besides, with names and counts, and how it was read.
+    values : dict
+        Plain numbers and texts beside the weights, such as ``epoch``.
+    lacking : tuple of str
+        Names of the ``state_dict`` that the file does not have: they are the problem's.
+
+    Examples
+    --------
+    >>> import thalweg as tw
+    >>> problem = tw.load_problem("teacher", inputs=2, samples=5, widths=[3])
+    >>> point = tw.open_point(problem, problem.model.state_dict())
+    >>> risk = tw.EmpiricalRisk(problem)
+    >>> w = point.load_into(risk)
+    >>> w.shape == (risk.space.size,), point.fixed(risk.space)
+    (True, {})
+    """
+
+    state: dict[str, Tensor]
+    name: str = "the state"
+    notes: tuple[str, ...] = ()
+    values: Mapping[str, Any] = field(default_factory=dict)
+    lacking: tuple[str, ...] = ()
+
+    def weights(self, space: ParameterSpace) -> Tensor:
+        """
+        Give the trained weights as one flat vector.
+
+        Parameters
+        ----------
+        space : ParameterSpace
+            ``risk.space``.
+
+        Returns
+        -------
+        Tensor
+            Shape (W,).
+
+        Raises
+        ------
+        InvalidWeights
+            If the space is another model's.
+        """
+        trained = self._trained(space)
+        return space.pack({name: self.state[own] for name, own in trained.items()})
+
+    def _trained(self, space: ParameterSpace) -> dict[str, str]:
+        """Find the names of a space among this point's."""
+        found = match_names(space.names, self.state)
+        return {name: own for name, own in found.items() if own is not None}
+
+    def fixed(self, space: ParameterSpace) -> dict[str, Tensor]:
+        """
+        Give all that the flat vector leaves out: frozen weights and buffers, by name.
+
+        Parameters
+        ----------
+        space : ParameterSpace
+            ``risk.space``.
+        """
+        trained = set(self._trained(space).values())
+        return {name: tensor for name, tensor in self.state.items() if name not in trained}
+
+    def load_into(self, risk: Stateful) -> Tensor:
+        """
+        Give a risk this point's frozen weights and buffers, and return its weights.
+
+        Parameters
+        ----------
+        risk : EmpiricalRisk
+            Of the same problem. Batch-norm statistics stay a matter of its policy.
+
+        Returns
+        -------
+        Tensor
+            Shape (W,): where the risk is to be measured.
+        """
+        risk.set_fixed(self.fixed_of(risk))
+        return self.weights(risk.space)
+
+    def fixed_of(self, risk: Stateful) -> dict[str, Tensor]:
+        """
+        Give frozen weights and buffers under the names of a risk.
+
+        Raises
+        ------
+        CheckpointMismatch
+            If the risk has not all of them.
+        """
+        own, given = risk.fixed(), self.fixed(risk.space)
+        names = match_names((name for name in given if last(name) not in COUNTS), own)
+        strange = [name for name, theirs in names.items() if theirs is None]
+        if strange:
+            raise CheckpointMismatch(
+                f"{self.name} has {few(strange)}, which the risk has not; open the point with the"
+                " problem of the risk: tw.open_point(risk.problem, path)."
+            )
+        return {theirs: given[name] for name, theirs in names.items() if theirs is not None}
+
+    @property
+    def sha256(self) -> str:
+        """Digest of the whole state: names, dtypes, shapes and bytes."""
+        total = hashlib.sha256()
+        for name in sorted(self.state):
+            tensor = self.state[name].contiguous()
+            total.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+            total.update(tensor.flatten().view(torch.uint8).numpy().tobytes())
+        return total.hexdigest()
 
 
-def load_weights(path: str | Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
+def open_point(
+    problem: Problem,
+    source: str | PathLike[str] | Mapping[str, Any],
+    *,
+    entry: str | None = None,
+    partial: bool = False,
+    allow: Iterable[str | type] = (),
+) -> Point:
+    """
+    Open the whole state of a problem's model: the one way to go to a checkpoint.
+
+    Nothing in a file is run. The state is the one entry of the file that has the model's names and
+    shapes, however it is nested and whatever wrappers have put before the names. What it lacks or
+    holds besides is logged, and kept in the point's notes.
+
+    Parameters
+    ----------
+    problem : Problem
+        Whose model it is. It is not changed.
+    source : path or mapping
+        A file of ``torch.save``, safetensors, an index of shards, a NumPy archive (``.npz``), a
+        folder of a model hub; or a ``state_dict``, or a mapping that holds one.
+    entry : str, optional
+        Which entry of the file, where several fit, such as a model and its moving average.
+    partial : bool
+        Take what fits, and the rest from the problem's model: for adapters, or another head.
+    allow : iterable of str or type
+        Classes that may stand beside the weights, ``"package.module.Class"``: their values are
+        passed over.
+
+    Returns
+    -------
+    Point
+        With all tensors of the model.
+
+    Raises
+    ------
+    CheckpointRefused
+        If reading the file would run code, or it is no file of weights that can be read.
+    CheckpointMismatch
+        If no entry fits, or several do.
+    InvalidWeights
+        If weights are NaN or infinite.
+
+    Examples
+    --------
+    >>> import thalweg as tw
+    >>> problem = tw.load_problem("teacher", inputs=2, samples=5, widths=[3])
+    >>> state = {f"module.{name}": t for name, t in problem.model.state_dict().items()}
+    >>> point = tw.open_point(problem, {"model": state, "epoch": 3})
+    >>> point.values["epoch"], len(point.state)
+    (3, 4)
+    """
+    return open_points(problem, [source], entry=entry, partial=partial, allow=allow)[0]
+
+
+def open_points(
+    problem: Problem,
+    sources: Iterable[str | PathLike[str] | Mapping[str, Any]],
+    *,
+    entry: str | None = None,
+    partial: bool = False,
+    allow: Iterable[str | type] = (),
+    tell: bool = True,
+    progress: Progress = silent,
+) -> list[Point]:
+    """
+    Open several points, as `open_point` does each; what is said of several is logged once.
+
+    ``progress`` is told of every file; without ``tell`` nothing is logged.
+    """
+    listed, classes = list(sources), tuple(allow) if not isinstance(allow, str) else (allow,)
+    points, said = [], set[str]()
+    with progress(len(listed), "checkpoints") as bar:
+        for source in listed:
+            contents, name = _contents(source, classes)
+            state = ModelState(problem.model)
+            found = fit(state, contents.tensors, entry=entry, partial=partial, what=name)
+            if tell:
+                _say(found, name, said)
+            whole, notes = _whole(state, found), found.notes + found.usual
+            values = contents.about or contents.values
+            points.append(Point(whole, name, notes, values, found.lacking))
+            bar.update(1)
+    return points
+
+
+def _contents(source: Any, allow: tuple[str | type, ...]) -> tuple[Contents, str]:
+    if isinstance(source, Mapping):
+        return flattened(source), "the mapping"
+    if isinstance(source, str | PathLike):
+        return read_weights(Path(source), allow=allow), str(source)
+    raise InvalidArgument(
+        f"open_point got a {type(source).__name__}; give a path or a mapping, such as"
+        " model.state_dict()."
+    )
+
+
+def _whole(state: ModelState, found: Fit) -> dict[str, Tensor]:
+    """Give every parameter and buffer of a model: the file's, or else its own."""
+    both = state.saved | state.unsaved
+    by_tensor = {id(both[name]): name for name in found.tensors}
+    by_name = match_names(state.live, found.tensors)
+    places = {name: by_tensor.get(id(t), by_name[name]) for name, t in state.live.items()}
+    placed = {id(both[name]) for name in places.values() if name is not None}
+    left = [name for name in found.tensors if id(both[name]) not in placed]
+    if left:
+        raise CheckpointMismatch(
+            f"{state.called} saves {few(left)}, which are none of its parameters and buffers, so"
+            " the point cannot be told from the file. Load it in the entry that makes the problem:"
+            " model.load_state_dict(torch.load(path))."
+        )
+    return {
+        name: own.detach().cpu().clone() if place is None else found.tensors[place]
+        for (name, own), place in zip(state.live.items(), places.values(), strict=True)
+    }
+
+
+def _say(found: Fit, name: str, said: set[str]) -> None:
+    """Log notes; those that were said of another file are not said again."""
+    for notes, tell in ((found.notes, log.warning), (found.usual, log.info)):
+        new = [note for note in notes if note not in said]
+        if new:
+            tell("%s: %s.", name, "; ".join(new))
+        said.update(new)
+
+
+def load_weights(
+    path: str | Path, *, allow: Iterable[str | type] = ()
+) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """
     Read the tensors of a checkpoint, on the CPU.
 
     Parameters
     ----------
     path : str or Path
-        A safetensors file, or a file of ``torch.save`` that holds tensors only, by name or under
-        ``"state_dict"``, ``"model_state_dict"`` or ``"model"``.
+        Any file that `open_point` takes.
+    allow : iterable of str or type
+        As for `open_point`.
 
     Returns
     -------
     tensors : dict of str to Tensor
-        By their names in the file.
+        By their names in the file; those of nested entries behind the entry's name and "/".
     about : dict
         What Thalweg wrote about the checkpoint; empty for others.
 
@@ -49,28 +299,28 @@ def load_weights(path: str | Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     CheckpointRefused
         If reading would run code, or the file is truncated or no checkpoint.
     """
-    path = Path(path)
-    if not path.is_file():
-        kind = "a folder" if path.is_dir() else "not there"
-        raise CheckpointRefused(f"{path} is {kind}; give a checkpoint file (.safetensors or .pt).")
-    if _looks_like_safetensors(path):
-        return read_checkpoint(path)
-    return _tensors(_read_torch(path), path), {}
+    contents = read_weights(path, allow=allow)
+    return contents.tensors, contents.about
 
 
-def fit_weights(model: nn.Module, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+def fit_weights(
+    model: nn.Module, tensors: Mapping[str, Tensor], *, entry: str | None = None
+) -> dict[str, Tensor]:
     """
     Bring a checkpoint's tensors into the form of the model's ``state_dict``.
 
-    Wrappers' prefixes (``module.``, ``_orig_mod.``) are stripped, floats converted to the model's
-    dtype, both names of tied weights given, and what only Thalweg's resume needs left out.
+    The one entry with the model's names and shapes is taken, wrappers' names are stripped, numbers
+    converted to the model's dtype, both names of tied weights given, and what only Thalweg's resume
+    needs left out.
 
     Parameters
     ----------
     model : nn.Module
         Not changed.
     tensors : mapping of str to Tensor
-        As `load_weights` gives them.
+        As `load_weights` gives them, or nested mappings of them.
+    entry : str, optional
+        Which entry, where several fit.
 
     Returns
     -------
@@ -80,152 +330,14 @@ def fit_weights(model: nn.Module, tensors: Mapping[str, Tensor]) -> dict[str, Te
     Raises
     ------
     CheckpointMismatch
-        If weights are missing, unexpected or of another shape.
+        If weights are missing, unexpected, of another shape or of another kind of numbers.
     InvalidWeights
         If weights are NaN or infinite.
     """
-    expected = {k: v for k, v in model.state_dict(keep_vars=True).items() if isinstance(v, Tensor)}
-    given = {k: v for k, v in tensors.items() if not k.startswith(RESUME_PREFIX)}
-    given = _complete_tied(_without_prefixes(given, expected), expected)
-    _compare(type(model).__name__, given, expected)
-    _check_finite(given)
-    return {name: given[name].to(target.dtype) for name, target in expected.items()}
-
-
-def _looks_like_safetensors(path: Path) -> bool:
-    if path.suffix == ".safetensors":
-        return True
-    with path.open("rb") as file:
-        return file.read(9)[8:] == b"{"  # 8 bytes of length, then a JSON header
-
-
-def _read_torch(path: Path) -> Any:
-    with path.open("rb") as file:
-        start = file.read(4)
-    if start.startswith(b"PK") and not zipfile.is_zipfile(path):
-        raise CheckpointRefused(
-            f"{path} is truncated: a torch file without its end. Copy or download it again."
-        )
-    try:
-        with warnings.catch_warnings():
-            # Of pickle protocols torch does not write; what cannot be read is refused below.
-            warnings.filterwarnings("ignore", message="Detected pickle protocol")
-            return torch.load(path, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as error:
-        reason = str(error).splitlines()[0] if str(error) else "a pickle"
-        raise CheckpointRefused(
-            f"{path} is a pickle that holds more than tensors, and loading it would run code from"
-            f" it ({reason}). {_SAFE}"
-        ) from None
-    except (EOFError, RuntimeError, ValueError, KeyError, IndexError, AttributeError) as error:
-        raise CheckpointRefused(
-            f"{path} cannot be read: truncated, or no checkpoint ({error}). {_SAFE}"
-        ) from None
-
-
-def _tensors(content: Any, path: Path) -> dict[str, Tensor]:
-    if isinstance(content, Mapping):
-        for nest in _NESTS:
-            if isinstance(content.get(nest), Mapping):
-                return _tensors(content[nest], path)
-        tensors = {str(k): v for k, v in content.items() if isinstance(v, Tensor)}
-        if tensors:
-            return tensors
-    raise CheckpointRefused(
-        f"{path} holds a {type(content).__name__} without named tensors; expected a state_dict, by"
-        f" itself or under {', '.join(map(repr, _NESTS))}. {_SAFE}"
-    )
-
-
-def _without_prefixes(
-    given: dict[str, Tensor], expected: Mapping[str, Tensor]
-) -> dict[str, Tensor]:
-    """Strip wrappers' prefixes from names the model does not have, and say so."""
-    stripped, removed = {}, set()
-    for name, tensor in given.items():
-        short = name
-        while short not in expected and (found := _prefix(short)) is not None:
-            head, short = found
-            removed.add(head)
-        stripped[short] = tensor
-    if len(stripped) < len(given):
-        return given  # two names fell together: the comparison names them
-    if removed:
-        log.warning(
-            "checkpoint names begin with %s (a wrapper's: DataParallel, torch.compile); stripped.",
-            " and ".join(sorted(repr(p) for p in removed)),
-        )
-    return stripped
-
-
-def _prefix(name: str) -> tuple[str, str] | None:
-    for prefix in _PREFIXES:
-        # torch.compile of a part of a model leaves its mark inside the name.
-        head, found, tail = name.partition(prefix)
-        if found and (not head or prefix == "_orig_mod."):
-            return prefix, head + tail
-    return None
-
-
-def _complete_tied(given: dict[str, Tensor], expected: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Give tied weights under all their names; refuse values that differ between them."""
-    answer = dict(given)
-    for names in _ties(expected):
-        known = [name for name in names if name in given]
-        for name in known[1:]:
-            first, other = given[known[0]], given[name]
-            if first.shape != other.shape or not torch.equal(
-                first.nan_to_num(), other.nan_to_num()
-            ):
-                raise CheckpointMismatch(
-                    f"{known[0]} and {name} are one tied tensor in the model and differ in the"
-                    " checkpoint; it comes from a model in which they are not tied."
-                )
-        if known:
-            answer |= {name: given[known[0]] for name in names}
-    return answer
-
-
-def _ties(expected: Mapping[str, Tensor]) -> list[list[str]]:
-    groups: dict[int, list[str]] = {}
-    for name, tensor in expected.items():
-        groups.setdefault(id(tensor), []).append(name)
-    return [names for names in groups.values() if len(names) > 1]
-
-
-def _compare(model: str, given: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> None:
-    missing = [name for name in expected if name not in given]
-    unexpected = [name for name in given if name not in expected]
-    shapes = [
-        f"{name} (got {tuple(given[name].shape)}, expected {tuple(tensor.shape)})"
-        for name, tensor in expected.items()
-        if name in given and given[name].shape != tensor.shape
-    ]
-    parts = [
-        f"{len(names)} {what}: {_first(names)}"
-        for what, names in (
-            ("missing", missing),
-            ("unexpected", unexpected),
-            ("of another shape", shapes),
-        )
-        if names
-    ]
-    if parts:
-        raise CheckpointMismatch(
-            f"the checkpoint does not fit {model}: {'; '.join(parts)}. Build the model with the"
-            " settings it was trained with (widths, batch norm, activation)."
-        )
-
-
-def _first(names: Sequence[str]) -> str:
-    return ", ".join(names[:_SHOWN]) + (", ..." if len(names) > _SHOWN else "")
-
-
-def _check_finite(given: Mapping[str, Tensor]) -> None:
-    for name, tensor in given.items():
-        bad = int((~torch.isfinite(tensor)).sum())
-        if bad:
-            raise InvalidWeights(
-                f"{name}: {bad} of {tensor.numel()} weights are NaN or infinite; the training"
-                " diverged before this checkpoint. Take an earlier one."
-            )
+    state = ModelState(model)
+    found = fit(state, flattened(tensors).tensors, entry=entry)
+    _say(found, "the checkpoint", set())
+    return {
+        name: found.tensors.get(name, target.detach()).to(target.dtype)
+        for name, target in state.saved.items()
+    }

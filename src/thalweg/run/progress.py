@@ -50,6 +50,22 @@ def silent(total: int, label: str, /) -> Bar:
     return _Silence()
 
 
+def within(bar: Bar) -> Progress:
+    """Make bars that are parts of another: their units count in it, and they do not close it."""
+    return lambda total, label: _Within(bar)
+
+
+class _Within:
+    def __init__(self, bar: Bar) -> None:
+        self.update = bar.update
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        return None
+
+
 def on_screen(total: int, label: str, /) -> Bar:
     """Show a tqdm bar with time left on standard error, once two seconds have passed."""
     from tqdm import tqdm

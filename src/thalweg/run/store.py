@@ -270,6 +270,11 @@ def open_run(path: str | os.PathLike[str]) -> Run:
     return run
 
 
+def is_run(path: str | os.PathLike[str]) -> bool:
+    """Say whether a folder is a run directory."""
+    return (Path(path) / _MARK).is_file()
+
+
 def list_runs(folder: str | os.PathLike[str]) -> list[Run]:
     """List the runs directly under ``folder``, by name; none if it does not exist."""
     return [Run(mark.parent) for mark in sorted(Path(folder).glob(f"*/{_MARK}"))]

@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from thalweg.dynamics.checkpoint_writer import split_state
 from thalweg.landscape.space import ParameterSpace
 from thalweg.run import Run, Task, read_checkpoint
 
@@ -139,9 +140,9 @@ def read_copy(
     return Copy(
         about={key: arguments[key] for key in keys} | {"network": network, "optimizer": optimizer},
         space=space,
-        home=space.pack(home),
-        final=space.pack(read_checkpoint(parents[-1])[0]),
-        points=torch.stack([space.pack(tensors) for tensors, _ in read]),
+        home=split_state(space, home)[0],
+        final=split_state(space, read_checkpoint(parents[-1])[0])[0],
+        points=torch.stack([split_state(space, tensors)[0] for tensors, _ in read]),
         steps=[about["step"] for _, about in read],
         epochs=[about["epoch"] for _, about in read],
         returned=bool(outcome["error"][-1] <= zero_error),

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
-from torch import Tensor
 
 from thalweg.connectivity import barrier
-from thalweg.problems import load_stored
+from thalweg.problems import Point, load_stored
+from thalweg.problems.between import States
+from thalweg.problems.checkpoints import open_points
 from thalweg.risk import EmpiricalRisk
-from thalweg.run import Progress, Report, Run, Task, read_checkpoint, silent, task_result
+from thalweg.run import Progress, Report, Run, Task, silent, task_result
 from thalweg.studies.claim import Claim, Control, Rule, Statistic
 from thalweg.studies.intervals import LEVEL, mean
 from thalweg.studies.trainings import UNITS_AN_EPOCH, branch_task, trunk_task
@@ -106,9 +108,8 @@ def measure_line(run: Run, arguments: dict[str, Any], report: Report) -> dict[st
     """Measure the line between the ends of two trajectories, and its middle sample by sample."""
     problem = load_stored(arguments["problem"])
     risk = EmpiricalRisk(problem, batch_size=arguments["evaluation_batch"])
-    ends = [
-        risk.space.pack(read_checkpoint(run.checkpoints(name)[-1])[0]) for name in arguments["ends"]
-    ]
+    files = [run.checkpoints(name)[-1] for name in arguments["ends"]]
+    ends = open_points(problem, files, tell=False)
     found = barrier(risk, ends[0], ends[1], points=arguments["points"])
     names = [str(name) for name in found["quantity"].values]
     answer: dict[str, Any] = {"t": found["t"].values, "length": found.attrs["length"]}
@@ -118,14 +119,20 @@ def measure_line(run: Run, arguments: dict[str, Any], report: Report) -> dict[st
         for key in ("barrier_at", *_FIGURES, *(f"{figure}_stderr" for figure in _FIGURES)):
             answer[f"{name}/{key}"] = float(here[key])
     if problem.test is not None:
-        answer |= _middle(risk.on("test"), *ends)
+        answer |= _middle(risk, ends)
     return answer
 
 
-def _middle(test: EmpiricalRisk, w0: Tensor, w1: Tensor) -> dict[str, NDArray[np.float64]]:
+def _middle(risk: EmpiricalRisk, points: Sequence[Point]) -> dict[str, NDArray[np.float64]]:
     """Compare the mean of two models with both, on each test sample."""
-    ends = [test.evaluate_samples(w) for w in (w0, w1)]
-    middle = test.evaluate_samples((w0 + w1) / 2)
+    states, test = States.of(risk, points), risk.on("test")
+    w0, w1 = states.weights
+    found = []
+    with states.visited(risk):
+        for shares, w in (((1, 0), w0), ((0, 1), w1), ((0.5, 0.5), (w0 + w1) / 2)):
+            states.go(risk, shares)
+            found.append(test.evaluate_samples(w))
+    *ends, middle = found
     answer = {}
     for name, values in middle.items():
         one, other = (end[name].double().numpy() for end in ends)

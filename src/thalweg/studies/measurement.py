@@ -118,21 +118,28 @@ def measure(
     run.require_source()
     with run.lock():
         kind = run.config["measurement"]
-        found = _MEASURES[kind](run, _prepared(run, progress), engine, progress)
+        spec, notes = _prepared(run, progress)
+        found = {**_MEASURES[kind](run, spec, engine, progress), "notes": notes}
         write_json(run.inside("summary.json"), {kind: found})
     return run, {kind: found}
 
 
-def _prepared(run: Run, progress: Progress) -> dict[str, Any]:
-    """Specify what is looked at; the batch of passes is chosen once, as each rounds its own way."""
+def _prepared(run: Run, progress: Progress) -> tuple[dict[str, Any], list[str]]:
+    """
+    Specify what is looked at, and give the notes on its files.
+
+    The batch of passes is chosen once, as each rounds its own way.
+    """
     path = run.inside("measured.json")
     spec: dict[str, Any] = {name: run.config[name] for name in ("problem", "at", "risk")}
     spec["problem"].setdefault("settings", {})
     if not path.exists():
-        risk = view(spec, progress=progress).risk
-        sizes = {"weights": risk.space.size, "samples": risk.samples}
-        write_json(path, {"evaluation_batch": risk.batch_size, **sizes})
-    return spec | {"evaluation_batch": read_json(path)["evaluation_batch"]}
+        seen = view(spec, tell=True, progress=progress)
+        sizes = {"weights": seen.risk.space.size, "samples": seen.risk.samples}
+        batch = {"evaluation_batch": seen.risk.batch_size}
+        write_json(path, {**batch, **sizes, "notes": seen.notes})
+    measured = read_json(path)
+    return spec | {"evaluation_batch": measured["evaluation_batch"]}, measured.get("notes", [])
 
 
 def _surface(
@@ -150,7 +157,7 @@ def _plane(run: Run, seen: Viewpoint, options: dict[str, Any], progress: Progres
     path = run.inside("plane.safetensors")
     if not path.exists():
         laid = lay_plane(seen, options, progress=progress)
-        about = {"rule": laid.rule, "extent": laid.extent, "points": laid.points}
+        about = {name: getattr(laid, name) for name in ("rule", "extent", "points", "places")}
         tensors = {"directions": laid.directions.cpu().contiguous()}
         told = {"plane": json.dumps(about)}
         write_atomic(path, lambda temporary: save_file(tensors, temporary, metadata=told))
@@ -158,7 +165,7 @@ def _plane(run: Run, seen: Viewpoint, options: dict[str, Any], progress: Progres
         about = json.loads(file.metadata()["plane"])
         directions = file.get_tensor("directions").to(seen.points)
     extent = [(low, high) for low, high in about["extent"]]
-    return Plane(directions, about["rule"], extent, about["points"])
+    return Plane(directions, about["rule"], extent, about["points"], about["places"])
 
 
 def _spectrum(

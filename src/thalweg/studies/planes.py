@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -41,12 +41,15 @@ class Plane:
         One pair an axis.
     points : list of int
         Grid points along each axis.
+    places : list of list of float
+        Where the given points lie, of a plane that goes through them.
     """
 
     directions: Tensor
     rule: str
     extent: list[tuple[float, float]]
     points: list[int]
+    places: list[list[float]] = field(default_factory=list)
 
 
 def check_plane(options: dict[str, Any], points: int, trajectory: bool) -> None:
@@ -117,7 +120,7 @@ def lay_plane(view: Viewpoint, options: dict[str, Any], *, progress: Progress = 
     found = _BY_RULE[options["directions"]](view, options, points, progress)
     if options["extent"] is None:
         return found
-    return Plane(found.directions, found.rule, _pairs(options["extent"], dims), points)
+    return replace(found, extent=_pairs(options["extent"], dims))
 
 
 def _pairs(extent: float | Sequence[Any], dims: int) -> list[tuple[float, float]]:
@@ -155,7 +158,7 @@ def _random(
 def _points(
     view: Viewpoint, options: dict[str, Any], points: list[int], progress: Progress
 ) -> Plane:
-    found = through_points(*view.points)
+    found = through_points(*view.points, risk=view.risk)
     path = None
     if view.path is not None:
         path = project(view.path, view.centre, found.directions).coordinates.numpy()
@@ -163,7 +166,7 @@ def _points(
     rule = f"through {' and '.join(view.names)}, both as long as the first two are apart"
     if options["dims"] == 1:
         rule = f"from {view.names[0]} to {view.names[1]}"
-    return Plane(found.directions, rule, extent, points)
+    return Plane(found.directions, rule, extent, points, found.coordinates.tolist())
 
 
 def _principal(

@@ -12,11 +12,16 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from thalweg.errors import CheckpointRefused, InvalidArgument
+from thalweg.errors import InvalidArgument
 from thalweg.problems import Problem, load_stored
-from thalweg.problems.checkpoints import fit_weights, load_weights
+from thalweg.problems.between import States
+from thalweg.problems.checkpoints import open_points
+from thalweg.problems.trajectory_files import TrajectoryFiles, holds_files, trajectory_files
+from thalweg.problems.weight_files import files_of
 from thalweg.risk import EmpiricalRisk
-from thalweg.run import Progress, Run, open_run, silent
+from thalweg.run import Progress, Run, is_run, open_run, silent
+
+_DTYPES = {"own": None, "float32": torch.float32, "float64": torch.float64}
 
 
 @dataclass(frozen=True)
@@ -27,15 +32,15 @@ class Viewpoint:
     Attributes
     ----------
     risk : EmpiricalRisk
-        Whose batch-norm buffers are those of the first point.
-    points : Tensor
-        Shape (n, W): the first is the centre.
+        Whose frozen weights and buffers are those of the first point.
+    states : States
+        The points: the first is the centre.
     names : tuple of str
         Of the points.
     given : bool
         Whether the points were given by themselves; otherwise there is one, the end of the path.
-    path : Tensor or None
-        Shape (m, W): the checkpoints of a trajectory in the order of their steps.
+    along : States or None
+        The checkpoints of a trajectory in the order of their steps.
     steps : tuple of int
         Shape (m,).
     trajectory : str
@@ -43,23 +48,49 @@ class Viewpoint:
     """
 
     risk: EmpiricalRisk
-    points: Tensor
+    states: States
     names: tuple[str, ...]
     given: bool
-    path: Tensor | None
+    along: States | None
     steps: tuple[int, ...]
     trajectory: str
 
     @property
+    def points(self) -> Tensor:
+        """The weights of the points, shape (n, W), in the risk's dtype."""
+        return torch.stack(self.states.weights).to(self.risk.dtype)
+
+    @property
+    def path(self) -> Tensor | None:
+        """The weights along the trajectory, shape (m, W), in the risk's dtype."""
+        return None if self.along is None else torch.stack(self.along.weights).to(self.risk.dtype)
+
+    @property
     def centre(self) -> Tensor:
         """The first point, shape (W,)."""
-        return self.points[0]
+        return self.states.weights[0].to(self.risk.dtype)
+
+    @property
+    def notes(self) -> list[str]:
+        """What files lack or hold besides, and what becomes of frozen weights and buffers."""
+        notes = [*self.states.told["notes"], self.states.told["between"]] if self.given else []
+        if self.along is not None:
+            notes += self.along.told["notes"]
+        if self.along is not None and self.along.parts:
+            notes.append(
+                f"along the trajectory, {self.along.parts.note}; all other measurements have the"
+                " centre's"
+            )
+        return [note for note in notes if note]
 
 
 def place(
     checkpoints: Sequence[str | os.PathLike[str]] = (),
     run: str | os.PathLike[str] | None = None,
     trajectory: str | None = None,
+    *,
+    in_order: bool = False,
+    **opening: Any,
 ) -> dict[str, Any]:
     """
     Name points of parameter space by files, for a configuration.
@@ -69,9 +100,14 @@ def place(
     checkpoints : sequence of path
         The points; where there are none, the last checkpoint of the trajectory.
     run : path, optional
-        A run directory that holds the trajectory.
+        A run directory that holds the trajectory, or a folder or pattern of files of weights that
+        are one.
     trajectory : str, optional
         Its name, which may be left out where the run has only one.
+    in_order : bool
+        Take several checkpoints as a trajectory, first to last.
+    **opening
+        How files are opened: ``entry``, ``partial`` and ``allow`` of `thalweg.open_point`.
 
     Returns
     -------
@@ -88,19 +124,76 @@ def place(
     """
     if not checkpoints and run is None:
         raise InvalidArgument("no point is named; write --checkpoint FILE, or --run RUN.")
-    files = [Path(path).resolve() for path in checkpoints]
+    files = [Path(path).absolute() for path in checkpoints]
     found: dict[str, Any] = {}
-    if files:
+    if in_order:
+        found |= _plain_trajectory(trajectory_files(files))
+    elif files:
         found |= {"checkpoints": [str(path) for path in files], "digest": _digest(files)}
     if run is not None:
-        opened = open_run(run)
-        name = _the_trajectory(opened, trajectory)
-        found |= {"run": str(opened.path), "trajectory": name}
-        found["trajectory_digest"] = _digest(opened.checkpoints(name))
-    return found
+        found |= _trajectory_of(run, trajectory)
+    asked = {name: value for name, value in opening.items() if value}
+    return found | ({"opening": asked} if asked else {})
 
 
-def view(spec: dict[str, Any], run: Run | None = None, *, progress: Progress = silent) -> Viewpoint:
+def trajectory_in(run: str | os.PathLike[str], name: str | None = None) -> TrajectoryFiles:
+    """
+    List the checkpoints of a trajectory.
+
+    Parameters
+    ----------
+    run : path
+        A run directory, or a folder or pattern of files of weights.
+    name : str, optional
+        Of the trajectory, which may be left out where there is only one.
+
+    Raises
+    ------
+    InvalidArgument
+        If a run has no such trajectory.
+    CheckpointRefused
+        If files have no order.
+    RunNotFound
+        If it is neither.
+    """
+    if not is_run(run) and holds_files(run):
+        found = trajectory_files(run)
+        if name not in (None, found.name):
+            raise InvalidArgument(
+                f"{run} is a folder of files, one trajectory; leave out --trajectory {name}."
+            )
+        return found
+    opened = open_run(run)
+    name = _the_trajectory(opened, name)
+    files = tuple(opened.checkpoints(name))
+    return TrajectoryFiles(files, tuple(int(file.stem) for file in files), name)
+
+
+def _trajectory_of(run: str | os.PathLike[str], name: str | None) -> dict[str, Any]:
+    found = trajectory_in(run, name)
+    if not is_run(run):
+        return _plain_trajectory(found)
+    digest = _digest(found.files)
+    return {
+        "run": str(open_run(run).path),
+        "trajectory": found.name,
+        "trajectory_digest": digest,
+    }
+
+
+def _plain_trajectory(found: TrajectoryFiles) -> dict[str, Any]:
+    files = [path.absolute() for path in found.files]
+    return {
+        "files": [str(path) for path in files],
+        "steps": list(found.steps),
+        "trajectory": found.name,
+        "trajectory_digest": _digest(files),
+    }
+
+
+def view(
+    spec: dict[str, Any], run: Run | None = None, *, tell: bool = False, progress: Progress = silent
+) -> Viewpoint:
     """
     Load the problem and the points of a specification.
 
@@ -111,33 +204,42 @@ def view(spec: dict[str, Any], run: Run | None = None, *, progress: Progress = s
         ``batchnorm``, ``dtype``) and ``evaluation_batch`` (None measures).
     run : Run, optional
         That holds the trajectory where ``at`` names no run.
+    tell : bool
+        Log what files lack or hold besides.
     progress : Progress
-        Shows the decoding of images.
+        Shows the decoding of images, and the reading of checkpoints.
 
     Returns
     -------
     Viewpoint
-        With weights in the risk's dtype.
+        Its risk is at the first point.
     """
     problem = load_stored(spec["problem"], progress=progress)
-    at = spec["at"]
-    home = open_run(at["run"]) if "run" in at else run
-    way = home.checkpoints(at["trajectory"]) if home is not None and "trajectory" in at else []
+    at, opening = spec["at"], spec["at"].get("opening", {})
+    way, steps = _way(at, run)
     files = [Path(path) for path in at.get("checkpoints", [])] or way[-1:]
-    states = [fit_weights(problem.model, load_weights(path)[0]) for path in files]
-    problem.model.load_state_dict(states[0])
     risk = _risk(problem, spec)
-    pack = risk.space.pack
-    path = [pack(fit_weights(problem.model, load_weights(file)[0])) for file in way]
+    points = open_points(problem, files, tell=tell, **opening)
+    along = open_points(problem, way, tell=tell and files != way[-1:], progress=progress, **opening)
+    points[0].load_into(risk)
     return Viewpoint(
         risk=risk,
-        points=torch.stack([pack(state) for state in states]).to(risk.dtype),
+        states=States.of(risk, points),
         names=tuple(_names(files)),
         given=bool(at.get("checkpoints")),
-        path=torch.stack(path).to(risk.dtype) if path else None,
-        steps=tuple(int(file.stem) for file in way),
+        along=States.of(risk, along) if along else None,
+        steps=steps,
         trajectory=at.get("trajectory", ""),
     )
+
+
+def _way(at: dict[str, Any], run: Run | None) -> tuple[list[Path], tuple[int, ...]]:
+    """Give the files of the trajectory, and their steps."""
+    if "files" in at:
+        return [Path(path) for path in at["files"]], tuple(at["steps"])
+    home = open_run(at["run"]) if "run" in at else run
+    way = home.checkpoints(at["trajectory"]) if home is not None and "trajectory" in at else []
+    return way, tuple(int(file.stem) for file in way)
 
 
 def _risk(problem: Problem, spec: dict[str, Any]) -> EmpiricalRisk:
@@ -146,7 +248,7 @@ def _risk(problem: Problem, spec: dict[str, Any]) -> EmpiricalRisk:
         problem,
         split=how["split"],
         batchnorm=how["batchnorm"],
-        dtype={"float32": torch.float32, "float64": torch.float64}[how["dtype"]],
+        dtype=_DTYPES[how["dtype"]],
         batch_size=spec.get("evaluation_batch"),
     )
 
@@ -172,10 +274,9 @@ def _digest(files: Sequence[Path]) -> str:
     """Hash the contents of files."""
     total = hashlib.sha256()
     for path in files:
-        if not path.is_file():
-            raise CheckpointRefused(f"{path} is not there; give a file (.safetensors or .pt).")
-        with path.open("rb") as file:
-            total.update(hashlib.file_digest(file, "sha256").digest())
+        for part in files_of(path):
+            with part.open("rb") as file:
+                total.update(hashlib.file_digest(file, "sha256").digest())
     return total.hexdigest()[:16]
 
 

@@ -6,8 +6,11 @@ import math
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import torch
+from torch import Tensor
 
 from thalweg.geometry import surface
+from thalweg.geometry.directions import PointsPlane
 from thalweg.plots.grids import outside
 from thalweg.run import Engine, Progress, Report, Run, Task, silent, task_result
 from thalweg.studies import trajectories
@@ -153,14 +156,15 @@ def picture(
         ``surface`` as `thalweg.surface` returns it, with the rule of the directions, and
         ``points``: ``position (point, axis)`` in units of the directions, ``distance (point)`` off
         the plane in weights, ``loss (point)`` there, exact; of the trajectory's checkpoints
-        (coordinate ``trajectory``) and of the given points (``name``). Its attribute
+        (coordinate ``trajectory``) and of the given points (``name``), each with its own frozen
+        weights and buffers. Its attribute
         ``variance_share`` is the share of the trajectory's variance that the plane shows.
     """
     kept = {name: options[name] for name in ("tolerance", "relative", "test", "seed")}
     found = surface(
         seen.risk,
         seen.centre,
-        directions=plane.directions,
+        directions=_through(seen, plane),
         extent=plane.extent,
         points=plane.points,
         run=run,
@@ -172,17 +176,30 @@ def picture(
         "directions": plane.rule,
         "centre": seen.names[0],
         "weights": seen.risk.space.size,
+        "notes": seen.notes,
     }
     return {"surface": found.assign_attrs(about), "points": _points(seen, plane, progress)}
+
+
+def _through(seen: Viewpoint, plane: Plane) -> Tensor | PointsPlane:
+    """Give the directions; of a plane through whole states, with these."""
+    if not plane.places:
+        return plane.directions
+    places = torch.tensor(plane.places, dtype=torch.float64)
+    return PointsPlane(seen.centre, plane.directions, places, seen.states)
 
 
 def _points(seen: Viewpoint, plane: Plane, progress: Progress) -> xr.Dataset:
     import xarray as xr
 
     shown = shown_points(seen, plane)
+    fixed = [] if seen.along is None else list(seen.along.fixed)
+    fixed += seen.states.fixed if seen.given else []
     losses = []
-    with progress(len(shown["weights"]), "losses of the points") as bar:
-        for point in shown["weights"]:
+    label = "losses of the points"
+    with seen.states.visited(seen.risk), progress(len(fixed), label) as bar:
+        for point, own in zip(shown["weights"], fixed, strict=True):
+            seen.risk.set_fixed(own)
             losses.append(seen.risk.value(point))
             bar.update()
     data = xr.Dataset(

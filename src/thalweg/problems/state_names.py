@@ -1,0 +1,136 @@
+"""Names of a model's state: what wrappers add to them, and what the model itself expects."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection, Iterable
+from dataclasses import dataclass
+from functools import cached_property
+
+from torch import Tensor, nn
+
+# What wrappers call the model they hold: data parallel and averaged models, torch.compile, fully
+# sharded data parallel, activation checkpointing.
+WRAPPERS = ("module", "_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module")
+# Counts of batches and of averaged models: no function of the inputs depends on them.
+COUNTS = ("num_batches_tracked", "n_averaged")
+EXTRA = "_extra_state"
+
+
+def pieces(name: str) -> list[str]:
+    """
+    Cut a name behind every dot, and behind every slash, which parts entries of files.
+
+    Examples
+    --------
+    >>> pieces("net/module.0.weight")
+    ['net/', 'module.', '0.', 'weight']
+    """
+    return re.findall(r"[^./]*[./]|[^./]+", name)
+
+
+def last(name: str) -> str:
+    """Give the last piece of a name."""
+    return re.split(r"[./]", name)[-1]
+
+
+def is_wrapper(piece: str) -> bool:
+    """Say whether a piece is what a wrapper adds."""
+    return piece.endswith(".") and piece[:-1] in WRAPPERS
+
+
+def unwrapped(name: str) -> str:
+    """
+    Leave out of a name what wrappers add.
+
+    Examples
+    --------
+    >>> unwrapped("module.net._orig_mod.0.weight")
+    'net.0.weight'
+    """
+    return "".join(piece for piece in pieces(name) if not is_wrapper(piece))
+
+
+def by_unwrapped(names: Iterable[str]) -> dict[str, str]:
+    """Find names by what they are without wrappers, or as they are where two would be one."""
+    listed = list(names)
+    short = {unwrapped(name): name for name in listed}
+    return short if len(short) == len(listed) else {name: name for name in listed}
+
+
+def match_names(wanted: Iterable[str], names: Collection[str]) -> dict[str, str | None]:
+    """
+    Find names among others, as they are or without wrappers; None where one is not there.
+
+    Examples
+    --------
+    >>> match_names(["0.weight", "1.bias"], ["_orig_mod.0.weight", "0.bias"])
+    {'0.weight': '_orig_mod.0.weight', '1.bias': None}
+    """
+    short = by_unwrapped(names)
+    return {name: name if name in names else short.get(unwrapped(name)) for name in wanted}
+
+
+@dataclass(frozen=True, eq=False)
+class ModelState:
+    """
+    What a model's ``state_dict`` expects, and the buffers that it leaves out.
+
+    Parameters
+    ----------
+    model : nn.Module
+        Not changed.
+    """
+
+    model: nn.Module
+
+    @cached_property
+    def saved(self) -> dict[str, Tensor]:
+        """The tensors of the ``state_dict`` themselves, by name."""
+        everything = self.model.state_dict(keep_vars=True).items()
+        return {n: t for n, t in everything if isinstance(t, Tensor) and last(n) != EXTRA}
+
+    @cached_property
+    def extra(self) -> list[str]:
+        """Names of what modules save besides tensors."""
+        return [name for name in self.model.state_dict(keep_vars=True) if last(name) == EXTRA]
+
+    @cached_property
+    def live(self) -> dict[str, Tensor]:
+        """Parameters and buffers, each once, under the names that modules give them."""
+        return {**dict(self.model.named_parameters()), **dict(self.model.named_buffers())}
+
+    @cached_property
+    def unsaved(self) -> dict[str, Tensor]:
+        """Those that the ``state_dict`` leaves out (``persistent=False``)."""
+        known = {id(tensor) for tensor in self.saved.values()}
+        names = set(map(unwrapped, self.saved))
+        return {
+            name: tensor
+            for name, tensor in self.live.items()
+            if id(tensor) not in known and unwrapped(name) not in names
+        }
+
+    @cached_property
+    def names(self) -> dict[str, str]:
+        """Names of all these by what they are without wrappers, in the model's order."""
+        return by_unwrapped([*self.saved, *self.unsaved])
+
+    @cached_property
+    def tensors(self) -> dict[str, Tensor]:
+        """All these tensors, by names without wrappers."""
+        both = self.saved | self.unsaved
+        return {short: both[name] for short, name in self.names.items()}
+
+    @cached_property
+    def ties(self) -> list[list[str]]:
+        """Groups of names, without wrappers, of one and the same tensor."""
+        groups: dict[int, list[str]] = {}
+        for short, tensor in self.tensors.items():
+            groups.setdefault(id(tensor), []).append(short)
+        return [names for names in groups.values() if len(names) > 1]
+
+    @property
+    def called(self) -> str:
+        """What the model's class is called."""
+        return type(self.model).__name__
