@@ -44,6 +44,8 @@ class Provenance:
         How the data are taken: samples joined, batches as given, one whole.
     weighed : str or None
         How samples are weighed, where not each counts one.
+    draws : str or None
+        How random numbers of the model or loss are held fixed, where any are drawn.
     further : mapping of str to str, int or float
         More that results state and no code tests.
 
@@ -61,6 +63,7 @@ class Provenance:
     dtype: torch.dtype | None = None
     data: str | None = None
     weighed: str | None = None
+    draws: str | None = None
     further: Mapping[str, Word] = field(default_factory=dict)
 
     @property
@@ -86,6 +89,7 @@ class Provenance:
             "dtype": dtype,
             "data": self.data,
             "weighed": self.weighed,
+            "draws": self.draws,
             **self.further,
         }
         return {name: fact for name, fact in facts.items() if fact is not None}

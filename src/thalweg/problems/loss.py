@@ -12,6 +12,7 @@ from torch.utils._pytree import tree_map_only
 
 from thalweg.errors import InvalidProblem
 from thalweg.problems.criteria import Kind, TorchCriterion, name_of
+from thalweg.problems.draws import taken_apart
 from thalweg.problems.given import Given, count_samples
 from thalweg.problems.objects import unbox
 
@@ -116,11 +117,11 @@ class OutputLoss:
 
     def __call__(self, model: nn.Module, batch: Any, /) -> Evaluation:
         """Evaluate the samples of a batch."""
-        return self.of_outputs(self._outputs(model, batch), batch)
+        return self.of_outputs(self.outputs(model, batch), batch)
 
     def as_one(self, model: nn.Module, batch: Any, /) -> Evaluation:
         """Evaluate a batch that counts as one."""
-        return self.of_outputs_as_one(self._outputs(model, batch), batch)
+        return self.of_outputs_as_one(self.outputs(model, batch), batch)
 
     def of_outputs(self, outputs: Tensor, batch: Any) -> Evaluation:
         """Evaluate outputs that are at hand, sample by sample."""
@@ -130,7 +131,8 @@ class OutputLoss:
         """Evaluate outputs of a batch that counts as one."""
         return as_one(self.of_outputs(outputs, batch))
 
-    def _outputs(self, model: nn.Module, batch: Any) -> Tensor:
+    def outputs(self, model: nn.Module, batch: Any) -> Tensor:
+        """Evaluate the model's outputs."""
         outputs = call(model, pair(batch)[0])
         if not isinstance(outputs, Tensor):
             raise InvalidProblem(
@@ -235,7 +237,8 @@ def pair(batch: Any) -> tuple[Any, Any]:
                 "several batches as given have no inputs and targets in common; expected samples"
                 " joined along the first dimension: give tensors of one shape, or a Dataset."
             )
-        return pair(unbox(batch.batches[0]))
+        return pair(unbox(taken_apart(batch.batches[0])[0]))
+    batch, _ = taken_apart(batch)
     if isinstance(batch, (tuple, list)) and len(batch) == 2:
         return batch[0], batch[1]
     if isinstance(batch, (tuple, list)) and len(batch) > 2:

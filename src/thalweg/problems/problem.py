@@ -6,16 +6,23 @@ import logging
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cached_property, partial
-from typing import Any, Literal, Self, get_args
+from typing import Any, Literal, NamedTuple, Self, get_args
 from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
 
-from thalweg.errors import DependsOnBatches, InvalidArgument, InvalidProblem, NotDefined
+from thalweg.errors import (
+    DependsOnBatches,
+    InvalidArgument,
+    InvalidProblem,
+    NotDefined,
+    NotDeterministic,
+)
 from thalweg.problems.batches import batch_length
 from thalweg.problems.criteria import Kind, is_torchs
+from thalweg.problems.draws import DrawnSamples, Draws, taken_apart
 from thalweg.problems.forms import as_loss, check_loss
 from thalweg.problems.given import Batches, Given, Whole
 from thalweg.problems.lazy import is_materialized, materialize
@@ -36,6 +43,25 @@ _MOVE = 0.1
 # Samples on which a loss is tried.
 _TRIED = 4
 log = logging.getLogger("thalweg")
+
+
+class _How(NamedTuple):
+    """
+    How a batch is evaluated.
+
+    Attributes
+    ----------
+    keys : Tensor or None
+        Of its random numbers, where these are held.
+    given : bool
+        Whether it is a batch as given.
+    as_one : bool
+        Whether its mean is wanted, and not the losses of its samples.
+    """
+
+    keys: Tensor | None
+    given: bool = False
+    as_one: bool = False
 
 
 @dataclass(frozen=True, eq=False)
@@ -62,6 +88,10 @@ class Problem:
         loss gives a batch's mean, their sum, such as its number of tokens that are no padding.
         The risk is the sum of weights times losses over the sum of weights. Takes the place of
         the criterion's own weights. By default these, or 1 for each sample.
+    draws : {"fixed"}, optional
+        Says that the model or the loss is meant to draw random numbers: each sample then keeps one
+        draw, the same at every w and in any batch. Noise that is found is held so in any case,
+        and that is said. Dropout that is off in evaluation mode stays off.
     name : str
         Stands in results.
     error : callable, optional
@@ -95,6 +125,7 @@ class Problem:
     train: Any
     test: Any = None
     weight: Callable[[Any], Any] | None = field(default=None, kw_only=True)
+    draws: Literal["fixed"] | None = field(default=None, kw_only=True)
     name: str = "problem"
     error: Callable[[Tensor, Any], Tensor] | None = None
     recipe: dict[str, Any] | None = field(default=None, init=False, repr=False)
@@ -106,10 +137,13 @@ class Problem:
     _totals: WeakKeyDictionary[Samples, Totals] = field(
         default_factory=WeakKeyDictionary, init=False, repr=False
     )
+    _draws: Draws = field(default_factory=Draws, init=False, repr=False)
 
     def __post_init__(self) -> None:
         _check_model(self.model)
         check_loss(self.loss)
+        if self.draws not in (None, "fixed"):
+            raise InvalidArgument(f"draws={self.draws!r}; write 'fixed' or leave it out.")
         if is_torchs(self.loss):
             _ = self._loss  # refuses a sum before data are read
         for split, data in (("train", self.train), ("test", self.test)):
@@ -135,11 +169,17 @@ class Problem:
         return self._look(loss, first)
 
     def _look(
-        self, evaluate: Callable[[nn.Module, Any], Evaluation], batch: Any, move: float = 0
+        self,
+        evaluate: Callable[[nn.Module, Any], Evaluation],
+        batch: Any,
+        move: float = 0,
+        seed: int = 0,
     ) -> Evaluation:
         """Evaluate a batch with the user's own model, moved a little, and leave no trace on it."""
         placed = _to(batch, next(self.model.parameters()))
-        return Untouched(self.model)(lambda model, b: evaluate(model, unbox(b)), placed, move)
+        return Untouched(self.model)(
+            lambda model, own: evaluate(model, unbox(own)), placed, move, seed
+        )
 
     def made_by(self, entry: str, settings: dict[str, Any]) -> Self:
         """Remember the entry and the settings that make this problem."""
@@ -198,15 +238,19 @@ class Problem:
         try:
             if isinstance(batch, Given):
                 return together([self._evaluate_one(model, one) for one in batch.batches])
-            return self._weighing.weighed(self._loss(model, batch), batch)
+            plain, keys = taken_apart(batch)
+            return self._weighing.weighed(self._losses(model, plain, _How(keys)), plain)
         except RuntimeError:
             _say_devices(model, batch)
             raise
 
     def _evaluate_one(self, model: nn.Module, batch: Any) -> Evaluation:
-        loss = self._loss
+        boxed, keys = taken_apart(batch)
+        how = _How(keys, given=True)
         return self._weighing.weighed_as_one(
-            unbox(batch), partial(loss.as_one, model), partial(loss, model)
+            unbox(boxed),
+            lambda plain: self._losses(model, plain, how._replace(as_one=True)),
+            lambda plain: self._losses(model, plain, how),
         )
 
     def evaluate_outputs(self, outputs: Tensor, batch: Any) -> Evaluation:
@@ -225,13 +269,30 @@ class Problem:
                 " (outputs, targets)."
             )
         if isinstance(batch, Given):
-            alone, each = (
-                partial(loss.of_outputs_as_one, outputs),
-                partial(loss.of_outputs, outputs),
+            boxed, keys = taken_apart(batch.batches[0])
+            how = _How(keys, given=True)
+            evaluation = self._weighing.weighed_as_one(
+                unbox(boxed),
+                lambda plain: self._losses_of(loss, outputs, plain, how._replace(as_one=True)),
+                lambda plain: self._losses_of(loss, outputs, plain, how),
             )
-            one = unbox(batch.batches[0])
-            return together([self._weighing.weighed_as_one(one, alone, each)])
-        return self._weighing.weighed(loss.of_outputs(outputs, batch), batch)
+            return together([evaluation])
+        plain, keys = taken_apart(batch)
+        losses = self._losses_of(loss, outputs, plain, _How(keys))
+        return self._weighing.weighed(losses, plain)
+
+    def _losses(self, model: nn.Module, batch: Any, how: _How) -> Evaluation:
+        loss = self._loss
+        with self._draws.held("model", how.keys, given=how.given):
+            if not isinstance(loss, OutputLoss):
+                return loss.as_one(model, batch) if how.as_one else loss(model, batch)
+            outputs = loss.outputs(model, batch)
+        return self._losses_of(loss, outputs, batch, how)
+
+    def _losses_of(self, loss: OutputLoss, outputs: Tensor, batch: Any, how: _How) -> Evaluation:
+        with self._draws.held("criterion", how.keys, given=how.given):
+            evaluate = loss.of_outputs_as_one if how.as_one else loss.of_outputs
+            return evaluate(outputs, batch)
 
     @cached_property
     def _weighing(self) -> Weighing:
@@ -275,8 +336,8 @@ class Problem:
         """
         if isinstance(batch, Given):
             each = outputs.batches if isinstance(outputs, Given) else (outputs,)
-            pairs = zip(each, map(unbox, batch.batches), strict=True)
-            return torch.stack([self.wrong(*pair_).sum() for pair_ in pairs])
+            plain = (unbox(taken_apart(one)[0]) for one in batch.batches)
+            return torch.stack([self.wrong(*two).sum() for two in zip(each, plain, strict=True)])
         targets = pair(batch)[1]
         if self.error is None:
             found = wrong(outputs, targets, self._loss.kind)
@@ -318,30 +379,98 @@ class Problem:
         """Count the samples of a batch."""
         return batch_length(batch)
 
+    def drawn(self, samples: Samples) -> str | None:
+        """Say how random numbers are held fixed, in words; None where none are drawn."""
+        return samples.draws if isinstance(samples, DrawnSamples) else None
+
+    @property
+    def noisy_criterion(self) -> bool:
+        """Whether the loss of given outputs draws random numbers."""
+        return bool(self._draws.layouts.get("criterion"))
+
     def _arrange(self, split: Split) -> Samples | DependsOnBatches:
         """Look at the loss on real data: how these are to be taken, or why they cannot be."""
         samples = self._split[split]
-        if not samples.joined:
-            return samples
+        noisy = self._is_noisy(samples)
         try:
-            if isinstance(self._loss, TorchLoss):
-                self._find_ignored(self._loss, samples)
-                self._check_places(self._loss, samples)
-            elif len(samples) > 1 and not _mixes_by_itself(self.model):
-                self._check_reduction(samples)
+            if noisy:
+                samples = self._with_draws(samples, split)
+            if samples.joined:
+                self._check_samples(samples, noisy)
         except DependsOnBatches as error:
-            batches = getattr(samples, "batches", None)
+            batches = getattr(self._split[split], "batches", None)
             if batches is None:
                 return error
             said = str(error).partition(". ")[0]
             log.warning("%s: %s. The batches are taken as they are given.", self.name, said)
-            return Batches(batches, what=f"the {split} data")
+            given = Batches(batches, what=f"the {split} data")
+            return self._with_draws(given, split) if noisy else given
         return samples
+
+    def _check_samples(self, samples: Samples, noisy: bool) -> None:
+        loss = self._loss
+        if isinstance(loss, TorchLoss):
+            self._find_ignored(loss, samples)
+            self._check_places(loss, samples)
+        if noisy:
+            self._check_draws(samples)
+        elif not isinstance(loss, TorchLoss):
+            self._check_reduction(samples)
+
+    def _is_noisy(self, samples: Samples) -> bool:
+        """Say whether random numbers move the loss."""
+        first = samples.slice(0, min(_TRIED, len(samples)) if samples.joined else 1)
+        try:
+            one, other = (self._look(self.evaluate, first, seed=seed).losses for seed in (1, 2))
+        except Exception:  # where it is evaluated in earnest, it says why it cannot be
+            return False
+        return one.shape != other.shape or not torch.allclose(one, other, 1e-5, 0, equal_nan=True)
+
+    def _with_draws(self, samples: Samples, split: str) -> Samples:
+        """Hold the random numbers of each sample fixed."""
+        if self.draws is None and not self._draws.said:
+            log.warning(
+                "%s draws random numbers (noise): each sample keeps one draw, the same at every w."
+                " Write Problem(..., draws='fixed') to say that this is meant.",
+                self.name,
+            )
+            self._draws.said = True
+        drawn = DrawnSamples(samples, split)
+        count = len(drawn)
+        if drawn.joined and count > 1 and not self._draws.layouts:
+            sizes = (min(5, count - 1), min(7, count))
+            smaller, larger = (self._drawn_shapes(drawn, size) for size in sizes)
+            self._draws.find(smaller, larger, sizes)
+        first = drawn.slice(0, min(_TRIED, count) if drawn.joined else 1)
+        one, other = (self._look(self.evaluate, first, seed=seed).losses for seed in (1, 2))
+        if not torch.equal(torch.nan_to_num(one), torch.nan_to_num(other)):
+            raise NotDeterministic(
+                f"{self.name}: evaluated twice, the first samples gave two answers, and not for the"
+                " random numbers of torch, which were held fixed (draws='fixed'). Does noise come"
+                " from NumPy or the module random, or does the forward change what it reads at the"
+                " next call? Draw noise by torch.randn_like, or switch it off."
+            )
+        return drawn
+
+    def _drawn_shapes(self, samples: Samples, size: int) -> dict[str, list[torch.Size]]:
+        self._look(self.evaluate, samples.slice(0, size))
+        return self._draws.shapes()
+
+    def _check_draws(self, samples: Samples) -> None:
+        """Find out whether each sample's numbers are its own, in any batch."""
+        try:
+            self._check_reduction(samples)
+        except DependsOnBatches:
+            if not self._draws.set_apart():
+                raise
+            self._check_reduction(samples)
 
     def _whole(self, split: Split) -> Samples:
         if split not in self._wholes:
             samples = self._split[split]
-            self._wholes[split] = Whole(samples.slice(0, len(samples)), what=f"the {split} data")
+            whole: Samples = Whole(samples.slice(0, len(samples)), what=f"the {split} data")
+            noisy = self._is_noisy(whole)
+            self._wholes[split] = self._with_draws(whole, split) if noisy else whole
         return self._wholes[split]
 
     def _find_ignored(self, loss: TorchLoss, samples: Samples) -> None:
@@ -357,6 +486,8 @@ class Problem:
 
     def _check_reduction(self, samples: Samples) -> None:
         """Evaluate random samples, whole and in parts, at the user's weights and at others."""
+        if len(samples) == 1 or _mixes_by_itself(self.model):
+            return
         order = torch.randperm(len(samples), generator=torch_generator(0, "reduction"))[:_PROBED]
         cut = max(1, len(order) // 3)  # unequal: the mean must be weighted
         whole, *parts = (samples.take(part) for part in (order, order[:cut], order[cut:]))

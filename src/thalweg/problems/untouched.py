@@ -31,7 +31,9 @@ class Untouched:
     def __init__(self, model: nn.Module) -> None:
         self.model = model
 
-    def __call__(self, function: Callable[[nn.Module, Any], T], batch: Any, move: float = 0) -> T:
+    def __call__(
+        self, function: Callable[[nn.Module, Any], T], batch: Any, move: float = 0, seed: int = 0
+    ) -> T:
         """
         Call ``function(model, batch)``.
 
@@ -43,6 +45,8 @@ class Untouched:
             Cloned before it is handed out.
         move : float
             How far the weights are moved at random, always the same way, in units of their size.
+        seed : int
+            Of torch's own generators while it is evaluated.
         """
         own = dict(self.model.named_parameters()) | dict(self.model.named_buffers())
         generator = torch_generator(0, "moved weights")
@@ -54,6 +58,7 @@ class Untouched:
         }
         batch = tree_map_only(Tensor, torch.clone, batch)
         with _restored(self.model), _forked_generators(self.model):
+            torch.manual_seed(seed)
             answer: T = functional_call(_Call(function, self.model), tensors, (batch,))
         return answer
 

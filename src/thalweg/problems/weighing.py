@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from thalweg.errors import InvalidProblem
 from thalweg.problems.batches import batch_length
+from thalweg.problems.draws import taken_apart
 from thalweg.problems.given import count_samples
 from thalweg.problems.loss import Evaluation, Loss, OutputLoss, TorchLoss, as_one, pair
 from thalweg.problems.objects import unbox
@@ -137,7 +138,7 @@ class Weighing:
         """Give as much of a batch as weights need."""
         if self.weight is None and samples.targets is not None:
             return samples.targets[start:stop], samples.targets[start:stop]
-        return samples.slice(start, stop)
+        return taken_apart(samples.slice(start, stop))[0]
 
     def _weight_of(self, batch: Any) -> float:
         if self.weight is not None:
@@ -147,7 +148,7 @@ class Weighing:
 
     def _of_given(self, samples: Samples, evaluate: Evaluate) -> Iterator[tuple[float, int]]:
         for i in range(len(samples)):
-            boxed = samples.slice(i, i + 1).batches[0]
+            boxed, _ = taken_apart(samples.slice(i, i + 1).batches[0])
             batch = unbox(boxed)
             if self.weight is not None:
                 weight = self._weight_of(batch)

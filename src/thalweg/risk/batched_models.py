@@ -97,7 +97,7 @@ class BatchedModels:
             ) from error
         for i, member in enumerate(members):
             member.held = {name: tensor[i] for name, tensor in after.items()}
-            wrong = None if outputs is None else self._count_wrong(outputs[i], _pick(batches, i))
+            wrong = self._count_wrong(outputs[0][i], _pick(batches, i)) if outputs else None
             member.ready = losses[i], wrong, gradients[i]
 
     def _batches(self, indices: list[Tensor]) -> Any:
@@ -108,7 +108,7 @@ class BatchedModels:
 
     def _loss(
         self, w: Tensor, buffers: dict[str, Tensor], batch: Any
-    ) -> tuple[Tensor, tuple[Tensor, Tensor | None, dict[str, Tensor]]]:
+    ) -> tuple[Tensor, tuple[Tensor, tuple[Tensor, ...], dict[str, Tensor]]]:
         # Batch norm writes to its buffers: to clones, which are handed out.
         after = {name: tensor.clone() for name, tensor in buffers.items()}
         tensors = self.measured.space.unpack(w) | after
@@ -117,7 +117,8 @@ class BatchedModels:
         with self.measured.norms.mode("stored" if frozen else "running"):
             evaluation = functional_call(self._forward, named, (batch,))
         loss, outputs = evaluation.mean(), evaluation.outputs
-        return loss, (loss.detach(), None if outputs is None else outputs.detach(), after)
+        shown = () if outputs is None else (outputs.detach(),)  # vmap gives tensors only
+        return loss, (loss.detach(), shown, after)
 
     def _count_wrong(self, outputs: Tensor, batch: Any) -> Tensor | None:
         try:

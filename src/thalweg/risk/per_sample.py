@@ -89,7 +89,7 @@ class Chunk:
     def by_outputs(self) -> bool:
         """Whether features are outputs."""
         losses, _, outputs = self._first
-        if not self.risk.data.joined:
+        if not self.risk.data.joined or self.risk.problem.noisy_criterion:
             return False
         return losses.dim() == 1 and outputs is not None and outputs[0].numel() <= _OUTPUTS
 

@@ -274,6 +274,7 @@ class EmpiricalRisk:
             dtype=self.dtype,
             data=self._samples.described,
             weighed=self.problem.weighed_by(self._samples),
+            draws=self.problem.drawn(self._samples),
             further={} if self.checked is None else {"self-check": self.checked.words},
         )
 
@@ -748,8 +749,9 @@ class EmpiricalRisk:
         if not torch.equal(torch.nan_to_num(first), torch.nan_to_num(again)):
             raise NotDeterministic(
                 f"{self.problem.name}: the first {stop} samples evaluated twice gave two answers."
-                " A landscape needs a deterministic model and fixed data: switch off noise layers,"
-                " augmentation and shuffling."
+                " A landscape needs a deterministic model and fixed data: draw noise by torch's own"
+                " functions, whose numbers are then held fixed (draws='fixed'), or switch it off,"
+                " and leave out augmentation and shuffling."
             )
 
 
