@@ -93,7 +93,7 @@ W64 = WEIGHTS.double()
         (nn.BCELoss(weight=W64), BITS),
         (nn.KLDivLoss(reduction="batchmean"), F.softmax(BITS, 1)),
     ],
-    ids=str,
+    ids=lambda value: getattr(value, "__name__", None) or type(value).__name__,
 )
 def test_weights_are_divided_by_where_torch_does(criterion, targets):
     outputs = OUTPUTS.sigmoid() if isinstance(criterion, nn.BCELoss) else OUTPUTS
