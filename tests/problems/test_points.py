@@ -165,3 +165,21 @@ def test_a_landscape_without_state_takes_no_whole_state():
     point = tw.open_point(make(), make().model.state_dict())
     with pytest.raises(InvalidArgument, match=r"has no .*set_fixed.*point.weights\(space\)"):
         tw.barrier(bowl, point, point)
+
+
+def test_held_statistics_stay_those_that_are_held():
+    problem, other = frozen_embedding(0), frozen_embedding(2).model.state_dict()
+    risk = tw.EmpiricalRisk(problem)
+    w0 = risk.space.pack(problem.model)
+    held = risk.held(w0)
+    statistics = {n: t for n, t in held.fixed().items() if "running" in n}
+    point = tw.open_point(problem, other)
+    w1 = point.load_into(held)
+    after = held.fixed()
+    assert all(torch.equal(after[name], tensor) for name, tensor in statistics.items())
+    risk.set_fixed(
+        {name: t for name, t in point.fixed(risk.space).items() if "running" not in name}
+    )
+    risk.set_fixed({"1.running_mean": torch.full((6,), 9.0)})  # re-estimated at each point
+    assert held.value(w1) == pytest.approx(risk.held(w0).value(w1), rel=1e-6)
+    assert abs(held.value(w1) - risk.value(w1)) > 1e-3

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from thalweg.landscape.protocols import Function, Stateful, provenance_of, require
 from thalweg.problems.checkpoints import Point
-from thalweg.problems.state_names import unwrapped
+from thalweg.problems.state_names import batch_norm_statistics, unwrapped
 from thalweg.problems.weight_files import few
 
 # Shares this near to 0 or 1 are a point itself: coordinates are solved for in float64.
@@ -31,8 +31,10 @@ class FixedParts:
         Floating-point and complex numbers, shape (n, ...): interpolated.
     stepped : mapping of str to Tensor
         Integers and truth values, shape (n, ...): those of the point with the largest share.
+    differing : str
+        Their numbers and names, in words; empty where nothing differs.
     note : str
-        What is done with what, in words; empty where nothing differs.
+        The same, with what is done with them.
 
     Examples
     --------
@@ -43,6 +45,7 @@ class FixedParts:
 
     mixed: Mapping[str, Tensor] = field(default_factory=dict)
     stepped: Mapping[str, Tensor] = field(default_factory=dict)
+    differing: str = ""
     note: str = ""
 
     def __bool__(self) -> bool:
@@ -170,12 +173,13 @@ def _parts(fixed: Sequence[Mapping[str, Tensor]], risk: Stateful) -> FixedParts:
         if not bool((stack == stack[0]).all()):
             kind = mixed if dtype.is_floating_point or dtype.is_complex else stepped
             kind[name] = stack
-    return FixedParts(mixed, stepped, _note(mixed, stepped, risk))
+    return FixedParts(mixed, stepped, *_words(mixed, stepped, risk))
 
 
-def _note(mixed: Iterable[str], stepped: Iterable[str], risk: Stateful) -> str:
+def _words(mixed: Iterable[str], stepped: Iterable[str], risk: Stateful) -> tuple[str, str]:
+    """Say what differs, and what is done with it."""
     model = getattr(getattr(risk, "problem", None), "model", nn.Module())
-    counted = {unwrapped(name) for name in _batch_norm_statistics(model)}
+    counted = {unwrapped(name) for name in batch_norm_statistics(model)}
     if provenance_of(risk).batchnorm == "frozen":
         counted = {name for name in counted if name.endswith("num_batches_tracked")}
     weights = {unwrapped(name) for name, _ in model.named_parameters()}
@@ -190,17 +194,11 @@ def _note(mixed: Iterable[str], stepped: Iterable[str], risk: Stateful) -> str:
             n for n in (*mixed, *stepped) if unwrapped(n) in counted
         ],
     }
-    parts = [
-        f"{len(names)} {noun}{'s' * (len(names) > 1)}, {fate} ({few(names)})"
+    found = [
+        (f"{len(names)} {noun}{'s' * (len(names) > 1)}", fate, few(names))
         for (noun, fate), names in kinds.items()
         if names
     ]
-    return f"what differs besides the trained weights: {'; '.join(parts)}" if parts else ""
-
-
-def _batch_norm_statistics(model: nn.Module) -> Iterator[str]:
-    for prefix, module in model.named_modules():
-        if isinstance(module, nn.modules.batchnorm._BatchNorm):
-            yield from (
-                f"{prefix}.{name}" if prefix else name for name, _ in module.named_buffers()
-            )
+    differing = "; ".join(f"{number} ({names})" for number, _, names in found)
+    note = "; ".join(f"{number}, {fate} ({names})" for number, fate, names in found)
+    return differing, note and f"what differs besides the trained weights: {note}"

@@ -14,11 +14,18 @@ import torch
 from torch import Tensor, nn
 
 from thalweg.errors import CheckpointMismatch, InvalidArgument
-from thalweg.landscape.protocols import Stateful
+from thalweg.landscape.protocols import Stateful, provenance_of
 from thalweg.landscape.space import ParameterSpace
 from thalweg.problems.fitting import Fit, fit
 from thalweg.problems.problem import Problem
-from thalweg.problems.state_names import COUNTS, ModelState, last, match_names
+from thalweg.problems.state_names import (
+    COUNTS,
+    ModelState,
+    batch_norm_statistics,
+    last,
+    match_names,
+    unwrapped,
+)
 from thalweg.problems.weight_files import Contents, few, flattened, read_weights
 from thalweg.run.progress import Progress, silent
 
@@ -107,7 +114,8 @@ class Point:
         Parameters
         ----------
         risk : EmpiricalRisk
-            Of the same problem. Batch-norm statistics stay a matter of its policy.
+            Of the same problem. Batch-norm statistics stay a matter of its policy: where it is
+            ``"held"``, they stay those that are held, and ``risk.held(w)`` holds those at w.
 
         Returns
         -------
@@ -120,6 +128,8 @@ class Point:
     def fixed_of(self, risk: Stateful) -> dict[str, Tensor]:
         """
         Give frozen weights and buffers under the names of a risk.
+
+        Batch-norm statistics that the risk holds at one w are its own: these are left out.
 
         Raises
         ------
@@ -134,7 +144,12 @@ class Point:
                 f"{self.name} has {few(strange)}, which the risk has not; open the point with the"
                 " problem of the risk: tw.open_point(risk.problem, path)."
             )
-        return {theirs: given[name] for name, theirs in names.items() if theirs is not None}
+        kept = _held_statistics(risk)
+        return {
+            theirs: given[name]
+            for name, theirs in names.items()
+            if theirs is not None and unwrapped(name) not in kept
+        }
 
     @property
     def sha256(self) -> str:
@@ -272,6 +287,13 @@ def _say(found: Fit, name: str, said: set[str]) -> None:
         if new:
             tell("%s: %s.", name, "; ".join(new))
         said.update(new)
+
+
+def _held_statistics(risk: Stateful) -> set[str]:
+    if provenance_of(risk).batchnorm != "held":
+        return set()
+    model = getattr(getattr(risk, "problem", None), "model", nn.Module())
+    return set(map(unwrapped, batch_norm_statistics(model)))
 
 
 def load_weights(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -69,6 +69,14 @@ def match_names(wanted: Iterable[str], names: Collection[str]) -> dict[str, str 
     """
     short = by_unwrapped(names)
     return {name: name if name in names else short.get(unwrapped(name)) for name in wanted}
+
+
+def batch_norm_statistics(model: nn.Module) -> Iterator[str]:
+    """Name the running statistics of a model's batch norms, and their counts of batches."""
+    for prefix, module in model.named_modules():
+        if isinstance(module, nn.modules.batchnorm._BatchNorm):
+            for name, _ in module.named_buffers():
+                yield f"{prefix}.{name}" if prefix else name
 
 
 @dataclass(frozen=True, eq=False)

@@ -78,8 +78,9 @@ class Viewpoint:
             notes += self.along.told["notes"]
         if self.along is not None and self.along.parts:
             notes.append(
-                f"along the trajectory, {self.along.parts.note}; all other measurements have the"
-                " centre's"
+                f"along the trajectory other things than the trained weights change:"
+                f" {self.along.parts.differing}; all but its own losses are measured with those of"
+                f" {self.names[0]}"
             )
         return [note for note in notes if note]
 
@@ -221,7 +222,9 @@ def view(
     risk = _risk(problem, spec)
     points = open_points(problem, files, tell=tell, **opening)
     along = open_points(problem, way, tell=tell and files != way[-1:], progress=progress, **opening)
-    points[0].load_into(risk)
+    centre = points[0].load_into(risk)
+    if spec["risk"]["batchnorm"] == "held":
+        risk = risk.held(centre.to(risk.dtype))
     return Viewpoint(
         risk=risk,
         states=States.of(risk, points),
@@ -247,7 +250,8 @@ def _risk(problem: Problem, spec: dict[str, Any]) -> EmpiricalRisk:
     return EmpiricalRisk(
         problem,
         split=how["split"],
-        batchnorm=how["batchnorm"],
+        # Held statistics are those at the point, to which the risk goes first.
+        batchnorm="recalibrate" if how["batchnorm"] == "held" else how["batchnorm"],
         dtype=_DTYPES[how["dtype"]],
         batch_size=spec.get("evaluation_batch"),
     )
