@@ -315,7 +315,7 @@ def test_a_recorder_without_its_block_says_so(tmp_path, caplog):
 )
 def test_a_trajectory_s_name_stays_inside_the_run(name, tmp_path):
     model, optimizer = make()
-    with pytest.raises(InvalidArgument, match="a folder inside the run"):
+    with pytest.raises(InvalidArgument, match="cannot name a trajectory"):
         record(model, optimizer, run=tmp_path / "run", trajectory=name)
 
 
