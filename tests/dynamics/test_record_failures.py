@@ -263,7 +263,8 @@ def test_an_optimizer_s_state_that_no_file_holds_leaves_the_weights(thing, tmp_p
         loop(model, optimizer, recorder)
     check(model, recorder)
     (message,) = caplog.messages
-    assert "state of the optimizer cannot be kept" in message and "thing" in message
+    assert "state of the optimizer cannot be kept" in message
+    assert "Adam.param_groups.0.thing" in message
     assert steps(tmp_path / "run") == [0, 2, 4, 6, 8]
     again, optimizer = make()
     with (

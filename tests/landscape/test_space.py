@@ -117,3 +117,33 @@ def test_a_point_of_another_space_is_refused(w: torch.Tensor) -> None:
 def test_unknown_layer_lists_the_layers() -> None:
     with pytest.raises(InvalidWeights, match=r"no layer 'conv'.*'0', '1', '4'"):
         ParameterSpace.of(convolutional()).slices(["conv"])
+
+
+class Fourier(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.kernel = nn.Parameter(torch.randn(3, 4, dtype=torch.complex64))
+        self.line = nn.Linear(4, 1)
+
+
+def test_weights_that_are_not_finite_are_told_in_the_model_s_numbers() -> None:
+    space = ParameterSpace.of(Fourier())
+    w = torch.zeros(space.size)
+    assert (space.size, space.not_finite(w)) == (29, "")
+    w[[2, 3, 5]], w[-1] = torch.nan, torch.inf  # both parts of one complex number, one of another
+    expected = "3 of 17 weights are NaN or infinite: 2 of 12 in 'kernel', 1 of 1 in 'line.bias'"
+    assert space.not_finite(w) == expected
+
+
+def test_many_broken_tensors_are_not_all_listed() -> None:
+    space = ParameterSpace.of(nn.Sequential(*(nn.Linear(1, 1) for _ in range(4))))
+    told = space.not_finite(torch.full((8,), torch.nan))
+    assert told.startswith("8 of 8 weights") and told.endswith("in '2.weight' and 3 more tensors")
+
+
+def test_a_vector_of_the_number_of_complex_weights_is_told_why_it_is_too_short() -> None:
+    space = ParameterSpace.of(Fourier())
+    with pytest.raises(
+        InvalidWeights, match=r"\(29,\) \(12 complex weights take two places each\)"
+    ):
+        space.check(torch.zeros(17))

@@ -227,7 +227,7 @@ def test_weights_that_are_not_finite_are_counted(inner: float) -> None:
     risk = EmpiricalRisk(classification())
     w = torch.zeros(risk.space.size)
     w[3] = inner
-    with pytest.raises(InvalidWeights, match=r"1 of \d+ weights are NaN or infinite"):
+    with pytest.raises(InvalidWeights, match=r"1 of \d+ weights are NaN or infinite: 1 of \d+ in"):
         risk.value(w)
 
 

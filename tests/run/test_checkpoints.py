@@ -95,6 +95,15 @@ def test_every_kind_of_tensor_comes_back(tmp_path):
     assert torch.equal(load_file(tmp_path / "all.safetensors")["single"], kept["single"])
 
 
+@pytest.mark.parametrize("name", ["a" * length for length in range(1, 17)])
+def test_complex_numbers_lie_where_kernels_take_them(tmp_path, name):
+    kept = {name: torch.randn(3, 5, dtype=torch.complex128), "z": torch.ones(1)}
+    write_checkpoint(tmp_path / "it.safetensors", kept, {})
+    read = read_checkpoint(tmp_path / "it.safetensors")[0][name]
+    assert read.data_ptr() % 16 == 0
+    assert torch.equal(torch.empty_like(read).copy_(read), kept[name])
+
+
 @pytest.mark.parametrize(
     ("tensor", "reason"),
     [

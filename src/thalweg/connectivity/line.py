@@ -142,9 +142,8 @@ def _check(risk: Function, w0: Tensor, w1: Tensor, points: int) -> None:
             " point of the line."
         )
     for name, w in (("w0", w0), ("w1", w1)):
-        risk.space.check(w)
-        if not bool(torch.isfinite(w).all()):
-            raise InvalidWeights(f"{name} has entries that are NaN or infinite.")
+        if bad := risk.space.not_finite(w):
+            raise InvalidWeights(f"{name}: {bad}.")
     if provenance_of(risk).constant:
         raise InvalidArgument(
             f"batchnorm={provenance_of(risk).batchnorm!r} measures every point of the line with"

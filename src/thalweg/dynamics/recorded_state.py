@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import logging
-from collections.abc import Callable, Iterator, Mapping, Sequence, Set
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -229,12 +229,12 @@ def optimizers_state(
     """
     rename = plain_names(model)
     names = {id(parameter): rename(name) for name, parameter in model.named_parameters()}
-    states, named = [], []
-    for optimizer, count in zip(with_inner(optimizers), groups, strict=True):
+    states, named = {}, []
+    for number, (optimizer, count) in enumerate(zip(with_inner(optimizers), groups, strict=True)):
         state = optimizer.state_dict()
         if "param_groups" in state:
             state = {**state, "param_groups": state["param_groups"][:count]}
-        states.append(state)
+        states[f"{type(optimizer).__name__}{number or ''}"] = state
         weights = [group["params"] for group in _groups(optimizer)[:count]]
         named.append([[names.get(id(weight)) for weight in group] for group in weights])
     tensors, structure = flatten_state(states)
@@ -333,18 +333,24 @@ def restore_optimizers(
     # Where a tensor lies in a file's memory moves the roundings of sums over it: torch's own place.
     own = {name: tensor.clone() for name, tensor in tensors.items() if name.startswith(PREFIX)}
     everyone, states = with_inner(optimizers), restore_state(own, about["optimizers"])
+    kinds = [type(optimizer).__name__ for optimizer in everyone]
     if len(everyone) != len(states):
         raise CheckpointMismatch(
-            f"it holds the states of {len(states)} optimizers, expected {len(everyone)}: give those"
-            " that were given when it was recorded, in the same order"
+            f"it holds the states of {_few(states)}, and got {_few(kinds)}; give those that were"
+            " given when it was recorded, in the same order"
         )
     rename = plain_names(model)
     weights = {rename(name): parameter for name, parameter in model.named_parameters()}
     share_groups = _shared_groups(everyone)
-    for optimizer, state, groups in zip(everyone, states, about["groups"], strict=True):
+    for optimizer, state, groups in zip(everyone, states.values(), about["groups"], strict=True):
         _add_groups(optimizer, groups, weights)
         optimizer.load_state_dict(state)
     share_groups()
+
+
+def _few(names: Iterable[str], most: int = 5) -> str:
+    listed = list(names) or ["no optimizer"]
+    return ", ".join(listed[:most]) + (f" and {len(listed) - most} more" if listed[most:] else "")
 
 
 def _groups(optimizer: Any) -> list[dict[str, Any]]:

@@ -54,9 +54,14 @@ class Parameter:
     complex: bool = False
 
     @property
+    def count(self) -> int:
+        """Number of entries, as the model counts them: a complex one is one."""
+        return int(torch.Size(self.shape).numel())
+
+    @property
     def size(self) -> int:
         """Number of real entries."""
-        return int(torch.Size(self.shape).numel()) * (2 if self.complex else 1)
+        return self.count * (2 if self.complex else 1)
 
     def shaped(self, entries: Tensor) -> Tensor:
         """Shape its entries, (size,) and real, as the tensor they are: a view of a whole vector."""
@@ -243,11 +248,48 @@ class ParameterSpace:
             If its shape is not (W,) or its entries are not floating-point numbers.
         """
         if w.shape != (self.size,) or not w.is_floating_point():
+            pairs = sum(parameter.count for parameter in self.parameters if parameter.complex)
+            twice = f" ({pairs} complex weights take two places each)" if pairs else ""
             raise InvalidWeights(
                 f"got a tensor of shape {tuple(w.shape)} and dtype {w.dtype}, expected a floating-"
-                f"point vector of shape ({self.size},): write w = risk.space.pack(model)."
+                f"point vector of shape ({self.size},){twice}: write w = risk.space.pack(model)."
             )
         return w
+
+    def not_finite(self, w: Tensor) -> str:
+        """
+        Say which weights are NaN or infinite, in the model's own names and numbers.
+
+        Parameters
+        ----------
+        w : Tensor
+            Shape (W,).
+
+        Returns
+        -------
+        str
+            Empty if all are finite.
+
+        Examples
+        --------
+        >>> space = ParameterSpace.of(nn.Linear(3, 2))
+        >>> space.not_finite(torch.tensor([1.0, torch.nan, 0, 0, 0, torch.inf, 0, 0]))
+        "2 of 8 weights are NaN or infinite: 2 of 6 in 'weight'"
+        """
+        self.check(w)
+        if bool(torch.isfinite(w).all()):
+            return ""
+        bad = {
+            parameter: int((~torch.isfinite(tensor)).sum())
+            for parameter, tensor in zip(self.parameters, self.unpack(w).values(), strict=True)
+        }
+        where = [f"{n} of {p.count} in {p.name!r}" for p, n in bad.items() if n]
+        more = f" and {len(where) - 5} more tensors" if len(where) > 5 else ""
+        total = sum(parameter.count for parameter in self.parameters)
+        return (
+            f"{sum(bad.values())} of {total} weights are NaN or infinite:"
+            f" {', '.join(where[:5])}{more}"
+        )
 
     def layer_scales(self, w: Tensor) -> dict[str, float]:
         """

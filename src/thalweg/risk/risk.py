@@ -590,12 +590,10 @@ class EmpiricalRisk:
         return "running" if track else "batch"
 
     def _settle(self, w: Tensor) -> None:
-        self.space.check(w)
-        if not bool(torch.isfinite(w).all()):
-            bad = int((~torch.isfinite(w)).sum())
+        if bad := self.space.not_finite(w):
             raise InvalidWeights(
-                f"{bad} of {w.numel()} weights are NaN or infinite; the risk is defined for finite"
-                " weights. Take a checkpoint from before the training diverged."
+                f"{bad}. The risk is defined for finite weights; take a checkpoint from before the"
+                " training diverged."
             )
         self._measured.settle(w)
 

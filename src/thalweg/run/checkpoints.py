@@ -194,7 +194,8 @@ def _from_stored(tensors: dict[str, Tensor], forms: Mapping[str, Any]) -> dict[s
 
     for name, form in forms.items():
         if form == _PAIRS:
-            tensors[name] = torch.view_as_complex(tensors[name])
+            # Files align numbers to 8 bytes; torch's kernels crash on complex ones not at 16.
+            tensors[name] = torch.view_as_complex(tensors[name].clone())
             continue
         parts = [
             tensors.pop(f"{_SPARSE_PREFIX}{name}/{part}") for part in _SPARSE_PARTS[form["layout"]]
