@@ -14,7 +14,6 @@ from thalweg.certificates.products import WIDER
 from thalweg.certificates.zero import Certificate, certify_zero, prove, state
 from thalweg.curvature.cholesky import InPlaceCholesky
 from thalweg.errors import InvalidArgument
-from thalweg.risk.gram import gram, pull_back
 from thalweg.risk.risk import EmpiricalRisk
 from thalweg.run.progress import Progress, silent
 from thalweg.tracing.chain import Chain
@@ -171,11 +170,11 @@ class _Walk:
             self._go(self.goal, self.ends[1])
             self.verdict = "connected"
             return
-        factor = InPlaceCholesky(gram(self.risk, w).numpy())
+        factor = InPlaceCholesky(self.risk.gram(w).numpy())
         factor.factor(0.0)
         wanted = self.goal - w
         image = self.risk.jacobian(w, method="recompute") @ wanted
-        along = wanted - pull_back(self.risk, w, torch.from_numpy(factor.solve(image.numpy())))
+        along = wanted - self.risk.pull_back(w, torch.from_numpy(factor.solve(image.numpy())))
         share = float(along.norm() / wanted.norm())
         if share < _ACROSS:
             self._stop(f"the way to w1 stands across the zeros: {share:.2g} of it lies along them")
@@ -200,7 +199,7 @@ class _Walk:
             if not size < last / 2:
                 break
             last = size
-            w = w - pull_back(self.risk, w, torch.from_numpy(factor.solve(residual.numpy())))
+            w = w - self.risk.pull_back(w, torch.from_numpy(factor.solve(residual.numpy())))
         return w
 
     def _joins(self, ahead: Tensor, certificate: Certificate) -> bool:

@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Any, NamedTuple, Protocol, cast
+from typing import NamedTuple, Protocol
 
 import numpy as np
-import torch
-import torch.nn.functional as F
 from numpy.typing import NDArray
-from torch import Tensor, nn
 
 Array = NDArray[np.float64]
 
@@ -106,33 +102,52 @@ class Patches:
             yield Term(self.cotangents.sum(2).reshape(rows, units))
 
 
-def assemble(factors: list[Factor], rows: int) -> Array:
+@dataclass(frozen=True)
+class Rows:
     """
-    Sum the factors' shares of the Gram matrix.
+    Columns of the Jacobian as they are.
 
-    Parameters
+    Attributes
     ----------
-    factors : list of Factor
-        Layers' shares.
-    rows : int
-        M.
-
-    Returns
-    -------
-    ndarray
-        Shape (M, M), float64, symmetric to the last bit.
-
-    Examples
-    --------
-    >>> dense = Dense(np.array([[1.0, 2.0]]), np.array([[3.0]]))
-    >>> float(assemble([dense], 1)[0, 0])  # 3^2 (1^2 + 2^2 + 1)
-    54.0
+    rows : ndarray
+        Shape (N k, columns).
     """
-    total = np.zeros((rows, rows))
-    for term in itertools.chain.from_iterable(factor.terms() for factor in factors):
-        add_term(total, term)
-    mirror(total)
-    return total
+
+    rows: Array
+
+    def terms(self) -> Iterator[Term]:
+        """Give its one term."""
+        yield Term(self.rows)
+
+
+@dataclass(frozen=True)
+class Lookups:
+    """
+    A table whose rows are read by their numbers, at T places of each sample.
+
+    Attributes
+    ----------
+    indices : ndarray
+        Which rows, int64, shape (N, T).
+    cotangents : ndarray
+        Shape (N, k, T, d).
+    """
+
+    indices: NDArray[np.int64]
+    cotangents: Array
+
+    def terms(self) -> Iterator[Term]:
+        """Give a term for each block of the rows that are read by any sample."""
+        samples, outputs, _, size = self.cotangents.shape
+        used, slots = np.unique(self.indices, return_inverse=True)
+        slots = slots.reshape(self.indices.shape)
+        block = max(1, _HELD // (samples * outputs * size))
+        for start in range(0, len(used), block):
+            whose, places = np.nonzero((slots >= start) & (slots < start + block))
+            sums = np.zeros((samples, min(block, len(used) - start), outputs, size))
+            slot = slots[whose, places] - start
+            np.add.at(sums, (whose, slot), self.cotangents[whose, :, places])
+            yield Term(sums.swapaxes(1, 2).reshape(samples * outputs, -1))
 
 
 def multiply(left: Array, right: Array) -> Array:
@@ -142,6 +157,9 @@ def multiply(left: Array, right: Array) -> Array:
 
 def add_term(total: Array, term: Term, product: Callable[[Array, Array], Array] = multiply) -> None:
     """Add a term to the lower triangle, in place, in blocks of rows."""
+    if term.right is None and product is multiply:
+        _add_square(total, term)
+        return
     rows = len(total)
     samples = rows if term.right is None else len(term.right)
     outputs = rows // samples
@@ -160,6 +178,14 @@ def add_term(total: Array, term: Term, product: Callable[[Array, Array], Array] 
         total[here, : last * outputs] += block
 
 
+def _add_square(total: Array, term: Term) -> None:
+    # Imported here: SciPy takes a quarter of a second. BLAS has a kernel for half of a square.
+    from scipy.linalg.blas import dsyrk
+
+    columns = np.ascontiguousarray(term.left).T
+    dsyrk(term.constant, columns, beta=1.0, c=total.T, trans=1, lower=0, overwrite_c=1)
+
+
 def mirror(total: Array) -> None:
     """Copy the lower triangle to the upper one, in place, in blocks."""
     for start in range(0, len(total), _ROWS):
@@ -167,92 +193,3 @@ def mirror(total: Array) -> None:
         here = total[start:stop, start:stop]
         here[:] = np.tril(here) + np.tril(here, -1).T
         total[start:stop, stop:] = total[stop:, start:stop].T
-
-
-class Call(NamedTuple):
-    """One use of an affine layer in a forward pass: what went in and what came out."""
-
-    module: nn.Module
-    inputs: Tensor
-    outputs: Tensor
-
-
-class Recorder:
-    """
-    Watch the linear and convolutional layers of a model, as far as their weights are plain.
-
-    Parameters
-    ----------
-    model : nn.Module
-        Its ``forward`` is run while the recorder is entered.
-    """
-
-    def __init__(self, model: nn.Module) -> None:
-        self.calls: list[Call] = []
-        self._modules = [module for module in model.modules() if is_plain(module)]
-        self._handles: list[Any] = []
-
-    def __enter__(self) -> Recorder:
-        self._handles = [m.register_forward_hook(self._record) for m in self._modules]
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        for handle in self._handles:
-            handle.remove()
-
-    def _record(self, module: nn.Module, inputs: tuple[Tensor, ...], outputs: Tensor) -> Tensor:
-        self.calls.append(Call(module, inputs[0].detach(), outputs))
-        # An activation that works in place must not overwrite what gradients are taken in.
-        return outputs.clone()
-
-
-def is_plain(module: nn.Module) -> bool:
-    """Say whether a layer's gradient is known to be a sum of outer products."""
-    if not isinstance(module._parameters.get("weight"), nn.Parameter):
-        return False
-    if isinstance(module, nn.Linear):
-        return True
-    return (
-        isinstance(module, nn.Conv2d)
-        and module.groups == 1
-        and module.padding_mode == "zeros"
-        and not isinstance(module.padding, str)
-    )
-
-
-def patches(module: nn.Module, inputs: Tensor) -> Tensor:
-    """Give what a plain layer multiplies its weights by, shape (n, T, in)."""
-    if isinstance(module, nn.Conv2d):
-        size, stride = module.kernel_size, module.stride
-        padding = cast("tuple[int, int]", module.padding)
-        return F.unfold(
-            inputs, size, dilation=module.dilation, padding=padding, stride=stride
-        ).transpose(1, 2)
-    return inputs.reshape(len(inputs), -1, inputs.shape[-1])
-
-
-def places(module: nn.Module, outputs: Tensor) -> Tensor:
-    """Bring a plain layer's outputs, or cotangents of them, to the shape (n, T, out)."""
-    if isinstance(module, nn.Conv2d):
-        return outputs.flatten(2).transpose(1, 2)
-    return outputs.reshape(len(outputs), -1, outputs.shape[-1])
-
-
-def join(inputs: list[Tensor], cotangents: list[Tensor], weight: bool, bias: bool) -> Factor:
-    """
-    Make the factor of one tensor of weights from all its uses.
-
-    Parameters
-    ----------
-    inputs : list of Tensor
-        Of each use, shape (N, T, in).
-    cotangents : list of Tensor
-        Of each use, shape (N, k, T, out).
-    weight, bias : bool
-        Which of the layer's tensors are meant.
-    """
-    a, delta = torch.cat(inputs, 1).numpy(), torch.cat(cotangents, 2).numpy()
-    samples, outputs, count, units = delta.shape
-    if count == 1:
-        return Dense(a[:, 0], delta.reshape(samples * outputs, units), weight, bias)
-    return Patches(a, delta, weight, bias)

@@ -11,12 +11,12 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from thalweg.curvature.gram import dense
 from thalweg.curvature.operators import Jacobian, RiskOperator
 from thalweg.errors import InvalidArgument
 from thalweg.geometry.density import near_zero, spectral_density
 from thalweg.geometry.kernel_sources import Explained, explain
 from thalweg.landscape.provenance import Word
-from thalweg.risk.gram import gram
 from thalweg.risk.risk import EmpiricalRisk
 from thalweg.run.progress import Progress, silent
 
@@ -171,10 +171,11 @@ def degeneracy(
     exact = _in_float64(risk)
     w = risk.space.check(w).detach().to(exact.device, torch.float64)
     jacobian = exact.jacobian(w)
+    matrix, method = _matrix(exact, w, jacobian, progress)
     with progress(3, "degeneracy") as bar:
-        matrix, values, method = _eigenvalues(exact, w, jacobian)
+        values, square = _eigenvalues(matrix, method)
         bar.update()
-        op = _Product(jacobian) if matrix is None else matrix
+        op = _Product(jacobian) if square is None else square
         quadrature = spectral_density(op, probes=probes, steps=steps, seed=seed)
         spectrum = _spectrum(jacobian, values, method, rtol, quadrature)
         bar.update()
@@ -187,25 +188,41 @@ def degeneracy(
 def _in_float64(risk: EmpiricalRisk) -> EmpiricalRisk:
     policy = "frozen" if risk.provenance.constant else "batch"
     exact = EmpiricalRisk(
-        risk.problem, split=risk.split, batchnorm=policy, dtype=torch.float64, device=risk.device
+        risk.problem,
+        split=risk.split,
+        batchnorm=policy,
+        dtype=torch.float64,
+        device=risk.device,
+        check=False,  # of the same problem, which was checked
     )
     exact.set_fixed(risk.fixed())
     return exact
 
 
-def _eigenvalues(
-    risk: EmpiricalRisk, w: Tensor, jacobian: Jacobian
-) -> tuple[Tensor | None, Array, Method]:
-    """Give J J^T or J^T J, whichever is smaller, with its eigenvalues, where it can be held."""
+def _matrix(
+    risk: EmpiricalRisk, w: Tensor, jacobian: Jacobian, progress: Progress
+) -> tuple[Tensor | None, Method]:
+    """Give J J^T, or J itself where it has fewer columns than rows, if they can be held."""
     rows, columns = jacobian.shape
-    mixed = risk.provenance.batchnorm == "batch"
-    if min(rows, columns) <= LARGEST and rows <= columns and not mixed:
-        matrix = gram(risk, w)
-        return matrix, torch.linalg.eigvalsh(matrix).numpy(), "gram"
+    mixed, joined = risk.provenance.batchnorm == "batch", risk.data.joined
+    if rows <= min(columns, LARGEST) and joined and not mixed:
+        return risk.gram(w, progress=progress), "gram"
     if min(rows, columns) > LARGEST or rows * columns > _HELD:
-        return None, np.empty(0), "lanczos"
-    dense = (jacobian.to_dense() if columns <= rows else jacobian.T.to_dense()).cpu()
-    return dense.T @ dense, torch.linalg.svdvals(dense).square().numpy(), "dense"
+        return None, "lanczos"
+    if not joined or (mixed and columns <= rows):
+        by_columns = columns <= rows
+        return (jacobian.to_dense() if by_columns else jacobian.T.to_dense().T).cpu(), "dense"
+    return dense(risk.in_double().jacobian(w.cpu()), progress=progress), "dense"
+
+
+def _eigenvalues(matrix: Tensor | None, method: Method) -> tuple[Array, Tensor | None]:
+    """Give the eigenvalues of J J^T or J^T J, whichever is smaller, and that matrix."""
+    if matrix is None:
+        return np.empty(0), None
+    if method == "gram":
+        return torch.linalg.eigvalsh(matrix).numpy(), matrix
+    tall = matrix if matrix.shape[0] >= matrix.shape[1] else matrix.T
+    return torch.linalg.svdvals(tall).square().numpy(), tall.T @ tall
 
 
 def _spectrum(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import cached_property
 from typing import Any, Literal, Self
 
@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_map_only
 
 from thalweg.curvature.batch_functions import BatchFunctions
+from thalweg.curvature.gram import gram, pull_back
 from thalweg.curvature.operators import GaussNewton, Hessian, Jacobian
 from thalweg.curvature.vector_products import Method, Plan, Traces
 from thalweg.errors import (
@@ -35,10 +36,10 @@ from thalweg.problems.problem import Problem
 from thalweg.problems.samples import Samples
 from thalweg.problems.weighing import Totals
 from thalweg.risk.batched_models import BatchedModels
-from thalweg.risk.gram import gram, pull_back
 from thalweg.risk.per_sample import Chunk
 from thalweg.risk.self_check import NotTheModel, check_level, self_check
 from thalweg.risk.spec import load_again, write_recipe
+from thalweg.run.progress import Progress, silent
 
 _CHECKED = 64
 log = logging.getLogger("thalweg")
@@ -357,13 +358,49 @@ class EmpiricalRisk:
         targets = self._samples.targets
         return 1.0 if targets is None else float(targets.double().square().mean().sqrt())
 
-    def gram(self, w: Tensor, /) -> Tensor:
-        """Assemble the Gram matrix of the outputs' Jacobian: see `thalweg.risk.gram.gram`."""
-        return gram(self, w)
+    def gram(
+        self,
+        w: Tensor,
+        /,
+        *,
+        outputs: Sequence[int] | Tensor | None = None,
+        progress: Progress = silent,
+    ) -> Tensor:
+        """
+        Assemble the Gram matrix J J^T of the outputs' Jacobian at ``w``, in float64 on the CPU.
 
-    def pull_back(self, w: Tensor, y: Tensor, /) -> Tensor:
-        """Multiply the outputs' transposed Jacobian: see `thalweg.risk.gram.pull_back`."""
-        return pull_back(self, w, y)
+        Options are those of `thalweg.curvature.gram.gram`.
+        """
+        exact = self.in_double()
+        return gram(exact._jacobian(w), outputs=outputs, progress=progress)
+
+    def pull_back(
+        self, w: Tensor, y: Tensor, /, *, outputs: Sequence[int] | Tensor | None = None
+    ) -> Tensor:
+        """Multiply the outputs' transposed Jacobian: see `thalweg.curvature.gram.pull_back`."""
+        return pull_back(self.in_double()._jacobian(w), y, outputs=outputs)
+
+    def _jacobian(self, w: Tensor) -> Jacobian:
+        return self.jacobian(w.detach().to(self.device, self.dtype))
+
+    def in_double(self) -> EmpiricalRisk:
+        """Give this function of w, with its state, in float64 on the CPU: itself where it is."""
+        cpu = torch.device("cpu")
+        if self.dtype == torch.float64 and self.device == cpu:
+            return self
+        policy, memory = self.policy, self.memory
+        exact = EmpiricalRisk(
+            self.problem,
+            split=self.split,
+            batchnorm=policy,
+            dtype=torch.float64,
+            device=cpu,
+            memory=memory,
+            check=False,
+        )
+        exact.set_fixed(self.fixed())
+        exact.checked = self.checked
+        return exact
 
     def gradient(self, w: Tensor, batch: Tensor | None = None, /) -> Tensor:
         """

@@ -9,7 +9,6 @@ from torch import nn
 import thalweg as tw
 from thalweg.errors import InvalidArgument, NotDefined
 from thalweg.polynomial import PolynomialActivation
-from thalweg.risk.gram import gram
 
 
 class Shared(nn.Module):
@@ -115,7 +114,7 @@ def _dense(risk):
 @pytest.mark.parametrize("name", MODELS)
 def test_is_the_jacobian_times_its_transpose(name):
     risk = _risk(name)
-    found = gram(risk, risk.space.pack(risk.problem.model))
+    found = risk.gram(risk.space.pack(risk.problem.model))
     jacobian = _dense(risk)
     torch.testing.assert_close(found, jacobian @ jacobian.T, rtol=1e-12, atol=1e-12)
     assert torch.equal(found, found.T)
@@ -126,41 +125,40 @@ def test_selects_and_combines_outputs():
     w = risk.space.pack(risk.problem.model)
     jacobian = _dense(risk).view(6, 3, -1)
     two = jacobian[:, [2, 0]].flatten(0, 1)
-    torch.testing.assert_close(gram(risk, w, outputs=[2, 0]), two @ two.T)
+    torch.testing.assert_close(risk.gram(w, outputs=[2, 0]), two @ two.T)
     mix = torch.tensor([[1.0, -1.0, 0.0], [1.0, 1.0, -2.0]], dtype=torch.float64)
     mixed = (mix @ jacobian).flatten(0, 1)
-    torch.testing.assert_close(gram(risk, w, outputs=mix), mixed @ mixed.T)
+    torch.testing.assert_close(risk.gram(w, outputs=mix), mixed @ mixed.T)
 
 
 def test_follows_the_order_of_the_jacobian_operator_and_takes_float32():
     risk = _risk("convolution")
     w = risk.space.pack(risk.problem.model).double()
     dense = risk.jacobian(w).to_dense()
-    torch.testing.assert_close(gram(risk, w), dense @ dense.T)
+    torch.testing.assert_close(risk.gram(w), dense @ dense.T)
     single = _risk("convolution", torch.float32)
-    assert gram(single, w.float()).dtype == torch.float64
-    torch.testing.assert_close(gram(single, w.float()), gram(risk, w), rtol=1e-5, atol=1e-5)
+    assert single.gram(w.float()).dtype == torch.float64
+    torch.testing.assert_close(single.gram(w.float()), risk.gram(w), rtol=1e-5, atol=1e-5)
 
 
 def test_is_assembled_in_blocks_of_rows_and_units(monkeypatch):
     risk = _risk("convolution", samples=11)
     w = risk.space.pack(risk.problem.model)
-    whole = gram(risk, w)
+    whole = risk.gram(w)
     for name, value in (
         ("curvature.jacobian_factors._ROWS", 7),
         ("curvature.jacobian_factors._HELD", 1 << 9),
-        ("risk.gram._BATCH", 4),
-        ("risk.gram._HELD", 100),
+        ("curvature.jacobian_plan._HELD", 4000),
     ):
         monkeypatch.setattr(f"thalweg.{name}", value)
-    torch.testing.assert_close(gram(risk, w), whole, rtol=1e-13, atol=1e-13)
+    torch.testing.assert_close(risk.gram(w), whole, rtol=1e-13, atol=1e-13)
 
 
 def test_leaves_the_risk_as_it_was():
     risk = _risk("dense")
     w = risk.space.pack(risk.problem.model)
     before = risk.gradient(w)
-    gram(risk, w + 1)
+    risk.gram(w + 1)
     assert torch.equal(risk.gradient(w), before)
 
 
@@ -171,16 +169,18 @@ def test_batch_norm_is_held_or_refused():
     held = tw.EmpiricalRisk(problem, dtype=torch.float64, batchnorm="held")
     w = held.space.pack(model).double()
     dense = held.jacobian(w).to_dense()
-    torch.testing.assert_close(gram(held, w), dense @ dense.T)
+    torch.testing.assert_close(held.gram(w), dense @ dense.T)
+    single = tw.EmpiricalRisk(problem, batchnorm="held")
+    torch.testing.assert_close(single.gram(w.float()), held.gram(w), rtol=1e-5, atol=1e-5)
     for policy in ("batch", "recalibrate"):
         with pytest.raises(NotDefined, match=rf"{policy}.*'frozen'\) or 'held'"):
-            gram(tw.EmpiricalRisk(problem, batchnorm=policy), w.float())
+            tw.EmpiricalRisk(problem, batchnorm=policy).gram(w.float())
 
 
 def test_wrong_outputs_are_named():
     risk = _risk("dense")
     w = risk.space.pack(risk.problem.model)
     with pytest.raises(InvalidArgument, match="0 to 2"):
-        gram(risk, w, outputs=[3])
+        risk.gram(w, outputs=[3])
     with pytest.raises(InvalidArgument, match=r"expected \(k, 3\)"):
-        gram(risk, w, outputs=torch.eye(2))
+        risk.gram(w, outputs=torch.eye(2))
