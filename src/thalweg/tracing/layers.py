@@ -52,7 +52,7 @@ def layer_type(module: nn.Module) -> type[nn.Module]:
     >>> class Shifted(nn.Linear):
     ...     def forward(self, x):
     ...         return super().forward(x) + 1
-    >>> layer_type(Narrow()).__name__, layer_type(Shifted()).__name__
+    >>> layer_type(Narrow()).__name__, layer_type(Shifted(2, 2)).__name__
     ('Linear', 'Shifted')
     """
     kind = type(module)
