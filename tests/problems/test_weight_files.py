@@ -342,3 +342,25 @@ def test_another_head_stays_the_problems(state):
     assert any("2 tensors of another shape" in note for note in point.notes)
     with pytest.raises(CheckpointMismatch, match="no tensor of the mapping has a name and shape"):
         open_point(problem_of(model), {"x": torch.ones(2)}, partial=True)
+
+
+class Adapted(nn.Module):
+    """A frozen layer with a low-rank adapter, named as the library of adapters does."""
+
+    def __init__(self):
+        super().__init__()
+        self.base_layer = nn.Linear(5, 2)
+        self.lora_A = nn.ModuleDict({"default": nn.Linear(5, 1, bias=False)})
+        self.lora_B = nn.ModuleDict({"default": nn.Linear(1, 2, bias=False)})
+
+
+def test_a_file_of_adapters_leaves_out_their_name():
+    model = nn.ModuleDict({"base_model": nn.ModuleDict({"q": Adapted()})})
+    file = {
+        "base_model.q.lora_A.weight": torch.ones(1, 5),
+        "base_model.q.lora_B.weight": torch.ones(2, 1),
+    }
+    problem = Problem(model, nn.CrossEntropyLoss(), (torch.ones(2, 5), torch.tensor([0, 1])))
+    point = open_point(problem, file, partial=True)
+    assert point.lacking == ("base_model.q.base_layer.weight", "base_model.q.base_layer.bias")
+    assert bool((point.state["base_model.q.lora_B.default.weight"] == 1).all())

@@ -15,7 +15,7 @@ from torch import Tensor
 from thalweg.embedding.source import Block, layer_of
 from thalweg.errors import CheckpointMismatch
 from thalweg.problems.state_names import by_unwrapped, last
-from thalweg.problems.trajectory_files import step_in, trajectory_files
+from thalweg.problems.trajectory_files import rising_steps, step_in, trajectory_files
 from thalweg.problems.weight_files import NEST, Contents, few, read_weights
 
 # Entries that trainers write beside the weights.
@@ -154,13 +154,13 @@ def _check_same(
 
 def _about(paths: Sequence[Path], contents: Sequence[Contents]) -> tuple[dict[str, Any], ...]:
     """Say of each file what it states: its step, and plain numbers under usual names."""
-    ordered = trajectory_files(paths)
+    name = trajectory_files(paths).name
     held = [step_in(each.about or each.values) for each in contents]
-    steps = [step for step in held if step is not None]
-    own = steps if len(steps) == len(paths) else ordered.steps
+    stated = [step for step in held if step is not None]
+    steps = rising_steps(paths) or (stated if len(stated) == len(paths) else range(len(paths)))
     return tuple(
-        {"trajectory": ordered.name, "step": step}
+        {"trajectory": name, "step": step}
         | {k: v for k, v in each.values.items() if k in _STATED and isinstance(v, int | float)}
         | each.about
-        for step, each in zip(own, contents, strict=True)
+        for step, each in zip(steps, contents, strict=True)
     )

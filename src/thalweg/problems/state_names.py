@@ -15,6 +15,7 @@ WRAPPERS = ("module", "_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_
 # Counts of batches and of averaged models: no function of the inputs depends on them.
 COUNTS = ("num_batches_tracked", "n_averaged")
 EXTRA = "_extra_state"
+_ADAPTER = re.compile(r"(\.lora_[A-Za-z_]+\.)default\.")
 
 
 def pieces(name: str) -> list[str]:
@@ -41,14 +42,15 @@ def is_wrapper(piece: str) -> bool:
 
 def unwrapped(name: str) -> str:
     """
-    Leave out of a name what wrappers add.
+    Leave out of a name what wrappers add, and the name that an adapter has in its layer.
 
     Examples
     --------
-    >>> unwrapped("module.net._orig_mod.0.weight")
-    'net.0.weight'
+    >>> unwrapped("module.net._orig_mod.0.weight"), unwrapped("0.lora_A.default.weight")
+    ('net.0.weight', '0.lora_A.weight')
     """
-    return "".join(piece for piece in pieces(name) if not is_wrapper(piece))
+    plain = "".join(piece for piece in pieces(name) if not is_wrapper(piece))
+    return _ADAPTER.sub(r"\1", plain)  # files of adapters do without it
 
 
 def by_unwrapped(names: Iterable[str]) -> dict[str, str]:

@@ -77,10 +77,8 @@ def trajectory_files(
     """
     if not isinstance(given, str | PathLike):
         files = [Path(path) for path in given]
-        steps = _steps_in_names(files)
-        ordered = steps is not None and steps == sorted(set(steps))
-        chosen = steps if steps is not None and ordered else list(range(len(files)))
-        return TrajectoryFiles(tuple(files), tuple(chosen), _named(files))
+        steps = rising_steps(files) or list(range(len(files)))
+        return TrajectoryFiles(tuple(files), tuple(steps), _named(files))
     found = _find(given)
     if len(found) < 2:
         raise CheckpointRefused(
@@ -94,6 +92,12 @@ def trajectory_files(
     in_order = sorted(steps_of, key=lambda path: steps_of[path])
     name = Path(given).name if Path(given).is_dir() else _named(in_order)
     return TrajectoryFiles(tuple(in_order), tuple(steps_of[path] for path in in_order), name)
+
+
+def rising_steps(files: Sequence[Path]) -> list[int] | None:
+    """Read the steps of listed files off their names; None where these do not rise."""
+    steps = _steps_in_names(files)
+    return steps if steps == sorted(set(steps or ())) else None
 
 
 def holds_files(given: str | PathLike[str]) -> bool:
