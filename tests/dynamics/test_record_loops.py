@@ -502,14 +502,70 @@ def test_more_steps_of_one_optimizer_make_more_rounds(order, tmp_path):
         ("ab" * 5 + "b" * 5, 10),  # from the sixth on the first is skipped
         ("ab" * 3 + "b" + "ab" * 3, 7),
         ("abc" * 4 + "ac" * 2 + "abc", 7),
+        ("aaaaabbbbb", 10),
+        ("aabbabab", 6),
+        ("abbbabbb", 6),
+        ("ababab" + "cc" + "abc" * 2, 7),
+        ("a", 1),
+        ("ab", 1),
+        ("aab", 2),
     ],
 )
 def test_rounds_of_several_optimizers(turns, rounds):
     count, begun = Rounds(len(set(turns))), 0
     for who in turns:
-        begun += count.begins(ord(who))
+        begun += count.took_over(ord(who)) + count.begins(ord(who))
         count.add(ord(who))
     assert begun == rounds
+
+
+def test_one_optimizer_that_takes_over_from_another_misses_no_step(tmp_path):
+    def make_model():
+        torch.manual_seed(5)
+        model = network()
+        head = torch.optim.SGD(model[4].parameters(), lr=0.1, momentum=0.9)
+        body = torch.optim.Adam([*model[0].parameters(), *model[1].parameters()])
+        return model, [head, body]
+
+    def loop(model, optimizers, recorder=None, begin=0):
+        for number in range(begin, 8):
+            backward(model)
+            optimizers[number >= 4].step()
+            if recorder is not None:
+                recorder.log(loss=number)
+
+    whole, optimizers = make_model()
+    with record(whole, optimizers, run=tmp_path / "run", every=1) as recorder:
+        loop(whole, optimizers, recorder)
+    assert recorder.step == 8 and steps(tmp_path / "run") == list(range(9))
+    for taken in range(7, 0, -1):
+        open_run(tmp_path / "run").checkpoints()[-1].unlink()
+        model, optimizers = make_model()
+        with record(model, optimizers, run=tmp_path / "run", every=100) as recorder:
+            assert recorder.restore() == taken
+            loop(model, optimizers, recorder, begin=taken)
+        assert same(model.state_dict(), whole.state_dict()), taken
+        open_run(tmp_path / "run").checkpoints()[-1].unlink()
+
+
+def test_an_optimizer_of_the_model_s_other_weights_is_not_passed_over_in_silence(tmp_path, caplog):
+    torch.manual_seed(0)
+    model = network()
+    head = torch.optim.SGD(model[4].parameters(), lr=0.1)
+    body = torch.optim.Adam(model[0].parameters())
+    elsewhere = torch.optim.SGD(nn.Linear(2, 2).parameters())
+    with record(model, head, run=tmp_path / "run") as recorder:
+        for optimizer in (head, head, body, body, elsewhere):
+            plain_step(model, optimizer)(0)
+    (message,) = caplog.messages
+    assert "Adam" in message and "not counted" in message and "recorder.mark()" in message
+    assert recorder.step == 2
+    caplog.clear()
+    with record(model, None, run=tmp_path / "run", trajectory="marked") as recorder:
+        for _ in range(3):
+            plain_step(model, body)(0)
+            recorder.mark()
+    assert recorder.step == 3 and not caplog.messages
 
 
 def test_a_round_that_breaks_between_its_optimizers_is_not_kept(tmp_path):
@@ -776,3 +832,21 @@ def test_an_optimizer_of_other_weights_is_said(tmp_path, caplog):
     record(nn.Linear(2, 2), optimizer, run=tmp_path / "run")
     assert "none of the model's weights" in caplog.text
     assert caplog.records[0].levelno == logging.WARNING
+
+
+def test_only_the_first_process_of_a_distributed_training_records(tmp_path, monkeypatch, caplog):
+    training = make("wrapped")
+    with recorded(training, tmp_path / "run", every=2) as recorder:
+        run_loop(training, recorder, until=4)
+    monkeypatch.setattr(torch.distributed, "is_initialized", lambda: True)
+    monkeypatch.setattr(torch.distributed, "get_rank", lambda: 1)
+    other = make("wrapped")
+    with recorded(other, tmp_path / "run", every=1) as recorder:
+        assert recorder.restore() == 4
+        run_loop(other, recorder, begin=4)
+    assert recorder.step == 10 and steps(tmp_path / "run") == [0, 2, 4]
+    again = make("wrapped")
+    with recorded(again, tmp_path / "run", every=1) as recorder:
+        run_loop(again, recorder)
+    assert recorder.step == 10 and open_run(tmp_path / "run").trajectories() == ["main"]
+    assert not caplog.messages

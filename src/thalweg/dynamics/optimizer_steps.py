@@ -8,7 +8,7 @@ from types import FrameType
 from typing import Any, Protocol
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.optim.optimizer import (
     Optimizer,
     register_optimizer_step_post_hook,
@@ -27,6 +27,9 @@ class Stepping(Protocol):
 
     def after_step(self, who: int) -> None:
         """Weights have changed."""
+
+    def uncounted_step(self, optimizer: Optimizer) -> None:
+        """Other weights of the model are about to change, by an optimizer that was not given."""
 
 
 def inner_optimizers(optimizer: Any) -> list[Any]:
@@ -77,6 +80,8 @@ class StepWatch:
     ----------
     optimizers : sequence
         Optimizers, or objects that hold some.
+    model : nn.Module
+        What they train.
     listener : Stepping
         What is told.
     failed : callable
@@ -84,8 +89,13 @@ class StepWatch:
     """
 
     def __init__(
-        self, optimizers: Sequence[Any], listener: Stepping, failed: Callable[[Exception], None]
+        self,
+        optimizers: Sequence[Any],
+        model: nn.Module,
+        listener: Stepping,
+        failed: Callable[[Exception], None],
     ) -> None:
+        self._model = model
         self.participants = distinct(each for given in optimizers for each in _stepping(given))
         self.strangers: list[Optimizer] = []
         self._known = [*optimizers, *(i for given in optimizers for i in inner_optimizers(given))]
@@ -129,7 +139,10 @@ class StepWatch:
         while self._running and not _is_running(self._running[-1]):
             self._running.pop()
         who = self._participant(optimizer)
-        if who is None or _skips(optimizer):
+        if who is None:
+            self._look_at_other(optimizer)
+            return
+        if _skips(optimizer):
             return
         self._running.append(optimizer)
         if len(self._running) == 1:
@@ -143,6 +156,14 @@ class StepWatch:
         who = self._participant(optimizer)
         if who is not None and not self._running:
             self._listener.after_step(who)
+
+    def _look_at_other(self, optimizer: Optimizer) -> None:
+        if self._running or _in(optimizer, self._known):
+            return
+        self._known.append(optimizer)
+        ours = {id(weight) for weight in self._model.parameters()}
+        if any(id(weight) in ours for weight in weights_of(optimizer)):
+            self._listener.uncounted_step(optimizer)
 
     def _participant(self, optimizer: Optimizer) -> int | None:
         """Number the participant whose step this is; None if it is none of ours."""
@@ -196,6 +217,8 @@ class Rounds:
     The order is that in which they first stepped. A step of the training begins where an optimizer
     steps that is not behind the last one in that order, so that each steps at most once in it; two
     of a GAN, a step each, make one, and five of the critic and one of the generator make five.
+    Where one takes over from others that had steps of their own until then, its first step looks
+    like the end of their last one; its second tells.
 
     Parameters
     ----------
@@ -206,7 +229,7 @@ class Rounds:
     --------
     >>> rounds, begun = Rounds(2), 0
     >>> for who in (1, 0, 1, 1, 0):
-    ...     begun += rounds.begins(who)
+    ...     begun += rounds.took_over(who) + rounds.begins(who)
     ...     rounds.add(who)
     >>> begun
     3
@@ -217,18 +240,29 @@ class Rounds:
         self._last = -1
         self._stepped: set[int] = set()
         self._expected = set(range(count))
+        self._newcomer: int | None = None
         self.open = False
 
     def begins(self, who: int) -> bool:
         """Say whether a step of this optimizer begins another step of the training."""
         return not self.open or self._places.get(who, len(self._places)) <= self._last
 
+    def comes_new(self, who: int) -> bool:
+        """Say whether an optimizer steps for the first time after others had steps of their own."""
+        return self.open and who not in self._places and self._stepped == self._expected
+
+    def took_over(self, who: int) -> bool:
+        """Say whether a newcomer steps again at once: its first was a step of its own."""
+        return self.open and who == self._newcomer
+
     def add(self, who: int) -> None:
         """Note that an optimizer has stepped."""
+        newcomer = who if self.comes_new(who) else None
         if self.begins(who):
             self._expected, self._stepped = self._stepped or self._expected, set()
         self._last = self._places.setdefault(who, len(self._places))
         self._stepped.add(who)
+        self._newcomer = newcomer
         self.open = True
 
     def close(self) -> None:

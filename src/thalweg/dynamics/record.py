@@ -75,7 +75,7 @@ class Recorder:
         self.model, self.optimizers = model, tuple(optimizers)
         self.step = 0
         self._keeper, self._every, self._by_hand = keeper, every, by_hand
-        self._watch = StepWatch(self.optimizers, self, self._stop)
+        self._watch = StepWatch(self.optimizers, model, self, self._stop)
         self._rounds = Rounds(len(self._watch.participants))
         self._metrics: dict[str, float] = {}
         self._kept: int | None = None
@@ -161,9 +161,10 @@ class Recorder:
     @_never_raising
     def _enter(self) -> None:
         self._begin()
-        if self._kept is None and (paths := self._keeper.paths()):
-            self._old = paths
-        else:
+        self._stopped = not _is_first_process()
+        if self._kept is None and not self._stopped:
+            self._old = self._keeper.paths()
+        if not self._old:
             self._keep_beginning()
 
     def _begin(self) -> None:
@@ -178,7 +179,15 @@ class Recorder:
         self._part_from_old()
         if not self._seen:
             self._keep_beginning()
-        if not self._by_hand and self._rounds.open and self._rounds.begins(who):
+        if self._by_hand or not self._rounds.open:
+            return
+        if self._rounds.comes_new(who):
+            # Perhaps the last step ends here, perhaps it goes on: then it is kept again.
+            if self.step % self._every == 0:
+                self._keep(self._moment or self._now())
+            return
+        self.step += self._rounds.took_over(who)
+        if self._rounds.begins(who):
             self._end_step(self._moment or self._now())
 
     def after_step(self, who: int) -> None:
@@ -194,11 +203,12 @@ class Recorder:
             few = len(self._watch.participants) <= _FEW
             self._moment = self._now() if few or self._rounds.finished else None
 
-    def _end_step(self, moment: Moment | None) -> None:
+    def _end_step(self, moment: Moment) -> None:
         """Keep what is due once a step is over: when the next one begins, or at a mark."""
         self._rounds.close()
         if self.step % self._every == 0:
             self._keep(moment)
+            self._metrics = {}
 
     @_never_raising
     def _mark(self) -> None:
@@ -287,6 +297,16 @@ class Recorder:
             *(self._keeper.trajectory, self.step, _MARKING),
         )
 
+    def uncounted_step(self, optimizer: Any) -> None:
+        """Hear that an optimizer is about to change weights that no given one has."""
+        if not self._by_hand:
+            self._say_once(
+                f"stranger {id(optimizer)}",
+                f"an optimizer ({type(optimizer).__name__}) that was not given to tw.record changes"
+                " weights of the model. Its steps are not counted and its state is not kept: give"
+                " all, tw.record(model, [...]), or call recorder.mark() at the end of each step.",
+            )
+
     def _say_of_strangers(self) -> None:
         for optimizer in self._watch.strangers:
             self._say_once(
@@ -314,6 +334,7 @@ class Recorder:
         late_metrics = self._metrics and not self.step
         if self._kept is None or (late_metrics and self._at_first == fingerprint(self.model)):
             self._keep(self._moment)
+            self._metrics = {}
 
     @_never_raising
     def _keep_end(self, *, broken: bool) -> None:
@@ -346,7 +367,7 @@ class Recorder:
             "left_out": kept.left_out,
         }
         self._keeper.keep(self.step, kept.tensors | tensors, about)
-        self._kept, self._metrics = self.step, {}
+        self._kept = self.step
 
     def _optimizers_state(self, moment: Moment) -> tuple[dict[str, Tensor], dict[str, Any]]:
         try:
@@ -413,7 +434,8 @@ def record(
         What is trained; several networks as one ``nn.ModuleDict``.
     optimizer : torch.optim.Optimizer, sequence of them, or None
         What trains it. Their steps are counted, and those of any other that changes the same
-        weights, such as the inner optimizer of a sharpness-aware one. Where several take turns, a
+        weights, such as the inner optimizer of a sharpness-aware one; of one that changes other
+        weights of the model it is said that it was not given. Where several take turns, a
         step of the training is a round in which each steps at most once, in the order in which
         they first did. A step that a gradient scaler skips is none. None: see ``by_hand``.
         Learning-rate schedulers and gradient scalers may stand in the sequence, for their states
@@ -448,7 +470,8 @@ def record(
     generators at a step's beginning, and if all that has a state of its own (optimizers,
     schedulers, a gradient scaler) was given. The checkpoint of a step is written when the next one
     begins, or at the end of the block: what follows an optimizer's step (``log``, a scheduler's
-    step, clipped weights) belongs to it.
+    step, clipped weights) belongs to it. Of the processes of a distributed training, the first one
+    records.
 
     Examples
     --------
@@ -476,6 +499,12 @@ def record(
     _check_trains(optimizers, model)
     keeper = Keeper(run, trajectory)
     return Recorder(model, optimizers, keeper, every, by_hand or not optimizers)
+
+
+def _is_first_process() -> bool:
+    distributed = torch.distributed
+    ours = distributed.is_available() and distributed.is_initialized()
+    return not ours or distributed.get_rank() == 0
 
 
 def _listed(given: Any) -> list[Any]:
