@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import cached_property
 from typing import Any, Literal, Self
 
 import torch
 from torch import Tensor, nn
-from torch.utils._pytree import tree_map_only
 
 from thalweg.curvature.batch_functions import BatchFunctions
 from thalweg.curvature.gram import gram, pull_back
@@ -20,28 +19,26 @@ from thalweg.errors import (
     InvalidArgument,
     InvalidWeights,
     NotDefined,
-    NotDeterministic,
     ThalwegError,
 )
 from thalweg.evaluation.batch_size import choose_batch_size, keep_large_blocks, product_batch_size
 from thalweg.evaluation.copying import as_evaluated, cast, copy_module
-from thalweg.evaluation.model_copy import ModelCopy, chunks
+from thalweg.evaluation.model_copy import ModelCopy
 from thalweg.evaluation.normalization import check_policy
 from thalweg.landscape.provenance import Policy, Provenance, Split, Word
 from thalweg.landscape.space import ParameterSpace
 from thalweg.polynomial import Excursion, excursions, reset_excursions
 from thalweg.problems.batches import digest
-from thalweg.problems.loss import Evaluation
 from thalweg.problems.problem import Problem
 from thalweg.problems.samples import Samples
 from thalweg.problems.weighing import Totals
 from thalweg.risk.batched_models import BatchedModels
+from thalweg.risk.passes import Passes
 from thalweg.risk.per_sample import Chunk
 from thalweg.risk.self_check import NotTheModel, check_level, self_check
 from thalweg.risk.spec import load_again, write_recipe
 from thalweg.run.progress import Progress, silent
 
-_CHECKED = 64
 log = logging.getLogger("thalweg")
 
 
@@ -145,7 +142,7 @@ class EmpiricalRisk:
         measured.calibration = self._calibration
         measured.find_changed_inputs(self._calibration)
         measured.choose_layout(self._calibration)
-        self._check_deterministic()
+        self._passes.check_deterministic()
 
     def _setup(
         self, measured: ModelCopy, split: Split, batch_size: int | None, memory: int
@@ -286,7 +283,7 @@ class EmpiricalRisk:
 
     def value(self, w: Tensor, /) -> float:
         """Evaluate the mean loss at ``w``, shape (W,)."""
-        return self._evaluate(w, count_wrong=False)["loss"]
+        return self._at(w).evaluate(count_wrong=False)["loss"]
 
     def error(self, w: Tensor, /) -> float:
         """
@@ -297,14 +294,14 @@ class EmpiricalRisk:
         NotDefined
             If the problem is a regression.
         """
-        answer = self._evaluate(w, count_wrong=True)
+        answer = self._at(w).evaluate(count_wrong=True)
         if "error" not in answer:
-            self._wrong_on_first()  # raises, and says why
+            self._passes.check_classifies()  # raises, and says why
         return answer["error"]
 
     def evaluate(self, w: Tensor, /) -> dict[str, float]:
         """Evaluate ``loss`` and, where it is defined, ``error`` in one pass."""
-        return self._evaluate(w, count_wrong=True)
+        return self._at(w).evaluate(count_wrong=True)
 
     def sample_losses(self, w: Tensor, /) -> Tensor:
         """
@@ -317,9 +314,9 @@ class EmpiricalRisk:
             ignored targets, ``Problem(weight=...)``), sample i's is ``weight_i loss_i N / T``, T
             the sum of the weights, so that the plain mean of all is always the value.
         """
-        self._settle(w)
+        passes = self._at(w)
         with self._measured.values():
-            return torch.cat([self._losses(start, stop) for start, stop in self._chunks()])
+            return torch.cat([passes.losses(*bounds) for bounds in passes.bounds()])
 
     def evaluate_samples(self, w: Tensor, /) -> dict[str, Tensor]:
         """
@@ -332,9 +329,9 @@ class EmpiricalRisk:
             `sample_losses`; errors 0 or 1, and N over the number of samples that are not ignored
             in place of 1 where some are.
         """
-        self._settle(w)
+        passes = self._at(w)
         with self._measured.values():
-            parts = [self._of_samples(*bounds) for bounds in self._chunks()]
+            parts = [passes.of_samples(*bounds) for bounds in passes.bounds()]
         losses, wrong = zip(*parts, strict=True)
         answer = {"loss": torch.cat(losses)}
         return answer if wrong[0] is None else answer | {"error": torch.cat(wrong)}
@@ -348,9 +345,10 @@ class EmpiricalRisk:
         NotDefined
             If the loss is not the squared loss.
         """
-        self._settle(w)
+        passes = self._at(w)
         with self._measured.values():
-            return torch.cat([self._residuals(batch) for _, batch in self._batches()])
+            batches = (self._samples.slice(*bounds) for bounds in passes.bounds())
+            return torch.cat([passes.residuals(batch) for batch in batches])
 
     @property
     def target_scale(self) -> float:
@@ -425,11 +423,8 @@ class EmpiricalRisk:
         if batch is not None:
             loss, _, gradient = self.batch_gradient(w, batch, track=False)
             return float(loss), gradient.clone()
-        self._settle(w)
-        with self._measured.at_work():
-            loss_sum, total, cotangents = self._full_gradient()
-            if cotangents:
-                total += self._gradient_through_statistics(cotangents)
+        passes = self._at(w)
+        loss_sum, total = passes.gradient()
         return loss_sum, total.to(self.dtype)
 
     def hessian(
@@ -530,7 +525,11 @@ class EmpiricalRisk:
             evaluation, moved = measured.forward(self._samples.take(batch))
             loss = evaluation.mean()
             loss.backward()
-        return loss.detach(), self._wrong_in_step(evaluation.outputs, moved), measured.gradient
+        return (
+            loss.detach(),
+            self._passes.wrong_in_step(evaluation.outputs, moved),
+            measured.gradient,
+        )
 
     def copies(self, count: int) -> BatchedModels:
         """Give ``count`` copies whose training steps are taken as one batch of models."""
@@ -626,6 +625,14 @@ class EmpiricalRisk:
             return "stored"
         return "running" if track else "batch"
 
+    @property
+    def _passes(self) -> Passes:
+        return Passes(self._measured, self._samples, lambda: self.batch_size)
+
+    def _at(self, w: Tensor) -> Passes:
+        self._settle(w)
+        return self._passes
+
     def _settle(self, w: Tensor) -> None:
         if bad := self.space.not_finite(w):
             raise InvalidWeights(
@@ -633,165 +640,6 @@ class EmpiricalRisk:
                 " training diverged."
             )
         self._measured.settle(w)
-
-    def _chunks(self) -> Iterator[tuple[int, int]]:
-        whole = self._measured.policy == "batch" and bool(self._measured.norms)
-        yield from chunks(self.samples, self.samples if whole else self.batch_size)
-
-    def _batches(self) -> Iterator[tuple[int, Any]]:
-        for start, stop in self._chunks():
-            yield stop - start, self._samples.slice(start, stop)
-
-    def _pass(self) -> Iterator[tuple[Evaluation, object]]:
-        mode: Literal["batch", "stored"] = "batch" if self._measured.policy == "batch" else "stored"
-        for _, batch in self._batches():
-            with self._measured.norms.mode(mode):
-                yield self._measured.forward(batch)
-
-    def _evaluate(self, w: Tensor, *, count_wrong: bool) -> dict[str, float]:
-        self._settle(w)
-        loss, wrong, defined = 0.0, 0, count_wrong
-        with self._measured.values():
-            for evaluation, moved in self._pass():
-                loss += float(evaluation.total(torch.float64))
-                count = self._count_wrong(evaluation.outputs, moved) if defined else None
-                defined = count is not None
-                wrong += int(count) if count is not None else 0
-        answer = {"loss": loss / self.totals.weight}
-        return answer | ({"error": wrong / self.totals.classified} if defined else {})
-
-    def _losses(self, start: int, stop: int) -> Tensor:
-        return self._of_samples(start, stop)[0]
-
-    def _of_samples(self, start: int, stop: int) -> tuple[Tensor, Tensor | None]:
-        mode: Literal["batch", "stored"] = "batch" if self._measured.policy == "batch" else "stored"
-        with self._measured.norms.mode(mode):
-            evaluation, moved = self._measured.forward(self._samples.slice(start, stop))
-            losses = evaluation.each() * (self.samples / self.totals.weight)
-            wrong = self._wrong(evaluation.outputs, moved)
-            if wrong is not None:
-                wrong = wrong.to(losses.dtype) * (self.samples / self.totals.classified)
-            if losses.dim():
-                return losses, wrong
-            if mode == "batch" and self.normalized:
-                raise NotDefined(
-                    "losses of single samples are not defined: under batchnorm='batch' they depend"
-                    " on all samples, and this loss gives only their mean. Return one loss per"
-                    " sample, shape (n,), or write batchnorm='frozen'."
-                )
-            # The user's loss gives only means, so samples go through it one at a time.
-            single = [
-                self._measured.forward(self._samples.slice(i, i + 1))[0].each()
-                for i in range(start, stop)
-            ]
-        return torch.stack(single).reshape(-1) * (self.samples / self.totals.weight), wrong
-
-    def _as_one_batch(self, start: int, stop: int) -> Tensor:
-        """Give what a batch adds to the value: by sample, or as a whole."""
-        mode: Literal["batch", "stored"] = "batch" if self._measured.policy == "batch" else "stored"
-        with self._measured.norms.mode(mode):
-            evaluation, _ = self._measured.forward(self._samples.slice(start, stop))
-        return evaluation.each() / self.totals.weight
-
-    def _residuals(self, batch: object) -> Tensor:
-        mode: Literal["batch", "stored"] = "batch" if self._measured.policy == "batch" else "stored"
-        with self._measured.norms.mode(mode):
-            evaluation, moved = self._measured.forward(batch)
-        outputs = evaluation.outputs
-        if outputs is None:
-            raise NotDefined(
-                "residuals need a squared loss with outputs; this loss(model, batch) shows none."
-                " Write Problem(model, nn.MSELoss(), train)."
-            )
-        return self.problem.residuals(outputs, moved)
-
-    def _count_wrong(self, outputs: Any, moved: object) -> Tensor | None:
-        wrong = self._wrong(outputs, moved)
-        return None if wrong is None else wrong.sum()
-
-    def _wrong_in_step(self, outputs: Any, moved: object) -> Tensor | None:
-        wrong = self._count_wrong(outputs, moved)
-        if wrong is None or self._samples.joined:
-            return wrong
-        return wrong * (self.samples / self.totals.classified)
-
-    def _wrong(self, outputs: Any, moved: object) -> Tensor | None:
-        if outputs is None:
-            return None
-        try:
-            return self.problem.wrong(tree_map_only(Tensor, Tensor.detach, outputs), moved)
-        except NotDefined:
-            return None
-
-    def _wrong_on_first(self) -> None:
-        with self._measured.values():
-            evaluation, moved = self._measured.forward(self._samples.slice(0, 1))
-        if evaluation.outputs is None:
-            raise NotDefined("classification error needs outputs, and this loss shows none.")
-        self.problem.wrong(evaluation.outputs, moved)
-
-    def _full_gradient(self) -> tuple[float, Tensor, list[tuple[Tensor, Tensor]]]:
-        measured = self._measured
-        total = torch.zeros(self.space.size, dtype=torch.float64, device=self.device)
-        leaves = self._open_statistics()
-        loss = 0.0
-        for evaluation, _ in self._pass():
-            part = evaluation.total() / self.totals.weight
-            measured.gradient.zero_()
-            part.backward()
-            total += measured.gradient
-            loss += float(part.detach())
-        return loss, total, self._close_statistics(leaves)
-
-    def _open_statistics(self) -> list[tuple[Tensor, Tensor]]:
-        measured = self._measured
-        if not measured.norms or measured.policy != "recalibrate":
-            return []
-        leaves = [
-            (mean.detach().requires_grad_(), var.detach().requires_grad_())
-            for mean, var in measured.norms.stored()
-        ]
-        measured.norms.store(leaves)
-        return leaves
-
-    def _close_statistics(self, leaves: list[tuple[Tensor, Tensor]]) -> list[tuple[Tensor, Tensor]]:
-        if not leaves:
-            return []
-        self._measured.norms.store([(mean.detach(), var.detach()) for mean, var in leaves])
-        # A layer that is never called has no slope.
-        return [(_slope(mean), _slope(var)) for mean, var in leaves]
-
-    def _gradient_through_statistics(self, cotangents: list[tuple[Tensor, Tensor]]) -> Tensor:
-        """Carry the risk's derivative by the statistics on to the weights, a batch at a time."""
-        measured, norms = self._measured, self._measured.norms
-        total = torch.zeros(self.space.size, dtype=torch.float64, device=self.device)
-
-        def add(_: int) -> None:
-            paired = norms.pull_back(cotangents)
-            if paired.requires_grad:  # statistics of the inputs depend on no weight
-                measured.gradient.zero_()
-                paired.backward()
-                total.add_(measured.gradient)
-
-        with norms.mode("collect"):
-            measured.each_calibration(add)
-        return total
-
-    def _check_deterministic(self) -> None:
-        stop = min(_CHECKED if self._samples.joined else 1, self.samples)
-        with self._measured.values():
-            first, again = self._as_one_batch(0, stop), self._as_one_batch(0, stop)
-        if not torch.equal(torch.nan_to_num(first), torch.nan_to_num(again)):
-            raise NotDeterministic(
-                f"{self.problem.name}: the first {stop} samples evaluated twice gave two answers."
-                " A landscape needs a deterministic model and fixed data: draw noise by torch's own"
-                " functions, whose numbers are then held fixed (draws='fixed'), or switch it off,"
-                " and leave out augmentation and shuffling."
-            )
-
-
-def _slope(leaf: Tensor) -> Tensor:
-    return torch.zeros_like(leaf) if leaf.grad is None else leaf.grad
 
 
 def _say_dropout(model: nn.Module) -> None:
