@@ -3,6 +3,7 @@
 from thalweg.geometry.degeneracy import Degeneracy, degeneracy
 from thalweg.geometry.density import near_zero, spectral_density
 from thalweg.geometry.directions import (
+    PointsPlane,
     principal_directions,
     project,
     random_directions,
@@ -15,6 +16,7 @@ from thalweg.geometry.trace import trace
 
 __all__ = [
     "Degeneracy",
+    "PointsPlane",
     "covering_extent",
     "degeneracy",
     "near_zero",
