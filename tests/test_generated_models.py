@@ -158,7 +158,7 @@ def test_cases_are_functions_of_their_seed_and_of_every_sort() -> None:
         *("TransformerEncoderLayer", "LSTM", "GRU", "RNN", "Embedding", "EmbeddingBag"),
         *("BatchNorm1d", "BatchNorm2d", "LayerNorm", "GroupNorm", "InstanceNorm2d", "RMSNorm"),
     }
-    assert len({case.layout for case in cases}) >= 6
+    assert len({case.layout for case in cases}) == 10
     assert {case.options["batchnorm"] for case in cases} == {"frozen", "recalibrate", "batch"}
     frozen = [p for case in cases for p in case.model.parameters() if not p.requires_grad]
     shared = [c for c in cases if len({n for n, _ in c.model.uses}) < len(c.model.uses)]

@@ -153,7 +153,13 @@ class Weighing:
             if self.weight is not None:
                 weight = self._weight_of(batch)
             elif isinstance(self.loss, TorchLoss):
-                weight = evaluate(self.loss.as_one, boxed).weight
+                weights = self.loss.criterion.weights(pair(batch)[1])
+                # Those of classes are added up in float64, whatever the outputs are.
+                weight = (
+                    evaluate(self.loss.as_one, boxed).weight
+                    if weights is None
+                    else float(weights.double().sum())
+                )
             else:
                 evaluation = evaluate(self.loss, boxed)
                 if len(samples) > 1 and not evaluation.losses.dim() and not count_samples(batch):
