@@ -11,14 +11,14 @@ import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves, tree_map_only
 
-from thalweg.errors import InvalidProblem
+from thalweg.errors import InvalidProblem, InvalidWeights
 from thalweg.evaluation.borrowed import Borrowed
 from thalweg.evaluation.call import one_function
 from thalweg.evaluation.copying import as_evaluated, cast, cast_tensor, copy_module, dtype_of
 from thalweg.evaluation.inplace import InPlaceActivations
 from thalweg.evaluation.normalization import Normalization
 from thalweg.landscape.provenance import Policy
-from thalweg.landscape.space import ParameterSpace
+from thalweg.landscape.space import ParameterSpace, plain_name
 from thalweg.polynomial import PolynomialActivation
 from thalweg.problems.loss import Evaluation
 from thalweg.problems.problem import Problem
@@ -255,16 +255,27 @@ class ModelCopy:
 
     def set_fixed(self, tensors: Mapping[str, Tensor]) -> None:
         """Overwrite frozen weights and buffers by name; those not named stay."""
+        given = {plain_name(name): tensor for name, tensor in tensors.items()}
         with self.at_work():
             for name, tensor in self._fixed():
-                if name in tensors:
-                    tensor.data.copy_(tensors[name])
+                if (new := given.get(plain_name(name))) is not None:
+                    _check_alike(name, new, tensor)
+                    tensor.data.copy_(new)
             self.norms.restore_buffers()
         self._calibrated = None
 
     def _fixed(self) -> list[tuple[str, Tensor]]:
         frozen = [(n, t) for n, t in self.model.named_parameters() if n not in self.space.names]
         return sorted([*frozen, *self.model.named_buffers()], key=lambda pair: pair[0])
+
+
+def _check_alike(name: str, given: Tensor, own: Tensor) -> None:
+    # torch would copy one number into all, and leave imaginary parts out.
+    if given.shape != own.shape or given.is_complex() != own.is_complex():
+        raise InvalidWeights(
+            f"{name!r} has shape {tuple(given.shape)} and dtype {given.dtype}, expected"
+            f" {tuple(own.shape)} and {own.dtype}."
+        )
 
 
 def _copied(model: nn.Module, borrow: bool) -> tuple[nn.Module, Borrowed | None]:

@@ -400,8 +400,8 @@ def _states(points: Sequence[Tensor | Point], risk: Function | None) -> States:
         flat = [point for point in points if isinstance(point, Tensor)]
         if len(flat) < len(points):
             raise InvalidArgument(
-                "whole states are points of a risk's space: write through_points(*points,"
-                " risk=risk)."
+                "give flat vectors, or whole states of tw.open_point with the risk whose they are:"
+                " through_points(*points, risk=risk)."
             )
         return States(flat, [], FixedParts())
     return States.of(risk, points)

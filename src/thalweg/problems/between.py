@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from thalweg.errors import InvalidArgument
 from thalweg.landscape.protocols import Function, Stateful, provenance_of, require
 from thalweg.problems.checkpoints import Point
 from thalweg.problems.state_names import batch_norm_statistics, unwrapped
@@ -70,9 +71,10 @@ class FixedParts:
 
 
 def _mixed(stack: Tensor, shares: Sequence[float]) -> Tensor:
-    exact = torch.complex128 if stack.is_complex() else torch.float64
-    weights = torch.tensor(shares, dtype=torch.float64).to(exact)
-    mixed: Tensor = torch.tensordot(weights, stack.to(exact), dims=1)
+    wide = torch.float32 if stack.dtype.itemsize < 4 else stack.dtype
+    mixed = stack[0].to(wide) * shares[0]
+    for one, share in zip(stack[1:], shares[1:], strict=True):
+        mixed.add_(one.to(wide), alpha=share)
     return mixed.to(stack.dtype)
 
 
@@ -113,10 +115,17 @@ class States:
         Raises
         ------
         InvalidArgument
-            If a point is given and the landscape has no frozen weights and buffers to set.
+            If a point is given and the landscape has no frozen weights and buffers to set, or what
+            is given is no point.
         """
         listed = list(points)
         whole = [point for point in listed if isinstance(point, Point)]
+        strange = [point for point in listed if not isinstance(point, Point | Tensor)]
+        if strange:
+            raise InvalidArgument(
+                f"got {strange[0]!r} as a point; give a flat vector, or a whole state:"
+                " thalweg.open_point(problem, path)."
+            )
         if not whole:
             return cls([w for w in listed if isinstance(w, Tensor)], [], FixedParts())
         user = f"the point {whole[0].name} is a whole state, and"

@@ -233,6 +233,11 @@ def open_points(
 
     ``progress`` is told of every file; without ``tell`` nothing is logged.
     """
+    if not isinstance(problem, Problem):
+        raise InvalidArgument(
+            f"open_point got a {type(problem).__name__} as the problem; write"
+            " tw.open_point(problem, path), or of a risk tw.open_point(risk.problem, path)."
+        )
     listed, classes = list(sources), tuple(allow) if not isinstance(allow, str) else (allow,)
     points, said = [], set[str]()
     with progress(len(listed), "checkpoints") as bar:

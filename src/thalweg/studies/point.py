@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -222,6 +222,8 @@ def view(
     risk = _risk(problem, spec)
     points = open_points(problem, files, tell=tell, **opening)
     along = open_points(problem, way, tell=tell and files != way[-1:], progress=progress, **opening)
+    points = [replace(point, name=name) for point, name in zip(points, _names(files), strict=True)]
+    along = [replace(point, name=name) for point, name in zip(along, _names(way), strict=True)]
     centre = points[0].load_into(risk)
     if spec["risk"]["batchnorm"] == "held":
         risk = risk.held(centre.to(risk.dtype))

@@ -116,12 +116,14 @@ def _how(surface: xr.Dataset) -> str:
     ]
     norms = np.atleast_1d(surface.attrs.get("direction_norms", []))
     lengths = ", ".join(f"{float(norm):.3g}" for norm in norms)
+    between = surface.attrs.get("between", "")
     return (
         f"Directions: {surface.attrs.get('directions', 'given')}; their lengths in weight space:"
         f" {lengths}. Extent in these lengths: {', '.join(spans)}."
         f" {surface.attrs.get('batchnorm', 'no batch norm')[:1].upper()}"
         f"{surface.attrs.get('batchnorm', 'no batch norm')[1:]}."
         f" {_accuracy(surface)[:1].upper()}{_accuracy(surface)[1:]}."
+        + (f" {between[:1].upper()}{between[1:]}." if between else "")
     )
 
 
