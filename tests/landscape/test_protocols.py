@@ -58,6 +58,14 @@ def test_a_refusal_names_the_protocol_and_all_that_is_missing():
         train(Quadratic(torch.ones(2)), torch.ones(2), optimizer="gauss-newton", steps=1)
 
 
+@pytest.mark.parametrize("instrument", ["degeneracy", "certify_zero", "certify_margin"])
+def test_what_reads_a_network_refuses_what_is_none(instrument):
+    with pytest.raises(InvalidArgument, match=f"{instrument} takes a Network landscape, and Quad"):
+        getattr(thalweg, instrument)(Quadratic(torch.ones(2)), torch.ones(2))
+    with pytest.raises(InvalidArgument, match="certify_path takes a Network landscape, and Linear"):
+        thalweg.certify_path(nn.Linear(2, 1), torch.ones(2), torch.zeros(2))
+
+
 def test_members_are_the_public_names():
     assert members(Sampled) == ["space", "value", "gradient", "samples", "sample_losses"]
 

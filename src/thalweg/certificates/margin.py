@@ -14,8 +14,10 @@ from thalweg.certificates.chain import Chain
 from thalweg.certificates.margin_constraints import labels_and_threshold
 from thalweg.certificates.zero import Statement
 from thalweg.errors import InvalidArgument, NotDefined
+from thalweg.landscape.protocols import require
 from thalweg.risk.risk import EmpiricalRisk
 from thalweg.run.progress import Progress, silent
+from thalweg.tracing.chain import Network
 
 # The attack ranks so many samples by first-order reach, and bisects on so many inequalities.
 _RANKED, _ATTACKED = 32, 4
@@ -165,6 +167,7 @@ def certify_margin(
         raise InvalidArgument(f"scale={scale!r}; write 'absolute' or 'layer'.")
     if not 0 < rtol < 1:
         raise InvalidArgument(f"rtol={rtol}; write a number between 0 and 1.")
+    require(risk, Network, "certify_margin", "give an EmpiricalRisk(problem)")
     _check_frozen(risk)
     bounds = MarginBounds(risk, w, scale)
     margin, sample = bounds.lowest(0.0)

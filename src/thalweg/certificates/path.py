@@ -14,9 +14,10 @@ from thalweg.certificates.products import WIDER
 from thalweg.certificates.zero import Certificate, certify_zero, prove, state
 from thalweg.curvature.cholesky import InPlaceCholesky
 from thalweg.errors import InvalidArgument
+from thalweg.landscape.protocols import require
 from thalweg.risk.risk import EmpiricalRisk
 from thalweg.run.progress import Progress, silent
-from thalweg.tracing.chain import Chain
+from thalweg.tracing.chain import Chain, Network
 
 # Share of the radius that a step goes, and how often it is halved where a proof fails.
 _SHARE, _HALVINGS = 0.8, 12
@@ -125,6 +126,7 @@ def certify_path(
     InvalidArgument
         If the risk is not of float64.
     """
+    require(risk, Network, "certify_path", "give an EmpiricalRisk(problem, dtype=torch.float64)")
     if risk.dtype != torch.float64:
         raise InvalidArgument(
             f"certify_path got a risk of {risk.dtype}, expected float64: write"

@@ -19,6 +19,7 @@ from thalweg.certificates.extended import Double, Extended
 from thalweg.certificates.forward import Passed, run_forward
 from thalweg.certificates.products import WIDER, Standard, Verified, norm
 from thalweg.errors import InvalidArgument, NotDefined
+from thalweg.landscape.protocols import require
 from thalweg.risk.risk import EmpiricalRisk
 from thalweg.run.progress import Bar, Progress, silent
 from thalweg.tracing import chain as links
@@ -199,6 +200,7 @@ def certify_zero(
     >>> found.verdict, found.weights, found.equations, found.nullity
     ('certified', 33, 5, 28)
     """
+    require(risk, links.Network, "certify_zero", "give an EmpiricalRisk(problem)")
     count = risk.residuals(w).shape[1]  # raises where there is no squared loss
     try:
         statement = state(links.Chain(risk), w, outputs=outputs, strict=strict)

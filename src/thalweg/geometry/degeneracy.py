@@ -16,9 +16,11 @@ from thalweg.curvature.operators import Jacobian, RiskOperator
 from thalweg.errors import InvalidArgument
 from thalweg.geometry.density import near_zero, spectral_density
 from thalweg.geometry.kernel_sources import Explained, explain
+from thalweg.landscape.protocols import require
 from thalweg.landscape.provenance import Word
 from thalweg.risk.risk import EmpiricalRisk
 from thalweg.run.progress import Progress, silent
+from thalweg.tracing.chain import Network
 
 Array = NDArray[np.float64]
 Method = Literal["gram", "dense", "lanczos"]
@@ -168,6 +170,7 @@ def degeneracy(
     """
     if rtol is not None and not 0 < rtol < 1:
         raise InvalidArgument(f"rtol={rtol}; write a number between 0 and 1, or None.")
+    require(risk, Network, "degeneracy", "give an EmpiricalRisk(problem)")
     exact = _in_float64(risk)
     w = risk.space.check(w).detach().to(exact.device, torch.float64)
     jacobian = exact.jacobian(w)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor, nn
@@ -20,8 +20,9 @@ from thalweg.tracing.graph import Node, not_a_chain, trace
 from thalweg.tracing.layers import found_around
 
 
+@runtime_checkable
 class Network(Protocol):
-    """What is read: a problem's model with the state that it is measured with."""
+    """A landscape of a problem's model, which is read with the state that it is measured with."""
 
     @property
     def problem(self) -> Problem:
