@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from thalweg.errors import DependsOnBatches, InvalidProblem
+from thalweg.errors import DependsOnBatches, InvalidProblem, NotDefined
 from thalweg.problems import Problem
 from thalweg.risk import EmpiricalRisk
 from thalweg.risk.batched_models import Request
@@ -305,3 +305,12 @@ def test_integers_of_numpy_have_all_products() -> None:
         assert risk.value(w) == pytest.approx(expected, rel=1e-12)
         assert bool((risk.gauss_newton(w) @ torch.ones_like(w)).isfinite().all())
         assert 0 <= risk.error(w) <= 1
+
+
+def test_residuals_of_weighed_samples_are_refused() -> None:
+    model, _, (x, _) = seeded(lambda: classes(None))
+    data = (x, torch.zeros(N, 3, dtype=torch.float64))
+    problem = Problem(model, nn.MSELoss(), data, weight=lambda batch: batch[0][:, 0].abs())
+    risk = EmpiricalRisk(problem)
+    with pytest.raises(NotDefined, match=r"samples count as the problem says \(weight=\)"):
+        risk.residuals(risk.space.pack(model))

@@ -75,14 +75,15 @@ class Problem:
         With trainable parameters. It is never changed.
     loss : callable
         A criterion such as ``nn.CrossEntropyLoss()`` or ``F.mse_loss``; any callable
-        ``(outputs, targets)``; or ``loss(model, batch)``, recognised by the name of its first
-        parameter. The risk is the mean over samples: a loss per sample, shape (n,), serves best,
-        a 0-d mean is accepted. Class weights and ignored targets of torch's criteria count as in
-        torch's mean over all samples at once.
+        ``(outputs, targets)``; or ``loss(model, batch)``: told apart by the names of its
+        parameters, else by trying. The risk is the mean over samples: a loss per sample, shape
+        (n,), serves best, a 0-d mean is accepted. Class weights and ignored targets of torch's
+        criteria count as in torch's mean over all samples at once.
     train, test : data
-        A pair of tensors ``(inputs, targets)``, a ``torch.utils.data.Dataset``, or a re-iterable
-        of batches such as a ``DataLoader`` without shuffling. Batches may be dicts of tensors
-        where the loss is ``loss(model, batch)``.
+        A pair of tensors ``(inputs, targets)``, a tuple ``(a, b, targets)`` for ``model(a, b)``, a
+        ``torch.utils.data.Dataset``, or a re-iterable of batches such as a ``DataLoader`` without
+        shuffling. Batches may be dicts of tensors where the loss is ``loss(model, batch)``.
+        `Batches` takes batches as they are given, `Whole` what is one batch.
     weight : callable, optional
         From a batch to how much it counts: the weights of its samples, shape (n,), or, where the
         loss gives a batch's mean, their sum, such as its number of tokens that are no padding.

@@ -131,8 +131,10 @@ class Passes:
     def _wrong(self, outputs: Any, moved: object) -> Tensor | None:
         if outputs is None:
             return None
+        single = isinstance(outputs, Tensor)
+        outputs = outputs.detach() if single else tree_map_only(Tensor, Tensor.detach, outputs)
         try:
-            return self.measured.problem.wrong(tree_map_only(Tensor, Tensor.detach, outputs), moved)
+            return self.measured.problem.wrong(outputs, moved)
         except NotDefined:
             return None
 

@@ -343,8 +343,14 @@ class EmpiricalRisk:
         Raises
         ------
         NotDefined
-            If the loss is not the squared loss.
+            If the loss is not the squared loss, or samples do not count alike.
         """
+        weighed = self.problem.weighed_by(self._samples)
+        if weighed is not None and self._samples.joined:
+            raise NotDefined(
+                f"samples count {weighed}, so the risk is not the mean square of its residuals;"
+                " leave out weight=."
+            )
         passes = self._at(w)
         with self._measured.values():
             batches = (self._samples.slice(*bounds) for bounds in passes.bounds())
