@@ -103,7 +103,7 @@ def train(
     test : Landscape, optional
         A second landscape on the same space, measured along with the first.
     buffers : mapping of str to Tensor, optional
-        Buffers of the model to begin with; by default those the landscape has.
+        Buffers and frozen weights of the model to begin with; by default those the landscape has.
     run : Run or path, optional
         Where checkpoints and metrics go; a plain run directory is made at a new path.
     trajectory : str
