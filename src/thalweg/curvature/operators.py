@@ -177,11 +177,15 @@ def _sum_over_batches(
     pinned: BatchFunctions, products: Products, directions: Sequence[tuple[Tensor, ...]]
 ) -> Tensor:
     """Sum the batches' products in float64; one direction serves all batches, or each has one."""
-    total = torch.zeros(pinned.size, dtype=torch.float64, device=pinned.measured.device)
-    for index in range(len(pinned.bounds)):
+    batches = range(len(pinned.bounds))
+    if len(batches) == 1:
+        return pinned.flatten(products(0, directions[0]))
+    totals = tuple(torch.zeros_like(primal, dtype=torch.float64) for primal in pinned.primals)
+    for index in batches:
         direction = directions[index if len(directions) > 1 else 0]
-        total += pinned.flatten(products(index, direction))
-    return total.to(pinned.measured.dtype)
+        for total, part in zip(totals, products(index, direction), strict=True):
+            total += part
+    return pinned.flatten(totals).to(pinned.measured.dtype)
 
 
 class Hessian(WeightOperator):

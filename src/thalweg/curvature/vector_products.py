@@ -389,7 +389,7 @@ class Products:
 
     def _choose(self, index: int, direction: Tensors) -> Method:
         plain, seconds = self._plain(index, direction)
-        if plain == "differences" or seconds * len(self.pinned.bounds) < _WORTH_TRACING:
+        if plain == "differences" or seconds < _WORTH_TRACING:
             return plain
         if not self.pinned.samples.joined:
             return plain  # batches as given have shapes of their own, each to be traced anew
@@ -399,7 +399,7 @@ class Products:
         return "trace" if self._seconds("trace", index, direction) < seconds else plain
 
     def _plain(self, index: int, direction: Tensors) -> tuple[Method, float]:
-        """Find a way that torch can take without tracing, and what a product costs by it."""
+        """Find a way that torch can take without tracing, and estimate what a product takes."""
         # Only the Hessian's graph is cheaper than function transforms, which some models refuse.
         ways: list[Method] = (
             ["graph", "recompute"] if self.map is HESSIAN else ["recompute", "graph"]
@@ -421,13 +421,18 @@ class Products:
         ) from refusals[0]
 
     def _seconds(self, method: Method, index: int, direction: Tensors) -> float:
-        apply = self._prepare(method, index, direction)[0]
+        """Estimate what a product takes, those batches prepared anew that cannot be kept."""
+        start = time.perf_counter()
+        apply, size = self._prepare(method, index, direction)
+        prepared = time.perf_counter()
         times = []
         for _ in range(2):
-            start = time.perf_counter()
+            before = time.perf_counter()
             float(apply(direction)[0].sum())  # waits for a GPU
-            times.append(time.perf_counter() - start)
-        return min(times)
+            times.append(time.perf_counter() - before)
+        batches = len(self.pinned.bounds)
+        anew = max(0, batches - self._left // max(1, size))
+        return batches * min(times) + anew * (prepared - start)
 
 
 def _agree(found: Tensors, expected: Tensors) -> bool:

@@ -1,20 +1,40 @@
-"""The batch size of full passes: chosen by a quick measurement, within a memory budget."""
+"""Batch sizes of full passes and of products: as large as blocks of memory and a budget allow."""
 
 from __future__ import annotations
 
-import time
+from typing import NamedTuple
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
+from torch.autograd.graph import saved_tensors_hooks
 
 from thalweg.evaluation.model_copy import ModelCopy
 from thalweg.problems.samples import Samples
 
-CANDIDATES = (64, 128, 256, 512)
-# Batches whose activations outgrow this are slower on every CPU we measured: 2,000 images at once
-# take three times as long as 64 at a time, because large allocations are mapped anew each time.
-_CACHED = 24 << 20
-_ROUNDS = 5
+# Blocks up to this size are kept by the allocator once one has been freed.
+_KEPT = 24 << 20
+# Of the largest activation of a batch, on a CPU. The larger a batch, the less its fixed costs weigh
+# (at 64 images of benchmarks/surface.py they are a sixth), until blocks of memory outgrow caches
+# and allocator: 2,000 images at once take a quarter more time than 256.
+_LARGEST = 8 << 20
+# Products pay more for a batch, see `product_batch_size`.
+_LARGEST_OF_PRODUCTS = 16 << 20
+# What a product needs at its peak, in activations kept for one backward pass.
+_PEAK_OF_PRODUCTS = 4
+
+
+class Activations(NamedTuple):
+    """
+    What one sample's evaluation keeps for a backward pass.
+
+    Attributes
+    ----------
+    total, largest : int
+        Bytes of all tensors, and of the largest one; at least 1.
+    """
+
+    total: int
+    largest: int
 
 
 def keep_large_blocks() -> None:
@@ -24,12 +44,12 @@ def keep_large_blocks() -> None:
     glibc maps large blocks anew each time, 39,000 page faults and a third of the time of a pass
     over 2,000 images, until one has been freed; up to that size it then keeps them.
     """
-    torch.empty(_CACHED, dtype=torch.uint8)
+    torch.empty(_KEPT, dtype=torch.uint8)
 
 
 def choose_batch_size(measured: ModelCopy, samples: Samples, memory: int) -> int:
     """
-    Measure a forward pass at a few batch sizes and take the fastest that fits.
+    Choose how many samples a pass evaluates at once: the same number at every call.
 
     Parameters
     ----------
@@ -43,67 +63,46 @@ def choose_batch_size(measured: ModelCopy, samples: Samples, memory: int) -> int
     Returns
     -------
     int
-        One of 64, 128, 256 and 512 where that many samples exist and fit; fewer where not.
+        At most all samples, at least one.
     """
-    each = max(1, _bytes_per_sample(measured, samples))
-    fits = min(len(samples), memory // each)
-    cached = min(fits, _CACHED // each)
-    sizes = [size for size in CANDIDATES if size <= cached]
-    if not sizes:
-        return max(1, min(fits, CANDIDATES[0]))
-    # Sizes take turns, and each counts by its best turn: other programs disturb some.
-    turns = [
-        [_seconds_per_sample(measured, samples, size) for size in sizes] for _ in range(_ROUNDS)
-    ]
-    best = [min(column) for column in zip(*turns, strict=True)]
-    return sizes[best.index(min(best))]
+    return _size(measured, samples, memory, _LARGEST)
 
 
 def product_batch_size(measured: ModelCopy, samples: Samples, memory: int) -> int:
     """
-    Take the largest batch of 64, 128 and 256 whose activations stay cached and fit.
+    Choose how many samples a product of the Hessian takes at once.
 
-    Products of the Hessian have a cost a batch, of traversing a graph of several hundred nodes, and
-    hold about eight times a forward pass: 128 images at once take a fifth to a third less time an
-    image than 32 (measured).
+    Each batch pays for all weights, whatever its size: gradients of W numbers, and a graph of
+    several hundred nodes. On a ResNet-18 that is as much as three images cost, so batches are as
+    large as the budget allows.
     """
-    each = max(1, _bytes_per_sample(measured, samples))
-    fits = min(len(samples), _CACHED // each, memory // (8 * each))
-    sizes = [size for size in CANDIDATES[:3] if size <= fits]
-    return max(sizes, default=max(1, fits))
+    return _size(measured, samples, memory // _PEAK_OF_PRODUCTS, _LARGEST_OF_PRODUCTS)
 
 
-def _seconds_per_sample(measured: ModelCopy, samples: Samples, size: int) -> float:
-    # CPU time, where the CPU computes.
-    clock = time.process_time if measured.device.type == "cpu" else time.perf_counter
-    batch = samples.slice(0, size)
-    with measured.values():
-        start = clock()
-        evaluation, _ = measured.forward(batch)
-        float(evaluation.losses.sum())  # waits for a GPU
-    return (clock() - start) / size
+def _size(measured: ModelCopy, samples: Samples, memory: int, largest: int) -> int:
+    activations = measure_activations(measured, samples)
+    fits = memory // activations.total
+    if measured.device.type == "cpu":
+        fits = min(fits, largest // activations.largest)
+    return max(1, min(fits, len(samples)))
 
 
-def _bytes_per_sample(measured: ModelCopy, samples: Samples) -> int:
-    total = 0
-
-    def count(_: nn.Module, __: object, output: object) -> None:
-        nonlocal total
-        if isinstance(output, Tensor):
-            total += output.numel() * output.element_size()
-
+def measure_activations(measured: ModelCopy, samples: Samples) -> Activations:
+    """Run the model on two samples, and see what it keeps of each."""
     size = min(2, len(samples))
-    with measured.values():
-        hooks = [leaf.register_forward_hook(count) for leaf in _leaves(measured.model)]
-        try:
-            measured.forward(samples.slice(0, size))
-        finally:
-            for hook in hooks:
-                hook.remove()
-    return total // size
+    sizes: dict[int, int] = {}
+    held: list[Tensor] = []  # so that no place is used twice
 
+    def count(tensor: Tensor) -> Tensor:
+        place = tensor.untyped_storage().data_ptr()
+        if place not in known:
+            sizes[place] = max(sizes.get(place, 0), tensor.nbytes)
+        held.append(tensor)
+        return tensor
 
-def _leaves(model: nn.Module) -> list[nn.Module]:
-    """Find the modules without children that take hooks; TorchScript's do not."""
-    scripted = torch.jit.ScriptModule
-    return [m for m in model.modules() if not list(m.children()) and not isinstance(m, scripted)]
+    with measured.at_work(), saved_tensors_hooks(count, lambda tensor: tensor):
+        state = (*measured.model.parameters(), *measured.model.buffers())
+        known = {tensor.untyped_storage().data_ptr() for tensor in state}
+        measured.forward(samples.slice(0, size))
+    total, largest = sum(sizes.values()), max(sizes.values(), default=0)
+    return Activations(max(1, total // size), max(1, largest // size))

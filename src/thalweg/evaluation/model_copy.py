@@ -14,6 +14,7 @@ from torch.utils._pytree import tree_leaves, tree_map_only
 from thalweg.errors import InvalidProblem, InvalidWeights
 from thalweg.evaluation.borrowed import Borrowed
 from thalweg.evaluation.call import one_function
+from thalweg.evaluation.converted_samples import convert_once
 from thalweg.evaluation.copying import as_evaluated, cast, cast_tensor, copy_module, dtype_of
 from thalweg.evaluation.inplace import InPlaceActivations
 from thalweg.evaluation.normalization import Normalization
@@ -103,6 +104,7 @@ class ModelCopy:
         scripted = any(isinstance(m, torch.jit.ScriptModule) for m in self.model.modules())
         self.functional = self.twice_differentiable = not scripted
         self.calibration: Samples | None = None
+        self._forms: dict[int, tuple[Samples, Samples]] = {}
         self._calibrated: Tensor | None = None
         self._only_values = False
         with self.at_work():
@@ -195,10 +197,19 @@ class ModelCopy:
 
     def moved(self, batch: object) -> object:
         """Give a batch as the model takes it: device, dtype and layout."""
+        moved = self._converted(batch)
+        return tree_map_only(Tensor, Tensor.clone, moved) if self.changes_inputs else moved
+
+    def _converted(self, batch: object) -> object:
         moved = to(batch, self.device, self.dtype)
-        if self.changes_inputs:
-            moved = tree_map_only(Tensor, Tensor.clone, moved)
         return channels_last(moved) if self.channels_last else moved
+
+    def convert_once(self, samples: Samples, budget: int) -> Samples:
+        """Give samples in the form in which the model takes them, if that fits into a budget."""
+        key = id(samples)
+        if key not in self._forms:
+            self._forms[key] = samples, convert_once(samples, self._converted, budget)
+        return self._forms[key][1]
 
     def find_changed_inputs(self, samples: Samples) -> None:
         """Find out, on copies of the first samples, whether the model overwrites its inputs."""

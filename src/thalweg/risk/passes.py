@@ -28,17 +28,17 @@ class Passes:
         Settled at the point.
     data : Samples
         Those of the split.
+    totals : Totals
+        What the samples add up to: their weight in the value, and in the error.
     batch_size : callable
         Gives the number of samples evaluated at once.
     """
 
-    def __init__(self, measured: ModelCopy, data: Samples, batch_size: Callable[[], int]) -> None:
-        self.measured, self.data, self.batch_size = measured, data, batch_size
-
-    @property
-    def totals(self) -> Totals:
-        """What the samples add up to: their weight in the value, and in the error."""
-        return self.measured.problem.totals(self.data)
+    def __init__(
+        self, measured: ModelCopy, data: Samples, totals: Totals, batch_size: Callable[[], int]
+    ) -> None:
+        self.measured, self.data = measured, data
+        self.totals, self.batch_size = totals, batch_size
 
     @property
     def count(self) -> int:

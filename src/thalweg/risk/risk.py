@@ -39,6 +39,8 @@ from thalweg.risk.self_check import NotTheModel, check_level, self_check
 from thalweg.risk.spec import load_again, write_recipe
 from thalweg.run.progress import Progress, silent
 
+# Share of the memory that may hold samples in the form in which the model takes them.
+_FOR_SAMPLES = 8
 log = logging.getLogger("thalweg")
 
 
@@ -66,10 +68,10 @@ class EmpiricalRisk:
     device : torch.device or str, optional
         Where to compute; by default where the model is.
     batch_size : int, optional
-        Samples evaluated at once; by default the fastest of a quick measurement. Batches as given
+        Samples evaluated at once; by default as many as memory serves fast. Batches as given
         are always evaluated one by one. Where the loss compares the samples of a batch, a number
         of at least N has all samples make one whole.
-        Products of the Hessian take half as many of a given size, else what stays in caches.
+        Products of the Hessian take half as many of a given size, else what the budget allows.
     memory : int
         Budget in bytes for the activations of a batch.
     check : {"quick", "full", False}
@@ -142,6 +144,7 @@ class EmpiricalRisk:
         measured.calibration = self._calibration
         measured.find_changed_inputs(self._calibration)
         measured.choose_layout(self._calibration)
+        measured.calibration = measured.convert_once(self._calibration, self.memory // _FOR_SAMPLES)
         self._passes.check_deterministic()
 
     def _setup(
@@ -150,8 +153,8 @@ class EmpiricalRisk:
         if batch_size is not None and batch_size < 1:
             raise InvalidArgument(f"batch_size={batch_size}; write a positive number or None.")
         self._measured, self.split, self.memory = measured, split, memory
-        self._samples = measured.problem.samples(split, batch_size=batch_size)
-        if measured.policy == "batch" and measured.norms and not self._samples.joined:
+        self._given_samples = measured.problem.samples(split, batch_size=batch_size)
+        if measured.policy == "batch" and measured.norms and not self._given_samples.joined:
             self._check_whole()
         self._given = self._batch_size = batch_size
         self._traces: Traces = {}
@@ -162,6 +165,11 @@ class EmpiricalRisk:
                 f"batchnorm='batch' takes all data as one batch, and these are {self.samples}"
                 " batches as given; write batchnorm='recalibrate' or 'frozen'."
             )
+
+    @property
+    def _samples(self) -> Samples:
+        """The samples, in the form in which the model takes them where there is room for it."""
+        return self._measured.convert_once(self._given_samples, self.memory // _FOR_SAMPLES)
 
     def on(self, split: Split) -> EmpiricalRisk:
         """Give the risk on other data of the same problem; both share model and statistics."""
@@ -220,12 +228,12 @@ class EmpiricalRisk:
     @property
     def samples(self) -> int:
         """Number of samples N."""
-        return len(self._samples)
+        return len(self._given_samples)
 
     @property
     def totals(self) -> Totals:
         """What the split's samples add up to: their weight in the value, and in the error."""
-        return self.problem.totals(self._samples)
+        return self.problem.totals(self._given_samples)
 
     @property
     def data(self) -> Samples:
@@ -270,9 +278,9 @@ class EmpiricalRisk:
             samples=self.samples,
             batchnorm=self.policy if self.normalized else "none",
             dtype=self.dtype,
-            data=self._samples.described,
-            weighed=self.problem.weighed_by(self._samples),
-            draws=self.problem.drawn(self._samples),
+            data=self._given_samples.described,
+            weighed=self.problem.weighed_by(self._given_samples),
+            draws=self.problem.drawn(self._given_samples),
             further={} if self.checked is None else {"self-check": self.checked.words},
         )
 
@@ -633,7 +641,7 @@ class EmpiricalRisk:
 
     @property
     def _passes(self) -> Passes:
-        return Passes(self._measured, self._samples, lambda: self.batch_size)
+        return Passes(self._measured, self._samples, self.totals, lambda: self.batch_size)
 
     def _at(self, w: Tensor) -> Passes:
         self._settle(w)
