@@ -29,7 +29,8 @@ def risk_of(problem: Problem, **options: object) -> EmpiricalRisk:
 
 
 @pytest.mark.parametrize(
-    "form", [tuple, lambda pair: TensorDataset(*pair), lambda pair: DataLoader(TensorDataset(*pair))]
+    "form",
+    [tuple, lambda pair: TensorDataset(*pair), lambda pair: DataLoader(TensorDataset(*pair))],
 )
 def test_images_are_laid_out_once_and_no_number_moves(form):
     x, y = images()
