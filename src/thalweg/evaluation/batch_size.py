@@ -100,7 +100,7 @@ def measure_activations(measured: ModelCopy, samples: Samples) -> Activations:
         held.append(tensor)
         return tensor
 
-    with measured.at_work(), saved_tensors_hooks(count, lambda tensor: tensor):
+    with measured.derivatives(), saved_tensors_hooks(count, lambda tensor: tensor):
         state = (*measured.model.parameters(), *measured.model.buffers())
         known = {tensor.untyped_storage().data_ptr() for tensor in state}
         measured.forward(samples.slice(0, size))

@@ -138,16 +138,27 @@ class ModelCopy:
         if self._only_values:
             yield
             return
-        self._only_values = True
-        for parameter in self._trained:
-            parameter.requires_grad_(False)
+        with self._for_values(True), self._inplace.pass_():
+            yield
+
+    def derivatives(self) -> AbstractContextManager[None]:
+        """Evaluate for derivatives in the weights inside the block, also inside of `values`."""
+        return self._for_values(False)
+
+    @contextmanager
+    def _for_values(self, only: bool) -> Iterator[None]:
+        before, self._only_values = self._only_values, only
+        self._require_gradients(not only)
         try:
-            with one_function(), self.at_work(), torch.enable_grad(), self._inplace.pass_():
+            with one_function(), self.at_work(), torch.enable_grad():
                 yield
         finally:
-            self._only_values = False
-            for parameter in self._trained:
-                parameter.requires_grad_(True)
+            self._only_values = before
+            self._require_gradients(not before)
+
+    def _require_gradients(self, required: bool) -> None:
+        for parameter in self._trained:
+            parameter.requires_grad_(required)
 
     def load(self, w: Tensor) -> None:
         """Go to the point ``w``: one copy of W numbers."""
