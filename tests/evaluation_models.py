@@ -136,6 +136,11 @@ def tied() -> nn.Module:
     return model
 
 
+def in_two_places() -> nn.Module:
+    middle = nn.Linear(6, 6)
+    return nn.Sequential(nn.Linear(5, 6), nn.Tanh(), middle, nn.Tanh(), middle, nn.Linear(6, 3))
+
+
 def compiled() -> nn.Module:
     return torch.compile(chain(), backend="aot_eager")
 
@@ -314,6 +319,7 @@ MODELS: dict[str, tuple[Callable[[], nn.Module], Tensor]] = {
     "parameters in a list": (ParametersInList, VECTORS),
     "frozen layers": (Adapter, VECTORS),
     "tied weights": (tied, VECTORS),
+    "one layer in two places": (in_two_places, VECTORS),
     "compiled": (compiled, VECTORS),
     "compiled inside": (compiled_inside, VECTORS),
     "compiled in place": (compiled_in_place, VECTORS),

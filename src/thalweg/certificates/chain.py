@@ -147,6 +147,7 @@ class Chain:
         for link in read.links:
             module, kind, shape = link.module, layer_type(link.module), tuple(x.shape[1:])
             if kind in (nn.Linear, nn.Conv2d):
+                _check_own(list(link.trained.values()), used)
                 _check_plain(link.name, module, shape)
                 layers.append(_layer(link, read.tensors(link, w), shape))
                 used += link.trained.values()
@@ -251,5 +252,8 @@ def _check_whole(layers: list[Layer], used: list[str], trained: set[str]) -> Non
         raise NotDefined(f"the network does not end in an affine layer; known are {_KNOWN}.")
     if set(used) != trained:
         raise NotDefined(f"some weights belong to no known layer; known are {_KNOWN}.")
-    if len(set(used)) < len(used):
+
+
+def _check_own(names: list[str], used: list[str]) -> None:
+    if set(names) & set(used):
         raise NotDefined("some weights are used in several layers; expected each its own.")

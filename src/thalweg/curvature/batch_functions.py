@@ -10,7 +10,6 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.func import functional_call
 from torch.utils._pytree import TreeSpec, tree_flatten, tree_unflatten
 
 from thalweg.curvature.double_backward import differentiable_twice
@@ -19,6 +18,7 @@ from thalweg.errors import InvalidArgument, NotDefined
 from thalweg.evaluation.call import one_function
 from thalweg.evaluation.model_copy import ModelCopy, chunks
 from thalweg.landscape.space import Parameter
+from thalweg.problems.functional import call_with
 from thalweg.problems.loss import Evaluation
 from thalweg.problems.problem import Problem
 from thalweg.problems.samples import Samples
@@ -151,9 +151,7 @@ class BatchFunctions:
         try:
             mode = norms.mode("batch" if self.whole else "stored")
             with one_function(), measured.at_work(), differentiable_twice(), mode:
-                answer: Evaluation = functional_call(
-                    self.module, named, (tree_unflatten(leaves, spec),)
-                )
+                answer: Evaluation = call_with(self.module, named, (tree_unflatten(leaves, spec),))
         finally:
             norms.store(before)
         return answer

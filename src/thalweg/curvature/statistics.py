@@ -9,13 +9,13 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 from torch.autograd.graph import saved_tensors_hooks
-from torch.func import functional_call
 
 from thalweg.curvature.batch_functions import BatchFunctions
 from thalweg.curvature.double_backward import differentiable_twice
 from thalweg.curvature.linearize import Tensors, stored_bytes
 from thalweg.evaluation.call import one_function
 from thalweg.evaluation.model_copy import CALIBRATION_BATCH, chunks
+from thalweg.problems.functional import call_with
 
 
 class JointFunctions(BatchFunctions):
@@ -206,7 +206,7 @@ class Statistics:
         named = {f"model.{name}": tensor for name, tensor in pinned.named(primals).items()}
         mode = norms.mode("differentiate")
         with one_function(), pinned.measured.at_work(), differentiable_twice(), mode:
-            functional_call(pinned.module, named, (batch,))
+            call_with(pinned.module, named, (batch,))
             rows = [
                 [(mean * (n / total), square * (n / total)) for mean, square, n in norm.moments]
                 for norm, total in zip(norms.norms, self._counts, strict=True)

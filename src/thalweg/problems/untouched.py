@@ -8,9 +8,9 @@ from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
-from torch.func import functional_call
 from torch.utils._pytree import tree_map_only
 
+from thalweg.problems.functional import call_with
 from thalweg.run.seeds import torch_generator
 
 T = TypeVar("T")
@@ -59,7 +59,7 @@ class Untouched:
         batch = tree_map_only(Tensor, torch.clone, batch)
         with _restored(self.model), _forked_generators(self.model):
             torch.manual_seed(seed)
-            answer: T = functional_call(_Call(function, self.model), tensors, (batch,))
+            answer: T = call_with(_Call(function, self.model), tensors, (batch,))
         return answer
 
 

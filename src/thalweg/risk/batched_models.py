@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 from torch import Tensor
-from torch.func import functional_call, grad, vmap
+from torch.func import grad, vmap
 from torch.utils._pytree import tree_map_only
 
 from thalweg.curvature.batch_functions import Forward
@@ -16,6 +16,7 @@ from thalweg.errors import InvalidProblem, NotDefined
 from thalweg.evaluation.model_copy import ModelCopy
 from thalweg.landscape.provenance import Provenance, Word
 from thalweg.landscape.space import ParameterSpace
+from thalweg.problems.functional import call_with
 
 if TYPE_CHECKING:
     from thalweg.risk.risk import EmpiricalRisk
@@ -115,7 +116,7 @@ class BatchedModels:
         named = {f"model.{name}": tensor for name, tensor in tensors.items()}
         frozen = self.measured.keeps_statistics
         with self.measured.norms.mode("stored" if frozen else "running"):
-            evaluation = functional_call(self._forward, named, (batch,))
+            evaluation = call_with(self._forward, named, (batch,))
         loss, outputs = evaluation.mean(), evaluation.outputs
         shown = () if outputs is None else (outputs.detach(),)  # vmap gives tensors only
         return loss, (loss.detach(), shown, after)

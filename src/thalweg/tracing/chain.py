@@ -8,11 +8,11 @@ from typing import Any, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor, nn
-from torch.func import functional_call
 
 from thalweg.errors import NotDefined
 from thalweg.landscape.space import ParameterSpace
 from thalweg.polynomial import PolynomialActivation
+from thalweg.problems.functional import call_with
 from thalweg.problems.loss import pair
 from thalweg.problems.problem import Problem
 from thalweg.problems.samples import Samples
@@ -157,13 +157,13 @@ class Chain:
 
     def apply(self, link: Link, w: Tensor, x: Tensor) -> Tensor:
         """Evaluate one layer on its inputs ``x``, with its weights out of ``w``."""
-        outputs: Tensor = functional_call(link.module, self.tensors(link, w), (x,))
+        outputs: Tensor = call_with(link.module, self.tensors(link, w), (x,))
         return outputs
 
     @torch.no_grad()
     def whole(self, w: Tensor, x: Tensor) -> Tensor:
         """Evaluate the user's module itself, by its own code, on what it is given: (n, ...)."""
-        outputs: Tensor = functional_call(self.model, self.space.unpack(w), (x,))
+        outputs: Tensor = call_with(self.model, self.space.unpack(w), (x,))
         return outputs
 
 

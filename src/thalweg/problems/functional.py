@@ -1,0 +1,60 @@
+"""A module called with other tensors in place of its own, each of which is replaced once."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Mapping
+from typing import Any
+
+from torch import Tensor, nn
+from torch.func import functional_call
+
+
+def call_with(module: nn.Module, tensors: Mapping[str, Tensor], args: tuple[Any, ...]) -> Any:
+    """
+    Call a module with these tensors in place of its own of the same names.
+
+    Tied tensors are replaced under all their names. A module that stands in two places is one
+    module: torch (2.13) replaces its tensors twice, and gives it back with those of the first
+    time instead of its own.
+
+    Parameters
+    ----------
+    module : nn.Module
+        Left as it was.
+    tensors : mapping of str to Tensor
+        By any of their names in the module.
+    args : tuple
+        Of the call.
+
+    Examples
+    --------
+    >>> import torch
+    >>> line = nn.Linear(2, 2, bias=False)
+    >>> twice = nn.Sequential(line, line)
+    >>> call_with(twice, {"0.weight": 2 * torch.eye(2)}, (torch.ones(1, 2),)).tolist()
+    [[4.0, 4.0]]
+    >>> isinstance(line.weight, nn.Parameter)
+    True
+    """
+    places: dict[int, list[str]] = defaultdict(list)
+    for name, identity in _held(module):
+        places[identity].append(name)
+    aliases = dict(_held(module, remove_duplicate=False))
+    given = {
+        place: tensor
+        for name, tensor in tensors.items()
+        for place in (places[aliases[name]] if name in aliases else [name])
+    }
+    return functional_call(module, given, args, tie_weights=False)
+
+
+def _held(module: nn.Module, *, remove_duplicate: bool = True) -> list[tuple[str, int]]:
+    """Give names and identities of tensors, of each module under one name or under all."""
+    return [
+        (f"{prefix}.{local}" if prefix else local, id(tensor))
+        for prefix, part in module.named_modules(remove_duplicate=remove_duplicate)
+        for held in (part._parameters, part._buffers)
+        for local, tensor in held.items()
+        if tensor is not None
+    ]
