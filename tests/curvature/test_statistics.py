@@ -102,6 +102,23 @@ def test_every_way_goes_through_the_statistics(risk, method):
     assert_near(risk.hessian(w, method=method) @ v, expected, tolerance)
 
 
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
+def test_where_torch_has_no_second_derivative_statistics_have_one_too(dtype):
+    """Bags of embeddings before batch norm: differences, with an error that is stated."""
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.EmbeddingBag(7, 4), nn.BatchNorm1d(4), nn.Tanh(), nn.Linear(4, 3))
+    x, y = torch.randint(0, 7, (SAMPLES, 3)), torch.randint(0, 3, (SAMPLES,))
+    problem = tw.Problem(model, nn.CrossEntropyLoss(), (x, y))
+    precise = tw.EmpiricalRisk(problem, dtype=torch.float64, batch_size=128)
+    risk = tw.EmpiricalRisk(problem, dtype=dtype, batch_size=128)
+    w, v = (t.double() for t in weights(precise))
+    expected = slope_of(precise.gradient, w, v)
+    hessian = risk.hessian(w.to(dtype))
+    assert_near((hessian @ v).double(), expected, 1e-6 if dtype == torch.float64 else 1e-4)
+    assert hessian.method == "differences" and 0 < hessian.error < 1e-4
+    assert "differences, relative error" in hessian.described["products"]
+
+
 def test_jacobian_and_gauss_newton_go_through_them_too(risk):
     problem = risk.problem
     x, labels = problem.train

@@ -15,9 +15,9 @@ from thalweg.landscape.protocols import (
     Function,
     HeldOut,
     at_least_its_precision,
-    evaluate_samples,
     provenance_of,
     require,
+    sample_evaluator,
     words_of,
 )
 from thalweg.problems.between import States
@@ -156,12 +156,13 @@ def _check(risk: Function, w0: Tensor, w1: Tensor, points: int) -> None:
 def _evaluator(risk: Function, test: bool) -> Callable[[Tensor], Samples]:
     other = risk.held_out() if test and isinstance(risk, HeldOut) else None
     parts = {"": risk} if other is None else {"": risk, "test_": other}
+    evaluators = {prefix: sample_evaluator(part) for prefix, part in parts.items()}
 
     def evaluate(w: Tensor) -> Samples:
         return {
             prefix + name: values.cpu().numpy().astype(np.float64)
-            for prefix, part in parts.items()
-            for name, values in evaluate_samples(part, w).items()
+            for prefix, evaluate_part in evaluators.items()
+            for name, values in evaluate_part(w).items()
         }
 
     return evaluate

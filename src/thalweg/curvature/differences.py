@@ -77,10 +77,11 @@ def _norm(tensors: Tensors) -> float:
 
 def in_double(tensors: Tensors) -> Tensors:
     """Give tensors in double precision; integers as they are."""
-    return tuple(_double(tensor) for tensor in tensors)
+    return tuple(double(tensor) for tensor in tensors)
 
 
-def _double(tensor: Tensor) -> Tensor:
+def double(tensor: Tensor) -> Tensor:
+    """Give a tensor in double precision; integers as they are."""
     if tensor.is_complex():
         return tensor.to(torch.complex128)
     return tensor.double() if tensor.is_floating_point() else tensor

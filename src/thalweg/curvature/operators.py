@@ -133,16 +133,18 @@ class WeightOperator(RiskOperator):
     @property
     def method(self) -> Method | None:
         """How products are computed, see `curvature.vector_products.Products`; None before one."""
+        if self._statistics is not None and self._statistics.error:
+            return "differences"
         return self._products.method
 
     @property
     def error(self) -> float:
-        """Largest relative error of a batch's product so far; 0 unless by differences."""
-        return self._products.error
+        """Largest relative error of a batch's product or statistics so far; 0 of the other ways."""
+        return max(self._products.error, self._statistics.error if self._statistics else 0.0)
 
     def _multiply(self, v: Tensor) -> Tensor:
         product = self._product(v)
-        if self._products.method == "differences":
+        if self.error:
             self.described |= {"products": f"differences, relative error {self.error:.1e}"}
         return product
 

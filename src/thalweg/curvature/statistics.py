@@ -3,19 +3,24 @@
 from __future__ import annotations
 
 import copy
+import logging
 from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 from torch.autograd.graph import saved_tensors_hooks
+from torch.utils._pytree import tree_map_only
 
 from thalweg.curvature.batch_functions import BatchFunctions
+from thalweg.curvature.differences import along, double, in_double
 from thalweg.curvature.double_backward import differentiable_twice
 from thalweg.curvature.linearize import Tensors, stored_bytes
 from thalweg.evaluation.call import one_function
 from thalweg.evaluation.model_copy import CALIBRATION_BATCH, chunks
 from thalweg.problems.functional import call_with
+
+log = logging.getLogger("thalweg")
 
 
 class JointFunctions(BatchFunctions):
@@ -50,6 +55,7 @@ class JointFunctions(BatchFunctions):
 class _Batch:
     """One calibration batch's moments, with the graphs that its products go through."""
 
+    bounds: tuple[int, int]
     moments: Tensor  # E[x] and E[x^2] of all layers, by the batch's share, flat
     cotangent: Tensor
     pulled: Tensors  # the gradient of cotangent . moments, which depends on both
@@ -88,6 +94,13 @@ class Statistics:
         The point, settled, of a model with batch normalization.
     memory : int
         Budget in bytes for the graphs that are kept between products.
+
+    Attributes
+    ----------
+    by_differences : bool
+        Whether `push` takes differences, because torch has no second derivative here.
+    error : float
+        Largest relative error that these have had so far.
     """
 
     def __init__(self, pinned: BatchFunctions, memory: int) -> None:
@@ -101,6 +114,8 @@ class Statistics:
         self._samples = pinned.measured.calibration
         self._cotangents = torch.zeros_like(torch.cat([self._means, self._means]))
         self.weighed = False
+        self.by_differences = not pinned.measured.twice_differentiable
+        self.error = 0.0
 
     def weigh(self, cotangents: Tensors) -> None:
         """
@@ -128,7 +143,7 @@ class Statistics:
         moments = torch.zeros_like(self._cotangents)
         second = torch.zeros(self.pinned.size, dtype=torch.float64, device=moments.device)
         for batch in self._batches():
-            first, curved = batch.push(v, curved=self.weighed)
+            first, curved = self._pushed(batch, v)
             moments += first
             if self.weighed:
                 second += self.pinned.flatten(curved)
@@ -136,6 +151,32 @@ class Statistics:
         variance = square - 2 * self._means * mean
         pairs = zip(mean.split(self._sizes), variance.split(self._sizes), strict=True)
         return tuple(slope for pair in pairs for slope in pair), second
+
+    def _pushed(self, batch: _Batch, v: Tensors) -> tuple[Tensor, Tensors]:
+        """Push v through a batch, by torch where it can."""
+        if not self.by_differences:
+            try:
+                return batch.push(v, curved=self.weighed)
+            except RuntimeError as error:  # NotImplementedError is one
+                log.info("statistics by differences: %s", str(error).partition("\n")[0])
+                self.by_differences = True
+        return self._differences(batch, v)
+
+    def _differences(self, batch: _Batch, v: Tensors) -> tuple[Tensor, Tensors]:
+        cotangent = batch.cotangent.detach().double()
+
+        def slopes(primals: Tensors) -> Tensors:
+            leaves = tuple(primal.detach().requires_grad_() for primal in primals)
+            with torch.enable_grad():
+                moments = self._moments(leaves, *batch.bounds)
+            if not self.weighed:
+                return (moments.detach(),)
+            pulled = torch.autograd.grad(moments, leaves, cotangent, materialize_grads=True)
+            return moments.detach(), *pulled
+
+        (first, *second), error = along(slopes, in_double(self.pinned.primals), in_double(v))
+        self.error = max(self.error, error)
+        return first.to(self._means), tuple(part.to(self._means) for part in second)
 
     def pull(self, cotangents: Tensors, *, pushed: Tensors | None = None) -> Tensor:
         """
@@ -197,13 +238,15 @@ class Statistics:
             pulled = torch.autograd.grad(
                 moments, leaves, cotangent, create_graph=True, materialize_grads=True
             )
-        return _Batch(moments, cotangent, pulled, leaves)
+        return _Batch((start, stop), moments, cotangent, pulled, leaves)
 
     def _moments(self, primals: Tensors, start: int, stop: int) -> Tensor:
         """Evaluate a calibration batch's share of the moments of all layers, flat."""
         pinned, norms = self.pinned, self.pinned.measured.norms
         batch = pinned.measured.moved(self._samples.slice(start, stop))
         named = {f"model.{name}": tensor for name, tensor in pinned.named(primals).items()}
+        if primals[0].dtype != pinned.measured.dtype:  # differences are taken in double precision
+            named, batch = tree_map_only(Tensor, double, (named, batch))
         mode = norms.mode("differentiate")
         with one_function(), pinned.measured.at_work(), differentiable_twice(), mode:
             call_with(pinned.module, named, (batch,))

@@ -17,7 +17,7 @@ from thalweg.dynamics.methods import method_kind
 from thalweg.dynamics.running_metrics import Tally
 from thalweg.dynamics.settings import Plan, Settings, digest
 from thalweg.errors import NotDefined
-from thalweg.landscape.protocols import Batched, Landscape, Stateful, evaluate, placed, words_of
+from thalweg.landscape.protocols import Batched, Landscape, Stateful, evaluator, placed, words_of
 from thalweg.run.events import Log
 from thalweg.run.progress import Progress
 
@@ -117,6 +117,8 @@ class Training:
             "landscape": words_of(landscape),
             "test": None if test is None else words_of(test),
         }
+        self._evaluate = evaluator(landscape)
+        self._evaluate_test = None if test is None else evaluator(test)
         self.tally = Tally()
         self.step = 0
         self.history: list[dict[str, Any]] = []
@@ -210,8 +212,8 @@ class Training:
         )
 
     def _measure(self) -> dict[str, float | None]:
-        here = evaluate(self.landscape, self.w)
-        there = {} if self.test is None else evaluate(self.test, self.w)
+        here = self._evaluate(self.w)
+        there = {} if self._evaluate_test is None else self._evaluate_test(self.w)
         values = (here["loss"], here.get("error"), there.get("loss"), there.get("error"))
         return dict(zip(_MEASURED, values, strict=True))
 

@@ -10,7 +10,6 @@ from numpy.typing import NDArray
 
 from thalweg.geometry.blocks import Block, Blocks, Phase
 from thalweg.geometry.job import Scene
-from thalweg.landscape.protocols import evaluate
 from thalweg.run.progress import Bar, Progress
 
 # A kill loses less than one percent; files stay few.
@@ -66,7 +65,7 @@ def _cell(scene: Scene, cell: int, split: str | None) -> dict[str, float]:
     point = scene.go_to(cell)
     return {
         prefix + name: value
-        for prefix, risk in scene.risks.items()
+        for prefix, evaluate in scene.evaluators.items()
         if split in (None, prefix)
-        for name, value in evaluate(risk, point).items()
+        for name, value in evaluate(point).items()
     }

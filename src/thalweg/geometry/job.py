@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -21,6 +22,7 @@ from thalweg.landscape.protocols import (
     HeldOut,
     Remakeable,
     Stateful,
+    evaluator,
     require,
     words_of,
 )
@@ -67,6 +69,11 @@ class Scene:
             risk = require(self.risk, Stateful, "a plane through whole states", "give flat vectors")
             risk.set_fixed(self.anchors.at(self.grid.place(cell)))
         return self.grid.point(cell)
+
+    @cached_property
+    def evaluators(self) -> dict[str, Callable[[Tensor], Mapping[str, float]]]:
+        """What evaluates each of `risks` at a point."""
+        return {prefix: evaluator(risk) for prefix, risk in self.risks.items()}
 
     @cached_property
     def key(self) -> str:

@@ -7,7 +7,7 @@ by instruments that need or use more. `thalweg.landscape.testing` holds the test
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, Protocol, TypeVar, runtime_checkable
 
 import torch
@@ -308,20 +308,20 @@ def provenance_of(landscape: Any) -> Provenance:
     return landscape.provenance if isinstance(landscape, Documented) else Provenance()
 
 
-def evaluate(landscape: Function, w: Tensor) -> dict[str, float]:
-    """Evaluate ``loss`` and, where the landscape counts it, ``error``."""
+def evaluator(landscape: Function) -> Callable[[Tensor], Mapping[str, float]]:
+    """Give what evaluates ``loss`` and, where the landscape counts it, ``error``."""
     if isinstance(landscape, Scored):
-        return dict(landscape.evaluate(w))
-    return {"loss": float(landscape.value(w))}
+        return landscape.evaluate
+    return lambda w: {"loss": float(landscape.value(w))}
 
 
-def evaluate_samples(landscape: Function, w: Tensor) -> dict[str, Tensor]:
-    """Evaluate each sample's ``loss`` and, where it is counted, ``error``: (N,), or (1,)."""
+def sample_evaluator(landscape: Function) -> Callable[[Tensor], Mapping[str, Tensor]]:
+    """Give what evaluates each sample's ``loss`` and ``error``: (N,), or (1,) without samples."""
     if isinstance(landscape, Scored):
-        return dict(landscape.evaluate_samples(w))
+        return landscape.evaluate_samples
     if isinstance(landscape, Sampled):
-        return {"loss": landscape.sample_losses(w)}
-    return {"loss": torch.tensor([landscape.value(w)], dtype=torch.float64)}
+        return lambda w: {"loss": landscape.sample_losses(w)}
+    return lambda w: {"loss": torch.tensor([landscape.value(w)], dtype=torch.float64)}
 
 
 def placed(landscape: Any, w: Tensor) -> Tensor:
