@@ -88,8 +88,16 @@ LAYOUTS = {
     },
     "optimizer": lambda s: {"model": s, "optimizer": _optimizer()},
     "best loss": lambda s: {"state_dict": s, "best": torch.tensor(0.1)},
+    "sparse": lambda s: {n: t.to_sparse() if t.dim() == 2 else t for n, t in s.items()},
+    "an entry that holds itself": lambda s: _holding_itself(s),
     "extra state": lambda s: s | {"0._extra_state": torch.zeros(3)},
 }
+
+
+def _holding_itself(state):
+    content = {"model": state}
+    content["all"] = content
+    return content
 
 
 def _optimizer():
@@ -217,6 +225,12 @@ def test_functions_are_refused_whatever_stands_beside_them(state, tmp_path):
         load_weights(tmp_path / "w.pt")
     with pytest.raises(InvalidArgument, match="expected classes"):
         load_weights(tmp_path / "w.pt", allow=["Config"])
+
+
+def test_another_protocol_is_named(state, tmp_path):
+    torch.save(state, tmp_path / "w.pt", pickle_protocol=4)
+    with pytest.raises(CheckpointRefused, match=r"another protocol than torch\.save's own, 2"):
+        load_weights(tmp_path / "w.pt")
 
 
 def test_two_that_fit_are_listed_and_one_can_be_named(state, tmp_path):

@@ -41,7 +41,6 @@ SAFE = (
     "Save the weights alone, torch.save(model.state_dict(), 'w.pt'), or as"
     " safetensors.torch.save_file(model.state_dict(), 'w.safetensors')."
 )
-_NESTED_AT_MOST = 20
 
 
 class Contents(NamedTuple):
@@ -212,25 +211,31 @@ def _read_torch(path: Path, start: bytes, allow: Iterable[str | type], mapped: b
         )
     if zipped:
         _check_no_program(path)
-    reason: Exception | None = None
+    reason = ""
     # An allowed class may be a kind of dict, which cannot be told without importing it.
-    for stand_in in (Inert, InertDict):
+    for stand_in in (Inert, InertDict) if allow else (Inert,):
         globals_ = harmless_globals() + allowed_globals(allow, stand_in)
         try:
             with warnings.catch_warnings(), torch.serialization.safe_globals(globals_):
                 # Of pickle protocols torch does not write; what cannot be read is refused below.
                 warnings.filterwarnings("ignore", message="Detected pickle protocol")
+                warnings.filterwarnings("ignore", message="TypedStorage is deprecated")
                 return torch.load(
                     path, map_location="cpu", weights_only=True, mmap=mapped and zipped
                 )
         except pickle.UnpicklingError as error:
-            reason = reason or error
+            reason = reason or str(error)
         except (EOFError, RuntimeError, ValueError, KeyError, IndexError, AttributeError,
                 TypeError, OSError) as error:  # fmt: skip
             raise CheckpointRefused(
                 f"{path} cannot be read: truncated, or no checkpoint ({_first_line(error)}). {SAFE}"
             ) from None
-    raise CheckpointRefused(_why_refused(path, allow)) from None
+    if "Unsupported operand" in reason:
+        raise CheckpointRefused(
+            f"{path} is a pickle of another protocol than torch.save's own, 2, and cannot be read"
+            f" without running code from it. {SAFE}"
+        )
+    raise CheckpointRefused(_why_refused(path, allow))
 
 
 def _check_no_program(path: Path) -> None:
@@ -277,17 +282,17 @@ def _plain(content: Any, path: Path) -> Contents:
 
 def flattened(content: Any) -> Contents:
     """Name all tensors of nested entries."""
-    return Contents(dict(_named(content, "", 0)), {}, dict(_values(content)))
+    return Contents(dict(_named(content, "", ())), {}, dict(_values(content)))
 
 
-def _named(content: Any, nest: str, depth: int) -> Iterator[tuple[str, Tensor]]:
-    for key, value in _items(content) if depth <= _NESTED_AT_MOST else ():
+def _named(content: Any, nest: str, above: tuple[int, ...]) -> Iterator[tuple[str, Tensor]]:
+    for key, value in _items(content):
         if isinstance(value, Tensor):
-            yield f"{nest}{key}", value
+            yield f"{nest}{key}", value if value.layout == torch.strided else value.to_dense()
         elif isinstance(value, np.ndarray) and value.dtype.kind in "fiubc":
             yield f"{nest}{key}", torch.from_numpy(np.array(value))
-        else:
-            yield from _named(value, f"{nest}{key}{NEST}", depth + 1)
+        elif id(value) not in above:  # an entry may hold itself
+            yield from _named(value, f"{nest}{key}{NEST}", (*above, id(value)))
 
 
 def _items(content: Any) -> Iterable[tuple[Any, Any]]:
