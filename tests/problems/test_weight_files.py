@@ -137,6 +137,17 @@ def test_the_model_is_compiled_and_the_file_is_plain(state):
     assert torch.equal(fitted["_orig_mod.2.bias"], state["2.bias"])
 
 
+def test_the_model_holds_the_one_that_was_saved(state):
+    holder = nn.ModuleDict({"net": net()})
+    assert torch.equal(fit_weights(holder, state)["net.2.bias"], state["2.bias"])
+    nested = {"state_dict": under("model.", state)}
+    assert torch.equal(fit_weights(holder, nested)["net.2.bias"], state["2.bias"])
+    problem = problem_of(nn.Sequential(nn.Sequential(holder["net"])))
+    point = open_point(problem, state)
+    assert torch.equal(point.state["0.0.2.bias"], state["2.bias"])
+    assert "names of the model have '0.0.' before those of the file" in point.notes
+
+
 def test_a_checkpointed_block_has_its_buffers_from_the_file():
     def blocks():
         return nn.Sequential(

@@ -226,9 +226,9 @@ def choose_entry(file: File, state: ModelState, *, entry: str | None, partial: b
     entries = file.entries(state)
     if entry is not None:
         entries = _named(entries, entry)
-    fitting = _best(entries) if partial else [one for one in entries if one.complete]
-    if not fitting and not partial:
-        fitting = _renamed(entries[0])
+    fitting = _fitting(entries, partial)
+    if not fitting and (inner := _inner_that_fits(file, state, partial)):
+        return choose_entry(file, inner, entry=entry, partial=partial)
     if not fitting:
         raise CheckpointMismatch(_nothing(file, state) if partial else entries[0].misfit())
     distinct: list[Entry] = []
@@ -242,6 +242,20 @@ def choose_entry(file: File, state: ModelState, *, entry: str | None, partial: b
     if not partial and (chosen.unexpected or a_part):
         raise CheckpointMismatch(chosen.misfit())
     return chosen
+
+
+def _inner_that_fits(file: File, state: ModelState, partial: bool) -> ModelState | None:
+    """Leave out what the model's names have in common until the file fits, if it then does."""
+    inner = state.inner
+    while inner is not None and not _fitting(file.entries(inner), partial):
+        inner = inner.inner
+    return inner
+
+
+def _fitting(entries: Sequence[Entry], partial: bool) -> list[Entry]:
+    if partial:
+        return _best(entries)
+    return [one for one in entries if one.complete] or _renamed(entries[0])
 
 
 def _best(entries: Sequence[Entry]) -> list[Entry]:
@@ -273,7 +287,10 @@ def _renamed(entry: Entry) -> list[Entry]:
     before = set(tensors)
     for prefix, module in entry.state.model.named_modules():
         for hook in module._load_state_dict_pre_hooks.values():
-            hook(tensors, f"{prefix}." if prefix else "", {}, True, [], [], [])
+            try:
+                hook(tensors, f"{prefix}." if prefix else "", {}, True, [], [], [])
+            except Exception:  # a hook of anybody's, that does not expect these names
+                return []
     if before == set(tensors):
         return []
     file = File(tensors, entry.file.what)

@@ -79,6 +79,7 @@ def fit(
         If weights are NaN or infinite.
     """
     chosen = choose_entry(File(tensors, what), state, entry=entry, partial=partial)
+    state = chosen.state
     found = {
         short: _converted(short, chosen.tensor(short), state.tensors[short])
         for short in chosen.matched
@@ -121,11 +122,14 @@ def _read(chosen: Entry) -> list[str]:
                 ours.remove(piece)
             else:
                 removed[piece] = None
+    inner = chosen.state.prefix
+    notes = [f"names of the model have {inner!r} before those of the file"] if inner else []
     if not removed:
-        return []
+        return notes
     return [
+        *notes,
         f"names have {' and '.join(map(repr, removed))}, which a wrapper adds (data parallel,"
-        " compiled, averaged, sharded or checkpointed models); stripped"
+        " compiled, averaged, sharded or checkpointed models); stripped",
     ]
 
 

@@ -90,9 +90,12 @@ class ModelState:
     ----------
     model : nn.Module
         Not changed.
+    prefix : str
+        What is left out before its names, ``"net."`` of a model that holds another.
     """
 
     model: nn.Module
+    prefix: str = ""
 
     @cached_property
     def saved(self) -> dict[str, Tensor]:
@@ -124,7 +127,16 @@ class ModelState:
     @cached_property
     def names(self) -> dict[str, str]:
         """Names of all these by what they are without wrappers, in the model's order."""
-        return by_unwrapped([*self.saved, *self.unsaved])
+        whole = by_unwrapped([*self.saved, *self.unsaved])
+        return {short.removeprefix(self.prefix): name for short, name in whole.items()}
+
+    @property
+    def inner(self) -> ModelState | None:
+        """The same without the first piece that all names share; None where they share none."""
+        firsts = {pieces(short)[0] for short in self.names if last(short) not in COUNTS}
+        if len(firsts) != 1 or not (first := firsts.pop()).endswith("."):
+            return None
+        return ModelState(self.model, self.prefix + first)
 
     @cached_property
     def tensors(self) -> dict[str, Tensor]:
