@@ -9,14 +9,16 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
+from torch.utils._pytree import tree_leaves
 
 from thalweg.curvature.operators import Jacobian
 from thalweg.errors import NotDefined
-from thalweg.geometry.invariances import KINDS, Direction, Invariances
+from thalweg.geometry.invariances import KINDS, Invariances
+from thalweg.geometry.scalings import Direction
 from thalweg.landscape.provenance import Word
+from thalweg.problems.loss import pair
 from thalweg.risk.risk import EmpiricalRisk
 from thalweg.run.seeds import numpy_generator
-from thalweg.tracing.chain import Chain
 
 if TYPE_CHECKING:
     from scipy import sparse
@@ -71,25 +73,21 @@ def explain(
     seed : int
         Of the combinations that are checked.
     """
+    repeated = jacobian.shape[0] // risk.samples * _repeated(risk)
     try:
-        chain = Chain(risk)
-    except NotDefined:
+        known = Invariances(risk, w.cpu(), batch_statistics=risk.policy == "batch")
+        listed = known.directions()
+    except NotDefined as error:
         counts = dict.fromkeys(KINDS, 0)
-        described: dict[str, Word] = {
-            "symmetry": "not determined: the network is not a chain of known layers"
-        }
-        return Explained(counts, {}, 0, described)
-    known = Invariances(chain, w.cpu(), batch_statistics=risk.policy == "batch")
+        return Explained(counts, {}, repeated, {"symmetry": f"not determined: {error}"})
     kept: dict[str, list[Direction]] = {}
     broken: dict[str, int] = {}
-    for kind, directions in known.directions().items():
+    for kind, directions in listed.items():
         kept[kind] = _in_kernel(directions, jacobian, tolerance, seed)
         if len(kept[kind]) < len(directions):
             broken[kind] = len(directions) - len(kept[kind])
-    outputs = jacobian.shape[0] // risk.samples
-    return Explained(
-        _sequential_ranks(kept, risk.space.size), broken, outputs * _repeated(chain), {}
-    )
+    counts = _sequential_ranks(kept, risk.space.size)
+    return Explained(counts, broken, repeated, known.described)
 
 
 def _in_kernel(
@@ -145,6 +143,7 @@ def _sequential_ranks(kinds: dict[str, list[Direction]], size: int) -> dict[str,
 def _rank_beside(directions: list[Direction], single: set[int], size: int) -> int:
     """Rank of directions with the coordinates in ``single`` struck out."""
     from scipy import sparse
+    from scipy.sparse.csgraph import connected_components
 
     if not directions:
         return 0
@@ -152,12 +151,20 @@ def _rank_beside(directions: list[Direction], single: set[int], size: int) -> in
     free = np.ones(size)
     free[list(single)] = 0.0
     columns = sparse.diags_array(free) @ columns
-    values = np.linalg.eigvalsh((columns.T @ columns).toarray())
-    return int((values > _DEPENDENT).sum())
+    products = (columns.T @ columns).tocsr()
+    # Directions that share no weight are independent: most are of one layer or head.
+    _, labels = connected_components(products, directed=False)
+    order = np.argsort(labels, kind="stable")
+    parts = np.split(order, np.flatnonzero(np.diff(labels[order])) + 1)
+    blocks = (products[part][:, part].toarray() for part in parts)
+    return sum(int((np.linalg.eigvalsh(block) > _DEPENDENT).sum()) for block in blocks)
 
 
-def _repeated(chain: Chain) -> int:
+def _repeated(risk: EmpiricalRisk) -> int:
     """Count the samples whose input another has before them."""
-    count = len(chain.samples)
-    inputs = chain.inputs(0, count).reshape(count, -1).numpy()
-    return count - len({row.tobytes() for row in inputs})
+    if not risk.data.joined:
+        return 0
+    inputs = pair(risk.data.slice(0, risk.samples))[0]
+    leaves = [leaf for leaf in tree_leaves(inputs) if isinstance(leaf, Tensor)]
+    rows = [leaf.reshape(risk.samples, -1).cpu().numpy() for leaf in leaves]
+    return risk.samples - len({tuple(r[i].tobytes() for r in rows) for i in range(risk.samples)})

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from torch import Tensor, fx, nn
@@ -30,12 +30,7 @@ _OPTIONS: dict[str, tuple[type[nn.Module], tuple[str, ...]]] = {
     "softplus": (nn.Softplus, ("beta", "threshold")),
     "tanh": (nn.Tanh, ()),
 }
-_CONVOLUTIONS: dict[str, Callable[..., nn.Module]] = {
-    "conv1d": nn.Conv1d,
-    "conv2d": nn.Conv2d,
-    "conv3d": nn.Conv3d,
-}
-_GEOMETRY = ("stride", "padding", "dilation", "groups")
+_CONVOLUTIONS = {3: nn.Conv1d, 4: nn.Conv2d, 5: nn.Conv3d}
 _NORMS = {2: nn.BatchNorm1d, 3: nn.BatchNorm1d, 4: nn.BatchNorm2d, 5: nn.BatchNorm3d}
 _DROPOUTS = ("dropout", "dropout1d", "dropout2d", "dropout3d", "alpha_dropout", "feature_dropout")
 _MOVES = ("flatten", "getitem", "reshape", "select", "slice", "squeeze", "unsafe_view", "unsqueeze")
@@ -86,7 +81,9 @@ def as_module(op: str, step: fx.Node, before: Shape, after: Shape) -> nn.Module 
     return _with_options(*_OPTIONS[op], step) if op in _OPTIONS else None
 
 
-def with_tensors(op: str, step: fx.Node, tensors: Sequence[Tensor], rank: int) -> nn.Module | None:
+def with_tensors(
+    op: str, step: fx.Node, tensors: Mapping[fx.Node, Tensor], rank: int
+) -> nn.Module | None:
     """
     Write a function of one tensor and of weights as a module that holds these.
 
@@ -96,47 +93,99 @@ def with_tensors(op: str, step: fx.Node, tensors: Sequence[Tensor], rank: int) -
         Torch's name of it.
     step : fx.Node
         Its arguments.
-    tensors : sequence of Tensor
-        Weight, bias, ... in the order of the function.
+    tensors : mapping of fx.Node to Tensor
+        Those of its arguments that are tensors of the model.
     rank : int
-        Number of dimensions of what it reads.
+        Number of dimensions of what it is applied to.
 
     Returns
     -------
     nn.Module or None
         None where no module is known to do the same.
     """
-    module: nn.Module
-    weight = tensors[0]
-    if op == "linear" and weight.dim() == 2:
-        outputs, inputs = weight.shape
-        module = nn.Linear(inputs, outputs, device="meta")
-        return _holding(module, {"weight": weight, "bias": _second(tensors)})
-    if op in _CONVOLUTIONS and rank == weight.dim():
-        given = dict(zip(_GEOMETRY, step.args[3:], strict=False)) | _only(step.kwargs, _GEOMETRY)
-        options: dict[str, Any] = given | {"device": "meta"}
-        channels = weight.shape[1] * options.get("groups", 1)
-        module = _CONVOLUTIONS[op](channels, len(weight), tuple(weight.shape[2:]), **options)
-        return _holding(module, {"weight": weight, "bias": _second(tensors)})
-    if op == "batch_norm" and len(tensors) == 4 and step.args[5] is False:
-        module = _NORMS[rank](len(weight), eps=float(step.args[7]), device="meta")  # type: ignore[arg-type]
-        names = ("weight", "bias", "running_mean", "running_var")
-        return _holding(module, dict(zip(names, tensors, strict=True))).eval()
-    return None
+    given = _arguments(op, step)
+    held = {k: tensors.get(given[k]) for k in _HELD if isinstance(given.get(k), fx.Node)}
+    if op not in _BUILDERS or held.get("weight") is None or None in held.values():
+        return None
+    module = _BUILDERS[op](held["weight"], given, rank)
+    if module is None:
+        return None
+    for name in _HELD:
+        if name in held or hasattr(module, name):
+            setattr(module, name, held.get(name))
+    return module.eval()
 
 
-def _second(tensors: Sequence[Tensor]) -> Tensor | None:
-    return tensors[1] if len(tensors) > 1 else None
+def _arguments(op: str, step: fx.Node) -> dict[str, Any]:
+    """Give a function's arguments by name: torch.export's operators order some otherwise."""
+    schema = getattr(step.target, "_schema", None)
+    names = _SIGNATURES.get(op, ()) if schema is None else [a.name for a in schema.arguments]
+    return dict(zip(names, step.args, strict=False)) | dict(step.kwargs)
 
 
-def _only(given: Mapping[str, Any], names: Sequence[str]) -> dict[str, Any]:
-    return {name: value for name, value in given.items() if name in names}
+def _linear(weight: Any, given: Mapping[str, Any], rank: int) -> nn.Module | None:
+    if weight.dim() != 2:
+        return None
+    outputs, inputs = weight.shape
+    return nn.Linear(inputs, outputs, device="meta")
 
 
-def _holding(module: nn.Module, tensors: Mapping[str, Tensor | None]) -> nn.Module:
-    for name, tensor in tensors.items():
-        setattr(module, name, tensor)
+def _convolution(weight: Any, given: Mapping[str, Any], rank: int) -> nn.Module | None:
+    if rank != weight.dim():  # a sample without a batch around it
+        return None
+    names = ("stride", "padding", "dilation", "groups")
+    options: dict[str, Any] = {name: given[name] for name in names if name in given}
+    channels, size = weight.shape[1] * options.get("groups", 1), tuple(weight.shape[2:])
+    kind: Any = _CONVOLUTIONS[rank]
+    module: nn.Module = kind(channels, len(weight), size, **options, device="meta")
     return module
+
+
+def _batch_norm(weight: Any, given: Mapping[str, Any], rank: int) -> nn.Module | None:
+    stored = isinstance(given.get("running_mean"), fx.Node)
+    if given.get("training", False) is not False or not stored:
+        return None
+    return _NORMS[rank](len(weight), eps=float(given.get("eps", 1e-5)), device="meta")
+
+
+def _layer_norm(weight: Any, given: Mapping[str, Any], rank: int) -> nn.Module | None:
+    return nn.LayerNorm(tuple(weight.shape), eps=float(given.get("eps", 1e-5)), device="meta")
+
+
+def _group_norm(weight: Any, given: Mapping[str, Any], rank: int) -> nn.Module | None:
+    groups, eps = given["num_groups"], float(given.get("eps", 1e-5))
+    return nn.GroupNorm(groups, len(weight), eps=eps, device="meta")
+
+
+def _embedding(weight: Any, given: Mapping[str, Any], rank: int) -> nn.Module | None:
+    if given.get("max_norm") is not None:
+        return None
+    rows, columns = weight.shape
+    return nn.Embedding(rows, columns, device="meta")
+
+
+# Tensors that a layer may hold.
+_HELD = ("weight", "bias", "running_mean", "running_var")
+_CONVOLVED = ("input", "weight", "bias", "stride", "padding", "dilation", "groups")
+_SIGNATURES: dict[str, tuple[str, ...]] = {
+    "linear": ("input", "weight", "bias"),
+    "embedding": ("input", "weight", "padding_idx", "max_norm"),
+    "layer_norm": ("input", "normalized_shape", "weight", "bias", "eps"),
+    "group_norm": ("input", "num_groups", "weight", "bias", "eps"),
+    "batch_norm": (
+        *("input", "running_mean", "running_var", "weight", "bias"),
+        *("training", "momentum", "eps"),
+    ),
+    **dict.fromkeys(("conv1d", "conv2d", "conv3d"), _CONVOLVED),
+}
+_BUILDERS: dict[str, Callable[[Any, Mapping[str, Any], int], nn.Module | None]] = {
+    "linear": _linear,
+    "embedding": _embedding,
+    "layer_norm": _layer_norm,
+    "group_norm": _group_norm,
+    "batch_norm": _batch_norm,
+    **dict.fromkeys(("conv1d", "conv2d", "conv3d"), _convolution),
+}
 
 
 def _with_options(kind: type[nn.Module], names: tuple[str, ...], step: fx.Node) -> nn.Module | None:

@@ -84,9 +84,10 @@ class Graph:
         nodes: Sequence[Node],
         outputs: Sequence[Node],
         how: Literal["torch.fx", "torch.export"],
+        numbers: Mapping[fx.Node, Any],
     ) -> None:
         self.nodes, self.outputs, self.how = tuple(nodes), tuple(outputs), how
-        self._program, self._arguments = program, tuple(arguments)
+        self._program, self._arguments, self._numbers = program, tuple(arguments), numbers
 
     def readers(self, node: Node) -> tuple[Node, ...]:
         """List what reads a node."""
@@ -135,7 +136,32 @@ class Graph:
             needed.update(node.reads if node in needed else ())
         return needed
 
-    def run(self, inputs: Sequence[Tensor], see: Callable[[Node, Tensor], Tensor | None]) -> None:
+    def apply(self, node: Node, values: Mapping[Node, Any]) -> Any:
+        """
+        Evaluate one operation on other values of what it reads.
+
+        Parameters
+        ----------
+        node : Node
+            A function or module.
+        values : mapping of Node to object
+            Of all that it reads. What is no tensor is as it was for the example.
+        """
+        nodes = {read.step: values[read] for read in node.reads}
+
+        def load(source: fx.Node) -> Any:
+            return nodes[source] if source in nodes else self._numbers[source]
+
+        args = fx.map_arg(node.step.args, load)
+        kwargs = fx.map_arg(node.step.kwargs, load)
+        target: Any = node.step.target
+        if node.step.op == "call_module":
+            return self._program.get_submodule(target)(*args, **kwargs)
+        if node.step.op == "call_method":
+            return getattr(args[0], target)(*args[1:], **kwargs)
+        return target(*args, **kwargs)
+
+    def run(self, inputs: Sequence[Tensor], see: Callable[[Node, Any], Any]) -> None:
         """
         Evaluate the network step by step.
 
@@ -144,7 +170,7 @@ class Graph:
         inputs : sequence of Tensor
             In the place of the example's tensors, in their order.
         see : callable
-            Given each node with its value; a tensor that it returns takes the value's place.
+            Given each node with its value; what it returns, unless None, takes the value's place.
         """
         nodes, given = {node.step: node for node in self.nodes}, iter(inputs)
         arguments = [next(given) if isinstance(a, Tensor) else a for a in self._arguments]
@@ -273,10 +299,13 @@ def _read(
     tensors = (*model.named_parameters(), *model.named_buffers())
     names = {id(tensor): name for name, tensor in reversed(tensors)}
     shapes: dict[fx.Node, tuple[int, ...] | None] = {}
+    numbers: dict[fx.Node, Any] = {}
 
     def look(step: fx.Node, value: Any) -> Any:
         if any(isinstance(leaf, Tensor) for leaf in tree_leaves(value)):
             shapes[step] = tuple(value.shape) if isinstance(value, Tensor) else None
+        else:
+            numbers[step] = value
         return value
 
     _run(program, inputs, look)
@@ -286,7 +315,7 @@ def _read(
             made[step] = _node(program, step, made, names, shapes)
     returned = next(reversed(program.graph.nodes)).all_input_nodes
     outputs = [made[step] for step in returned if step in made]
-    return Graph(program, inputs, list(made.values()), outputs, how)
+    return Graph(program, inputs, list(made.values()), outputs, how, numbers)
 
 
 def _node(
@@ -326,14 +355,14 @@ def _module(
     shape: tuple[int, ...] | None,
 ) -> nn.Module | None:
     """Give a module that does what a function of one tensor, and of tensors of the model, does."""
-    if not reads or reads[0].shape is None or shape is None:
+    data = [read for read in reads if read.op != "tensor"]
+    if shape is None or len(data) != 1 or data[0].shape is None:
         return None
     if len(reads) == 1:
-        return as_module(op, step, reads[0].shape, shape)
-    if any(read.op != "tensor" for read in reads[1:]):
-        return None
-    tensors = [_attribute(program, str(read.step.target)) for read in reads[1:]]
-    return with_tensors(op, step, tensors, len(reads[0].shape))
+        return as_module(op, step, data[0].shape, shape)
+    steps = [read.step for read in reads if read.op == "tensor"]
+    tensors = {source: _attribute(program, str(source.target)) for source in steps}
+    return with_tensors(op, step, tensors, len(data[0].shape))
 
 
 def _function(step: fx.Node) -> tuple[str, bool]:

@@ -1,0 +1,587 @@
+"""Which channels of a network are scaled together, when weights are, so that its outputs stay."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any, cast
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+from torch.utils._pytree import tree_map_only
+
+from thalweg.polynomial import PolynomialActivation
+from thalweg.tracing.functions import Reshape
+from thalweg.tracing.graph import Graph, Node
+from thalweg.tracing.layers import DROPOUTS, layer_type
+
+Indices = NDArray[np.int64]
+
+CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
+NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
+_AVERAGES = (nn.AvgPool1d, nn.AvgPool2d, nn.AvgPool3d, nn.AdaptiveAvgPool1d, nn.AdaptiveAvgPool2d)
+_MAXIMA = (nn.MaxPool1d, nn.MaxPool2d, nn.MaxPool3d, nn.AdaptiveMaxPool1d, nn.AdaptiveMaxPool2d)
+POOLS = (*_AVERAGES, *_MAXIMA)
+SAME = (nn.Identity, *DROPOUTS)
+_HOMOGENEOUS = (nn.ReLU, nn.LeakyReLU, nn.PReLU)
+# No factor passes these, as everybody knows: nothing is missed where they stand.
+_BENT = (
+    *(nn.Tanh, nn.Sigmoid, nn.GELU, nn.SiLU, nn.Softplus, nn.ELU, nn.SELU, nn.CELU, nn.ReLU6),
+    *(nn.Softmax, nn.LogSoftmax, nn.Hardtanh, nn.Hardswish, nn.Hardsigmoid, nn.Mish),
+    *(nn.Softsign, nn.LogSigmoid, nn.Tanhshrink, PolynomialActivation),
+)
+_BENT_FUNCTIONS = frozenset({"softmax", "log_softmax", "sin", "cos", "exp", "erf", "abs", "rsub"})
+# Functions that move entries about: they are applied to numbers of channels as they are.
+MOVES = frozenset(
+    {
+        *("cat", "chunk", "clone", "concat", "contiguous", "expand", "expand_as", "flatten"),
+        *("getitem", "movedim", "narrow", "permute", "repeat", "reshape", "reshape_as", "select"),
+        *("slice", "split", "split_with_sizes", "squeeze", "stack", "swapaxes", "t", "transpose"),
+        *("unbind", "unflatten", "unsafe_view", "unsqueeze", "view", "view_as", "alias", "detach"),
+        *("Flatten", "Unflatten"),
+    }
+)
+_JOINS = frozenset({"cat", "concat", "stack", "expand_as", "reshape_as", "view_as"})
+AVERAGES = frozenset({"mean", "sum"})
+ADDS = frozenset({"add", "sub"})
+ATTENTION = "scaled_dot_product_attention"
+
+
+class Ties:
+    """
+    Unknown factors, some of which are powers of one another, and some of which are one.
+
+    Factor 0 is one. Factors are looked at by their logarithms: ``tie(i, j, r)`` says that that of
+    i is r times that of j.
+
+    Examples
+    --------
+    >>> ties = Ties()
+    >>> one, two, three = ties.new(3).tolist()
+    >>> ties.tie(one, two, 2.0)
+    >>> ties.tie(three, one, -1.0)
+    >>> root, power = ties.find(two)
+    >>> [ties.find(i) == (root, r * power) for i, r in ((one, 2.0), (three, -2.0))]
+    [True, True]
+    """
+
+    def __init__(self) -> None:
+        self._parent: list[int] = [0]
+        self._power: list[float] = [1.0]
+
+    def new(self, count: int) -> Tensor:
+        """Give so many factors that nothing is known of: int64, shape (count,)."""
+        first = len(self._parent)
+        self._parent += range(first, first + count)
+        self._power += [1.0] * count
+        return torch.arange(first, first + count)
+
+    def find(self, i: int) -> tuple[int, float]:
+        """Give the factor that stands for all that are tied to i, and the power of it that i is."""
+        path = []
+        while self._parent[i] != i:
+            path.append(i)
+            i = self._parent[i]
+        power = 1.0
+        for j in reversed(path):  # the nearest to the one that stands for all comes first
+            power *= self._power[j]
+            self._parent[j], self._power[j] = i, power
+        return i, power
+
+    def tie(self, i: int, j: int, power: float = 1.0) -> None:
+        """Say that factor i is the given power of factor j."""
+        (root, a), (other, b) = self.find(i), self.find(j)
+        if root == other:
+            if root and a != power * b:
+                self.fix([root])
+        elif root == 0:
+            self.fix([other])
+        else:
+            self._parent[root], self._power[root] = other, power * b / a
+
+    def fix(self, factors: Iterable[int]) -> None:
+        """Say that factors are one."""
+        for i in factors:
+            root, _ = self.find(i)
+            if root:
+                self._parent[root], self._power[root] = 0, 0.0
+
+    def tie_all(self, first: Tensor, second: Tensor, power: float = 1.0) -> None:
+        """Tie the factors of two tensors, entry by entry."""
+        pairs = torch.stack(torch.broadcast_tensors(first, second), -1).reshape(-1, 2)
+        for i, j in pairs.unique(dim=0).tolist():
+            self.tie(i, j, power)
+
+    def fix_all(self, factors: Tensor) -> None:
+        """Say that all factors of a tensor are one."""
+        self.fix(factors.unique().tolist())
+
+
+@dataclass(frozen=True, eq=False)
+class Group:
+    """
+    Weights that are scaled by the factors of channels.
+
+    Attributes
+    ----------
+    entries : ndarray
+        Places in the flat vector, int64, shape (channels, fan).
+    factors : ndarray
+        Of each channel, int64, shape (channels,).
+    sign : {1, -1}
+        1: weights are multiplied by the factor. -1: divided.
+    """
+
+    entries: Indices
+    factors: Indices
+    sign: int
+
+
+@dataclass(frozen=True, eq=False)
+class Correction:
+    """
+    A batch norm that reads channels with factors.
+
+    Attributes
+    ----------
+    node : Node
+        The norm.
+    factors : ndarray
+        Of the channels it reads, int64, shape (channels,).
+    scale, shift : ndarray or None
+        Places of its weights in the flat vector; None where it has none.
+    """
+
+    node: Node
+    factors: Indices
+    scale: Indices | None
+    shift: Indices | None
+
+
+class Channels:
+    """
+    Factors on a network's channels, and on its weights, that leave its outputs as they are.
+
+    Every entry of every tensor in the graph gets the number of a factor; operations tie factors to
+    one another: what is added must be scaled alike, what goes through tanh not at all. A linear
+    layer's weights are multiplied by the factor of what it gives and divided by that of what it
+    reads.
+
+    Parameters
+    ----------
+    graph : Graph
+        The network.
+    places : mapping of str to ndarray
+        Places of each trained tensor's entries in the flat vector, in its shape.
+    batch_statistics : bool
+        Whether batch norm uses the statistics of the batch, which take factors away.
+
+    Attributes
+    ----------
+    ties : Ties
+        Of the factors.
+    groups : list of Group
+        Which weights go with which.
+    corrections : list of Correction
+        Batch norms that read channels with factors.
+    vectors : list of Tensor
+        Factors of channels of which only sums along rows can take the place of channels, shape
+        (rows, channels): the channels of a head of attention, a single one before a ReLU.
+    unknown : set of str
+        Operations behind which nothing was looked for.
+    """
+
+    def __init__(
+        self, graph: Graph, places: Mapping[str, Indices], *, batch_statistics: bool
+    ) -> None:
+        self.ties, self.groups = Ties(), list[Group]()
+        self.corrections, self.vectors = list[Correction](), list[Tensor]()
+        self.unknown: set[str] = set()
+        self._graph, self._places, self._batch = graph, places, batch_statistics
+        self._numbers: dict[Node, Any] = {}
+        self._claims: dict[str, tuple[str, Tensor, Tensor]] = {}
+        for node in graph.nodes:
+            if node.op != "tensor":  # these are read where they are used
+                self._numbers[node] = self._visit(node)
+        for node in graph.outputs:
+            self._fix(node)
+
+    def _visit(self, node: Node) -> Any:
+        if node.op == "input":
+            return self._none(node)
+        kind = None if node.module is None else layer_type(node.module)
+        rule = _LAYERS.get(kind) if kind is not None else None
+        return (rule or _FUNCTIONS.get(node.op, Channels._unknown))(self, node)
+
+    def _of(self, node: Node) -> Any:
+        """Give the numbers of what a node gives; a tensor of the model gets new ones."""
+        if node not in self._numbers:
+            self._numbers[node] = self._tensor(node)
+        return self._numbers[node]
+
+    def _none(self, node: Node) -> Any:
+        """Give factor 0, which is one, to all that a node gives."""
+        return None if node.shape is None else torch.zeros(node.shape, dtype=torch.int64)
+
+    def _fix(self, node: Node) -> None:
+        tree_map_only(Tensor, self.ties.fix_all, self._of(node))
+
+    def _unknown(self, node: Node) -> Any:
+        """Let no factor pass, and say so where one came, unless none ever does."""
+        kind = None if node.module is None else layer_type(node.module)
+        known = kind in _BENT or node.op in _BENT_FUNCTIONS
+        for read in node.reads:
+            if not known and self._has_factors(read):
+                self.unknown.add(node.op)
+            self._fix(read)
+        return self._none(node)
+
+    def _has_factors(self, node: Node) -> bool:
+        numbers = self._of(node)
+        if not isinstance(numbers, Tensor):
+            return False
+        return any(self.ties.find(i)[0] for i in numbers.unique().tolist())
+
+    def _vector(self, node: Node, dim: int) -> Tensor:
+        """Give one number for each channel along a dimension; other entries are tied to them."""
+        numbers: Tensor = self._of(node).movedim(dim, 0).flatten(1)
+        self.ties.tie_all(numbers, numbers[:, :1])
+        return numbers[:, 0]
+
+    def _bend(self, numbers: Tensor) -> None:
+        """Say that sums of channels cannot take their place."""
+        self.vectors.append(numbers.unique()[:, None])
+
+    def _group(self, entries: Indices, factors: Tensor, sign: int) -> None:
+        self.groups.append(Group(entries, factors.numpy(), sign))
+
+    def _claim(self, name: str, role: str, read: Tensor, given: Tensor) -> bool:
+        """
+        Say what a tensor is used for: True the first time.
+
+        What uses it again is tied to what used it first; uses of two kinds leave no factor, but
+        for a table whose rows are read and which is a matrix elsewhere.
+        """
+        if name not in self._claims:
+            self._claims[name] = role, read, given
+            return True
+        other, its_read, its_given = self._claims[name]
+        if role == other and its_given.shape == given.shape:
+            self.ties.tie_all(read, its_read)
+            self.ties.tie_all(given, its_given)
+            return False
+        self.unknown.add(f"{name}, which is used in two ways")
+        if {role, other} == {"table", "matrix"}:
+            columns = given if role == "table" else its_given
+            read, given = (its_read, its_given) if role == "table" else (read, given)
+            self.ties.fix_all(given)
+            self.ties.tie_all(columns, read, -1.0)
+            self._bend(columns)
+        else:
+            for numbers in (read, given, its_read, its_given):
+                self.ties.fix_all(numbers)
+        return False
+
+    def _entries(self, node: Node, name: str) -> Indices | None:
+        """Places of a layer's tensor, in its shape; None where it is not trained."""
+        return self._places.get(node.weights.get(name, ""))
+
+    def _frozen(self, node: Node, *names: str) -> bool:
+        """Whether a layer has one of these tensors, and it is not trained."""
+        held = (name for name in names if getattr(node.module, name, None) is not None)
+        return any(self._entries(node, name) is None for name in held)
+
+    def _tensor(self, node: Node) -> Tensor:
+        """Give each entry of a trained tensor of the model a factor of its own."""
+        name, shape = node.weights.get("", ""), node.shape
+        assert shape is not None
+        if name not in self._places:
+            return torch.zeros(shape, dtype=torch.int64)
+        numbers = self.ties.new(self._places[name].size)
+        if self._claim(name, "entries", numbers[:0], numbers):
+            self._group(self._places[name].reshape(-1, 1), numbers, 1)
+        return numbers.view(shape)
+
+    def _moved(self, node: Node) -> Any:
+        values = {read: self._of(read) for read in node.reads}
+        chosen = len(values) > 1 and node.op not in _JOINS  # by a tensor of indices
+        if chosen or any(value is None for value in values.values()):
+            return self._unknown(node)
+        return self._graph.apply(node, values)
+
+    def _same(self, node: Node) -> Any:
+        return self._of(node.reads[0])
+
+    def _homogeneous(self, node: Node) -> Any:
+        numbers = self._of(node.reads[0])
+        self._bend(numbers)
+        return numbers
+
+    def _polynomial(self, node: Node) -> Any:
+        """Let a monomial raise factors to its power."""
+        power = monomial(node.module)
+        if power is None:
+            return self._unknown(node)
+        before = self._of(node.reads[0])
+        old, places = before.unique(return_inverse=True)
+        new = self.ties.new(len(old))
+        self.ties.tie_all(new, old, power)
+        self._bend(before)
+        return new[places]
+
+    def _pooled(self, node: Node) -> Any:
+        channels = self._vector(node.reads[0], 1)
+        if layer_type(cast("nn.Module", node.module)) in _MAXIMA:
+            self._bend(channels)
+        return _spread(channels, node.shape, 1)
+
+    def _averaged(self, node: Node) -> Any:
+        """Tie what is averaged, and let it pass."""
+        numbers = self._of(node.reads[0])
+        dims = averaged_dims(node, numbers.dim())
+        if dims is None or 0 in dims or node.shape is None:
+            return self._unknown(node)
+        kept = numbers.amin(dims, keepdim=True)
+        self.ties.tie_all(numbers, kept)
+        return kept.reshape(node.shape)
+
+    def _added(self, node: Node) -> Any:
+        """Tie what is added; a number that is added leaves no factor."""
+        if len(node.reads) != 2:
+            self._fix(node.reads[0])
+            return self._none(node)
+        first, second = (self._of(read) for read in node.reads)
+        self.ties.tie_all(first, second)
+        return first.expand(node.shape)
+
+    def _multiplied(self, node: Node) -> Any:
+        """Let numbers pass; divide a tensor of the model by the factor of what it multiplies."""
+        if len(node.reads) == 1 and not isinstance(node.step.args[0], int | float):
+            return self._same(node)
+        if len(node.reads) != 2 or node.shape is None:
+            return self._unknown(node)
+        first, second = node.reads
+        if node.op == "mul" and first.op == "tensor":
+            first, second = second, first
+        if node.op == "mul" and second.weights.get("", "") in self._places:
+            return self._scaled(node, second, first)
+        if node.op == "mul" and self._has_factors(second):
+            first, second = second, first
+        if self._has_factors(second):
+            return self._unknown(node)
+        self._fix(second)
+        return self._of(first).expand(node.shape)
+
+    def _scaled(self, node: Node, tensor: Node, other: Node) -> Any:
+        places = self._places[tensor.weights[""]]
+        assert node.shape is not None
+        spread = torch.arange(places.size).view(places.shape).expand(node.shape)
+        numbers = self._of(other).expand(node.shape)
+        read = torch.zeros(places.size, dtype=torch.int64)
+        read[spread.reshape(-1)] = numbers.reshape(-1)  # one of those that each entry multiplies
+        self.ties.tie_all(numbers, read[spread])
+        given = self.ties.new(places.size)
+        if self._claim(tensor.weights[""], "scale", read, given):
+            self._group(places.reshape(-1, 1), given, 1)
+            self._group(places.reshape(-1, 1), read, -1)
+        self._bend(torch.cat([read, given]))
+        return given[spread]
+
+    def _linear(self, node: Node) -> Any:
+        return self._matrix(node, -1)
+
+    def _convolution(self, node: Node) -> Any:
+        module: Any = node.module
+        return self._matrix(node, 1) if module.groups == 1 else self._unknown(node)
+
+    def _matrix(self, node: Node, dim: int) -> Any:
+        """Tie what a linear layer or convolution reads and gives to its weights."""
+        assert node.shape is not None
+        read, given = self._vector(data_of(node), dim), self.ties.new(node.shape[dim])
+        weight = self._entries(node, "weight")
+        if weight is None or self._frozen(node, "bias"):
+            self.ties.fix_all(given)
+        if weight is None:
+            self.ties.fix_all(read)
+        elif self._claim(node.weights["weight"], "matrix", read, given):
+            self._group(weight.reshape(len(weight), -1), given, 1)
+            columns = weight.swapaxes(0, 1)
+            self._group(columns.reshape(len(columns), -1), read, -1)
+        self._shift(node, given)
+        return _spread(given, node.shape, dim)
+
+    def _shift(self, node: Node, given: Tensor, name: str = "bias") -> None:
+        """Let a bias go with what it is added to."""
+        bias = self._entries(node, name)
+        if bias is not None and self._claim(node.weights[name], "shift", given[:0], given):
+            self._group(bias.reshape(len(given), -1), given, 1)
+
+    def _table(self, node: Node) -> Any:
+        """Let the columns of a table go with what is read off it."""
+        module: Any = node.module
+        given = self.ties.new(module.embedding_dim)
+        weight = self._entries(node, "weight")
+        if weight is None or module.max_norm is not None:
+            self.ties.fix_all(given)
+        elif self._claim(node.weights["weight"], "table", given[:0], given):
+            self._group(np.ascontiguousarray(weight.T), given, 1)
+        return _spread(given, node.shape, -1)
+
+    def _normed(self, node: Node) -> Any:
+        """Let no factor into a norm, and those of its scale out."""
+        self._fix(data_of(node))
+        return self._rescaled(node, 1 if isinstance(node.module, nn.GroupNorm) else -1)
+
+    def _rescaled(self, node: Node, dim: int) -> Any:
+        assert node.shape is not None
+        scale = self._entries(node, "weight")
+        given = self.ties.new(node.shape[dim])
+        if scale is None or scale.ndim > 1 or self._frozen(node, "weight", "bias"):
+            self.ties.fix_all(given)
+        elif self._claim(node.weights["weight"], "norm", given[:0], given):
+            self._group(scale[:, None], given, 1)
+        self._shift(node, given)
+        self._bend(given)
+        return _spread(given, node.shape, dim)
+
+    def _batch_normed(self, node: Node) -> Any:
+        """Take factors away (by the batch's statistics), or divide the scale by them."""
+        read, scale = self._vector(data_of(node), 1), self._entries(node, "weight")
+        shift, name = self._entries(node, "bias"), node.weights.get("weight", "")
+        self._bend(read)
+        if self._batch:
+            self.corrections.append(Correction(node, read.numpy(), scale, shift))
+        elif scale is None or shift is None or name in self._claims:
+            self.ties.fix_all(read)
+        else:
+            self.corrections.append(Correction(node, read.numpy(), scale, shift))
+            self._group(scale[:, None], read, -1)
+        return self._rescaled(node, 1)
+
+    def _attention(self, node: Node) -> Any:
+        """Tie queries to keys and values to what reads them, a head at a time."""
+        module: Any = node.module
+        tensors = [name for name, _ in module.named_parameters()]
+        used = any(node.weights.get(name, "") in self._claims for name in tensors)
+        if used or any(self._entries(node, name) is None for name in tensors):
+            return self._unattended(node)
+        query, key, value, *masks = node.reads
+        for mask in masks:
+            self._fix(mask)
+        heads, size = module.num_heads, module.embed_dim
+        reads = [self._vector(read, -1) for read in (query, key, value)]
+        queries, keys, values = rows = [self.ties.new(size) for _ in range(3)]
+        self.ties.tie_all(queries, keys, -1.0)
+        self.vectors += [numbers.view(heads, -1) for numbers in rows]
+        for part, read, given in zip(self._projections(node), reads, rows, strict=True):
+            self._group(part, given, 1)
+            self._group(np.ascontiguousarray(part.T), read, -1)
+        biases = {"in_proj_bias": torch.cat(rows), "bias_k": keys, "bias_v": values}
+        for name in biases.keys() & set(tensors):
+            self._shift(node, biases[name], name)
+        given, outward = self.ties.new(size), self._entries(node, "out_proj.weight")
+        assert outward is not None
+        self._group(outward, given, 1)
+        self._group(np.ascontiguousarray(outward.T), values, -1)
+        self._shift(node, given, "out_proj.bias")
+        for name in tensors:
+            self._claims.setdefault(node.weights[name], ("attention", given[:0], given))
+        return _spread(given, query.shape, -1), torch.zeros(1, dtype=torch.int64)
+
+    def _unattended(self, node: Node) -> Any:
+        self._unknown(node)
+        shape = node.reads[0].shape
+        assert shape is not None
+        return torch.zeros(shape, dtype=torch.int64), torch.zeros(1, dtype=torch.int64)
+
+    def _projections(self, node: Node) -> list[Indices]:
+        """Places of the matrices that queries, keys and values are made with."""
+        packed = self._entries(node, "in_proj_weight")
+        if packed is not None:
+            return list(np.split(packed, 3))
+        names = ("q_proj_weight", "k_proj_weight", "v_proj_weight")
+        return [self._places[node.weights[name]] for name in names]
+
+    def _dot_product(self, node: Node) -> Any:
+        """Tie queries to keys and let values pass, a head at a time."""
+        if node.shape is None or len(node.reads) < 3 or node.step.kwargs.get("enable_gqa"):
+            return self._unknown(node)
+        for mask in node.reads[3:]:
+            self._fix(mask)
+        heads = []
+        for read in node.reads[:3]:
+            numbers = self._of(read)
+            kept = numbers.amin((0, -2), keepdim=True)
+            self.ties.tie_all(numbers, kept)
+            heads.append(kept)
+        queries, keys, values = heads
+        self.ties.tie_all(queries, keys, -1.0)
+        self.vectors += [kept.reshape(-1, kept.shape[-1]) for kept in heads]
+        return values.expand(node.shape)
+
+
+def data_of(node: Node) -> Node:
+    """Give what a layer is applied to, among what it reads: the rest are its weights."""
+    return next((read for read in node.reads if read.op != "tensor"), node.reads[0])
+
+
+def monomial(module: nn.Module | None) -> float | None:
+    """
+    Give d where a polynomial is a multiple of ``x**d``.
+
+    Examples
+    --------
+    >>> monomial(PolynomialActivation.from_coefficients([0, 0, 0, 2.0]))
+    3.0
+    """
+    if not isinstance(module, PolynomialActivation) or module.basis != "power":
+        return None
+    powers = torch.nonzero(module.coefficients).flatten().tolist()
+    return float(powers[0]) if len(powers) == 1 and powers[0] > 0 else None
+
+
+def averaged_dims(node: Node, rank: int) -> list[int] | None:
+    """Give the dimensions that a mean or sum is over; None for all."""
+    given: Any = node.step.kwargs.get("dim", (*node.step.args, None)[1])
+    if given is None or isinstance(given, torch.dtype):
+        return None
+    dims = [given] if isinstance(given, int) else list(given)
+    return [dim % rank for dim in dims]
+
+
+def _spread(channels: Tensor, shape: tuple[int, ...] | None, dim: int) -> Tensor:
+    """Lay a vector along a dimension of a shape."""
+    assert shape is not None
+    view = [1] * len(shape)
+    view[dim] = -1
+    return channels.view(view).expand(shape)
+
+
+Rule = Callable[[Channels, Node], Any]
+
+_LAYERS: dict[type[nn.Module], Rule] = {
+    nn.Linear: Channels._linear,
+    nn.Embedding: Channels._table,
+    nn.MultiheadAttention: Channels._attention,
+    nn.LayerNorm: Channels._normed,
+    nn.RMSNorm: Channels._normed,
+    nn.GroupNorm: Channels._normed,
+    nn.Flatten: Channels._moved,
+    nn.Unflatten: Channels._moved,
+    Reshape: Channels._moved,
+    PolynomialActivation: Channels._polynomial,
+    **dict.fromkeys(CONVOLUTIONS, Channels._convolution),
+    **dict.fromkeys(NORMS, Channels._batch_normed),
+    **dict.fromkeys(POOLS, Channels._pooled),
+    **dict.fromkeys(SAME, Channels._same),
+    **dict.fromkeys(_HOMOGENEOUS, Channels._homogeneous),
+}
+_FUNCTIONS: dict[str, Rule] = {
+    ATTENTION: Channels._dot_product,
+    **dict.fromkeys(MOVES, Channels._moved),
+    **dict.fromkeys(AVERAGES, Channels._averaged),
+    **dict.fromkeys(ADDS, Channels._added),
+    **dict.fromkeys(("mul", "div"), Channels._multiplied),
+}
