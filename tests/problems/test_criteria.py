@@ -12,8 +12,9 @@ from hypothesis import strategies as st
 from torch import nn
 from torch.nn import functional as F
 
-from thalweg.errors import DependsOnBatches
+from thalweg.errors import DependsOnBatches, InvalidProblem
 from thalweg.problems import as_loss
+from thalweg.problems.criteria import is_torchs
 
 WEIGHTS = torch.tensor([1.0, 5.0, 0.25])  # float32, as users write them beside float64 data
 CLASSES = st.sampled_from([-100, 0, 1, 2])
@@ -133,6 +134,43 @@ def test_unreduced_losses_of_the_user_are_averaged_over_samples():
 def test_a_weight_for_each_place_in_a_batch_is_refused(criterion):
     with pytest.raises(DependsOnBatches, match=r"\(7, \d\) for outputs of shape \(7, 3\).*weight="):
         as_loss(criterion)(nn.Identity(), (OUTPUTS, BITS))
+
+
+class Renamed(nn.CrossEntropyLoss):
+    """A class of the user's that adds nothing to the forward."""
+
+
+class Focal(nn.CrossEntropyLoss):
+    def forward(self, outputs, targets):
+        return super().forward(outputs, targets) ** 2
+
+
+def test_subclasses_count_as_torchs_where_they_compute_the_same():
+    found = mean_by_parts(Renamed(weight=W64), OUTPUTS, LABELS, [3])
+    assert found == pytest.approx(float(Renamed(weight=W64)(OUTPUTS, LABELS)), rel=1e-12)
+    assert not is_torchs(Focal()) and is_torchs(Renamed())
+
+
+def test_labels_as_numbers_of_any_kind_serve_elementwise_criteria():
+    for criterion in (nn.BCEWithLogitsLoss(), nn.MSELoss(), nn.L1Loss()):
+        expected = float(criterion(OUTPUTS, BITS))
+        for width in (torch.uint8, torch.int64, torch.bool):
+            found = as_loss(criterion)(nn.Identity(), (OUTPUTS, BITS.to(width))).mean()
+            assert float(found) == pytest.approx(expected, rel=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("outputs", "targets", "words"),
+    [
+        (OUTPUTS, LABELS[:, None], [r"shape \(7, 3\), \(7,\), .* \(7, 1\)", "squeeze"]),
+        (OUTPUTS, LABELS.double(), ["numbers with a fraction", r"targets\.long\(\)"]),
+        (torch.ones(7, 6, 3), LABELS[:, None].expand(7, 6), [r"transpose\(1, 2\)"]),
+    ],
+)
+def test_class_targets_that_do_not_fit_say_what_to_give(outputs, targets, words):
+    for word in words:
+        with pytest.raises(InvalidProblem, match=word):
+            as_loss(nn.CrossEntropyLoss())(nn.Identity(), (outputs, targets))
 
 
 @pytest.mark.parametrize("width", [torch.uint8, torch.int8, torch.int16, torch.int32])

@@ -180,6 +180,38 @@ def test_derivatives_and_batches_of_models_leave_them_as_they_are() -> None:
     assert torch.equal(both, torch.stack([loss(w, keys[:3]), loss(w, keys[3:])]))
 
 
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        {"is_causal": True},
+        {"scale": 0.3},
+        {"attn_mask": torch.rand(6, 6, generator=torch.Generator().manual_seed(0)) < 0.7},
+        {"attn_mask": torch.randn(6, 6, generator=torch.Generator().manual_seed(1))},
+        {"enable_gqa": True},
+    ],
+)
+def test_attention_with_dropout_is_torchs_on_average(options) -> None:
+    generator = torch.Generator().manual_seed(3)
+    heads = 2 if "enable_gqa" in options else 4
+    q, k, v = (torch.randn(2, n, 6, 3, generator=generator) for n in (4, heads, heads))
+    if "attn_mask" in options:
+        options["attn_mask"].fill_diagonal_(1)
+    expected = F.scaled_dot_product_attention(q, k, v, **options)
+    assert torch.equal(
+        drawn(lambda n: F.scaled_dot_product_attention(q, k, v, **options)), expected
+    )
+
+    def attend(n: int) -> torch.Tensor:
+        return F.scaled_dot_product_attention(q, k, v, dropout_p=0.2, **options)
+
+    found = torch.stack(
+        [drawn(attend, sample_keys("train", torch.tensor([i])), None) for i in range(400)]
+    )
+    stderr = found.std(0) / 20
+    assert float(((found.mean(0) - expected).abs() / (stderr + 1e-6)).max()) < 5
+
+
 def test_samples_carry_their_keys() -> None:
     samples = DrawnSamples(TensorSamples((torch.arange(8.0), torch.arange(8))), "train")
     assert len(samples) == 8 and samples.draws == "fixed for each sample"

@@ -48,6 +48,7 @@ LOSSES = {
     "(outputs, targets)": lambda outputs, targets: F.cross_entropy(outputs, targets),
     "(a, b)": lambda a, b: F.cross_entropy(a, b),
     "(y_true, y_pred)": lambda y_true, y_pred: F.cross_entropy(y_pred, y_true),
+    "(x, y)": lambda x, y: F.cross_entropy(x(y[0]), y[1]),
     "*args": lambda *args: F.cross_entropy(*args),
     "a module's": Criterion(),
 }
@@ -73,8 +74,8 @@ def test_every_form_is_evaluated_as_it_is_meant(name: str) -> None:
     [
         (lambda a, b: torch.zeros(()), ["(a, b)", "works as (outputs, targets) and as (model,"]),
         (lambda a, b: a["x"] + b.nothing, ["fails as (outputs, targets): TypeError", "as (batch"]),
-        (lambda a: a.sum(), ["(a, ?)", "TypeError", "2 were given"]),
-        (lambda a, b, c: a, ["missing 1 required"]),
+        (lambda a: a.sum(), ["takes 1 arguments (a), expected 2"]),
+        (lambda model, x, y: x, ["takes 3 arguments (model, x, y)", "loss(model, *batch)"]),
     ],
 )
 def test_a_loss_that_cannot_be_told_says_the_rule(loss, words) -> None:
@@ -106,6 +107,14 @@ class OfPair(Two):
 class OfDict(Two):
     def forward(self, both):
         return super().forward(both["a"], both["b"])
+
+
+def test_inputs_that_the_model_does_not_take_say_what_to_write() -> None:
+    problem = Problem(nn.Linear(5, 3), nn.CrossEntropyLoss(), (A, B, Y))
+    with pytest.raises(
+        InvalidProblem, match=r"Linear does not take 2 inputs.*model\(\*batch\[:-1\]"
+    ):
+        problem.samples("train")
 
 
 A, B = torch.randn(12, 5, generator=G), torch.randn(12, 3, generator=G)

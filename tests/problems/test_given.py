@@ -140,6 +140,8 @@ class Sequences(Dataset):
         ({"x": X, "temperature": torch.tensor(0.1)}, True, "one whole"),
         (Graph(3), True, "one whole"),
         (Record(X, "all"), True, "one whole"),
+        ({"x": X, "matrix": torch.eye(10).to_sparse()}, True, "one whole"),
+        ([((X, torch.zeros(2, 7)), Y)], False, "batches as given (1 batches)"),
         ([pack_sequence([torch.ones(3), torch.ones(2)])], True, "batches as given (1 batches)"),
     ],
 )
@@ -206,5 +208,6 @@ def test_the_samples_of_a_batch_are_counted_where_it_says_how_many() -> None:
     labelled.num_graphs = 5
     counted = [(X, Y), {"x": X, "y": Y}, Many(3), labelled, {"x": X, "e": X[:1]}, Graph(3)]
     assert [given.count_samples(batch) for batch in counted] == [10, 10, 7, 5, None, None]
+    assert given.count_samples(Record(X, "of ten")) == 10
     assert np.prod([given.count_samples(given.given_batch(Many(2)))]) == 7
     assert isinstance(nn.Linear(1, 1), nn.Module)

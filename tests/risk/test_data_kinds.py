@@ -204,6 +204,64 @@ KINDS: dict[str, tuple[Any, ...]] = {
 }
 
 
+class GraphOfParts(GraphNet):
+    def forward(self, x: Tensor, edges: Tensor) -> Tensor:
+        return self.nodes(x, edges)
+
+
+def with_matrix(model, graph):
+    return F.cross_entropy(torch.sparse.mm(graph["matrix"], model(graph["x"])), graph["y"])
+
+
+MATRIX = torch.eye(24).roll(1, 0) + torch.eye(24)
+SPARSE = {"matrix": MATRIX.to_sparse(), "x": X, "y": torch.arange(24) % 4}
+
+
+class Centred(nn.Module):
+    """Subtracts the batch's mean: under a criterion of torch's, too, samples are compared."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.last = nn.Linear(5, 4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.last(torch.tanh(x - x.mean(0)))
+
+
+CLASSES = torch.arange(24) % 4
+KINDS |= {
+    "inputs of unlike lengths": (
+        GraphOfParts,
+        nn.CrossEntropyLoss(),
+        [((GRAPH["x"], GRAPH["edges"]), GRAPH["y"])],
+        {},
+        lambda model: F.cross_entropy(model(GRAPH["x"].double(), GRAPH["edges"]), GRAPH["y"]),
+        B1,
+    ),
+    "a sparse matrix": (
+        small,
+        with_matrix,
+        SPARSE,
+        {},
+        lambda model: F.cross_entropy(MATRIX.double() @ model(X.double()), SPARSE["y"]),
+        WHOLE,
+    ),
+    "a model that compares samples": (
+        Centred,
+        nn.CrossEntropyLoss(),
+        [(X[:10], CLASSES[:10]), (X[10:], CLASSES[10:])],
+        {},
+        lambda model: torch.cat(
+            [
+                F.cross_entropy(model(X[part].double()), CLASSES[part], reduction="none")
+                for part in (slice(0, 10), slice(10, 24))
+            ]
+        ).mean(),
+        "batches as given (2 batches)",
+    ),
+}
+
+
 def measured(kind: str, **options: Any):
     make, loss, data, more, at_once, described = KINDS[kind]
     with torch.random.fork_rng():
@@ -313,6 +371,13 @@ def test_a_loss_that_compares_samples_is_refused_on_joined_ones(caplog) -> None:
     with caplog.at_level(logging.WARNING, "thalweg"):
         EmpiricalRisk(Problem(small(), contrastive, cut(PAIRS, 8, 16)))
     assert "taken as they are given" in caplog.text
+
+
+def test_a_model_that_compares_samples_is_refused_on_joined_ones() -> None:
+    problem = Problem(Centred(), nn.CrossEntropyLoss(), (X, CLASSES))
+    with pytest.raises(DependsOnBatches, match="the loss or the model is meant to compare"):
+        EmpiricalRisk(problem, batch_size=7)
+    assert EmpiricalRisk(problem, batch_size=24).described["data"] == WHOLE
 
 
 def test_a_loader_whose_loss_compares_samples_keeps_its_batches() -> None:

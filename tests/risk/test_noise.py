@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import nn
 
 import thalweg as tw
-from thalweg.errors import DependsOnBatches, InvalidArgument, NotDeterministic
+from thalweg.errors import DependsOnBatches, InvalidArgument, NotDeterministic, ThalwegError
 from thalweg.problems import Problem
 from thalweg.risk import EmpiricalRisk
 from thalweg.risk.batched_models import Request
@@ -44,6 +44,36 @@ def elbo(model, batch):
     again, mean, logvar = model(batch["x"])
     kl = -0.5 * (1 + logvar - mean**2 - logvar.exp()).sum(1)
     return (again - batch["x"]).square().sum(2).mean(0) + kl
+
+
+class Deep(nn.Module):
+    """Leaves a layer out for some samples; that the first ones have it by chance shows nothing."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.last = nn.Linear(5, 5), nn.Linear(5, 3)
+
+    def forward(self, x):
+        keep = torch.rand(len(x), 1, device=x.device) < 0.95
+        return self.last(x + keep * torch.tanh(self.first(x)))
+
+
+class Attention(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.last = nn.Linear(1, 6), nn.Linear(2, 3)
+
+    def forward(self, x):
+        q, k, v = self.first(x.unsqueeze(-1)).chunk(3, -1)
+        return self.last(F.scaled_dot_product_attention(q, k, v, dropout_p=0.3).mean(1))
+
+
+def diffusion(model, batch):
+    """Denoise: a time and a noise are drawn for each sample."""
+    x = batch["x"]
+    left = 1 - torch.randint(0, 10, (len(x), 1)) / 10
+    noise = torch.randn_like(x)
+    return F.mse_loss(model(left.sqrt() * x + (1 - left).sqrt() * noise), noise)
 
 
 class Noisy(nn.Module):
@@ -79,6 +109,9 @@ KINDS = {
     "dropout that is meant": (lambda: Noisy("dropout"), nn.CrossEntropyLoss(), (X, Y)),
     "noise on weights": (lambda: Noisy("weights"), nn.CrossEntropyLoss(), (X, Y)),
     "noise in the loss": (lambda: nn.Linear(5, 3), noisy_criterion, (X, Y)),
+    "stochastic depth": (Deep, nn.CrossEntropyLoss(weight=torch.ones(3)), (X, Y)),
+    "attention with dropout": (Attention, nn.CrossEntropyLoss(), (X, Y)),
+    "diffusion": (lambda: nn.Linear(5, 5), diffusion, {"x": X}),
     "noise in both": (Noisy, noisy_criterion, (X, Y)),
 }
 
@@ -120,7 +153,7 @@ def test_derivatives_are_those_of_the_value(kind: str) -> None:
     for method in ("graph", "recompute", "trace"):
         product = risk.hessian(w, method=method) @ v
         torch.testing.assert_close(product, difference, rtol=1e-6, atol=1e-8)
-    if "vae" not in kind:
+    if "vae" not in kind and kind != "diffusion":
         operator = risk.gauss_newton(w)
         factors = operator.jacobian.T @ (operator.loss_hessian @ (operator.jacobian @ v))
         torch.testing.assert_close(operator @ v, factors, rtol=1e-9, atol=1e-12)
@@ -196,6 +229,16 @@ class NumpyNoise(nn.Linear):
         return super().forward(x) + torch.from_numpy(np.random.randn(len(x), 3))
 
 
+class Leaky(nn.Linear):
+    def forward(self, x):
+        return F.rrelu(super().forward(x), training=True)
+
+
+class Gamma(nn.Linear):
+    def forward(self, x):
+        return super().forward(x) * torch.distributions.Gamma(2.0, 1.0).sample((len(x), 1))
+
+
 class OneByOne(nn.Linear):
     def forward(self, x):
         return super().forward(torch.stack([row + torch.randn(5, dtype=x.dtype) for row in x]))
@@ -211,7 +254,15 @@ class Counting(nn.Linear):
 
 @pytest.mark.parametrize("model", [NumpyNoise, Counting])
 def test_what_is_no_noise_of_torchs_is_refused(model) -> None:
-    with pytest.raises(NotDeterministic, match=r"random numbers of torch.*NumPy.*randn_like"):
+    with pytest.raises(NotDeterministic, match=r"no random numbers of torch.*NumPy.*randn_like"):
+        EmpiricalRisk(Problem(model(5, 3).double(), nn.CrossEntropyLoss(), (X, Y)))
+
+
+@pytest.mark.parametrize(
+    ("model", "name"), [(Leaky, "torch.nn.functional.rrelu"), (Gamma, "_standard_gamma")]
+)
+def test_a_law_that_cannot_be_held_is_named(model, name) -> None:
+    with pytest.raises(ThalwegError, match=rf"random numbers \(noise\) (of|by) {name}"):
         EmpiricalRisk(Problem(model(5, 3).double(), nn.CrossEntropyLoss(), (X, Y)))
 
 

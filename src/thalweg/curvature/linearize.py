@@ -100,6 +100,8 @@ def stored_bytes(tensors: Sequence[Tensor], shared: Collection[int] = ()) -> int
     """Count the bytes of tensors, those of one place once and those of ``shared`` storages not."""
     found: dict[int, int] = {}
     for tensor in tensors:
+        if tensor.layout != torch.strided:  # given in the data, and kept there
+            continue
         storage = tensor.untyped_storage()
         if storage.data_ptr() not in shared:
             size = min(storage.nbytes(), tensor.numel() * tensor.element_size())

@@ -45,6 +45,11 @@ def batch_length(batch: Any, what: str = "a batch") -> int:
     leaves = [leaf for leaf in tree_leaves(batch) if isinstance(leaf, Tensor)]
     if not leaves or any(leaf.dim() == 0 for leaf in leaves):
         raise InvalidProblem(f"{what}: expected tensors whose first dimension counts samples.")
+    if any(leaf.layout != torch.strided for leaf in leaves):
+        raise InvalidProblem(
+            f"{what}: a sparse tensor cannot be cut into samples; give tw.Whole(data), or a dense"
+            " one."
+        )
     lengths = [len(leaf) for leaf in leaves]
     if len(set(lengths)) > 1:
         raise uneven(what, lengths)
@@ -79,9 +84,22 @@ def digest(*tensors: Tensor) -> str:
     state = hashlib.blake2b(digest_size=16)
     for tensor in tensors:
         state.update(f"{tensor.dtype}{tuple(tensor.shape)}".encode())
-        for rows in torch.atleast_1d(tensor.detach()).split(4096):
+        for rows in _rows(tensor.detach()):
             state.update(rows.cpu().contiguous().flatten().view(torch.uint8).numpy().data)
     return state.hexdigest()
+
+
+def _rows(tensor: Tensor) -> Iterator[Tensor]:
+    """Give the numbers of a tensor in pieces; of a sparse one, its places and values."""
+    if tensor.layout == torch.sparse_coo:
+        whole = tensor.coalesce()
+        parts = [whole.indices(), whole.values()]
+    elif tensor.layout != torch.strided:
+        parts = [tensor.to_dense()]
+    else:
+        parts = [torch.atleast_1d(tensor)]
+    for part in parts:
+        yield from part.split(4096)
 
 
 def empty(what: str) -> InvalidProblem:
@@ -101,5 +119,5 @@ def uneven(what: str, lengths: Sequence[int]) -> InvalidProblem:
     """Describe tensors that count samples differently."""
     return InvalidProblem(
         f"{what}: inputs and targets differ in length ({', '.join(map(str, lengths))}); expected"
-        " the same number of samples in each tensor."
+        " the same number of samples in each tensor. What is one whole is tw.Whole(data)."
     )

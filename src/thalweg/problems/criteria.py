@@ -118,8 +118,10 @@ class TorchCriterion:
         """Evaluate the loss of each element: shape (n, ...)."""
         if self.kind == "classes":
             targets = _class_numbers(targets)
+            _check_classes(self.name, outputs, targets)
         else:
             _check_shapes(self.name, outputs, targets)
+            targets = targets if targets.is_floating_point() else targets.to(outputs.dtype)
         return self._at(outputs)(outputs, targets)
 
     def weights(self, targets: Tensor, *, may_ignore: bool = True) -> Tensor | None:
@@ -189,9 +191,12 @@ class TorchCriterion:
 def _key(criterion: Any) -> Any:
     if isinstance(criterion, partial):
         criterion = criterion.func
+    if isinstance(criterion, nn.Module):  # or of a class that adds nothing to its forward
+        own: Any = type(criterion)
+        bases: list[Any] = [base for base in own.__mro__ if base in _KINDS]
+        return next((base for base in bases if own.forward is base.forward), None)
     try:
-        key = type(criterion) if isinstance(criterion, nn.Module) else criterion
-        return key if key in _KINDS else None
+        return criterion if criterion in _KINDS else None
     except TypeError:  # not hashable
         return None
 
@@ -245,6 +250,23 @@ def _moved(criterion: Any, device: torch.device, dtype: torch.dtype) -> Callable
 
 def _class_numbers(targets: Tensor) -> Tensor:
     return targets if targets.is_floating_point() else targets.long()
+
+
+def _check_classes(name: str, outputs: Tensor, targets: Tensor) -> None:
+    numbers = (*outputs.shape[:1], *outputs.shape[2:])
+    if targets.is_floating_point() and targets.shape != outputs.shape:
+        raise InvalidProblem(
+            f"{name} takes class numbers, or probabilities of the outputs' shape"
+            f" {tuple(outputs.shape)}, and targets are numbers with a fraction, of shape"
+            f" {tuple(targets.shape)}; give targets.long() if they are classes."
+        )
+    if not targets.is_floating_point() and targets.shape != numbers:
+        raise InvalidProblem(
+            f"{name} takes outputs of shape (n, C, ...) and class numbers of shape (n, ...): for"
+            f" outputs of shape {tuple(outputs.shape)}, {numbers}, and targets have shape"
+            f" {tuple(targets.shape)}. Give targets.squeeze(1), targets.argmax(1) of one-hot rows,"
+            " or outputs with the classes in the second dimension, outputs.transpose(1, 2)."
+        )
 
 
 def _check_shapes(name: str, outputs: Tensor, targets: Tensor) -> None:

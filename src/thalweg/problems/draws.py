@@ -114,7 +114,7 @@ class FixedDraws(TorchFunctionMode):
             return rule(self, *args, **options)
         if func in _REFUSED:
             raise InvalidProblem(
-                f"the model draws random numbers by {resolve_name(func)}, which cannot be held"
+                f"the model draws random numbers (noise) by {_name_of(func)}, which cannot be held"
                 " fixed; draw uniform or normal ones (torch.rand_like, torch.randn_like) and make"
                 " what is wanted of them, or switch the noise off."
             )
@@ -166,6 +166,34 @@ class FixedDraws(TorchFunctionMode):
                 " tensors whose first dimension counts samples."
             )
         return layout
+
+
+class DrawingFunctions(TorchFunctionMode):
+    """
+    Note which functions draw from torch's generator and are none of those that can be held.
+
+    Attributes
+    ----------
+    names : list of str
+        Of these functions.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.names: list[str] = []
+
+    def __torch_function__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
+    ) -> Any:
+        before = torch.get_rng_state()
+        answer = func(*args, **(kwargs or {}))
+        if func not in _RULES and not torch.equal(before, torch.get_rng_state()):
+            self.names.append(_name_of(func))
+        return answer
+
+
+def _name_of(func: Any) -> str:
+    return resolve_name(func) or str(getattr(func, "__name__", func))
 
 
 def _bits_of(keys: Tensor, call: int, count: int) -> Tensor:
@@ -472,6 +500,35 @@ def _channel_dropout(
     return input.copy_(dropped) if inplace else dropped
 
 
+def _attention(
+    draws: FixedDraws,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attn_mask: Tensor | None = None,
+    dropout_p: float = 0.0,
+    is_causal: bool = False,
+    **options: Any,
+) -> Tensor:
+    """Attend by the formula of torch's page, with its dropout held fixed."""
+    if dropout_p == 0:
+        return F.scaled_dot_product_attention(
+            query, key, value, attn_mask, is_causal=is_causal, **options
+        )
+    scale = options.get("scale") or 1 / math.sqrt(query.shape[-1])
+    if options.get("enable_gqa"):
+        groups = query.shape[-3] // key.shape[-3]
+        key, value = (part.repeat_interleave(groups, -3) for part in (key, value))
+    scores = query @ key.transpose(-2, -1) * scale
+    if is_causal:
+        attn_mask = torch.ones(scores.shape[-2:], dtype=torch.bool, device=query.device).tril()
+    if attn_mask is not None and attn_mask.dtype == torch.bool:
+        scores = scores.masked_fill(~attn_mask, -math.inf)
+    elif attn_mask is not None:
+        scores = scores + attn_mask
+    return _dropped(draws, scores.softmax(-1), dropout_p, scores.shape) @ value
+
+
 def _gumbel_softmax(
     draws: FixedDraws,
     logits: Tensor,
@@ -519,6 +576,7 @@ _RULES: dict[Any, Callable[..., Tensor]] = {
     F.dropout2d: _channel_dropout,
     F.dropout3d: _channel_dropout,
     F.gumbel_softmax: _gumbel_softmax,
+    F.scaled_dot_product_attention: _attention,
 }
 _REFUSED = {
     torch.poisson,

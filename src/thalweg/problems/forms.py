@@ -72,11 +72,12 @@ def as_loss(loss: Callable[..., Any], attempt: Callable[[Loss], Evaluation] | No
     if is_torchs(loss):
         return TorchLoss(TorchCriterion(loss))
     first, second = _parameters(loss)
+    _check_count(loss)
     if (first in _MODEL) != (second in _MODEL):
         return ModelLoss(loss, model_last=second in _MODEL)
     if first in _TARGETS and second in _OUTPUTS:
         return CriterionLoss(loss, targets_first=True)
-    if first in _OUTPUTS or second in _TARGETS or attempt is None or first is None:
+    if first in _OUTPUTS or second in _TARGETS - {"y"} or attempt is None or first is None:
         return CriterionLoss(loss)
     return _tried(loss, attempt)
 
@@ -103,12 +104,29 @@ def _tried(loss: Callable[..., Any], attempt: Callable[[Loss], Evaluation]) -> L
     raise InvalidProblem(f"the loss ({named}), called on the first samples, {found}. {_RULE}.")
 
 
+def _check_count(loss: Callable[..., Any]) -> None:
+    """Refuse a function that needs more than two arguments, or takes fewer."""
+    parameters = _signature(loss)
+    plain = [p for p in parameters if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)]
+    needed = [p.name for p in plain if p.default is p.empty]
+    several = any(p.kind is p.VAR_POSITIONAL for p in parameters)
+    if not parameters or (len(needed) <= 2 and (len(plain) >= 2 or several)):
+        return
+    raise InvalidProblem(
+        f"the loss takes {len(needed)} arguments ({', '.join(p.name for p in plain)}), expected 2."
+        f" {_RULE}. Write e.g. `lambda model, batch: loss(model, *batch)`."
+    )
+
+
 def _parameters(loss: Callable[..., Any]) -> tuple[str | None, str | None]:
     """Give the names of the first two parameters, None where there is none or it is not known."""
+    first, second, *_ = [*(parameter.name for parameter in _signature(loss)), None, None]
+    return first, second
+
+
+def _signature(loss: Callable[..., Any]) -> list[inspect.Parameter]:
     function = loss.forward if isinstance(loss, nn.Module) else loss
     try:
-        names = list(inspect.signature(function).parameters)
+        return list(inspect.signature(function).parameters.values())
     except (TypeError, ValueError):  # builtins show no signature
-        names = []
-    first, second, *_ = [*names, None, None]
-    return first, second
+        return []

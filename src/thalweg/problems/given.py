@@ -162,11 +162,11 @@ def given_batch(raw: Any) -> Any:
 
 def count_samples(batch: Any) -> int | None:
     """Count the samples of a given batch; None where it does not say how many it has."""
+    opened = unbox(batch)
     try:
-        return batch_length(batch)
+        return batch_length(given_batch(opened))
     except InvalidProblem:
         pass
-    opened = unbox(batch)
     counts = (getattr(opened, name, None) for name in ("num_graphs", "batch_size"))
     known = next((count for count in counts if isinstance(count, int)), None)
     if known is None and hasattr(type(opened), "__len__") and not isinstance(opened, _CONTAINERS):

@@ -268,7 +268,17 @@ def call(model: nn.Module, inputs: Any) -> Any:
         return model(*inputs)
     if isinstance(inputs, dict) and all(isinstance(key, str) for key in inputs):
         return model(**inputs) if _takes(model, **inputs) else model(inputs)
-    return model(inputs)
+    try:
+        return model(inputs)
+    except TypeError as error:
+        if not isinstance(inputs, (tuple, list)):
+            raise
+        raise InvalidProblem(
+            f"{type(model).__name__} does not take {len(inputs)} inputs one by one, and fails on"
+            f" their tuple ({error}). Write a forward that takes as many as a batch has, e.g."
+            " model(*batch[:-1]), or a loss(model, batch) that takes what is wanted, batch[0] and"
+            " batch[2]."
+        ) from error
 
 
 def _takes(model: nn.Module, *positional: Any, **named: Any) -> bool:

@@ -22,7 +22,7 @@ from thalweg.errors import (
 )
 from thalweg.problems.batches import batch_length
 from thalweg.problems.criteria import Kind, is_torchs
-from thalweg.problems.draws import DrawnSamples, Draws, taken_apart
+from thalweg.problems.draws import DrawingFunctions, DrawnSamples, Draws, taken_apart
 from thalweg.problems.forms import as_loss, check_loss
 from thalweg.problems.given import Batches, Given, Whole
 from thalweg.problems.lazy import is_materialized, materialize
@@ -37,8 +37,9 @@ from thalweg.run.seeds import torch_generator
 
 Split = Literal["train", "test"]
 
-# Samples that a loss of the user's own is looked at on, and how far its weights are moved there.
-_PROBED = 128
+# Samples that a loss of the user's own is looked at on, and how far its weights are moved there;
+# under a loss of torch's only the model could compare samples, and fewer show that.
+_PROBED, _PROBED_OF_TORCH = 128, 32
 _MOVE = 0.1
 # Samples on which a loss is tried.
 _TRIED = 4
@@ -175,10 +176,11 @@ class Problem:
         batch: Any,
         move: float = 0,
         seed: int = 0,
+        by: Untouched | None = None,
     ) -> Evaluation:
         """Evaluate a batch with the user's own model, moved a little, and leave no trace on it."""
         placed = _to(batch, next(self.model.parameters()))
-        return Untouched(self.model)(
+        return (by or Untouched(self.model))(
             lambda model, own: evaluate(model, unbox(own)), placed, move, seed
         )
 
@@ -415,16 +417,21 @@ class Problem:
             self._check_places(loss, samples)
         if noisy:
             self._check_draws(samples)
-        elif not isinstance(loss, TorchLoss):
+        else:
             self._check_reduction(samples)
 
     def _is_noisy(self, samples: Samples) -> bool:
         """Say whether random numbers move the loss."""
         first = samples.slice(0, min(_TRIED, len(samples)) if samples.joined else 1)
+        look = Untouched(self.model)
         try:
-            one, other = (self._look(self.evaluate, first, seed=seed).losses for seed in (1, 2))
+            one, other = (
+                self._look(self.evaluate, first, seed=seed, by=look).losses for seed in (1, 2)
+            )
         except Exception:  # where it is evaluated in earnest, it says why it cannot be
             return False
+        if look.drew:  # even if nothing came of it for these samples
+            return True
         return one.shape != other.shape or not torch.allclose(one, other, 1e-5, 0, equal_nan=True)
 
     def _with_draws(self, samples: Samples, split: str) -> Samples:
@@ -445,13 +452,25 @@ class Problem:
         first = drawn.slice(0, min(_TRIED, count) if drawn.joined else 1)
         one, other = (self._look(self.evaluate, first, seed=seed).losses for seed in (1, 2))
         if not torch.equal(torch.nan_to_num(one), torch.nan_to_num(other)):
-            raise NotDeterministic(
-                f"{self.name}: evaluated twice, the first samples gave two answers, and not for the"
-                " random numbers of torch, which were held fixed (draws='fixed'). Does noise come"
-                " from NumPy or the module random, or does the forward change what it reads at the"
-                " next call? Draw noise by torch.randn_like, or switch it off."
-            )
+            raise self._not_held(first)
         return drawn
+
+    def _not_held(self, batch: Any) -> NotDeterministic:
+        """Say why two evaluations differ although random numbers were held."""
+        with DrawingFunctions() as drawing:
+            self._look(self.evaluate, batch)
+        said = (
+            f"random numbers (noise) of {', '.join(sorted(set(drawing.names)))}, which cannot be"
+            " held fixed."
+            if drawing.names
+            else "no random numbers of torch, which were held fixed (draws='fixed'). Does noise"
+            " come from NumPy or the module random, from TorchScript, or does the forward change"
+            " what it reads at the next call?"
+        )
+        return NotDeterministic(
+            f"{self.name}: evaluated twice, the first samples gave two answers, for {said} Draw"
+            " noise by torch.rand_like or torch.randn_like, or switch it off."
+        )
 
     def _drawn_shapes(self, samples: Samples, size: int) -> dict[str, list[torch.Size]]:
         self._look(self.evaluate, samples.slice(0, size))
@@ -489,10 +508,13 @@ class Problem:
         """Evaluate random samples, whole and in parts, at the user's weights and at others."""
         if len(samples) == 1 or _mixes_by_itself(self.model):
             return
-        order = torch.randperm(len(samples), generator=torch_generator(0, "reduction"))[:_PROBED]
+        torchs = isinstance(self._loss, TorchLoss)
+        probed = _PROBED_OF_TORCH if torchs else _PROBED
+        order = torch.randperm(len(samples), generator=torch_generator(0, "reduction"))[:probed]
         cut = max(1, len(order) // 3)  # unequal: the mean must be weighted
         whole, *parts = (samples.take(part) for part in (order, order[:cut], order[cut:]))
-        for move in (0.0, _MOVE):
+        # A loss of torch's is no sum that is zero by chance here: the model's own weights suffice.
+        for move in (0.0,) if torchs else (0.0, _MOVE):
             evaluate = partial(self._look, self.evaluate, move=move)
             check_reduction(evaluate, whole, parts, (cut, len(order) - cut))
 

@@ -12,15 +12,16 @@ from thalweg.errors import DependsOnBatches, InvalidProblem
 from thalweg.problems.criteria import SUMMED
 from thalweg.problems.loss import Evaluation
 
-# Sums in another order move a float32 loss by 1e-6; a wrong reduction moves it by much more.
-_TOLERANCE = {torch.float64: 1e-9}
+# Sums in another order move a float32 loss by 1e-6, and a float64 one by 1e-7 where the model
+# computes something in float32; a wrong reduction moves it by much more.
+_TOLERANCE = {torch.float64: 1e-6, torch.bfloat16: 0.05, torch.float16: 0.01}
 _REMEDIES = (
     " Return one loss per sample, shape (n,), from loss(model, batch). If samples count"
     " differently, say how much: Problem(..., weight=lambda batch: ...), the weight of a batch or"
-    " those of its samples, e.g. its number of tokens that count. If samples of a batch are meant"
-    " to be compared, the batches are part of the loss: give a list of them, or tw.Batches(loader);"
-    " or take the data as one whole, tw.Whole(data) or EmpiricalRisk(..., batch_size=N) with all N"
-    " samples."
+    " those of its samples, e.g. its number of tokens that count. If the loss or the model is meant"
+    " to compare the samples of a batch (a mean over it, negatives from it), the batches are part"
+    " of the loss: give a list of them, or tw.Batches(loader); or take the data as one whole,"
+    " tw.Whole(data) or EmpiricalRisk(..., batch_size=N) with all N samples."
 )
 
 
@@ -85,7 +86,8 @@ def _depends(
     got: float, expected: float, pieces: Sequence[Evaluation], sizes: Sequence[int]
 ) -> DependsOnBatches:
     means = [float(piece.mean()) for piece in pieces]
-    between = min(means) < got < max(means)
+    of_means = all(not piece.losses.dim() for piece in pieces)
+    between = of_means and min(means) < got < max(means)
     hint = (
         " It lies between the parts' own, as a mean does that counts some samples more than others:"
         " class weights, or ignored tokens."

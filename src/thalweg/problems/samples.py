@@ -403,7 +403,7 @@ class BatchSamples:
             batch = plain_batch(raw, self._what)
             batch_length(batch, self._what)
         except InvalidProblem:
-            if not (self._anything or _holds_object(raw)):
+            if not (self._anything or _holds_object(raw) or _has_several_inputs(raw)):
                 raise
             return given_batch(raw)
         return batch
@@ -498,6 +498,14 @@ def _is_object(data: Any) -> bool:
     if isinstance(data, known) or not (hasattr(data, "to") or not isinstance(data, Iterable)):
         return False
     return bool(tree_leaves(given_batch(data)))
+
+
+def _has_several_inputs(raw: Any) -> bool:
+    """Say whether a batch has several inputs, which may count other things than samples."""
+    several = isinstance(raw, (tuple, list)) and any(
+        isinstance(part, (tuple, list, Mapping)) for part in raw
+    )
+    return several and all(isinstance(leaf, Tensor) for leaf in tree_leaves(raw))
 
 
 def _holds_object(raw: Any) -> bool:

@@ -26,10 +26,15 @@ class Untouched:
     ----------
     model : nn.Module
         The user's.
+
+    Attributes
+    ----------
+    drew : bool
+        Whether the last evaluation drew from torch's own generators.
     """
 
     def __init__(self, model: nn.Module) -> None:
-        self.model = model
+        self.model, self.drew = model, False
 
     def __call__(
         self, function: Callable[[nn.Module, Any], T], batch: Any, move: float = 0, seed: int = 0
@@ -59,7 +64,9 @@ class Untouched:
         batch = tree_map_only(Tensor, torch.clone, batch)
         with _restored(self.model), _forked_generators(self.model):
             torch.manual_seed(seed)
+            before = _states(self.model)
             answer: T = call_with(_Call(function, self.model), tensors, (batch,))
+            self.drew = _states(self.model) != before
         return answer
 
 
@@ -91,9 +98,18 @@ def _restored(model: nn.Module) -> Iterator[None]:
 
 @contextmanager
 def _forked_generators(model: nn.Module) -> Iterator[None]:
-    devices = {p.device.index for p in model.parameters() if p.device.type == "cuda"}
-    with torch.random.fork_rng(devices=[index or 0 for index in devices]):
+    with torch.random.fork_rng(devices=_accelerators(model)):
         yield
+
+
+def _states(model: nn.Module) -> list[bytes]:
+    """Give the states of torch's generators, where the model may draw from them."""
+    states = [torch.get_rng_state(), *map(torch.cuda.get_rng_state, _accelerators(model))]
+    return [state.numpy().tobytes() for state in states]
+
+
+def _accelerators(model: nn.Module) -> list[int]:
+    return sorted({p.device.index or 0 for p in model.parameters() if p.device.type == "cuda"})
 
 
 def _moved(tensor: Tensor, move: float, generator: torch.Generator) -> Tensor:

@@ -78,7 +78,9 @@ class Weighing:
         return evaluation._replace(weights=_fitted(weights.sum(), evaluation.losses))
 
     def words(self, samples: Samples) -> str | None:
-        """Say how samples are weighed; None where each counts one."""
+        """Say how samples are weighed; None where each counts one, and where there is only one."""
+        if not samples.joined and len(samples) == 1:
+            return None
         if self.weight is not None:
             return "as the problem says (weight=)"
         if isinstance(self.loss, TorchLoss) and self.loss.criterion.weighted:
