@@ -357,7 +357,8 @@ class DrawnSamples:
 def _as(numbers: Tensor, like: Tensor | None = None, **options: Any) -> Tensor:
     """Give numbers the dtype and place that were asked for."""
     dtype = options.get("dtype") or (torch.get_default_dtype() if like is None else like.dtype)
-    device = options.get("device") or (numbers.device if like is None else like.device)
+    default = torch.get_default_device() if like is None else like.device
+    device = options.get("device") or default
     return numbers.to(device, dtype)
 
 

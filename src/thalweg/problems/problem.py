@@ -286,6 +286,8 @@ class Problem:
 
     def _losses(self, model: nn.Module, batch: Any, how: _How) -> Evaluation:
         loss = self._loss
+        if how.keys is None:
+            return loss.as_one(model, batch) if how.as_one else loss(model, batch)
         with self._draws.held("model", how.keys, given=how.given):
             if not isinstance(loss, OutputLoss):
                 return loss.as_one(model, batch) if how.as_one else loss(model, batch)
