@@ -179,7 +179,7 @@ class Problem:
         by: Untouched | None = None,
     ) -> Evaluation:
         """Evaluate a batch with the user's own model, moved a little, and leave no trace on it."""
-        placed = _to(batch, next(self.model.parameters()))
+        placed = _as_taken(batch, self.model)
         return (by or Untouched(self.model))(
             lambda model, own: evaluate(model, unbox(own)), placed, move, seed
         )
@@ -540,11 +540,14 @@ def _mixes_by_itself(model: nn.Module) -> bool:
     return any(not norm.track_running_stats for norm in norms)
 
 
-def _to(batch: Any, where: Tensor) -> Any:
+def _as_taken(batch: Any, model: nn.Module) -> Any:
+    """Give a batch where the model's weights are, real numbers in their precision."""
+    parameters = list(model.parameters())
+    kinds = [p.dtype for p in parameters if p.is_floating_point()]
+    kinds += [p.dtype.to_real() for p in parameters if p.is_complex()]
+    device, dtype = parameters[0].device, kinds[0] if kinds else torch.get_default_dtype()
     return torch.utils._pytree.tree_map_only(
-        Tensor,
-        lambda t: t.to(where.device, where.dtype if t.is_floating_point() else t.dtype),
-        batch,
+        Tensor, lambda t: t.to(device, dtype if t.is_floating_point() else t.dtype), batch
     )
 
 
