@@ -8,7 +8,10 @@ tolerance; in the density, nodes beyond the fifth eigenvalue are counted: more t
 would be ghosts. The network is trained for some epochs before, on CIFAR-10 where a folder of it is
 given, else on noisy class patterns. Exits with 1 if a limit or a check fails.
 
-    python benchmarks/spectrum.py [--rounds 5] [--epochs 12] [--data FOLDER]
+Before that, single products of networks of 10^3 to 10^7 weights, the last a ResNet-18, beside the
+best that can be written by hand: see `_products`.
+
+    python benchmarks/spectrum.py [--sizes 1e3 1e4 ...] [--rounds 5] [--epochs 12] [--data FOLDER]
 """
 
 from __future__ import annotations
@@ -22,7 +25,9 @@ import time
 from collections.abc import Callable
 from typing import Any
 
+import _products
 import torch
+from _networks import WIDTHS, convolutions
 from torch import Tensor, nn
 
 from thalweg.geometry.density import spectral_density
@@ -32,18 +37,10 @@ from thalweg.problems import Problem, load_problem
 from thalweg.risk import EmpiricalRisk
 
 EIGENVALUES_LIMIT = 14.0
+PRODUCT_LIMIT = 1.0  # of the best by hand, on a busy machine
 DENSITY_LIMIT = 320.0
-WIDTHS = (32, 64, 64, 128)
 SAMPLES = 2000
-
-
-def network() -> nn.Sequential:
-    """Four 3x3 convolutions of stride 2 and a linear layer: 135,306 weights."""
-    torch.manual_seed(0)
-    layers: list[nn.Module] = []
-    for before, after in zip((3, *WIDTHS), WIDTHS, strict=False):
-        layers += [nn.Conv2d(before, after, 3, stride=2, padding=1), nn.ReLU()]
-    return nn.Sequential(*layers, nn.Flatten(), nn.Linear(WIDTHS[-1] * 4, 10))
+ROUNDS = 7  # of single products
 
 
 def data(folder: str) -> tuple[Tensor, Tensor]:
@@ -95,7 +92,7 @@ class Bench:
 
     def __init__(self, folder: str, state: dict[str, Tensor]) -> None:
         torch.set_num_threads(1)
-        self.model, self.pair = network(), data(folder)
+        self.model, self.pair = convolutions(*WIDTHS), data(folder)
         self.model.load_state_dict(state)
         self.v = torch.randn(135_306, generator=torch.Generator().manual_seed(1))
 
@@ -179,9 +176,18 @@ def main() -> int:
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--epochs", type=int, default=12)
     parser.add_argument("--data", default="")
+    parser.add_argument("--sizes", nargs="*", default=[*_products.SIZES], help="of single products")
+    parser.add_argument("--products-only", action="store_true", help="leave out the spectra")
     options = parser.parse_args()
+    slow = [size for size in options.sizes if _products.report(size, ROUNDS) > PRODUCT_LIMIT]
+    print(f"products over {PRODUCT_LIMIT} of the best by hand: {', '.join(slow) or 'none'}")
+    return int(bool(slow)) if options.products_only else spectra(options) or int(bool(slow))
+
+
+def spectra(options: argparse.Namespace) -> int:
+    """Measure spectra; 1 if a limit or a check fails."""
     torch.set_num_threads(1)
-    model = network()
+    model = convolutions(*WIDTHS)
     train(model, *data(options.data), options.epochs)
     context = multiprocessing.get_context("spawn")
     arguments = {"initializer": begin, "initargs": (options.data, model.state_dict())}
