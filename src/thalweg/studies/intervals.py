@@ -226,7 +226,8 @@ def _cluster_means(
             f"{name}: {len(means)} cluster; expected at least {least}. Observations of one cluster"
             " do not say how clusters differ."
         )
-    return means.to_numpy()
+    averaged: NDArray[np.float64] = means.to_numpy(dtype=np.float64)
+    return averaged
 
 
 def _observations(
