@@ -76,3 +76,12 @@ def test_public_names_are_listed():
 def test_public_name_is_documented(name):
     public = getattr(thalweg, name)
     assert name == "__version__" or inspect.getdoc(public), f"thalweg.{name} has no docstring"
+
+
+def test_old_names_of_how_a_risk_is_made_warn() -> None:
+    problem = thalweg.load_problem("digits", width=2)
+    risk = thalweg.EmpiricalRisk(problem)
+    with pytest.warns(DeprecationWarning, match="called spec now"):
+        assert problem.recipe == problem.spec
+    with pytest.warns(DeprecationWarning, match="called spec now"):
+        assert risk.recipe() == risk.spec()

@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from thalweg.dynamics import Recorder, record
-from thalweg.dynamics.checkpoint_writer import Keeper
+from thalweg.dynamics.checkpoint_writer import CheckpointWriter
 from thalweg.dynamics.optimizer_steps import StepWatch
 from thalweg.embedding import embed
 from thalweg.errors import CheckpointMismatch, InvalidArgument, RunConflict
@@ -80,7 +80,7 @@ def steps(path, trajectory="main"):
 
 
 def break_checkpoints(monkeypatch, path, model):
-    monkeypatch.setattr(Keeper, "keep", no_space)
+    monkeypatch.setattr(CheckpointWriter, "keep", no_space)
 
 
 def break_events(monkeypatch, path, model):
@@ -124,7 +124,7 @@ def test_the_training_goes_on_unrecorded(breaks, reason, monkeypatch, tmp_path, 
 
 
 def test_a_disk_that_is_full_from_the_beginning(monkeypatch, tmp_path, caplog):
-    monkeypatch.setattr(Keeper, "keep", no_space)
+    monkeypatch.setattr(CheckpointWriter, "keep", no_space)
     model, optimizer = make()
     with record(model, optimizer, run=tmp_path / "run", every=2) as recorder:
         loop(model, optimizer, recorder)
@@ -153,7 +153,7 @@ def test_a_watch_that_fails_lets_the_training_go_on(monkeypatch, tmp_path, caplo
 
 
 def test_an_error_of_the_training_comes_through_a_broken_recorder(monkeypatch, tmp_path):
-    monkeypatch.setattr(Keeper, "keep", no_space)
+    monkeypatch.setattr(CheckpointWriter, "keep", no_space)
     model, optimizer = make()
     with (
         pytest.raises(ZeroDivisionError),

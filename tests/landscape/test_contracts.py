@@ -519,7 +519,7 @@ def test_each_check_of_a_risk_finds_what_it_is_for(contract, check, fault):
 @pytest.mark.parametrize(
     ("check", "fault"),
     [
-        ("test_the_recipe_is_plain", {"recipe": lambda: {"dtype": torch.float32}}),
+        ("test_the_spec_is_plain", {"spec": lambda: {"dtype": torch.float32}}),
         ("test_the_fingerprint_follows_the_state", {"fingerprint": lambda: "always"}),
     ],
 )
@@ -532,7 +532,7 @@ def test_each_check_of_what_can_be_remade_finds_what_it_is_for(check, fault):
 def test_every_check_is_tried_on_something_broken():
     tried = {check for _, _, check in BROKEN} | {check for _, check in CURVED}
     tried |= {check for _, check, _ in RISKY}
-    tried |= {"test_the_recipe_is_plain", "test_the_fingerprint_follows_the_state"}
+    tried |= {"test_the_spec_is_plain", "test_the_fingerprint_follows_the_state"}
     contracts = (LandscapeContract, SampledContract, CurvedContract, StatefulContract)
     contracts += (TrainableContract, ScoredContract, DrawableContract, LeastSquaresContract)
     contracts += (RemakeableContract,)

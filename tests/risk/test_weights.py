@@ -14,7 +14,7 @@ from thalweg.errors import DependsOnBatches, InvalidProblem, NotDefined
 from thalweg.problems import Problem
 from thalweg.risk import EmpiricalRisk
 from thalweg.risk.batched_models import Request
-from thalweg.risk.per_sample import Chunk
+from thalweg.risk.per_sample import PerSample
 
 N = 30
 
@@ -110,8 +110,8 @@ def test_the_risk_is_the_loss_on_everything_at_once(kind: str, size: int) -> Non
     # The mean of what instruments average is the value, sample by sample as well.
     assert float(risk.sample_losses(w).mean()) == pytest.approx(value, rel=1e-11)
     assert float(risk.evaluate_samples(w)["loss"].mean()) == pytest.approx(value, rel=1e-11)
-    chunk = Chunk(risk, torch.arange(N))
-    losses = chunk.measures(chunk.features(w)[None])["loss"]
+    drawn = PerSample(risk, torch.arange(N))
+    losses = drawn.measures(drawn.features(w)[None])["loss"]
     torch.testing.assert_close(losses[0], risk.sample_losses(w))
 
 

@@ -11,7 +11,7 @@ from torch import nn
 import thalweg as tw
 from thalweg.errors import CheckpointRefused, InvalidArgument
 from thalweg.problems import load_problem
-from thalweg.studies.point import place, trajectory_in, view
+from thalweg.studies.point import load_measured_point, place, trajectory_in
 from thalweg.studies.surface import RISK
 
 ENTRY = """
@@ -59,15 +59,15 @@ def loss(folder, model):
 
 def test_the_risk_is_at_the_file(folder):
     at = place([folder / "ckpt" / "w5.pt"])
-    seen = view(spec(folder, at, batchnorm="frozen"))
+    seen = load_measured_point(spec(folder, at, batchnorm="frozen"))
     expected = loss(folder, model_of(folder, 5))
     assert seen.risk.value(seen.centre) == pytest.approx(expected, rel=1e-5)
 
 
 def test_held_statistics_are_those_at_the_file(folder):
     at = place([folder / "ckpt" / "w5.pt"])
-    seen = view(spec(folder, at, batchnorm="held"))
-    free = view(spec(folder, at))
+    seen = load_measured_point(spec(folder, at, batchnorm="held"))
+    free = load_measured_point(spec(folder, at))
     assert seen.risk.policy == "held"
     assert seen.risk.value(seen.centre) == pytest.approx(free.risk.value(free.centre), rel=1e-5)
     moved = seen.centre + 0.5
@@ -77,7 +77,7 @@ def test_held_statistics_are_those_at_the_file(folder):
 
 def test_a_folder_is_a_trajectory(folder):
     at = place(run=folder / "ckpt")
-    seen = view(spec(folder, at))
+    seen = load_measured_point(spec(folder, at))
     assert seen.steps == (0, 5, 10) and not seen.given and seen.trajectory == "ckpt"
     assert seen.path is not None and torch.equal(seen.path[-1], seen.centre)
     space = seen.risk.space
@@ -88,7 +88,7 @@ def test_a_folder_is_a_trajectory(folder):
 
 def test_a_list_in_order_is_a_trajectory(folder):
     files = [folder / "ckpt" / f"w{step}.pt" for step in (10, 0)]
-    seen = view(spec(folder, place(files, in_order=True)))
+    seen = load_measured_point(spec(folder, place(files, in_order=True)))
     assert seen.steps == (0, 1)  # names do not rise, so places in the list count
     assert torch.equal(seen.centre, seen.risk.space.pack(model_of(folder, 0)))
 

@@ -50,7 +50,7 @@ def as_run(run: Run | str | os.PathLike[str]) -> Run:
         ) from None
 
 
-class Keeper:
+class CheckpointWriter:
     """
     The checkpoints of one trajectory of a run.
 
@@ -73,10 +73,10 @@ class Keeper:
         self.root = self.run.inside("checkpoints")
         self.log: Log = self.run.log(trajectory=trajectory)
 
-    def beside(self) -> Keeper:
-        """Give the keeper of the first free trajectory named after this one: "main-2", ..."""
-        keepers = (Keeper(self.run, f"{self.trajectory}-{number}") for number in count(2))
-        return next(keeper for keeper in keepers if not keeper.paths())
+    def beside(self) -> CheckpointWriter:
+        """Give that of the first free trajectory named after this one: "main-2", ..."""
+        writers = (CheckpointWriter(self.run, f"{self.trajectory}-{number}") for number in count(2))
+        return next(writer for writer in writers if not writer.paths())
 
     def paths(self) -> list[Path]:
         """List the checkpoints in the order of their steps."""

@@ -13,7 +13,7 @@ from typing import Any, Self
 import torch
 from torch import Tensor, nn
 
-from thalweg.dynamics.checkpoint_writer import Keeper
+from thalweg.dynamics.checkpoint_writer import CheckpointWriter
 from thalweg.dynamics.optimizer_state import set_rng
 from thalweg.dynamics.optimizer_steps import Rounds, StepWatch, weights_of
 from thalweg.dynamics.recorded_state import (
@@ -68,13 +68,13 @@ class Recorder:
         self,
         model: nn.Module,
         optimizers: Sequence[Any],
-        keeper: Keeper,
+        writer: CheckpointWriter,
         every: int,
         by_hand: bool,
     ) -> None:
         self.model, self.optimizers = model, tuple(optimizers)
         self.step = 0
-        self._keeper, self._every, self._by_hand = keeper, every, by_hand
+        self._writer, self._every, self._by_hand = writer, every, by_hand
         self._watch = StepWatch(self.optimizers, model, self, self._stop)
         self._rounds = Rounds(len(self._watch.participants))
         self._metrics: dict[str, float] = {}
@@ -139,7 +139,7 @@ class Recorder:
         CheckpointMismatch
             If the model or the optimizers are not of the kind that was recorded.
         """
-        latest = self._keeper.latest()
+        latest = self._writer.latest()
         self._old = []
         if latest is None:
             if self._kept is None:
@@ -151,7 +151,7 @@ class Recorder:
             restore_optimizers(self.optimizers, self.model, tensors, about)
         except (RuntimeError, ValueError, KeyError, TypeError, AttributeError) as error:
             raise CheckpointMismatch(
-                f"the last checkpoint of {self._keeper.trajectory!r} does not fit: {error}"
+                f"the last checkpoint of {self._writer.trajectory!r} does not fit: {error}"
             ) from None
         set_rng(tensors)
         self.step = self._kept = about["step"]
@@ -163,7 +163,7 @@ class Recorder:
         self._begin()
         self._stopped = not _is_first_process()
         if self._kept is None and not self._stopped:
-            self._old = self._keeper.paths()
+            self._old = self._writer.paths()
         if not self._old:
             self._keep_beginning()
 
@@ -239,7 +239,7 @@ class Recorder:
                 self._part_from_old()
                 self._look_for_unseen()
             self._metrics |= metrics
-            self._keeper.log(metrics, self.step)
+            self._writer.log(metrics, self.step)
 
     def _number(self, name: str, value: Any) -> float | None:
         """Give the value as a number; None where it is none."""
@@ -259,11 +259,11 @@ class Recorder:
         """Record under another name where there is a trajectory that nobody asked to go on."""
         if not self._old:
             return
-        old, self._keeper = self._keeper, self._keeper.beside()
+        old, self._writer = self._writer, self._writer.beside()
         self._say_once(
             "old",
             f"trajectory {old.trajectory!r} of {old.run.path} has {len(self._old)} checkpoints"
-            f" already; this training is recorded as {self._keeper.trajectory!r}. Call"
+            f" already; this training is recorded as {self._writer.trajectory!r}. Call"
             " recorder.restore() before the loop to go on from the last, or write"
             " trajectory='another name'.",
         )
@@ -294,7 +294,7 @@ class Recorder:
         logger.warning(
             "the weights have changed and no step was seen: of trajectory %r there are no"
             " checkpoints after step %d. %s",
-            *(self._keeper.trajectory, self.step, _MARKING),
+            *(self._writer.trajectory, self.step, _MARKING),
         )
 
     def uncounted_step(self, optimizer: Any) -> None:
@@ -366,7 +366,7 @@ class Recorder:
             "extra": kept.extra,
             "left_out": kept.left_out,
         }
-        self._keeper.keep(self.step, kept.tensors | tensors, about)
+        self._writer.keep(self.step, kept.tensors | tensors, about)
         self._kept = self.step
 
     def _optimizers_state(self, moment: Moment) -> tuple[dict[str, Tensor], dict[str, Any]]:
@@ -397,7 +397,7 @@ class Recorder:
         self._say_once(
             "stopped",
             f"stopped at step {self.step} by {type(error).__name__}: {error}. The training goes on;"
-            f" {kept} of trajectory {self._keeper.trajectory!r} in {self._keeper.root} stay, what"
+            f" {kept} of trajectory {self._writer.trajectory!r} in {self._writer.root} stay, what"
             " follows is lost.",
         )
 
@@ -497,8 +497,8 @@ def record(
         )
     optimizers = _listed(optimizer)
     _check_trains(optimizers, model)
-    keeper = Keeper(run, trajectory)
-    return Recorder(model, optimizers, keeper, every, by_hand or not optimizers)
+    writer = CheckpointWriter(run, trajectory)
+    return Recorder(model, optimizers, writer, every, by_hand or not optimizers)
 
 
 def _is_first_process() -> bool:

@@ -11,7 +11,7 @@ from torch import Tensor
 from thalweg.dynamics.methods import Outcome
 
 
-class Tally:
+class RunningMetrics:
     """Sums over the mini-batches since the last row of the history."""
 
     def __init__(self) -> None:

@@ -10,7 +10,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from thalweg.dynamics.checkpoint_writer import Keeper
+from thalweg.dynamics.checkpoint_writer import CheckpointWriter
 from thalweg.dynamics.methods import method_kind
 from thalweg.dynamics.schedule import Schedule
 from thalweg.dynamics.settings import Settings
@@ -162,7 +162,7 @@ def prepare(arguments: Mapping[str, Any]) -> Training:
         w0,
         settings,
         test=arguments["test"],
-        keeper=None if run is None else Keeper(run, arguments["trajectory"]),
+        writer=None if run is None else CheckpointWriter(run, arguments["trajectory"]),
         about=arguments["about"] or {},
         log=arguments["log"],
     )

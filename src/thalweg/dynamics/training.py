@@ -12,9 +12,9 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from thalweg.dynamics.checkpoint_writer import Keeper, split_state
+from thalweg.dynamics.checkpoint_writer import CheckpointWriter, split_state
 from thalweg.dynamics.methods import method_kind
-from thalweg.dynamics.running_metrics import Tally
+from thalweg.dynamics.running_metrics import RunningMetrics
 from thalweg.dynamics.settings import Plan, Settings, digest
 from thalweg.errors import NotDefined
 from thalweg.landscape.protocols import Batched, Landscape, Stateful, evaluator, placed, words_of
@@ -85,7 +85,7 @@ class Training:
         Where it begins.
     settings : Settings
         How.
-    keeper : Keeper or None
+    writer : CheckpointWriter or None
         Where its checkpoints go; None means that they stay in memory.
     about : mapping
         What else to write into them.
@@ -100,17 +100,17 @@ class Training:
         settings: Settings,
         *,
         test: Landscape | None,
-        keeper: Keeper | None,
+        writer: CheckpointWriter | None,
         about: Mapping[str, Any],
         log: Log | None,
     ) -> None:
         self.landscape, self.test, self.settings = landscape, test, settings
-        self.keeper, self.about, self.log = keeper, about, log
+        self.writer, self.about, self.log = writer, about, log
         kind = method_kind(settings.optimizer)
         self.w = placed(landscape, w0)
         batches = kind.batches and settings.batch_size is not None
         samples = landscape.samples if batches and isinstance(landscape, Batched) else None
-        self.plan = Plan(settings, samples, recorded=keeper is not None)
+        self.plan = Plan(settings, samples, recorded=writer is not None)
         self.method = kind.make(landscape, self.w, settings)
         self.identity = settings.describe() | {
             "w0": digest(self.w),
@@ -119,7 +119,7 @@ class Training:
         }
         self._evaluate = evaluator(landscape)
         self._evaluate_test = None if test is None else evaluator(test)
-        self.tally = Tally()
+        self.running_metrics = RunningMetrics()
         self.step = 0
         self.history: list[dict[str, Any]] = []
         self.snapshots: list[tuple[int, Tensor]] = []
@@ -141,7 +141,7 @@ class Training:
         """Take all steps that are left, stopping before each."""
         _set_fixed(self.landscape, dict(buffers or {}))
         self._begin(resume)
-        label = self.keeper.trajectory if self.keeper else "training"
+        label = self.writer.trajectory if self.writer else "training"
         with progress(self.plan.total, label) as bar:
             bar.update(self.step)
             while self.status is None:
@@ -151,10 +151,10 @@ class Training:
 
     def _begin(self, resume: bool) -> None:
         found = None
-        if self.keeper is not None and not resume:
-            self.keeper.check_new()
-        elif self.keeper is not None:
-            found = self.keeper.resume(self.identity)
+        if self.writer is not None and not resume:
+            self.writer.check_new()
+        elif self.writer is not None:
+            found = self.writer.resume(self.identity)
         if found is not None:
             self._restore(*found)
         else:
@@ -169,14 +169,14 @@ class Training:
         outcome = self.method.step(step, batch, plan.rate(step))
         if batch is not None and outcome.wrong is None and self.settings.stop_error is not None:
             raise _no_error()
-        self.tally.add(outcome, plan.batch_length(step))
+        self.running_metrics.add(outcome, plan.batch_length(step))
         self.step = step + 1
         notes, keeps = plan.notes(self.step), plan.keeps(self.step)
         if notes or keeps or self.step % _STEPS_BETWEEN_LOOKS == 0:
             self._look(notes, keeps)
 
     def _look(self, notes: bool, keeps: bool) -> None:
-        behind = self.tally.settle()
+        behind = self.running_metrics.settle()
         if behind is not None or not bool(torch.isfinite(self.w).all()):
             self._diverge(self.step - (behind or 0))
             return
@@ -191,13 +191,13 @@ class Training:
     def _note(self) -> None:
         step, plan = self.step, self.plan
         epoch, lr = step / plan.steps_per_epoch, plan.rate(max(step - 1, 0))
-        row = {"step": step, "epoch": epoch, "lr": lr, **self.tally.means()}
+        row = {"step": step, "epoch": epoch, "lr": lr, **self.running_metrics.means()}
         closes = step > 0 and (step % plan.steps_per_epoch == 0 or step == plan.total)
         full = plan.evaluates(step) or (closes and self._is_near(row))
         row |= self._measure() if full else dict.fromkeys(_MEASURED)
-        self.tally.clear()
+        self.running_metrics.clear()
         self.history.append(row)
-        for log in (self.log, self.keeper.log if self.keeper else None):
+        for log in (self.log, self.writer.log if self.writer else None):
             if log is not None:
                 log({name: value for name, value in row.items() if name != "step"}, step)
         if closes and full:
@@ -240,13 +240,13 @@ class Training:
         )
 
     def _keep(self) -> None:
-        if self.keeper is None:
+        if self.writer is None:
             if not self.snapshots or self.snapshots[-1][0] != self.step:
                 self.snapshots.append((self.step, self.w.clone()))
             return
         tensors, structure = ({}, None) if self.status == "diverged" else self.method.state()
         weights = self.landscape.space.unpack(self.w)
-        self.keeper.keep(
+        self.writer.keep(
             self.step, {**weights, **_fixed(self.landscape), **tensors}, self._describe(structure)
         )
 
@@ -262,7 +262,7 @@ class Training:
             "diverged_at": self.diverged_at,
             "settings": self.identity,
             "history": self.history,
-            "tally": self.tally.state(),
+            "tally": self.running_metrics.state(),
             "optimizer": structure,
         }
 
@@ -272,7 +272,7 @@ class Training:
         _set_fixed(self.landscape, fixed)
         self.step, self.history, self.status = about["step"], about["history"], about["status"]
         self.diverged_at = about["diverged_at"]
-        self.tally.restore(about["tally"])
+        self.running_metrics.restore(about["tally"])
         if self.status is None:
             self.method.restore(tensors, about["optimizer"])
 
@@ -284,7 +284,7 @@ class Training:
             status=self.status,
             step=self.step,
             history=self.history,
-            checkpoints=self.keeper.paths() if self.keeper else [],
+            checkpoints=self.writer.paths() if self.writer else [],
             snapshots=self.snapshots,
             buffers=_buffers(self.landscape),
             diverged_at=self.diverged_at,

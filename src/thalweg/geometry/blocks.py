@@ -17,14 +17,14 @@ from numpy.typing import NDArray
 from safetensors.numpy import load_file, save_file
 
 from thalweg.errors import InvalidArgument
-from thalweg.geometry.job import Scene
+from thalweg.geometry.job import Job
 from thalweg.problems.batches import digest
 from thalweg.run import Bar, Engine, Report, Run, Task, run_tasks
 from thalweg.run.files import write_atomic
 from thalweg.run.progress import within
 
 Block = dict[str, NDArray[Any]]
-Compute = Callable[[Scene, dict[str, Any], int, int, Bar], Block]
+Compute = Callable[[Job, dict[str, Any], int, int, Bar], Block]
 
 
 @dataclass(frozen=True)
@@ -35,14 +35,14 @@ class Phase:
     Parameters
     ----------
     compute : callable
-        A function of a module: ``compute(scene, parameters, start, stop, bar)`` gives one block,
+        A function of a module: ``compute(job, parameters, start, stop, bar)`` gives one block,
         telling the bar of each unit.
     total : int
         Number of units.
     size : int
         Units a block.
     parameters : dict
-        JSON values that it depends on besides the scene.
+        JSON values that it depends on besides the job.
     """
 
     compute: Compute
@@ -63,11 +63,11 @@ class Phase:
 
 class Blocks:
     """
-    The blocks of one scene.
+    The blocks of one job.
 
     Parameters
     ----------
-    scene : Scene
+    job : Job
         What they are computed from.
     run : Run, optional
         Where finished blocks are kept.
@@ -77,21 +77,21 @@ class Blocks:
     Raises
     ------
     InvalidArgument
-        If an engine is given without a run, or workers cannot make the scene again.
+        If an engine is given without a run, or workers cannot make the job again.
     """
 
-    def __init__(self, scene: Scene, run: Run | None = None, engine: Engine | None = None) -> None:
+    def __init__(self, job: Job, run: Run | None = None, engine: Engine | None = None) -> None:
         if engine is not None and run is None:
             raise InvalidArgument(
                 "engine was given without run: workers write finished blocks to a run directory."
                 " Write run=create_run('runs/mine', {}), or leave out engine."
             )
-        self.scene, self.run, self.engine = scene, run, engine
+        self.job, self.run, self.engine = job, run, engine
         if run is None:
             return
-        key = scene.key  # of the state the risk has now: cells may bring their own
+        key = job.key  # of the state the risk has now: cells may bring their own
         if engine is not None:
-            scene.save(_scene_path(run, key))
+            job.save(_job_path(run, key))
 
     def hold(self) -> AbstractContextManager[None]:
         """Hold the run against other processes."""
@@ -101,7 +101,7 @@ class Blocks:
         """Give all blocks of a phase in order, computing those that are not there yet."""
         if self.run is None:
             return [self._here(phase, *bounds, bar) for bounds in phase.bounds()]
-        store = _Store(self.run, self.scene.key, phase.entry, phase.parameters)
+        store = _Store(self.run, self.job.key, phase.entry, phase.parameters)
         missing = [bounds for bounds in phase.bounds() if not store.path(*bounds).exists()]
         bar.update(phase.total - sum(stop - start for start, stop in missing))
         if self.engine is not None:
@@ -118,11 +118,11 @@ class Blocks:
         return [store.read(*bounds) for bounds in phase.bounds()]
 
     def _here(self, phase: Phase, start: int, stop: int, bar: Bar) -> Block:
-        return phase.compute(self.scene, phase.parameters, start, stop, bar)
+        return phase.compute(self.job, phase.parameters, start, stop, bar)
 
     def _task(self, phase: Phase, start: int, stop: int) -> Task:
         arguments = {
-            "scene": self.scene.key,
+            "job": self.job.key,
             "entry": phase.entry,
             "parameters": phase.parameters,
             "start": start,
@@ -134,34 +134,34 @@ class Blocks:
 
 def work(run: Run, arguments: dict[str, Any], report: Report) -> dict[str, Any]:
     """Compute and keep one block, in a worker."""
-    key, entry, parameters = arguments["scene"], arguments["entry"], arguments["parameters"]
+    key, entry, parameters = arguments["job"], arguments["entry"], arguments["parameters"]
     start, stop = arguments["start"], arguments["stop"]
     store = _Store(run, key, entry, parameters)
     if not store.path(start, stop).exists():
         module, _, name = entry.partition(":")
         compute: Compute = getattr(importlib.import_module(module), name)
-        scene = _scene(_scene_path(run, key), key)
-        store.keep(start, stop, compute(scene, parameters, start, stop, _Told(report)))
+        job = _load_job(_job_path(run, key), key)
+        store.keep(start, stop, compute(job, parameters, start, stop, _Told(report)))
     return {}
 
 
 @lru_cache(maxsize=1)
-def _scene(path: Path, key: str) -> Scene:
-    """Make the scene once for all blocks that a worker gets."""
-    return Scene.load(path, key)
+def _load_job(path: Path, key: str) -> Job:
+    """Make the job once for all blocks that a worker gets."""
+    return Job.load(path, key)
 
 
-def _scene_path(run: Run, key: str) -> Path:
-    return run.inside("blocks", key, "scene.safetensors")
+def _job_path(run: Run, key: str) -> Path:
+    return run.inside("blocks", key, "job.safetensors")
 
 
 class _Store:
-    """Finished blocks of one phase of one scene, under ``blocks/`` of a run."""
+    """Finished blocks of one phase of one job, under ``blocks/`` of a run."""
 
-    def __init__(self, run: Run, scene: str, entry: str, parameters: dict[str, Any]) -> None:
+    def __init__(self, run: Run, job: str, entry: str, parameters: dict[str, Any]) -> None:
         text = json.dumps([entry, parameters], sort_keys=True).encode()
         name = digest(torch.tensor(list(text), dtype=torch.uint8))
-        self.run, self.parts = run, ("blocks", scene, name)
+        self.run, self.parts = run, ("blocks", job, name)
 
     def path(self, start: int, stop: int) -> Path:
         return self.run.inside(*self.parts, f"{start:09d}-{stop:09d}.safetensors")

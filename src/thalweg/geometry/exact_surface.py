@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from thalweg.geometry.blocks import Block, Blocks, Phase
-from thalweg.geometry.job import Scene
+from thalweg.geometry.job import Job
 from thalweg.run.progress import Bar, Progress
 
 # A kill loses less than one percent; files stay few.
@@ -29,7 +29,7 @@ def exact(
     Parameters
     ----------
     blocks : Blocks
-        Of the scene.
+        Of the job.
     progress : Progress
         Told of every cell.
     split : str, optional
@@ -45,27 +45,27 @@ def exact(
     parameters: dict[str, Any] = {} if split is None else {"split": split}
     if chosen is not None:
         parameters["cells"] = list(chosen)
-    total = len(blocks.scene.grid if chosen is None else chosen)
+    total = len(blocks.job.grid if chosen is None else chosen)
     with progress(total, "surface, exact cells") as bar:
         found = blocks.compute(Phase(cells, total, -(-total // _BLOCKS), parameters), bar)
     return {name: np.concatenate([block[name] for block in found]) for name in found[0]}
 
 
-def cells(scene: Scene, parameters: dict[str, Any], start: int, stop: int, bar: Bar) -> Block:
+def cells(job: Job, parameters: dict[str, Any], start: int, stop: int, bar: Bar) -> Block:
     """Evaluate the cells from ``start`` to ``stop``, or those at these places of ``cells``."""
-    chosen = parameters.get("cells", range(len(scene.grid)))[start:stop]
+    chosen = parameters.get("cells", range(len(job.grid)))[start:stop]
     rows = []
     for cell in chosen:
-        rows.append(_cell(scene, cell, parameters.get("split")))
+        rows.append(_cell(job, cell, parameters.get("split")))
         bar.update(1)
     return {name: np.array([row[name] for row in rows]) for name in rows[0]}
 
 
-def _cell(scene: Scene, cell: int, split: str | None) -> dict[str, float]:
-    point = scene.go_to(cell)
+def _cell(job: Job, cell: int, split: str | None) -> dict[str, float]:
+    point = job.go_to(cell)
     return {
         prefix + name: value
-        for prefix, evaluate in scene.evaluators.items()
+        for prefix, evaluate in job.evaluators.items()
         if split in (None, prefix)
         for name, value in evaluate(point).items()
     }

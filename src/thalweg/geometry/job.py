@@ -34,7 +34,7 @@ _FIXED = "fixed/"
 
 
 @dataclass(frozen=True)
-class Scene:
+class Job:
     """
     A landscape and the grid it is seen on.
 
@@ -113,7 +113,7 @@ class Scene:
 
     def save(self, path: Path) -> None:
         """
-        Write the scene where workers find it.
+        Write the job where workers find it.
 
         Raises
         ------
@@ -131,11 +131,11 @@ class Scene:
         tensors = {
             name: t.detach().cpu().contiguous() for name, t in (self._tensors | fixed).items()
         }
-        about = {"recipe": json.dumps(risk.recipe()), "test": json.dumps(self.test)}
+        about = {"spec": json.dumps(risk.spec()), "test": json.dumps(self.test)}
         write_atomic(path, lambda temporary: save_file(tensors, temporary, metadata=about))
 
     @classmethod
-    def load(cls, path: Path, key: str) -> Scene:
+    def load(cls, path: Path, key: str) -> Job:
         """
         Read what `save` wrote and make the risk again.
 
@@ -148,15 +148,15 @@ class Scene:
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
             about = file.metadata()
         fixed = {n.removeprefix(_FIXED): t for n, t in tensors.items() if n.startswith(_FIXED)}
-        risk = EmpiricalRisk.remake(json.loads(about["recipe"]), fixed)
+        risk = EmpiricalRisk.remake(json.loads(about["spec"]), fixed)
         axes = [tensors[f"axis_{name}"].numpy() for name in AXES if f"axis_{name}" in tensors]
         w, directions = (tensors[name].to(risk.device) for name in ("w", "directions"))
         anchors = Anchors.of_tensors(tensors)
-        scene = cls(risk, Grid(w, directions, axes), json.loads(about["test"]), anchors)
-        if scene.key != key:
+        job = cls(risk, Grid(w, directions, axes), json.loads(about["test"]), anchors)
+        if job.key != key:
             raise InvalidProblem(
                 f"{risk.problem.name}, made again by its entry string in a worker, is not the"
                 " problem of the surface: model, loss, data or frozen weights differ. Let the entry"
                 " make the same problem at every call, and change the model only by weights."
             )
-        return scene
+        return job

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from thalweg.geometry.blocks import Block
 from thalweg.geometry.interpolation import TensorRule
-from thalweg.geometry.job import Scene
+from thalweg.geometry.job import Job
 from thalweg.landscape.protocols import Drawable, Drawn, provenance_of, require
 from thalweg.run import torch_generator
 from thalweg.run.progress import Bar
@@ -26,7 +26,7 @@ def subset(seed: int, split: str, samples: int) -> Tensor:
     return torch.randperm(samples, generator=torch_generator(seed, "subset", split))
 
 
-def pilot(scene: Scene, parameters: Parameters, start: int, stop: int, bar: Bar) -> Block:
+def pilot(job: Job, parameters: Parameters, start: int, stop: int, bar: Bar) -> Block:
     """
     Evaluate drawn samples in all cells, and see what each rule of interpolation leaves of them.
 
@@ -34,74 +34,74 @@ def pilot(scene: Scene, parameters: Parameters, start: int, stop: int, bar: Bar)
     before) and ``rules`` (lists of counts of nodes; an empty one does not interpolate). Arrays have
     shape (rules, cells).
     """
-    chunk, features = _drawn(scene, parameters, range(len(scene.grid)), start, stop, bar)
+    drawn, features = _drawn(job, parameters, range(len(job.grid)), start, stop, bar)
     found = [
-        _left(chunk, features, _rule(scene, counts), range(len(features)))
+        _left(drawn, features, _rule(job, counts), range(len(features)))
         for counts in parameters["rules"]
     ]
     return {name: np.stack([block[name] for block in found]) for name in found[0]}
 
 
-def remainder(scene: Scene, parameters: Parameters, start: int, stop: int, bar: Bar) -> Block:
+def remainder(job: Job, parameters: Parameters, start: int, stop: int, bar: Bar) -> Block:
     """
     Evaluate drawn samples in some cells, and see what one rule of interpolation leaves of them.
 
     Parameters hold ``split``, ``seed``, ``first``, ``counts`` and ``cells``. Arrays have shape
     (cells,).
     """
-    rule, cells = _rule(scene, parameters["counts"]), parameters["cells"]
+    rule, cells = _rule(job, parameters["counts"]), parameters["cells"]
     nodes = rule.cells if rule else []
-    chunk, features = _drawn(scene, parameters, [*nodes, *cells], start, stop, bar)
-    return _left(chunk, features, rule, cells, nodes=features[: len(nodes)])
+    drawn, features = _drawn(job, parameters, [*nodes, *cells], start, stop, bar)
+    return _left(drawn, features, rule, cells, nodes=features[: len(nodes)])
 
 
-def node_sums(scene: Scene, parameters: Parameters, start: int, stop: int, bar: Bar) -> Block:
+def node_sums(job: Job, parameters: Parameters, start: int, stop: int, bar: Bar) -> Block:
     """
     Evaluate consecutive samples at the nodes and sum what is interpolated from there.
 
     Parameters hold ``split`` and ``counts``. Arrays ``loss``, ``error`` have shape (cells,),
     ``loss_at``, ``error_at``, sums of true values, shape (nodes,).
     """
-    rule = _rule(scene, parameters["counts"])
+    rule = _rule(job, parameters["counts"])
     assert rule is not None
-    chunk = drawable(scene, parameters["split"]).draw(torch.arange(start, stop))
-    features = _evaluate(scene, chunk, rule.cells, bar)
-    at = {f"{name}_at": v.double().sum(1).numpy() for name, v in chunk.measures(features).items()}
-    parts = [_measured(chunk, slab) for slab in _slabs(rule, features, range(len(scene.grid)))]
+    drawn = drawable(job, parameters["split"]).draw(torch.arange(start, stop))
+    features = _evaluate(job, drawn, rule.cells, bar)
+    at = {f"{name}_at": v.double().sum(1).numpy() for name, v in drawn.measures(features).items()}
+    parts = [_measured(drawn, slab) for slab in _slabs(rule, features, range(len(job.grid)))]
     sums = {n: torch.cat([p[n].double().sum(1) for p in parts]).numpy() for n in parts[0]}
     return at | sums
 
 
-def drawable(scene: Scene, split: str) -> Drawable:
+def drawable(job: Job, split: str) -> Drawable:
     """Give what is measured under a prefix, which must have samples to draw."""
-    return require(scene.risks[split], Drawable, "tolerance", "leave out tolerance")
+    return require(job.risks[split], Drawable, "tolerance", "leave out tolerance")
 
 
-def _rule(scene: Scene, counts: Sequence[int]) -> TensorRule | None:
-    return TensorRule(scene.grid.axes, counts) if counts else None
+def _rule(job: Job, counts: Sequence[int]) -> TensorRule | None:
+    return TensorRule(job.grid.axes, counts) if counts else None
 
 
 def _drawn(
-    scene: Scene, parameters: Parameters, cells: Sequence[int], start: int, stop: int, bar: Bar
+    job: Job, parameters: Parameters, cells: Sequence[int], start: int, stop: int, bar: Bar
 ) -> tuple[Drawn, Tensor]:
-    risk = drawable(scene, parameters["split"])
+    risk = drawable(job, parameters["split"])
     order = subset(parameters["seed"], provenance_of(risk).split or "", risk.samples)
-    chunk = risk.draw(order[parameters["first"] :][start:stop])
-    return chunk, _evaluate(scene, chunk, cells, bar)
+    drawn = risk.draw(order[parameters["first"] :][start:stop])
+    return drawn, _evaluate(job, drawn, cells, bar)
 
 
-def _evaluate(scene: Scene, chunk: Drawn, cells: Sequence[int], bar: Bar) -> Tensor:
-    """Features of the chunk's samples: (cells, samples, features)."""
+def _evaluate(job: Job, drawn: Drawn, cells: Sequence[int], bar: Bar) -> Tensor:
+    """Features of the samples drawn: (cells, samples, features)."""
     rows: list[Tensor] = []
     for i, cell in enumerate(cells):
-        rows.append(chunk.features(scene.go_to(cell)).cpu())
+        rows.append(drawn.features(job.go_to(cell)).cpu())
         # The bar counts samples, each of which is done a cell at a time.
-        bar.update((i + 1) * chunk.size // len(cells) - i * chunk.size // len(cells))
+        bar.update((i + 1) * drawn.size // len(cells) - i * drawn.size // len(cells))
     return torch.stack(rows)
 
 
 def _left(
-    chunk: Drawn,
+    drawn: Drawn,
     features: Tensor,
     rule: TensorRule | None,
     cells: Sequence[int],
@@ -116,8 +116,8 @@ def _left(
     for slab in _slabs(rule, nodes, cells) if rule else [None]:
         part = features if slab is None else features[done : done + len(slab)]
         done += len(part)
-        control = None if slab is None else _measured(chunk, slab)
-        for name, true in chunk.measures(part).items():
+        control = None if slab is None else _measured(drawn, slab)
+        for name, true in drawn.measures(part).items():
             rest = (true if control is None else true - control[name]).double()
             found.setdefault(f"{name}_sum", []).append(rest.sum(1))
             found.setdefault(f"{name}_square", []).append(rest.square().sum(1))
@@ -125,9 +125,9 @@ def _left(
     return {name: torch.cat(parts).numpy() for name, parts in found.items()}
 
 
-def _measured(chunk: Drawn, features: Tensor) -> dict[str, Tensor]:
+def _measured(drawn: Drawn, features: Tensor) -> dict[str, Tensor]:
     """Measure interpolated features; what is not finite is no control, and 0 as good as any."""
-    found = chunk.measures(features)
+    found = drawn.measures(features)
     return {name: torch.where(values.isfinite(), values, 0.0) for name, values in found.items()}
 
 

@@ -21,7 +21,7 @@ from thalweg.geometry.directions import (
 )
 from thalweg.geometry.exact_surface import exact
 from thalweg.geometry.grid import AXES, Extent, Grid, axes
-from thalweg.geometry.job import Scene
+from thalweg.geometry.job import Job
 from thalweg.geometry.tolerance import Goal, estimate, hindrance
 from thalweg.landscape.protocols import (
     Function,
@@ -165,13 +165,13 @@ def surface(
         states, anchors, directions = directions.states, directions.anchors, directions.directions
     if tolerance is not None and not (math.isfinite(tolerance) and tolerance > 0):
         raise InvalidArgument(f"tolerance={tolerance}; write a positive number or None.")
-    scene = Scene(risk, _grid(risk, w, directions, extent, points), test, anchors)
+    job = Job(risk, _grid(risk, w, directions, extent, points), test, anchors)
     goal = None if tolerance is None else Goal(tolerance, relative, seed)
     with states.visited(risk):
-        blocks = Blocks(scene, run, engine)
+        blocks = Blocks(job, run, engine)
         with blocks.hold():
             columns, about = _columns(blocks, goal, progress)
-    return _dataset(risk, scene.grid, columns, attrs | states.told | about)
+    return _dataset(risk, job.grid, columns, attrs | states.told | about)
 
 
 def _check_origin(w: Tensor, plane: PointsPlane) -> None:
@@ -205,15 +205,15 @@ def _columns(
     blocks: Blocks, goal: Goal | None, progress: Progress
 ) -> tuple[dict[str, NDArray[Any]], dict[str, Any]]:
     """All columns of the data set by name, and how they were made."""
-    scene = blocks.scene
-    why = "" if goal is None else hindrance(scene)
+    job = blocks.job
+    why = "" if goal is None else hindrance(job)
     asked = {} if goal is None else {"tolerance": goal.tolerance, "relative": int(goal.relative)}
     if goal is None or why:
         about = {"mode": "exact", "stderr": _EXACT} | ({"why_exact": why} if why else {})
         return _exact_columns(blocks, progress), asked | about
     columns: dict[str, NDArray[Any]] = {}
     attrs: dict[str, Any] = {"seed": goal.seed, **asked}
-    for split in scene.risks:
+    for split in job.risks:
         found, about = estimate(blocks, split, goal, progress)
         columns |= {split + name: column for name, column in found.items()}
         attrs |= {split + name: value for name, value in about.items()}
@@ -225,9 +225,9 @@ def _exact_columns(blocks: Blocks, progress: Progress) -> dict[str, NDArray[Any]
     columns: dict[str, NDArray[Any]] = dict(exact(blocks, progress))
     for name, values in list(columns.items()):
         columns[f"{name}_stderr"] = np.zeros_like(values)
-    for split, risk in blocks.scene.risks.items():
+    for split, risk in blocks.job.risks.items():
         samples = risk.samples if isinstance(risk, Sampled) else 1
-        columns[f"{split}samples"] = np.full(len(blocks.scene.grid), samples)
+        columns[f"{split}samples"] = np.full(len(blocks.job.grid), samples)
     return columns
 
 

@@ -24,7 +24,7 @@ from thalweg.geometry.allocation import Moments, Z, candidates, choose, levels, 
 from thalweg.geometry.blocks import Block, Blocks, Phase
 from thalweg.geometry.exact_surface import exact
 from thalweg.geometry.interpolation import TensorRule
-from thalweg.geometry.job import Scene
+from thalweg.geometry.job import Job
 from thalweg.geometry.sample_sums import drawable
 from thalweg.landscape.protocols import Drawable, provenance_of
 from thalweg.run.progress import Progress
@@ -61,11 +61,11 @@ class Goal:
         return max(self.tolerance * unit / Z, 1e-150)
 
 
-def hindrance(scene: Scene) -> str:
-    """Say why samples cannot be drawn from the landscape of a scene; empty where they can."""
-    if not isinstance(scene.risk, Drawable):
+def hindrance(job: Job) -> str:
+    """Say why samples cannot be drawn from the landscape of a job; empty where they can."""
+    if not isinstance(job.risk, Drawable):
         return "the landscape is not Drawable: it has no samples to draw"
-    if provenance_of(scene.risk).pooled:
+    if provenance_of(job.risk).pooled:
         return (
             "batch-norm statistics of each cell take a pass over all training samples, which"
             " leaves little to save; batchnorm='frozen' and 'held' do not"
@@ -77,12 +77,12 @@ def estimate(
     blocks: Blocks, split: str, goal: Goal, progress: Progress
 ) -> tuple[dict[str, Array], dict[str, Any]]:
     """
-    Estimate the cells of one risk of a scene.
+    Estimate the cells of one risk of a job.
 
     Parameters
     ----------
     blocks : Blocks
-        Of the scene.
+        Of the job.
     split : str
         Prefix of the risk's results.
     goal : Goal
@@ -108,7 +108,7 @@ class _Estimate:
 
     def __init__(self, blocks: Blocks, split: str, goal: Goal, progress: Progress) -> None:
         self.blocks, self.split, self.goal, self.progress = blocks, split, goal, progress
-        self.grid, self.risk = blocks.scene.grid, drawable(blocks.scene, split)
+        self.grid, self.risk = blocks.job.grid, drawable(blocks.job, split)
         self.samples, self.cells = self.risk.samples, len(self.grid)
         self.levels = levels(self.samples)
         self.evaluations = 0
@@ -257,8 +257,8 @@ class _Estimate:
     @cached_property
     def _bytes(self) -> int:
         """Of a sample's features at one point."""
-        chunk = self.risk.draw(torch.arange(1))
-        features = chunk.features(self.grid.point(0))
+        drawn = self.risk.draw(torch.arange(1))
+        features = drawn.features(self.grid.point(0))
         return features.element_size() * features.shape[1]
 
     def _size(self, points: int, most: int) -> int:

@@ -234,7 +234,7 @@ class Replicable(Batched, Stateful, Protocol):
 class Remakeable(Stateful, Described, Protocol):
     """A landscape that another process can make again."""
 
-    def recipe(self) -> dict[str, Any]:
+    def spec(self) -> dict[str, Any]:
         """Write down how, in JSON values; its state comes from `Stateful.fixed`."""
 
     def fingerprint(self) -> str:

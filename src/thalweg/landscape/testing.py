@@ -382,10 +382,10 @@ class StatefulContract:
 class RemakeableContract:
     """What workers ask of a `Remakeable` landscape."""
 
-    def test_the_recipe_is_plain(self, landscape: Remakeable) -> None:
+    def test_the_spec_is_plain(self, landscape: Remakeable) -> None:
         """It can be written into a file."""
         _has(landscape, Remakeable)
-        _is_plain(landscape.recipe())
+        _is_plain(landscape.spec())
 
     def test_the_fingerprint_follows_the_state(self, landscape: Remakeable) -> None:
         """The same while the state is, another where it is another."""

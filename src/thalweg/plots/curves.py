@@ -68,7 +68,7 @@ def plot_curves(
         across, up = (curves[name].values[one.points] for name in (against, variable))
         measured = ~np.isnan(up)
         up = scale.place(up) if logarithmic else up
-        style = {"linestyle": one.look.linestyle, "linewidth": 1.0 if one.parent else 1.6}
+        style = {"linestyle": one.style.linestyle, "linewidth": 1.0 if one.parent else 1.6}
         axes.plot(across[measured], up[measured], **{"color": one.color, **style, **kwargs})
     if logarithmic:
         axes.set_yscale("log")

@@ -80,9 +80,9 @@ def draw_trajectories(
     for one in trajectories(embedding, "checkpoint"):
         path = places[one.points].T
         if one.name:
-            axes.plot(*path, linestyle=one.look.linestyle, color=one.color, linewidth=1.0)
+            axes.plot(*path, linestyle=one.style.linestyle, color=one.color, linewidth=1.0)
         colors = _colors(one, measured, scale)
-        style = {"s": 14, "marker": one.look.marker, "linewidths": 0}
+        style = {"s": 14, "marker": one.style.marker, "linewidths": 0}
         axes.scatter(*path, **{**style, **colors, **solid, **kwargs})
         if one.name:
             rings: dict[str, Any] = {"facecolors": "none", "edgecolors": "black", "s": 32, **solid}

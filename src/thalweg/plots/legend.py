@@ -47,7 +47,7 @@ def add_legend(
             marks[one.name] = Line2D([], [], color=one.color, **_marker(one, markers))
     for one in named:
         if one.parent:
-            style = {"linestyle": one.look.linestyle, **_marker(one, markers)}
+            style = {"linestyle": one.style.linestyle, **_marker(one, markers)}
             label = f"branched, {one.moment}" if one.moment else "branched"
             marks.setdefault(label, Line2D([], [], color=_GREY, **style))
     if ends and named:
@@ -60,4 +60,4 @@ def add_legend(
 
 
 def _marker(one: Trajectory, markers: bool) -> dict[str, Any]:
-    return {"marker": one.look.marker, "markersize": 4} if markers else {}
+    return {"marker": one.style.marker, "markersize": 4} if markers else {}

@@ -20,7 +20,7 @@ SIGMAS = 1.96
 
 
 @dataclass(frozen=True)
-class Look:
+class LineStyle:
     """Dash and marker under the names that plotly and matplotlib have for them."""
 
     dash: str
@@ -30,11 +30,11 @@ class Look:
 
 
 # Only symbols that plotly has in three dimensions too.
-TRUNK = Look("solid", "-", "circle", "o")
+TRUNK = LineStyle("solid", "-", "circle", "o")
 BRANCHES = (
-    Look("dot", ":", "square", "s"),
-    Look("dash", "--", "diamond", "D"),
-    Look("dashdot", "-.", "cross", "P"),
+    LineStyle("dot", ":", "square", "s"),
+    LineStyle("dash", "--", "diamond", "D"),
+    LineStyle("dashdot", "-.", "cross", "P"),
 )
 
 
@@ -52,7 +52,7 @@ class Trajectory:
         Where its points stand along the data's dimension, in the order of their steps.
     color : str
         Of its trunk, hexadecimal.
-    look : Look
+    style : LineStyle
         Of its moment.
     """
 
@@ -61,7 +61,7 @@ class Trajectory:
     moment: str
     points: NDArray[np.int64]
     color: str
-    look: Look
+    style: LineStyle
 
     @property
     def group(self) -> str:
@@ -122,8 +122,8 @@ def _trajectory(
     color: str,
 ) -> Trajectory:
     number = moments.index(moment) if moment in moments else 0
-    look = BRANCHES[number % len(BRANCHES)] if parent else TRUNK
-    return Trajectory(name, parent, moment, points, color, look)
+    style = BRANCHES[number % len(BRANCHES)] if parent else TRUNK
+    return Trajectory(name, parent, moment, points, color, style)
 
 
 def _text(data: xr.Dataset, name: str, along: str) -> NDArray[np.str_]:

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cached_property, partial
 from typing import Any, Literal, NamedTuple, Self, get_args
+from warnings import warn
 from weakref import WeakKeyDictionary
 
 import torch
@@ -102,7 +103,7 @@ class Problem:
 
     Attributes
     ----------
-    recipe : dict or None
+    spec : dict or None
         ``entry`` and ``settings`` of the `load_problem` that made it: with them other processes
         make it again. None where it was put together by hand.
 
@@ -130,7 +131,7 @@ class Problem:
     draws: Literal["fixed"] | None = field(default=None, kw_only=True)
     name: str = "problem"
     error: Callable[[Tensor, Any], Tensor] | None = None
-    recipe: dict[str, Any] | None = field(default=None, init=False, repr=False)
+    spec: dict[str, Any] | None = field(default=None, init=False, repr=False)
     _split: dict[str, Samples] = field(default_factory=dict, init=False, repr=False)
     _arranged: dict[str, Samples | DependsOnBatches] = field(
         default_factory=dict, init=False, repr=False
@@ -186,8 +187,14 @@ class Problem:
 
     def made_by(self, entry: str, settings: dict[str, Any]) -> Self:
         """Remember the entry and the settings that make this problem."""
-        object.__setattr__(self, "recipe", {"entry": entry, "settings": settings})
+        object.__setattr__(self, "spec", {"entry": entry, "settings": settings})
         return self
+
+    @property
+    def recipe(self) -> dict[str, Any] | None:
+        """The old name of ``spec``, which warns."""
+        warn("Problem.recipe is called spec now", DeprecationWarning, stacklevel=2)
+        return self.spec
 
     def samples(self, split: Split, *, batch_size: int | None = None) -> Samples:
         """

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 _OUTPUTS = 128
 
 
-class Chunk:
+class PerSample:
     """
     Some samples of a risk, evaluated one by one at any point.
 

@@ -7,6 +7,7 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from functools import cached_property
 from typing import Any, Literal, Self
+from warnings import warn
 
 import torch
 from torch import Tensor, nn
@@ -34,9 +35,9 @@ from thalweg.problems.samples import Samples
 from thalweg.problems.weighing import Totals
 from thalweg.risk.batched_models import BatchedModels
 from thalweg.risk.passes import Passes
-from thalweg.risk.per_sample import Chunk
+from thalweg.risk.per_sample import PerSample
 from thalweg.risk.self_check import NotTheModel, check_level, self_check
-from thalweg.risk.spec import load_again, write_recipe
+from thalweg.risk.spec import load_again, write_spec
 from thalweg.run.progress import Progress, silent
 
 # Share of the memory that may hold samples in the form in which the model takes them.
@@ -211,9 +212,9 @@ class EmpiricalRisk:
         """Give the risk on the test data, or None where there are none, or these are they."""
         return self.on("test") if self.split == "train" and self.problem.test is not None else None
 
-    def draw(self, indices: Tensor, /) -> Chunk:
+    def draw(self, indices: Tensor, /) -> PerSample:
         """Give some samples by their indices, shape (n,), to be evaluated one by one."""
-        return Chunk(self, indices)
+        return PerSample(self, indices)
 
     @property
     def problem(self) -> Problem:
@@ -605,7 +606,7 @@ class EmpiricalRisk:
         text = " ".join([*data, made_of]).encode()
         return digest(torch.tensor(list(text), dtype=torch.uint8), *self.fixed().values())
 
-    def recipe(self) -> dict[str, Any]:
+    def spec(self) -> dict[str, Any]:
         """
         Write down how this risk is made, in JSON values for `remake`.
 
@@ -615,7 +616,7 @@ class EmpiricalRisk:
             If its problem was put together by hand, or by settings that are no JSON values.
         """
         return {
-            "problem": write_recipe(self.problem),
+            "problem": write_spec(self.problem),
             "split": self.split,
             "batchnorm": self.policy,
             "dtype": str(self.dtype).removeprefix("torch."),
@@ -626,10 +627,15 @@ class EmpiricalRisk:
             "check": self.checked.level if self.checked else False,
         }
 
+    def recipe(self) -> dict[str, Any]:
+        """Give `spec` under its old name, with a warning."""
+        warn("EmpiricalRisk.recipe is called spec now", DeprecationWarning, stacklevel=2)
+        return self.spec()
+
     @classmethod
-    def remake(cls, recipe: Mapping[str, Any], fixed: Mapping[str, Tensor]) -> Self:
-        """Make the risk of a recipe again, with these frozen weights and buffers."""
-        how = {**recipe, "dtype": getattr(torch, recipe["dtype"])}
+    def remake(cls, spec: Mapping[str, Any], fixed: Mapping[str, Tensor]) -> Self:
+        """Make the risk of a specification again, with these frozen weights and buffers."""
+        how = {**spec, "dtype": getattr(torch, spec["dtype"])}
         risk = cls(load_again(how.pop("problem")), **how)
         risk.set_fixed(fixed)
         return risk

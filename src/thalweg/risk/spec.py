@@ -9,7 +9,7 @@ from thalweg.errors import InvalidArgument
 from thalweg.problems import Problem, load_stored
 
 
-def write_recipe(problem: Problem) -> dict[str, Any]:
+def write_spec(problem: Problem) -> dict[str, Any]:
     """
     Write down how a problem is made.
 
@@ -23,7 +23,7 @@ def write_recipe(problem: Problem) -> dict[str, Any]:
     InvalidArgument
         If it was put together by hand, or by settings that are no JSON values.
     """
-    made = problem.recipe
+    made = problem.spec
     if made is None:
         raise InvalidArgument(
             f"{problem.name} was put together in this process, and workers of an engine make"
@@ -40,6 +40,6 @@ def write_recipe(problem: Problem) -> dict[str, Any]:
     return plain
 
 
-def load_again(recipe: dict[str, Any]) -> Problem:
-    """Load the problem of a recipe, in a process that may call its entry."""
-    return load_stored(recipe)
+def load_again(spec: dict[str, Any]) -> Problem:
+    """Load the problem of a specification, in a process that may call its entry."""
+    return load_stored(spec)

@@ -15,7 +15,7 @@ from thalweg.run.files import read_json, write_atomic, write_json
 from thalweg.run.trust import name_entry
 from thalweg.studies import spectrum, surface
 from thalweg.studies.planes import Plane, check_plane, lay_plane
-from thalweg.studies.point import Viewpoint, view
+from thalweg.studies.point import MeasuredPoint, load_measured_point
 
 
 def configure_surface(
@@ -134,10 +134,10 @@ def _prepared(run: Run, progress: Progress) -> tuple[dict[str, Any], list[str]]:
     spec: dict[str, Any] = {name: run.config[name] for name in ("problem", "at", "risk")}
     spec["problem"].setdefault("settings", {})
     if not path.exists():
-        seen = view(spec, tell=True, progress=progress)
-        sizes = {"weights": seen.risk.space.size, "samples": seen.risk.samples}
-        batch = {"evaluation_batch": seen.risk.batch_size}
-        write_json(path, {**batch, **sizes, "notes": seen.notes})
+        measured = load_measured_point(spec, tell=True, progress=progress)
+        sizes = {"weights": measured.risk.space.size, "samples": measured.risk.samples}
+        batch = {"evaluation_batch": measured.risk.batch_size}
+        write_json(path, {**batch, **sizes, "notes": measured.notes})
     measured = read_json(path)
     return spec | {"evaluation_batch": measured["evaluation_batch"]}, measured.get("notes", [])
 
@@ -146,24 +146,24 @@ def _surface(
     run: Run, spec: dict[str, Any], engine: Engine | None, progress: Progress
 ) -> dict[str, Any]:
     options = surface.DEFAULTS | run.config["surface"]
-    seen = view(spec, progress=progress)
-    plane = _plane(run, seen, options, progress)
-    found = surface.picture(seen, plane, options, run=run, engine=engine, progress=progress)
+    measured = load_measured_point(spec, progress=progress)
+    plane = _plane(run, measured, options, progress)
+    found = surface.picture(measured, plane, options, run=run, engine=engine, progress=progress)
     return surface.save(run, found)
 
 
-def _plane(run: Run, seen: Viewpoint, options: dict[str, Any], progress: Progress) -> Plane:
+def _plane(run: Run, measured: MeasuredPoint, options: dict[str, Any], progress: Progress) -> Plane:
     """Lay the plane once a run: eigenvectors found anew may differ in the last bits."""
     path = run.inside("plane.safetensors")
     if not path.exists():
-        laid = lay_plane(seen, options, progress=progress)
+        laid = lay_plane(measured, options, progress=progress)
         about = {name: getattr(laid, name) for name in ("rule", "extent", "points", "places")}
         tensors = {"directions": laid.directions.cpu().contiguous()}
         told = {"plane": json.dumps(about)}
         write_atomic(path, lambda temporary: save_file(tensors, temporary, metadata=told))
     with safe_open(path, framework="pt") as file:
         about = json.loads(file.metadata()["plane"])
-        directions = file.get_tensor("directions").to(seen.points)
+        directions = file.get_tensor("directions").to(measured.points)
     extent = [(low, high) for low, high in about["extent"]]
     return Plane(directions, about["rule"], extent, about["points"], about["places"])
 

@@ -21,7 +21,7 @@ from thalweg.geometry import (
 )
 from thalweg.geometry.directions import not_orthogonal
 from thalweg.run import Progress, silent
-from thalweg.studies.point import Viewpoint
+from thalweg.studies.point import MeasuredPoint
 
 RULES = ("random", "principal", "points", "eigen")
 
@@ -91,13 +91,15 @@ def check_plane(options: dict[str, Any], points: int, trajectory: bool) -> None:
         )
 
 
-def lay_plane(view: Viewpoint, options: dict[str, Any], *, progress: Progress = silent) -> Plane:
+def lay_plane(
+    measured: MeasuredPoint, options: dict[str, Any], *, progress: Progress = silent
+) -> Plane:
     """
     Find directions by a rule, and how far to go along them.
 
     Parameters
     ----------
-    view : Viewpoint
+    measured : MeasuredPoint
         Where they start.
     options : dict
         ``directions`` (one of `RULES`), ``dims``, ``normalize``, ``seed``; ``points``, a number or
@@ -117,7 +119,7 @@ def lay_plane(view: Viewpoint, options: dict[str, Any], *, progress: Progress = 
     points = [given] * dims if isinstance(given, int) else list(given)
     if len(points) != dims or min(points) < 3:
         raise InvalidArgument(f"{points} points along {dims} axes; write at least 3 for each.")
-    found = _BY_RULE[options["directions"]](view, options, points, progress)
+    found = _BY_RULE[options["directions"]](measured, options, points, progress)
     if options["extent"] is None:
         return found
     return replace(found, extent=_pairs(options["extent"], dims))
@@ -137,12 +139,12 @@ def _pairs(extent: float | Sequence[Any], dims: int) -> list[tuple[float, float]
 
 
 def _random(
-    view: Viewpoint, options: dict[str, Any], points: list[int], progress: Progress
+    measured: MeasuredPoint, options: dict[str, Any], points: list[int], progress: Progress
 ) -> Plane:
     normalize, seed = options["normalize"], options["seed"]
     directions = random_directions(
-        view.risk.space,
-        view.centre,
+        measured.risk.space,
+        measured.centre,
         options["dims"],
         normalize=None if normalize == "none" else normalize,
         seed=seed,
@@ -151,49 +153,49 @@ def _random(
     rule = f"random, Gaussian, {scaled}, biases and norm parameters left out, seed {seed}"
     rule += not_orthogonal(directions)
     # Unscaled entries are of size 1, far beyond any weight.
-    reach = 1.0 if normalize != "none" else float(view.centre.norm() / directions[:, 0].norm())
+    reach = 1.0 if normalize != "none" else float(measured.centre.norm() / directions[:, 0].norm())
     return Plane(directions, rule, [(-reach, reach)] * options["dims"], points)
 
 
 def _points(
-    view: Viewpoint, options: dict[str, Any], points: list[int], progress: Progress
+    measured: MeasuredPoint, options: dict[str, Any], points: list[int], progress: Progress
 ) -> Plane:
-    found = through_points(*view.points, risk=view.risk)
+    found = through_points(*measured.points, risk=measured.risk)
     path = None
-    if view.path is not None:
-        path = project(view.path, view.centre, found.directions).coordinates.numpy()
+    if measured.path is not None:
+        path = project(measured.path, measured.centre, found.directions).coordinates.numpy()
     extent = covering_extent(found.coordinates.numpy(), points, margin=0.5, path=path)
-    rule = f"through {' and '.join(view.names)}, both as long as the first two are apart"
+    rule = f"through {' and '.join(measured.names)}, both as long as the first two are apart"
     if options["dims"] == 1:
-        rule = f"from {view.names[0]} to {view.names[1]}"
+        rule = f"from {measured.names[0]} to {measured.names[1]}"
     return Plane(found.directions, rule, extent, points, found.coordinates.tolist())
 
 
 def _principal(
-    view: Viewpoint, options: dict[str, Any], points: list[int], progress: Progress
+    measured: MeasuredPoint, options: dict[str, Any], points: list[int], progress: Progress
 ) -> Plane:
-    assert view.path is not None
-    found = principal_directions(view.path, options["dims"])
-    seen = project(view.path, view.centre, found.directions).coordinates
-    rule = f"principal components of the trajectory {view.trajectory}, of length 1"
-    return Plane(found.directions, rule, covering_extent(seen.numpy(), points), points)
+    assert measured.path is not None
+    found = principal_directions(measured.path, options["dims"])
+    projected = project(measured.path, measured.centre, found.directions).coordinates
+    rule = f"principal components of the trajectory {measured.trajectory}, of length 1"
+    return Plane(found.directions, rule, covering_extent(projected.numpy(), points), points)
 
 
 def _eigen(
-    view: Viewpoint, options: dict[str, Any], points: list[int], progress: Progress
+    measured: MeasuredPoint, options: dict[str, Any], points: list[int], progress: Progress
 ) -> Plane:
     dims = options["dims"]
-    hessian = view.risk.hessian(view.centre)
+    hessian = measured.risk.hessian(measured.centre)
     found = top_eigenvalues(hessian, dims, seed=options["seed"], progress=progress)
     values = found.values.tolist()
     told = ", ".join(f"{value:.4g}" for value in values)
-    longest = 0.5 * float(view.centre.norm())
+    longest = 0.5 * float(measured.centre.norm())
     reach = min(longest, math.sqrt(2 / values[0])) if values[0] > 0 else longest
     rule = f"eigenvectors of the Hessian's largest eigenvalues ({told}), of length 1"
     return Plane(found.vectors, rule, [(-reach, reach)] * dims, points)
 
 
-_Layer = Callable[[Viewpoint, dict[str, Any], list[int], Progress], Plane]
+_Layer = Callable[[MeasuredPoint, dict[str, Any], list[int], Progress], Plane]
 _BY_RULE: dict[str, _Layer] = {
     "random": _random,
     "points": _points,
@@ -202,7 +204,7 @@ _BY_RULE: dict[str, _Layer] = {
 }
 
 
-def shown_points(view: Viewpoint, plane: Plane) -> dict[str, Any]:
+def shown_points(measured: MeasuredPoint, plane: Plane) -> dict[str, Any]:
     """
     Project trajectory and points onto a plane.
 
@@ -213,20 +215,20 @@ def shown_points(view: Viewpoint, plane: Plane) -> dict[str, Any]:
         ones, arrays; ``trajectory`` and ``name`` (n,), text, of which one is empty; ``step``
         (n,), -1 for given points; ``weights`` (n, W); ``variance_share`` of the trajectory.
     """
-    path = view.points[:0] if view.path is None else view.path
-    given = view.points if view.given else view.points[:0]
+    path = measured.points[:0] if measured.path is None else measured.path
+    given = measured.points if measured.given else measured.points[:0]
     weights = torch.cat([path, given])
-    seen = project(weights, view.centre, plane.directions)
+    projected = project(weights, measured.centre, plane.directions)
     share = math.nan
     if len(path) > 1:
-        share = project(path, view.centre, plane.directions).variance_share
+        share = project(path, measured.centre, plane.directions).variance_share
     m, n = len(path), len(given)
     return {
-        "position": seen.coordinates.numpy(),
-        "distance": seen.distances.numpy(),
-        "trajectory": [view.trajectory] * m + [""] * n,
-        "name": [""] * m + list(view.names[:n]),
-        "step": list(view.steps) + [-1] * n,
+        "position": projected.coordinates.numpy(),
+        "distance": projected.distances.numpy(),
+        "trajectory": [measured.trajectory] * m + [""] * n,
+        "name": [""] * m + list(measured.names[:n]),
+        "step": list(measured.steps) + [-1] * n,
         "weights": weights,
         "variance_share": share,
     }

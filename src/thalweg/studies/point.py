@@ -25,7 +25,7 @@ _DTYPES = {"own": None, "float32": torch.float32, "float64": torch.float64}
 
 
 @dataclass(frozen=True)
-class Viewpoint:
+class MeasuredPoint:
     """
     A risk and the points it is looked at from.
 
@@ -192,9 +192,9 @@ def _plain_trajectory(found: TrajectoryFiles) -> dict[str, Any]:
     }
 
 
-def view(
+def load_measured_point(
     spec: dict[str, Any], run: Run | None = None, *, tell: bool = False, progress: Progress = silent
-) -> Viewpoint:
+) -> MeasuredPoint:
     """
     Load the problem and the points of a specification.
 
@@ -212,7 +212,7 @@ def view(
 
     Returns
     -------
-    Viewpoint
+    MeasuredPoint
         Its risk is at the first point.
     """
     problem = load_stored(spec["problem"], progress=progress)
@@ -227,7 +227,7 @@ def view(
     centre = points[0].load_into(risk)
     if spec["risk"]["batchnorm"] == "held":
         risk = risk.held(centre.to(risk.dtype))
-    return Viewpoint(
+    return MeasuredPoint(
         risk=risk,
         states=States.of(risk, points),
         names=tuple(_names(files)),

@@ -14,7 +14,7 @@ from thalweg.geometry.density import density_of, quadrature
 from thalweg.geometry.operator import SymmetricOperator
 from thalweg.run import Progress, Report, Run, Task, open_run, silent, task_result
 from thalweg.studies.claim import Claim
-from thalweg.studies.point import view
+from thalweg.studies.point import load_measured_point
 from thalweg.studies.surface import at_the_end_of, first_trunk
 from thalweg.studies.told import Told
 from thalweg.studies.trainings import UNITS_AN_EPOCH
@@ -127,7 +127,7 @@ def parts(
     Parameters
     ----------
     spec : dict
-        Of `thalweg.studies.point.view`.
+        Of `thalweg.studies.point.load_measured_point`.
     options : dict
         All of `DEFAULTS`.
     needs : tuple of Task
@@ -227,10 +227,10 @@ def _operator(run: Run, arguments: dict[str, Any]) -> Any:
 def _made(run: str, text: str) -> Any:
     """Make the operator once for all tasks of a worker: tracing it costs several products."""
     spec = json.loads(text)
-    seen = view(spec, open_run(run))
-    risk: EmpiricalRisk = seen.risk
+    measured = load_measured_point(spec, open_run(run))
+    risk: EmpiricalRisk = measured.risk
     make = risk.hessian if spec["operator"] == "hessian" else risk.gauss_newton
-    return make(seen.centre)
+    return make(measured.centre)
 
 
 def gather(run: Run, parts: list[Task], options: dict[str, Any]) -> dict[str, Any]:

@@ -17,7 +17,7 @@ from thalweg.studies import trajectories
 from thalweg.studies.claim import Claim
 from thalweg.studies.dataset_codec import pack, unpack
 from thalweg.studies.planes import Plane, lay_plane, shown_points
-from thalweg.studies.point import Viewpoint, view
+from thalweg.studies.point import MeasuredPoint, load_measured_point
 from thalweg.studies.told import Told
 from thalweg.studies.trainings import UNITS_AN_EPOCH, trunk_task
 
@@ -121,14 +121,14 @@ def at_the_end_of(trunk: Task) -> dict[str, Any]:
 def take_picture(run: Run, arguments: dict[str, Any], report: Report) -> dict[str, Any]:
     """Take the picture, in a worker; cells that a killed one has finished are not done again."""
     options = arguments["surface"]
-    seen = view(arguments, run)
-    plane = lay_plane(seen, options)
+    measured = load_measured_point(arguments, run)
+    plane = lay_plane(measured, options)
     told = Told(report, UNITS_A_CELL)
-    return pack(picture(seen, plane, options, run=run, progress=lambda total, label: told))
+    return pack(picture(measured, plane, options, run=run, progress=lambda total, label: told))
 
 
 def picture(
-    seen: Viewpoint,
+    measured: MeasuredPoint,
     plane: Plane,
     options: dict[str, Any],
     *,
@@ -141,7 +141,7 @@ def picture(
 
     Parameters
     ----------
-    seen : Viewpoint
+    measured : MeasuredPoint
         The risk, and what is projected.
     plane : Plane
         Where.
@@ -162,9 +162,9 @@ def picture(
     """
     kept = {name: options[name] for name in ("tolerance", "relative", "test", "seed")}
     found = surface(
-        seen.risk,
-        seen.centre,
-        directions=_through(seen, plane),
+        measured.risk,
+        measured.centre,
+        directions=_through(measured, plane),
         extent=plane.extent,
         points=plane.points,
         run=run,
@@ -174,33 +174,33 @@ def picture(
     )
     about = {
         "directions": plane.rule,
-        "centre": seen.names[0],
-        "weights": seen.risk.space.size,
-        "notes": seen.notes,
+        "centre": measured.names[0],
+        "weights": measured.risk.space.size,
+        "notes": measured.notes,
     }
-    return {"surface": found.assign_attrs(about), "points": _points(seen, plane, progress)}
+    return {"surface": found.assign_attrs(about), "points": _points(measured, plane, progress)}
 
 
-def _through(seen: Viewpoint, plane: Plane) -> Tensor | PointsPlane:
+def _through(measured: MeasuredPoint, plane: Plane) -> Tensor | PointsPlane:
     """Give the directions; of a plane through whole states, with these."""
     if not plane.places:
         return plane.directions
     places = torch.tensor(plane.places, dtype=torch.float64)
-    return PointsPlane(seen.centre, plane.directions, places, seen.states)
+    return PointsPlane(measured.centre, plane.directions, places, measured.states)
 
 
-def _points(seen: Viewpoint, plane: Plane, progress: Progress) -> xr.Dataset:
+def _points(measured: MeasuredPoint, plane: Plane, progress: Progress) -> xr.Dataset:
     import xarray as xr
 
-    shown = shown_points(seen, plane)
-    fixed = [] if seen.along is None else list(seen.along.fixed)
-    fixed += seen.states.fixed if seen.given else []
+    shown = shown_points(measured, plane)
+    fixed = [] if measured.along is None else list(measured.along.fixed)
+    fixed += measured.states.fixed if measured.given else []
     losses = []
     label = "losses of the points"
-    with seen.states.visited(seen.risk), progress(len(fixed), label) as bar:
+    with measured.states.visited(measured.risk), progress(len(fixed), label) as bar:
         for point, own in zip(shown["weights"], fixed, strict=True):
-            seen.risk.set_fixed(own)
-            losses.append(seen.risk.value(point))
+            measured.risk.set_fixed(own)
+            losses.append(measured.risk.value(point))
             bar.update()
     data = xr.Dataset(
         {

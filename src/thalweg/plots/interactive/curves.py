@@ -107,6 +107,6 @@ def _line(
         legendgroup=literal(one.group),
         showlegend=listed,
         text=[literal(one.name)] * len(points),
-        line={"color": one.color, "dash": one.look.dash, "width": 1.3 if one.parent else 2.2},
+        line={"color": one.color, "dash": one.style.dash, "width": 1.3 if one.parent else 2.2},
         **told(curves, points),
     )

@@ -74,8 +74,8 @@ def _path(embedding: xr.Dataset, one: Trajectory, scale: LogScale | None) -> Tra
         "legendgroup": literal(one.group),
         "showlegend": False,
         "text": [literal(one.name)] * len(one.points),
-        "line": {"color": one.color, "dash": one.look.dash, "width": 3},
-        "marker": {"symbol": one.look.symbol, "size": 3.5, **_colors(embedding, one, scale)},
+        "line": {"color": one.color, "dash": one.style.dash, "width": 3},
+        "marker": {"symbol": one.style.symbol, "size": 3.5, **_colors(embedding, one, scale)},
     }
     return Trace(one.points, options | told(embedding, one.points))
 
@@ -85,8 +85,8 @@ def _key(one: Trajectory) -> Trace:
         "mode": "lines+markers",
         "name": literal(one.group),
         "legendgroup": literal(one.group),
-        "line": {"color": one.color, "dash": one.look.dash, "width": 3},
-        "marker": {"symbol": one.look.symbol, "size": 5, "color": one.color},
+        "line": {"color": one.color, "dash": one.style.dash, "width": 3},
+        "marker": {"symbol": one.style.symbol, "size": 5, "color": one.color},
     }
     return Trace(np.array([], dtype=np.int64), options)
 
