@@ -24,6 +24,7 @@ CONFIG: dict[str, Any] = {
     },
     "training": {"lr": 0.05, "momentum": 0.9, "batch_size": 20, "schedule": "cosine"},
     "trajectories": {
+        "parents": 2,
         "seeds": [0, 1],
         "epochs": 6,
         "checkpoints": 6,

@@ -16,33 +16,29 @@ from thalweg.problems.checkpoints import open_points
 from thalweg.risk import EmpiricalRisk
 from thalweg.run import Progress, Report, Run, Task, silent, task_result
 from thalweg.studies.claim import Claim, Control, Rule, Statistic
-from thalweg.studies.intervals import LEVEL, mean
-from thalweg.studies.trainings import UNITS_AN_EPOCH, branch_task, trunk_task
+from thalweg.studies.intervals import cluster_mean
+from thalweg.studies.parents import cluster_words, copy_task, has_draws, on_draw, parent_task
+from thalweg.studies.trainings import UNITS_AN_EPOCH
 from thalweg.studies.trajectories import shared_sizes
 
 if TYPE_CHECKING:
     import xarray as xr
 
-# Ends are trunks and branches of the study of trajectories; pairs are all of `copies` from one
-# moment, and all of `seeds`.
+# Ends are parents and their copies, trained by the studies of trajectories and of copies, too; a
+# parent's pairs are all of its `moments` copies from one moment. `rivals` of the parents are
+# paired with a network from another seed on the same samples.
 SIZES: dict[str, dict[str, Any]] = {
-    "demo": shared_sizes(
-        "demo", seeds=[0, 1, 2], moments={"early": 2, "middle": 3, "final": 3}, points=11
-    ),
+    "demo": shared_sizes("demo", rivals=8, moments={"early": 2, "middle": 2, "final": 2}, points=7),
     "laptop": shared_sizes(
-        "laptop", seeds=[0, 1, 2], moments={"early": 2, "middle": 2, "final": 3}, points=11
+        "laptop", rivals=3, moments={"early": 2, "middle": 2, "final": 2}, points=7
     ),
-    "paper": shared_sizes(
-        "paper", seeds=[0, 1], moments={"early": 2, "middle": 2, "final": 2}, points=11
-    ),
+    "paper": shared_sizes("paper", rivals=2, moments={"middle": 2, "final": 2}, points=5),
 }
 LINES, PAIRS, MIDDLES = (f"interpolation/{name}" for name in ("lines", "pairs", "middles"))
 SEEDS = "seeds"
 # Moments late enough for copies to be in one basin, as the claims say.
 _LATE = ("middle", "final")
-_LOW = Rule(high=0.1)
-_NOT_WORSE = Rule(high=0.01)
-_BETTER = Rule(high=0.0)
+RULES = {"low": Rule(high=0.1), "mean-not-worse": Rule(high=0.01), "mean-better": Rule(high=0.0)}
 # Of two passes forward over training data, statistics and loss, a third of an epoch each, and test.
 _EPOCHS_A_POINT = 0.7
 _MEASURED = ("loss", "error", "test_loss", "test_error")
@@ -62,40 +58,35 @@ def tasks(config: dict[str, Any]) -> list[Task]:
     Returns
     -------
     list of Task
-        Pairs of copies by moment, then pairs of seeds.
+        Pairs of copies by parent and moment, then pairs of seeds.
     """
     study = config["interpolation"]
-    trunks = [
-        trunk_task(
-            config, config["seed"] + seed, epochs=study["epochs"], checkpoints=study["checkpoints"]
-        )
-        for seed in study["seeds"]
-    ]
-    length = {"epochs": study["branch_epochs"], "checkpoints": study["branch_checkpoints"]}
-    lines = [
-        _line(config, moment, pair)
+    within = [
+        _line(config, moment, number, pair)
+        for number in range(study["parents"])
         for moment, copies in study["moments"].items()
         for pair in itertools.combinations(
-            [
-                branch_task(config, trunks[0], moment, copy, scale=study["scale"], **length)
-                for copy in range(copies)
-            ],
-            2,
+            [copy_task(config, study, number, moment, copy) for copy in range(copies)], 2
         )
     ]
-    return lines + [_line(config, SEEDS, pair) for pair in itertools.combinations(trunks, 2)]
+    rivals = [
+        (parent_task(config, study, number), parent_task(config, study, number, rival=True))
+        for number in range(study["rivals"])
+    ]
+    return within + [_line(config, SEEDS, number, pair) for number, pair in enumerate(rivals)]
 
 
-def _line(config: dict[str, Any], group: str, ends: tuple[Task, ...]) -> Task:
+def _line(config: dict[str, Any], group: str, number: int, ends: tuple[Task, ...]) -> Task:
     study = config["interpolation"]
     names = [end.arguments["trajectory"] for end in ends]
     return Task(
         "thalweg.studies.interpolation:measure_line",
         {
-            "problem": config["problem"],
+            "problem": on_draw(config, number)["problem"],
             "evaluation_batch": config.get("evaluation_batch"),
             "ends": names,
             "group": group,
+            "draw": number,
             "points": study["points"],
         },
         needs=ends,
@@ -161,28 +152,34 @@ def assemble(run: Run, config: dict[str, Any], *, progress: Progress = silent) -
         The largest barrier of each group, in loss.
     """
     done = [(task, outcome) for task in tasks(config) if (outcome := task_result(run, task))]
-    study = config["interpolation"]
-    trunk = trunk_task(
-        config, config["seed"], epochs=study["epochs"], checkpoints=study["checkpoints"]
-    )
-    untrained = float((task_result(run, trunk) or {"loss": [np.nan]})["loss"][0])
+    pairs = _pairs(done, _untrained(run, config))
     run.save_result(LINES, _lines(done))
-    pairs = _pairs(done).assign_attrs(untrained_loss=untrained)
     run.save_result(PAIRS, pairs)
     if "over_mean/loss" in done[0][1]:
         run.save_result(MIDDLES, _middles(done))
     groups = pairs["group"].values
     high = pairs["barrier"].sel(quantity="loss").values
     return {
-        "untrained_loss": untrained,
+        "untrained_loss": float(pairs["untrained_loss"].mean()),
         "largest_barrier": {str(g): float(high[groups == g].max()) for g in dict.fromkeys(groups)},
     }
 
 
-def _named(done: list[tuple[Task, dict[str, Any]]]) -> dict[str, tuple[str, list[str]]]:
+def _untrained(run: Run, config: dict[str, Any]) -> dict[int, float]:
+    """Read the loss of each parent before its training: the unit of barriers on its draw."""
+    study = config["interpolation"]
+    parents = {number: parent_task(config, study, number) for number in range(study["parents"])}
+    return {
+        number: float((task_result(run, parent) or {"loss": [np.nan]})["loss"][0])
+        for number, parent in parents.items()
+    }
+
+
+def _named(done: list[tuple[Task, dict[str, Any]]]) -> dict[str, tuple[str, list[Any]]]:
     return {
         "pair": ("pair", [" and ".join(task.arguments["ends"]) for task, _ in done]),
         "group": ("pair", [task.arguments["group"] for task, _ in done]),
+        "draw": ("pair", [task.arguments["draw"] for task, _ in done]),
     }
 
 
@@ -198,7 +195,7 @@ def _lines(done: list[tuple[Task, dict[str, Any]]]) -> xr.Dataset:
     )
 
 
-def _pairs(done: list[tuple[Task, dict[str, Any]]]) -> xr.Dataset:
+def _pairs(done: list[tuple[Task, dict[str, Any]]], untrained: dict[int, float]) -> xr.Dataset:
     import xarray as xr
 
     names = [name for name in _MEASURED if name in done[0][1]]
@@ -212,6 +209,8 @@ def _pairs(done: list[tuple[Task, dict[str, Any]]]) -> xr.Dataset:
     }
     lengths = np.array([outcome["length"] for _, outcome in done])
     variables["length"] = ("pair", lengths, {"units": "Euclidean distance of weights"})
+    before = [untrained[task.arguments["draw"]] for task, _ in done]
+    variables["untrained_loss"] = ("pair", before, {"units": "mean loss a sample, of the parent"})
     return xr.Dataset(variables, coords={"quantity": names, **_named(done)})
 
 
@@ -248,96 +247,109 @@ def claims(run: Run, config: dict[str, Any]) -> list[Claim]:
     list of Claim
         ``interpolation/low``, ``interpolation/mean-not-worse`` and ``interpolation/mean-better``.
     """
-    return [_low(run.result(PAIRS)), *_means(run)]
+    middles = run.result(MIDDLES) if run.has_result(MIDDLES) else None
+    return [_low(run.result(PAIRS), config), *_means(middles, config)]
 
 
-def _low(pairs: xr.Dataset) -> Claim:
+def _low(pairs: xr.Dataset, config: dict[str, Any]) -> Claim:
     return Claim(
         name="interpolation/low",
-        statement="On the line between two copies of one network, perturbed in the middle or at "
-        "the end of its training and trained on, the training loss stays low: it rises above the "
-        "line through its ends by at most a tenth of the loss before training.",
+        statement="On the lines between copies of one network, perturbed in the middle or at the "
+        "end of its training and trained on, the training loss stays low: the highest barrier of a "
+        "network's pairs is at most a tenth of its loss before training, in the mean of networks.",
         source=_SOURCE,
         protocol="For every pair the training loss at equally spaced points, batch-norm statistics "
-        "re-estimated at each; the barrier is the largest excess over the chord. The statistic is "
-        "the highest barrier of all pairs. Its interval is about samples: the pairs are these.",
+        "re-estimated at each; the barrier is the largest excess over the chord. "
+        + _clusters(config),
         statistic=_highest(pairs, _LATE),
-        rule=_LOW,
-        controls=(Control("pairs trained from different seeds", _highest(pairs, (SEEDS,))),),
+        rule=RULES["low"],
+        controls=(
+            Control(
+                "networks trained from different seeds on the same samples",
+                _highest(pairs, (SEEDS,)),
+            ),
+        ),
         section="interpolation",
     )
 
 
-def _highest(pairs: xr.Dataset, groups: tuple[str, ...]) -> Statistic | None:
-    """Bound the largest barrier by intervals that hold for all pairs at once."""
-    from scipy.stats import norm
+def _clusters(config: dict[str, Any]) -> str:
+    parents = cluster_words(config, config["interpolation"]["parents"])
+    return f"Parents are the sample: {parents}; their pairs are not independent."
 
+
+def _highest(pairs: xr.Dataset, groups: tuple[str, ...]) -> Statistic | None:
+    """Average over parents the highest of a parent's barriers, in losses before its training."""
     mine = pairs.isel(pair=np.isin(pairs["group"].values, groups)).sel(quantity="loss")
-    count = mine.sizes["pair"]
-    scale = float(pairs.attrs["untrained_loss"])
-    if not count or not np.isfinite(scale):
+    high = (mine["barrier"] / mine["untrained_loss"]).groupby(mine["draw"]).max()
+    if high.size < 2 or not np.isfinite(high.values).all():
         return None
-    value = mine["barrier"].values / scale
-    half = norm.ppf(1 - (1 - LEVEL) / 2 / count) * mine["barrier_stderr"].values / scale
-    return Statistic(
-        "highest barrier",
-        float(value.max()),
-        float((value - half).max()),
-        float((value + half).max()),
-        "loss before training",
-        f"largest of {count} normal intervals over paired samples, Bonferroni",
-        count,
-        LEVEL,
+    return cluster_mean(
+        "highest barrier of a parent",
+        high.values,
+        high["draw"].values,
+        units="loss before training",
     )
 
 
-def _means(run: Run) -> list[Claim]:
-    middles = run.result(MIDDLES) if run.has_result(MIDDLES) else None
+def _means(middles: xr.Dataset | None, config: dict[str, Any]) -> list[Claim]:
     protocol = (
-        "Batch-norm statistics are re-estimated at the mean. The difference is averaged over the "
-        "pairs for each test sample; test samples are the sample."
+        "Batch-norm statistics are re-estimated at the mean; the difference is averaged over test "
+        "samples and a parent's pairs. " + _clusters(config)
     )
     missing = "" if middles is not None else "The problem has no test data."
+
+    def claim(name: str, statement: str, source: str, measured: str) -> Claim:
+        control = "the mean of networks of different seeds on the same samples"
+        return Claim(
+            name=f"interpolation/{name}",
+            statement=statement,
+            source=source,
+            protocol=protocol,
+            statistic=_over(middles, measured, _LATE, config),
+            rule=RULES[name],
+            controls=(Control(control, _over(middles, measured, (SEEDS,), config)),),
+            section="interpolation",
+            why=missing,
+        )
+
     return [
-        Claim(
-            name="interpolation/mean-not-worse",
-            statement="The mean of two such copies misclassifies at most one test image in a "
-            "hundred more than the two do on average.",
-            source=_SOURCE,
-            protocol=protocol,
-            statistic=_over(middles, "over_mean_error", _LATE),
-            rule=_NOT_WORSE,
-            controls=_different_seeds(middles, "over_mean_error"),
-            section="interpolation",
-            why=missing,
+        claim(
+            "mean-not-worse",
+            "The mean of two such copies misclassifies at most one test image in a hundred more "
+            "than the two do on average.",
+            _SOURCE,
+            "over_mean_error",
         ),
-        Claim(
-            name="interpolation/mean-better",
-            statement="The mean of two such copies has a lower test loss than the better of both.",
-            source="Liao and Poggio (2017): the mean of two models can be better than both",
-            protocol=protocol,
-            statistic=_over(middles, "over_best_loss", _LATE),
-            rule=_BETTER,
-            controls=_different_seeds(middles, "over_best_loss"),
-            section="interpolation",
-            why=missing,
+        claim(
+            "mean-better",
+            "The mean of two such copies has a lower test loss than the better of both.",
+            "Liao and Poggio (2017): the mean of two models can be better than both",
+            "over_best_loss",
         ),
     ]
 
 
-def _different_seeds(middles: xr.Dataset | None, name: str) -> tuple[Control, ...]:
-    return (Control("the mean of networks of different seeds", _over(middles, name, (SEEDS,))),)
-
-
-def _over(middles: xr.Dataset | None, name: str, groups: tuple[str, ...]) -> Statistic | None:
+def _over(
+    middles: xr.Dataset | None, name: str, groups: tuple[str, ...], config: dict[str, Any]
+) -> Statistic | None:
     if middles is None or name not in middles:
         return None
-    mine = middles[name].values[np.isin(middles["group"].values, groups)]
-    if not len(mine):
+    mine = middles[name].isel(pair=np.isin(middles["group"].values, groups))
+    of_parents = mine.groupby(mine["draw"]).mean() if mine.size else mine
+    if of_parents.sizes.get("draw", 0) < 2:
         return None
     what, units = (
         ("test error of the mean minus that of both", "share of test samples")
         if name.endswith("error")
         else ("test loss of the mean minus that of the better", "mean loss per sample")
     )
-    return mean(what, mine.mean(0), units=units)
+    # Where draws have test samples of their own, parents differ by them, too.
+    shared = 0.0 if has_draws(config) else float(of_parents.mean("draw").var(ddof=1))
+    return cluster_mean(
+        what,
+        of_parents.mean("sample").values,
+        of_parents["draw"].values,
+        units=units,
+        shared_variance=shared / of_parents.sizes["sample"],
+    )

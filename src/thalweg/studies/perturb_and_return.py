@@ -25,6 +25,7 @@ from thalweg.studies.displacement import (
     read_copy,
 )
 from thalweg.studies.intervals import mean, share
+from thalweg.studies.parents import on_draw
 from thalweg.studies.trainings import UNITS_AN_EPOCH, branch_task, trunk_task
 from thalweg.studies.trajectories import shared_sizes
 
@@ -122,6 +123,7 @@ def tasks(config: dict[str, Any]) -> list[Task]:
         Copies at the scale of the study of trajectories are its branches.
     """
     study = config["perturb_and_return"]
+    config = on_draw(config, 0)
     trunk = trunk_task(
         config, config["seed"], epochs=study["epochs"], checkpoints=study["checkpoints"]
     )

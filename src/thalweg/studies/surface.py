@@ -16,6 +16,7 @@ from thalweg.run import Engine, Progress, Report, Run, Task, silent, task_result
 from thalweg.studies import trajectories
 from thalweg.studies.claim import Claim
 from thalweg.studies.dataset_codec import pack, unpack
+from thalweg.studies.parents import on_draw
 from thalweg.studies.planes import Plane, lay_plane, shown_points
 from thalweg.studies.point import MeasuredPoint, load_measured_point
 from thalweg.studies.told import Told
@@ -101,8 +102,8 @@ def claims(run: Run, config: dict[str, Any]) -> list[Claim]:
 def first_trunk(config: dict[str, Any]) -> Task:
     """Specify the training of the first seed just as `trajectories` does."""
     sizes = config.get("trajectories") or trajectories.SIZES[config["preset"]]
-    seed = config["seed"] + sizes["seeds"][0]
-    return trunk_task(config, seed, epochs=sizes["epochs"], checkpoints=sizes["checkpoints"])
+    seed, length = config["seed"] + sizes["seeds"][0], ("epochs", "checkpoints")
+    return trunk_task(on_draw(config, 0), seed, **{key: sizes[key] for key in length})
 
 
 def at_the_end_of(trunk: Task) -> dict[str, Any]:

@@ -241,8 +241,9 @@ class _Told:
 
 
 def _curves(result: TrainResult) -> dict[str, Any]:
+    # Between full measurements a row has running numbers only, of weights on the way.
+    rows = [row for row in result.history if row.get("loss") is not None]
     columns = {
-        name: np.array([row.get(name, np.nan) for row in result.history], dtype=float)
-        for name in _COLUMNS
+        name: np.array([row.get(name, np.nan) for row in rows], dtype=float) for name in _COLUMNS
     }
     return {"status": result.status, "steps": result.step} | columns

@@ -292,9 +292,9 @@ def _cells(done: list[tuple[Task, dict[str, Any]]]) -> xr.Dataset:
 def _row(task: Task, outcome: dict[str, Any]) -> dict[str, Any]:
     settings = task.arguments["problem"]["settings"]
     weights, samples, outputs = (int(outcome[key]) for key in ("weights", "samples", "outputs"))
-    error = outcome["error"][-1]
     # A training that diverged classifies nothing.
-    missed = samples if np.isnan(error) else round(float(error) * samples)
+    diverged = outcome["status"] == "diverged" or np.isnan(outcome["error"][-1])
+    missed = samples if diverged else round(float(outcome["error"][-1]) * samples)
     counts = equations(samples, outputs)
     return {
         "name": task.arguments["trajectory"],

@@ -9,7 +9,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from thalweg.plots import plot_lines
-from thalweg.report.formatting import number
+from thalweg.report.formatting import count, number
 from thalweg.report.parts import Fact, Part, Picture, Section, Table
 from thalweg.report.verdicts import verdict
 from thalweg.run import Run
@@ -44,7 +44,9 @@ def _facts(pairs: xr.Dataset) -> Iterator[Fact]:
     for group in dict.fromkeys(pairs["group"].values.tolist()):
         mine = high[pairs["group"].values == group]
         yield Fact(f"highest barrier, {_name(group)}", number(float(mine.max())), "training loss")
-    yield Fact("loss before training", number(float(pairs.attrs["untrained_loss"])))
+    before = float(pairs["untrained_loss"].mean())
+    parents = len(np.unique(pairs["draw"].values))
+    yield Fact("loss before training", number(before), f"mean of {count(parents, 'parent')}")
 
 
 def _name(group: str) -> str:
