@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+
 import pytest
 import torch
 from torch import nn
@@ -17,6 +19,7 @@ from thalweg.landscape.testing import (
     SampledContract,
     ScoredContract,
     StatefulContract,
+    SteppedContract,
     TrainableContract,
 )
 from thalweg.problems import Problem, load_problem
@@ -166,7 +169,14 @@ class OfRisk:
 
 
 @pytest.mark.parametrize("name", RISKS)
-class TestRisk(OfRisk, LandscapeContract, SampledContract, TrainableContract, ScoredContract):
+class TestRisk(
+    OfRisk,
+    LandscapeContract,
+    SampledContract,
+    TrainableContract,
+    SteppedContract,
+    ScoredContract,
+):
     pass
 
 
@@ -479,6 +489,13 @@ def shares(mapping):
     return lambda: held
 
 
+@contextlib.contextmanager
+def elsewhere(risk):
+    """Set up another state for the steps, and leave it so."""
+    risk.set_fixed({name: tensor + 1 for name, tensor in risk.fixed().items()})
+    yield
+
+
 RISKY = [
     (TrainableContract, "test_a_step_tells_what_gradient_gives", lambda r: {
         "batch_gradient": lambda w, b: (*r.batch_gradient(w, b)[:2], r.gradient(w))}),
@@ -486,6 +503,8 @@ RISKY = [
         "batch_gradient": lambda w, b: (r.batch_gradient(w, b)[0] * 2, None, r.gradient(w))}),
     (TrainableContract, "test_value_and_gradient_are_both", lambda r: {
         "value_and_gradient": lambda w: (r.value(w), 2 * r.gradient(w))}),
+    (SteppedContract, "test_steps_are_the_same_inside", lambda r: {
+        "stepping": lambda: elsewhere(r)}),
     (ScoredContract, "test_evaluates_the_value", lambda r: {
         "evaluate": lambda w: {"loss": r.value(w) * 1.001}}),
     (ScoredContract, "test_samples_average_to_what_is_evaluated", lambda r: {
@@ -535,7 +554,7 @@ def test_every_check_is_tried_on_something_broken():
     tried |= {"test_the_spec_is_plain", "test_the_fingerprint_follows_the_state"}
     contracts = (LandscapeContract, SampledContract, CurvedContract, StatefulContract)
     contracts += (TrainableContract, ScoredContract, DrawableContract, LeastSquaresContract)
-    contracts += (RemakeableContract,)
+    contracts += (RemakeableContract, SteppedContract)
     checks = {n for contract in contracts for n in dir(contract) if n.startswith("test_")}
     assert checks == tried
 

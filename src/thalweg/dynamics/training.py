@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -17,9 +17,17 @@ from thalweg.dynamics.methods import method_kind
 from thalweg.dynamics.running_metrics import RunningMetrics
 from thalweg.dynamics.settings import Plan, Settings, digest
 from thalweg.errors import NotDefined
-from thalweg.landscape.protocols import Batched, Landscape, Stateful, evaluator, placed, words_of
+from thalweg.landscape.protocols import (
+    Batched,
+    Landscape,
+    Stateful,
+    Stepped,
+    evaluator,
+    placed,
+    words_of,
+)
 from thalweg.run.events import Log
-from thalweg.run.progress import Progress
+from thalweg.run.progress import Bar, Progress
 
 Status = Literal["zero error", "error reached", "loss reached", "finished", "diverged"]
 
@@ -117,6 +125,7 @@ class Training:
             "landscape": words_of(landscape),
             "test": None if test is None else words_of(test),
         }
+        self._stepping = landscape.stepping if isinstance(landscape, Stepped) else nullcontext
         self._evaluate = evaluator(landscape)
         self._evaluate_test = None if test is None else evaluator(test)
         self.running_metrics = RunningMetrics()
@@ -131,23 +140,34 @@ class Training:
     ) -> TrainResult:
         """Take all steps that are left; ``buffers`` are those to begin with."""
         with _left_as_found(self.landscape):
-            for _ in self.steps(resume, progress, buffers):
-                pass
+            with self._under_way(resume, progress, buffers) as bar:
+                while self.status is None:
+                    with self._stepping():  # ends before anything is told
+                        while not self._step(bar):
+                            pass
+                    self._look()
             return self.result()
 
     def steps(
         self, resume: bool, progress: Progress, buffers: Mapping[str, Tensor] | None
     ) -> Iterator[None]:
         """Take all steps that are left, stopping before each."""
+        with self._under_way(resume, progress, buffers) as bar:
+            while self.status is None:
+                yield
+                if self._step(bar):
+                    self._look()
+
+    @contextmanager
+    def _under_way(
+        self, resume: bool, progress: Progress, buffers: Mapping[str, Tensor] | None
+    ) -> Iterator[Bar]:
         _set_fixed(self.landscape, dict(buffers or {}))
         self._begin(resume)
         label = self.writer.trajectory if self.writer else "training"
         with progress(self.plan.total, label) as bar:
             bar.update(self.step)
-            while self.status is None:
-                yield
-                self._advance()
-                bar.update(1)
+            yield bar
 
     def _begin(self, resume: bool) -> None:
         found = None
@@ -163,7 +183,8 @@ class Training:
             self._keep()
         self._good = self.step, self.w.clone(), _buffers(self.landscape)
 
-    def _advance(self) -> None:
+    def _step(self, bar: Bar) -> bool:
+        """Take one, and say whether it is to be looked at."""
         plan, step = self.plan, self.step
         batch = plan.batch(step)
         outcome = self.method.step(step, batch, plan.rate(step))
@@ -171,11 +192,12 @@ class Training:
             raise _no_error()
         self.running_metrics.add(outcome, plan.batch_length(step))
         self.step = step + 1
-        notes, keeps = plan.notes(self.step), plan.keeps(self.step)
-        if notes or keeps or self.step % _STEPS_BETWEEN_LOOKS == 0:
-            self._look(notes, keeps)
+        bar.update(1)
+        due = plan.notes(self.step) or plan.keeps(self.step)
+        return due or self.step % _STEPS_BETWEEN_LOOKS == 0
 
-    def _look(self, notes: bool, keeps: bool) -> None:
+    def _look(self) -> None:
+        notes, keeps = self.plan.notes(self.step), self.plan.keeps(self.step)
         behind = self.running_metrics.settle()
         if behind is not None or not bool(torch.isfinite(self.w).all()):
             self._diverge(self.step - (behind or 0))

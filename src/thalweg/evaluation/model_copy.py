@@ -41,6 +41,10 @@ def chunks(samples: int, size: int) -> Iterator[tuple[int, int]]:
 
 def to(batch: object, device: torch.device, dtype: torch.dtype) -> object:
     """Move a batch (tensors in tuples, lists, dicts) to a device; its numbers to a dtype."""
+    if isinstance(batch, Tensor):
+        return cast_tensor(batch, device, dtype)
+    if type(batch) is tuple:  # walking a tree takes 40 microseconds, as a small model does
+        return tuple(to(part, device, dtype) for part in batch)
     return tree_map_only(Tensor, lambda tensor: cast_tensor(tensor, device, dtype), batch)
 
 
@@ -253,9 +257,12 @@ class ModelCopy:
         """Whether activations record how far pre-activations leave their intervals."""
         return bool(self._polynomials)
 
-    @contextmanager
-    def watching(self) -> Iterator[None]:
+    def watching(self) -> AbstractContextManager[None]:
         """Let polynomial activations record how far pre-activations leave their intervals."""
+        return self._watching() if self._polynomials else self.at_work()
+
+    @contextmanager
+    def _watching(self) -> Iterator[None]:
         with self.at_work():
             for module in self._polynomials:
                 module.train()

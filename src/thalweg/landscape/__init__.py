@@ -17,6 +17,7 @@ from thalweg.landscape.protocols import (
     Sampled,
     Scored,
     Stateful,
+    Stepped,
     Trainable,
 )
 from thalweg.landscape.provenance import Provenance
@@ -44,5 +45,6 @@ __all__ = [
     "Sampled",
     "Scored",
     "Stateful",
+    "Stepped",
     "Trainable",
 ]

@@ -8,6 +8,7 @@ by instruments that need or use more. `thalweg.landscape.testing` holds the test
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
 from typing import Any, Protocol, TypeVar, runtime_checkable
 
 import torch
@@ -157,6 +158,14 @@ class Trainable(Landscape, Protocol):
 
     def value_and_gradient(self, w: Tensor, /) -> tuple[float, Tensor]:
         """Evaluate both in one pass."""
+
+
+@runtime_checkable
+class Stepped(Trainable, Protocol):
+    """A landscape that sets up once what each of many steps would set up by itself."""
+
+    def stepping(self) -> AbstractContextManager[None]:
+        """Give a block in which steps are taken: what they give is what they give outside."""
 
 
 @runtime_checkable

@@ -28,6 +28,7 @@ from thalweg.landscape.protocols import (
     Sampled,
     Scored,
     Stateful,
+    Stepped,
     Trainable,
     members,
     provenance_of,
@@ -217,6 +218,21 @@ class TrainableContract:
         dtype = _dtype(landscape, w)
         _close(value, landscape.value(w), dtype)
         _close(gradient, landscape.gradient(w), dtype)
+
+
+class SteppedContract:
+    """What training asks of a `Stepped` landscape."""
+
+    def test_steps_are_the_same_inside(self, landscape: Stepped, w: Tensor) -> None:
+        """Step and value are those outside, inside of the block and after it."""
+        _has(landscape, Stepped)
+        batch, dtype = torch.tensor([0]), _dtype(landscape, w)
+        value, gradient = landscape.value(w), landscape.batch_gradient(w, batch)[2].clone()
+        with landscape.stepping():
+            _close(landscape.batch_gradient(w, batch)[2], gradient, dtype)
+            _close(landscape.value(w), value, dtype)
+        _close(landscape.batch_gradient(w, batch)[2], gradient, dtype)
+        _close(landscape.value(w), value, dtype)
 
 
 class ScoredContract:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import re
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from functools import cached_property
 from typing import Any, Literal, Self
 from warnings import warn
@@ -23,6 +24,7 @@ from thalweg.errors import (
     ThalwegError,
 )
 from thalweg.evaluation.batch_size import choose_batch_size, keep_large_blocks, product_batch_size
+from thalweg.evaluation.call import one_function
 from thalweg.evaluation.copying import as_evaluated, cast, copy_module
 from thalweg.evaluation.model_copy import ModelCopy
 from thalweg.evaluation.normalization import check_policy
@@ -507,6 +509,10 @@ class EmpiricalRisk:
         # Products work on several times the numbers of a forward pass: half the batch.
         return max(1, self._given // 2)
 
+    def stepping(self) -> AbstractContextManager[None]:
+        """Set up once, for the steps inside the block, what each would set up by itself."""
+        return one_function()
+
     def batch_gradient(
         self, w: Tensor, batch: Tensor, /, *, track: bool = True
     ) -> tuple[Tensor, Tensor | None, Tensor]:
@@ -532,19 +538,14 @@ class EmpiricalRisk:
         gradient : Tensor
             Shape (W,); overwritten by the next call.
         """
-        measured = self._measured
+        measured, passes = self._measured, self._passes
         measured.load(w)
         measured.gradient.zero_()
-        mode = measured.norms.mode(self._step_mode(track))
-        with mode, measured.watching(), measured.at_work():
-            evaluation, moved = measured.forward(self._samples.take(batch))
+        with measured.norms.mode(self._step_mode(track)), measured.watching():
+            evaluation, moved = measured.forward(passes.data.take(batch))
             loss = evaluation.mean()
             loss.backward()
-        return (
-            loss.detach(),
-            self._passes.wrong_in_step(evaluation.outputs, moved),
-            measured.gradient,
-        )
+        return loss.detach(), passes.wrong_in_step(evaluation.outputs, moved), measured.gradient
 
     def copies(self, count: int) -> BatchedModels:
         """Give ``count`` copies whose training steps are taken as one batch of models."""
