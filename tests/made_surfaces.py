@@ -59,10 +59,13 @@ def made_density() -> xr.Dataset:
     """Two probes of a spectrum of 1,000 eigenvalues: nearly all at zero, one at 2, one at 5."""
     nodes = np.array([[-0.01, 2.0, 5.0], [0.01, 2.0, 5.0]])
     weights = np.array([[0.998, 0.001, 0.001], [0.9985, 0.0005, 0.001]])
-    near = {"count": 998.25, "stderr": 0.25, "low": 995.0, "high": 1000.0, "threshold": 0.05}
-    about = {"size": 1000, "probes": 2, "steps": 3, "products": 6, "samples": 60, "seed": 0}
+    near = {"count": 998.25, "stderr": 0.25, "least": 998.0, "most": 999.0}
+    near |= {"low": 995.0, "high": 1000.0, "threshold": 0.05}
+    about = {"products": 6, "samples": 60, "seed": 0}
     told = {f"near_zero_{name}": value for name, value in near.items()}
-    return density_of(nodes, weights).assign_attrs(**about, **told, operator="Hessian")
+    return density_of(nodes, weights, 1000, width=0.05).assign_attrs(
+        **about, **told, operator="Hessian"
+    )
 
 
 def made_eigenvalues() -> xr.Dataset:

@@ -12,8 +12,7 @@ from torch.func import functional_call, jacrev
 
 from thalweg import EmpiricalRisk, Problem
 from thalweg.errors import InvalidArgument
-from thalweg.geometry.degeneracy import bracket, degeneracy
-from thalweg.geometry.density import spectral_density
+from thalweg.geometry.degeneracy import degeneracy
 from thalweg.polynomial import PolynomialActivation
 from thalweg.problems import MLP, AllConv
 
@@ -159,15 +158,6 @@ def test_quadrature_brackets_the_rank_where_a_matrix_is_too_large(monkeypatch):
     assert found.method == "lanczos" and len(found.eigenvalues) == 0
     assert found.rank_low <= exact.rank == 15 <= found.rank_high
     assert found.split["dead inputs"] == 24
-
-
-def test_bracket_holds_for_any_threshold():
-    d = torch.logspace(-3, 0, 300, dtype=torch.float64)
-    quadrature = spectral_density(torch.diag(d), probes=20, steps=15)
-    for threshold in (1e-3, 0.01, 0.1, 0.5, 2.0):
-        low, high = bracket(quadrature, threshold)
-        assert low <= int((d <= threshold).sum()) <= high
-    assert bracket(quadrature, 2.0)[1] == 300 and bracket(quadrature, 1e-6)[0] == 0
 
 
 def test_as_plain_values():

@@ -6,7 +6,7 @@ import torch
 
 from geometry.matrices import Diagonal, Poisoned, overparametrized, planted
 from thalweg.errors import InvalidArgument, NotFinite, NotSymmetric
-from thalweg.geometry.density import near_zero, smooth, spectral_density
+from thalweg.geometry.density import smooth, spectral_density
 
 FLAT = torch.linspace(0, 1, 400, dtype=torch.float64)
 TWO_BULKS = torch.cat([FLAT, 3 + 0.5 * FLAT, torch.tensor([9.0, 9.5, 9.9], dtype=torch.float64)])
@@ -45,13 +45,25 @@ def test_weights_are_squares_of_first_components():
         assert abs(float(moments.mean()) - true) < 4 * float(moments.std(ddof=1)) / np.sqrt(40)
 
 
-def test_standard_errors_cover_the_truth_over_seeds():
-    op, true, hits = Diagonal(FLAT), 0.3, 0
+def test_standard_errors_cover_the_density_over_seeds():
+    grid, hits, bias = np.array([0.5, 3.2, 9.45]), [], []
     for seed in range(40):
-        data = spectral_density(op, probes=8, steps=30, points=11, width=0.02, seed=seed)
-        shares = (data.weight * (data.node <= true)).sum("step").to_numpy()
-        hits += abs(shares.mean() - true) < 2 * shares.std(ddof=1) / np.sqrt(8) + 1 / 30**2
-    assert hits >= 33
+        data = spectral_density(Diagonal(TWO_BULKS), probes=8, steps=30, points=2, seed=seed)
+        found = smooth(data, grid, data.attrs["width"])
+        bells = np.exp(-0.5 * ((grid[:, None] - TWO_BULKS.numpy()) / data.attrs["width"]) ** 2)
+        true = bells.mean(1) / (data.attrs["width"] * np.sqrt(2 * np.pi))
+        hits.append(np.abs(found.density - true) <= 1.96 * found.density_stderr + found.bias)
+        bias.append(found.bias / float(found.density.max()))
+    assert (np.mean(hits, 0) >= 0.85).all() and max(bias) < 1e-3
+
+
+def test_bias_of_a_smoothing_that_the_steps_cannot_resolve_is_told():
+    d = torch.logspace(-6, 0, 1000, dtype=torch.float64)
+    data = spectral_density(Diagonal(d), probes=40, steps=10, width=0.01, points=400)
+    bells = np.exp(-0.5 * ((data.eigenvalue.to_numpy()[:, None] - d.numpy()) / 0.01) ** 2)
+    error = np.abs(data.density - bells.mean(1) / (0.01 * np.sqrt(2 * np.pi)))
+    assert bool((error > 4 * data.density_stderr + 1e-6).any())
+    assert bool((error <= 4 * data.density_stderr + data.attrs["bias"]).all())
 
 
 def test_few_distinct_eigenvalues_end_the_recurrence_exactly():
@@ -77,22 +89,6 @@ def test_smoothing_anew_needs_no_products():
     assert smooth(data, data.eigenvalue.to_numpy(), 0.5).density.max() < data.density.max()
 
 
-def test_near_zero_counts_the_null_space_within_its_interval():
-    d, inside = overparametrized(600, 100), 0
-    for seed in range(24):
-        found = near_zero(spectral_density(Diagonal(d), steps=60, points=2, seed=seed), 1e-3)
-        inside += found.low <= int((d.abs() <= 1e-3).sum()) <= found.high
-        assert found.gap[0] < 1e-9 < 1e-3 < found.gap[1] and found.stderr < 10
-    assert inside >= 20
-
-
-def test_near_zero_at_the_edges():
-    everything = near_zero(spectral_density(Diagonal(torch.zeros(30))), 0.5)
-    assert everything.count == pytest.approx(30) and everything.gap == (0.0, np.inf)
-    nothing = near_zero(spectral_density(Diagonal(torch.ones(30))), 0.5)
-    assert nothing.count == 0 and nothing.gap[0] == 0.0
-
-
 def test_same_seed_same_answer():
     first, again, other = (spectral_density(Diagonal(FLAT), seed=s) for s in (3, 3, 4))
     assert first.identical(again) and not first.identical(other)
@@ -101,8 +97,6 @@ def test_same_seed_same_answer():
 def test_bad_input():
     with pytest.raises(InvalidArgument, match="2 probes"):
         spectral_density(Diagonal(FLAT), probes=1)
-    with pytest.raises(InvalidArgument, match="threshold"):
-        near_zero(spectral_density(Diagonal(FLAT)), 0.0)
     with pytest.raises(NotSymmetric):
         spectral_density(torch.triu(torch.ones(30, 30)))
     with pytest.raises(NotFinite):

@@ -360,8 +360,11 @@ def _say_spectrum(found: dict[str, Any]) -> None:
         typer.echo(
             f"\ndensity: {about['probes']} probes of {about['steps']} steps\n"
             f"eigenvalues within {near['threshold']:.3g} of zero: {near['count']:,.0f}"
-            f" ± {near['stderr']:.2g} (standard error), 95% from {near['low']:,.0f} to"
-            f" {near['high']:,.0f}: {100 * near['share']:.3g} %"
+            f" ({100 * near['share']:.3g} %)\n"
+            f"  95% interval: {near['low']:,.0f} to {near['high']:,.0f}. The moments that the steps"
+            f" know leave {near['least']:,.0f} to {near['most']:,.0f} open (more --steps), the rest"
+            f" is the scatter of the random vectors (standard error {near['stderr']:.2g}; more"
+            " --probes)"
         )
     if "trace" in found:
         trace = found["trace"]

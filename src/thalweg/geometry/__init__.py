@@ -1,7 +1,8 @@
 """The geometry of a landscape around a point: directions, surfaces, spectra."""
 
+from thalweg.geometry.counts import near_zero, shares_below
 from thalweg.geometry.degeneracy import Degeneracy, degeneracy
-from thalweg.geometry.density import near_zero, spectral_density
+from thalweg.geometry.density import spectral_density
 from thalweg.geometry.directions import (
     PointsPlane,
     principal_directions,
@@ -23,6 +24,7 @@ __all__ = [
     "principal_directions",
     "project",
     "random_directions",
+    "shares_below",
     "spectral_density",
     "surface",
     "through_points",

@@ -14,7 +14,8 @@ from torch import Tensor
 from thalweg.curvature.gram import dense
 from thalweg.curvature.operators import Jacobian, RiskOperator
 from thalweg.errors import InvalidArgument
-from thalweg.geometry.density import near_zero, spectral_density
+from thalweg.geometry.counts import near_zero
+from thalweg.geometry.density import spectral_density
 from thalweg.geometry.kernel_sources import Explained, explain
 from thalweg.landscape.protocols import require
 from thalweg.landscape.provenance import Word
@@ -46,7 +47,7 @@ class Degeneracy:
         Number of eigenvalues of J J^T above ``threshold``.
     rank_low, rank_high : int
         The rank where the threshold is ten times larger or smaller; beyond exact eigenvalues, the
-        95% interval of the quadrature.
+        95% interval of `near_zero`.
     nullity : int
         W - rank.
     threshold : float
@@ -266,54 +267,17 @@ def _estimated(quadrature: Any, share: float) -> _Spectrum:
     largest = float(np.nanmax(quadrature.node))
     threshold = max(share, 1 / steps**2) * largest
     found = near_zero(quadrature, threshold)
-    low, high = bracket(quadrature, threshold)
     return _Spectrum(
         values=np.empty(0),
         largest=largest,
         rank=round(size - found.count),
-        low=math.floor(size - high),
-        high=math.ceil(size - low),
+        low=math.floor(size - found.high),
+        high=math.ceil(size - found.low),
         above=found.gap[1],
         below=found.gap[0],
         threshold=threshold,
         method="lanczos",
     )
-
-
-def bracket(quadrature: Any, threshold: float) -> tuple[float, float]:
-    """
-    Bracket the number of eigenvalues up to a threshold.
-
-    By the inequalities of Chebyshev, Markov and Stieltjes the measure up to a point is at least
-    the weights of the nodes before the last one up to it, and at most those up to the first one
-    beyond (Szego, Orthogonal Polynomials, 1939, theorem 3.41.1). Means over probes; their 95%
-    intervals by Student's t are added.
-
-    Parameters
-    ----------
-    quadrature : xarray.Dataset
-        Of `spectral_density`.
-    threshold : float
-        Largest eigenvalue that counts.
-
-    Returns
-    -------
-    low, high : float
-        Between 0 and the order of the operator.
-    """
-    from scipy.stats import t as student
-
-    size = int(quadrature.attrs["size"])
-    nodes, weights = quadrature.node.to_numpy(), quadrature.weight.to_numpy()
-    last = (nodes <= threshold).sum(axis=1)  # nodes ascend, NaN behind them
-    sums = np.concatenate([np.zeros((len(nodes), 1)), np.cumsum(weights, axis=1)], axis=1)
-    rows = np.arange(len(nodes))
-    ends = np.stack(
-        [sums[rows, np.maximum(last - 1, 0)], sums[rows, np.minimum(last + 1, nodes.shape[1])]]
-    )
-    half = student.ppf(0.975, len(nodes) - 1) * ends.std(axis=1, ddof=1) / math.sqrt(len(nodes))
-    low, high = size * (ends.mean(axis=1) + half * [-1, 1])
-    return max(0.0, float(low)), min(float(size), float(high))
 
 
 def _estimators(jacobian: Jacobian, spectrum: _Spectrum, quadrature: Any) -> dict[str, Any]:
@@ -322,17 +286,17 @@ def _estimators(jacobian: Jacobian, spectrum: _Spectrum, quadrature: Any) -> dic
     coarse = max(spectrum.threshold, spectrum.largest / int(quadrature.attrs["steps"]) ** 2)
     if not coarse:
         return {"gram": weights, "density": weights, "learning_coefficient": NOT_AVAILABLE}
-    low, high = bracket(quadrature, coarse)
+    near = near_zero(quadrature, coarse)
     exact = spectrum.method != "lanczos"
     counted = int((spectrum.values <= coarse).sum()) if exact else None
     beyond = weights - size
     return {
         "threshold": coarse,
         "gram": None if counted is None else beyond + counted,
-        "density": beyond + near_zero(quadrature, coarse).count,
-        "density_low": beyond + low,
-        "density_high": beyond + high,
-        "agree": None if counted is None else low <= counted <= high,
+        "density": beyond + near.count,
+        "density_low": beyond + near.low,
+        "density_high": beyond + near.high,
+        "agree": None if counted is None else near.low <= counted <= near.high,
         "learning_coefficient": NOT_AVAILABLE,
     }
 

@@ -1,8 +1,7 @@
-"""The spectral density by stochastic Lanczos quadrature, and what is counted from it."""
+"""The spectral density by stochastic Lanczos quadrature."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -11,6 +10,7 @@ from numpy.typing import NDArray
 from thalweg.errors import InvalidArgument
 from thalweg.geometry.lanczos import SearchSpace
 from thalweg.geometry.operator import SymmetricOperator
+from thalweg.geometry.stieltjes import share_stderr
 from thalweg.landscape.protocols import words_of
 from thalweg.run.progress import Bar, Progress, silent
 from thalweg.run.seeds import torch_generator
@@ -19,6 +19,9 @@ if TYPE_CHECKING:
     import xarray as xr
 
 Array = NDArray[np.float64]
+# A Gaussian of this standard deviation, in units of range over steps, is resolved: what the
+# quadrature misses of it is a thousandth of its height at the ends of the spectrum, less inside.
+_RESOLVED = 1.2
 
 
 def spectral_density(
@@ -46,12 +49,13 @@ def spectral_density(
     op : LinearOperator, Tensor, or a SciPy operator
         Symmetric, shape (W, W), float32 or float64.
     probes : int
-        Random vectors, at least 2: their scatter is the standard error.
+        Random vectors, at least 2.
     steps : int
         Products with each.
     width : float, optional
         Standard deviation of the Gaussian that smooths the nodes, in units of eigenvalues; by
-        default one hundredth of the range of the nodes.
+        default 1.2 / steps of the range of the nodes, which the quadrature resolves, or a hundredth
+        of the range where that is more.
     points : int
         Eigenvalues at which the smoothed density is given.
     seed : int
@@ -65,9 +69,12 @@ def spectral_density(
         ``density (eigenvalue)``, the share of eigenvalues per unit of eigenvalue, integrating to
         1, with ``density_stderr``; ``cumulative (eigenvalue)``, the share at or below, unsmoothed,
         with ``cumulative_stderr``; ``node`` and ``weight`` with dimensions (probe, step), NaN and
-        0 where a quadrature has fewer nodes. Attributes: ``width``, ``size`` (W), ``probes``,
-        ``steps``, ``products``, ``seed``, and what the operator says of itself (``op.described``).
-        Any other smoothing comes from `smooth`.
+        0 where a quadrature has fewer nodes. Standard errors are of the random vectors alone.
+        Beside them stands the quadrature's own error: at most ``bias`` (an attribute) for the
+        density; for shares and counts `shares_below` and `near_zero` give intervals that hold it.
+        Attributes: ``width``, ``bias``, ``rounding`` (what that of the products may do to an
+        eigenvalue), ``size`` (W), ``probes``, ``steps``, ``products``, ``seed``, and what the
+        operator says of itself (``op.described``). Any other smoothing comes from `smooth`.
 
     Raises
     ------
@@ -93,26 +100,24 @@ def spectral_density(
             " 2 probes, 1 step, 2 points, and a positive width or None."
         )
     nodes, weights = np.empty((probes, steps)), np.empty((probes, steps))
+    rounding = 0.0
     with progress(probes * steps, "spectral density") as bar:
         for probe in range(probes):
-            nodes[probe], weights[probe] = quadrature(operator, steps, seed, probe, bar)
-    return density_of(nodes, weights, width, points).assign_attrs(
-        **words_of(op),
-        size=operator.size,
-        probes=probes,
-        steps=steps,
-        products=operator.products,
-        seed=seed,
-    )
+            nodes[probe], weights[probe], floor = quadrature(operator, steps, seed, probe, bar)
+            rounding = max(rounding, floor)
+    return density_of(
+        nodes, weights, operator.size, width=width, points=points, rounding=rounding
+    ).assign_attrs(**words_of(op), products=operator.products, seed=seed)
 
 
 def quadrature(
     operator: SymmetricOperator, steps: int, seed: int, probe: int, bar: Bar
-) -> tuple[Array, Array]:
+) -> tuple[Array, Array, float]:
     """
     Take one probe of a spectral density: nodes, ascending, and weights, shape (steps,) each.
 
-    Where fewer steps exhaust the space, the rest is NaN and 0.
+    Where fewer steps exhaust the space, the rest is NaN and 0. The third is what rounding may do
+    to an eigenvalue.
     """
     generator = torch_generator(seed, "spectral_density", probe)
     space = SearchSpace(operator, steps, generator)
@@ -125,30 +130,39 @@ def quadrature(
     values, first = pairs.values.numpy(), pairs.coefficients[0].numpy()
     nodes, weights = np.full(steps, np.nan), np.zeros(steps)
     nodes[: len(values)], weights[: len(values)] = values[::-1], (first**2)[::-1]
-    return nodes, weights
+    return nodes, weights, space.floor
 
 
 def density_of(
-    nodes: Array, weights: Array, width: float | None = None, points: int = 1001
+    nodes: Array,
+    weights: Array,
+    size: int,
+    *,
+    width: float | None = None,
+    points: int = 1001,
+    rounding: float = 0.0,
 ) -> xr.Dataset:
     """Gather probes, shape (probes, steps), into what `spectral_density` returns."""
     import xarray as xr
 
+    probes, steps = nodes.shape
     low, high = float(np.nanmin(nodes)), float(np.nanmax(nodes))
     if width is None:
-        width = 0.01 * ((high - low) or abs(high) or 1.0)
+        width = max(0.01, _RESOLVED / steps) * ((high - low) or abs(high) or 1.0)
     grid = np.linspace(low - 4 * width, high + 4 * width, points)
     data = xr.Dataset(
         {"node": (("probe", "step"), nodes), "weight": (("probe", "step"), weights)},
         coords={"eigenvalue": grid},
-        attrs={"width": width},
+        attrs={"size": size, "probes": probes, "steps": steps, "rounding": rounding},
     )
-    data["density"], data["density_stderr"] = _mean(_smooth(nodes, weights, grid, width))
-    data["cumulative"], data["cumulative_stderr"] = _mean(_cumulative(nodes, weights, grid))
-    names = {"density": "share per unit of eigenvalue", "cumulative": "share at or below"}
-    for name, words in names.items():
-        data[name].attrs["long_name"] = words
-        data[name + "_stderr"].attrs["long_name"] = f"standard error of the {words}"
+    data = data.merge(smooth(data, grid, width), combine_attrs="no_conflicts")
+    shares = shares_at(nodes, weights, grid).mean(axis=0)
+    data["cumulative"] = ("eigenvalue", shares, {"long_name": "share at or below"})
+    data["cumulative_stderr"] = (
+        "eigenvalue",
+        share_stderr(shares, shares, size, probes),
+        {"long_name": "standard error of the share at or below, over the random vectors"},
+    )
     return data
 
 
@@ -168,112 +182,66 @@ def smooth(density: xr.Dataset, eigenvalue: Array, width: float) -> xr.Dataset:
     Returns
     -------
     xarray.Dataset
-        ``density`` and ``density_stderr`` over ``eigenvalue``, per unit of eigenvalue.
+        ``density`` and ``density_stderr`` over ``eigenvalue``, per unit of eigenvalue; attributes
+        ``width``, and ``bias``: how far the quadrature may leave the mean over random vectors from
+        the density (a bound from the polynomials that it integrates exactly).
     """
     import xarray as xr
 
     data = xr.Dataset(coords={"eigenvalue": np.asarray(eigenvalue, float)}, attrs={"width": width})
     grid = data.eigenvalue.to_numpy()
-    curves = _smooth(density.node.to_numpy(), density.weight.to_numpy(), grid, width)
-    data["density"], data["density_stderr"] = _mean(curves)
-    return data
+    nodes, weights = density.node.to_numpy(), density.weight.to_numpy()
+    first, second = _smooth(nodes, weights, grid, width)
+    stderr = share_stderr(first, second, int(density.attrs["size"]), len(nodes))
+    words = "share per unit of eigenvalue"
+    data["density"] = ("eigenvalue", first, {"long_name": words})
+    data["density_stderr"] = (
+        "eigenvalue",
+        stderr,
+        {"long_name": f"standard error of the {words}, over the random vectors"},
+    )
+    return data.assign_attrs(bias=_bias(nodes, width))
 
 
-def _smooth(nodes: Array, weights: Array, grid: Array, width: float) -> Array:
-    """Sum a Gaussian on each node: shape (probes, points)."""
+def _smooth(nodes: Array, weights: Array, grid: Array, width: float) -> tuple[Array, Array]:
+    """Take means over probes of a Gaussian on each node, and of its square: shape (points,)."""
     distances = (grid[None, :, None] - np.nan_to_num(nodes)[:, None, :]) / width
     bells = np.exp(-0.5 * distances**2) / (width * np.sqrt(2 * np.pi))
-    curves: Array = np.einsum("pgs,ps->pg", bells, weights)
-    return curves
+    first, second = (np.einsum("pgs,ps->g", b, weights) / len(nodes) for b in (bells, bells**2))
+    return first, second
 
 
-def _cumulative(nodes: Array, weights: Array, grid: Array) -> Array:
+def _bias(nodes: Array, width: float) -> float:
+    """
+    Bound what k nodes miss of the mean of a Gaussian over a measure on their range.
+
+    They are exact for polynomials of degree 2 k - 1, so that the error is at most twice that of
+    the best one, which the coefficients of Chebyshev's series beyond it bound.
+    """
+    from scipy.fft import dct
+
+    if ended(nodes).all():
+        return 0.0
+    low, high = float(np.nanmin(nodes)), float(np.nanmax(nodes))
+    relative = 2 * width / (high - low)
+    steps = nodes.shape[1]
+    terms = max(8 * steps, 512)
+    places = np.cos(np.pi * (np.arange(terms) + 0.5) / terms)
+    centres = np.linspace(-1 - 4 * relative, 1 + 4 * relative, 81)
+    bells = np.exp(-0.5 * ((places - centres[:, None]) / relative) ** 2)
+    beyond = np.abs(dct(bells, axis=1)[:, 2 * steps :]).sum(axis=1) / terms
+    return float(2 * beyond.max() / (width * np.sqrt(2 * np.pi)))
+
+
+def ended(nodes: Array) -> NDArray[np.bool_]:
+    """Tell which quadratures ended early: these are the measure itself."""
+    return np.asarray(np.isnan(nodes).any(axis=1))
+
+
+def shares_at(nodes: Array, weights: Array, grid: Array) -> Array:
     """Sum the weights of the nodes at or below each point: shape (probes, points)."""
     curves = np.empty((len(nodes), len(grid)))
     for curve, node, weight in zip(curves, nodes, weights, strict=True):
         sums = np.concatenate([[0.0], np.cumsum(weight)])
         curve[:] = sums[np.searchsorted(node, grid, side="right")]  # NaN sorts last
     return curves
-
-
-def _mean(samples: Array) -> tuple[tuple[str, Array], tuple[str, Array]]:
-    """Mean and standard error over probes, each with its dimension."""
-    stderr = samples.std(axis=0, ddof=1) / np.sqrt(len(samples))
-    return ("eigenvalue", samples.mean(axis=0)), ("eigenvalue", stderr)
-
-
-@dataclass(frozen=True)
-class NearZero:
-    """
-    How many eigenvalues lie near zero.
-
-    Attributes
-    ----------
-    count : float
-        Estimated number of eigenvalues with magnitude at most ``threshold``.
-    stderr : float
-        Its standard error over probes.
-    low, high : float
-        95% interval of Student's t over probes, cut off at 0 and W.
-    threshold : float
-        What counts as near.
-    gap : tuple of float
-        Largest magnitude of a node within the threshold (0 where there is none) and smallest
-        beyond (infinite where there is none): a count is certain of its threshold where these are
-        far apart.
-    """
-
-    count: float
-    stderr: float
-    low: float
-    high: float
-    threshold: float
-    gap: tuple[float, float]
-
-
-def near_zero(density: xr.Dataset, threshold: float) -> NearZero:
-    """
-    Count the eigenvalues near zero from a spectral density.
-
-    Parameters
-    ----------
-    density : xarray.Dataset
-        Of `spectral_density`.
-    threshold : float
-        Largest magnitude that counts as near, in units of eigenvalues. The quadrature tells apart
-        what is wider than about the range of the spectrum over the square of ``steps``; below
-        that, and below the rounding of float32 products (1e-6 of the largest), it does not.
-
-    Returns
-    -------
-    NearZero
-        Count, standard error, interval, and the gap around the threshold.
-
-    Raises
-    ------
-    InvalidArgument
-        If the threshold is not positive.
-
-    Examples
-    --------
-    >>> import torch
-    >>> matrix = torch.diag(torch.tensor([0.0] * 60 + [1.0] * 40, dtype=torch.float64))
-    >>> found = near_zero(spectral_density(matrix, probes=100), 0.1)
-    >>> found.low < 60 < found.high
-    True
-    """
-    if not threshold > 0:
-        raise InvalidArgument(f"threshold={threshold}; write a positive eigenvalue.")
-    from scipy.stats import t as student
-
-    size = int(density.attrs["size"])
-    nodes, weights = density.node.to_numpy(), density.weight.to_numpy()
-    magnitudes = np.abs(np.where(weights > 0, nodes, np.nan))
-    near = magnitudes <= threshold
-    counts = size * np.where(near, weights, 0.0).sum(axis=1)
-    count, stderr = float(counts.mean()), float(counts.std(ddof=1) / np.sqrt(len(counts)))
-    half = float(student.ppf(0.975, len(counts) - 1)) * stderr
-    within = float(np.max(magnitudes, where=near, initial=0.0))
-    beyond = float(np.min(magnitudes, where=magnitudes > threshold, initial=np.inf))
-    low, high = max(0.0, count - half), min(float(size), count + half)
-    return NearZero(count, stderr, low, high, threshold, (within, beyond))

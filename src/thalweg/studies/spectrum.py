@@ -188,10 +188,11 @@ def measure_probe(run: Run, arguments: dict[str, Any], report: Report) -> dict[s
     counted = SymmetricOperator(operator)
     told = Told(report, _UNITS_A_PRODUCT)
     steps, seed, probe = (arguments[name] for name in ("steps", "seed", "probe"))
-    nodes, weights = quadrature(counted, steps, seed, probe, told)
+    nodes, weights, rounding = quadrature(counted, steps, seed, probe, told)
     return {
         "nodes": nodes,
         "weights": weights,
+        "rounding": rounding,
         "products": counted.products,
         "described": operator.described,
         "size": operator.shape[0],
@@ -281,17 +282,14 @@ def _save_density(
 ) -> dict[str, Any]:
     nodes, weights = (np.stack([one[name] for one in probes]) for name in ("nodes", "weights"))
     size, spent = probes[0]["size"], sum(one["products"] for one in probes)
-    data = density_of(nodes, weights).assign_attrs(
-        **probes[0]["described"],
-        size=size,
-        probes=len(probes),
-        steps=options["steps"],
-        products=spent,
-        seed=options["seed"],
+    rounding = max(one["rounding"] for one in probes)
+    data = density_of(nodes, weights, size, rounding=rounding).assign_attrs(
+        **probes[0]["described"], products=spent, seed=options["seed"]
     )
     threshold = options["near_zero"] * float(np.nanmax(np.abs(nodes)))
     near = near_zero(data, threshold)
-    found = {"count": near.count, "stderr": near.stderr, "low": near.low, "high": near.high}
+    names = ("count", "stderr", "least", "most", "low", "high")
+    found = {name: getattr(near, name) for name in names}
     attrs = {f"near_zero_{name}": value for name, value in found.items()}
     data = data.assign_attrs(**attrs, near_zero_threshold=threshold)
     run.save_result("spectrum/density", data)

@@ -62,7 +62,8 @@ def _facts(
         share, low, high = (
             near[f"near_zero_{name}"] / near["size"] for name in ("count", "low", "high")
         )
-        note = f"95% interval {percent(low)} to {percent(high)}"
+        part = "" if "near_zero_least" in near else ", over the random vectors alone"
+        note = f"95% interval {percent(low)} to {percent(high)}{part}"
         within = f"eigenvalues within {number(near['near_zero_threshold'])} of zero"
         yield Fact(within, percent(share), note)
     if trace is not None:
