@@ -17,17 +17,17 @@ from thalweg.problems import load_problem
 from thalweg.report.parts import Picture, Table
 from thalweg.report.sections.zero_error import section
 from thalweg.risk import EmpiricalRisk
-from thalweg.run import InProcess
-from thalweg.studies import configure, reproduce, zero_error
+from thalweg.run import InProcess, create_run
+from thalweg.studies import complete, configure, zero_error
 from thalweg.studies.equations import equations
 from thalweg.studies.zero_error_claims import judge
 
 NETWORKS: dict[str, dict[str, Any]] = {
     "true-labels": {"labels": "true", "epochs": 20},
     "random-labels": {"labels": "random", "epochs": 2},
-    "narrow-true-labels": {"labels": "true", "epochs": 1, "control": [1, 1]},
-    "narrow-random-labels": {"labels": "random", "epochs": 1, "control": [1, 1]},
 }
+SIZES = {"draws": 6, "checkpoints": 2, "networks": NETWORKS, "narrow": [1, 1]}
+JUDGED = CONFIG | {"zero_error": SIZES}
 
 
 def test_equations_are_counted_as_in_the_paper_and_honestly() -> None:
@@ -36,19 +36,33 @@ def test_equations_are_counted_as_in_the_paper_and_honestly() -> None:
     assert equations(7, 1) == {"per_sample": 7, "per_inequality": 7, "per_output": 7}
 
 
-def cells(missed: dict[str, int], *, weights: int = 10_000, reached: float = 1.0) -> xr.Dataset:
-    """Cells of 100 samples in 10 classes; the sweep's ``reached`` are those above N (C - 1)."""
+SWEPT = {60: 40, 110: 30, 880: 20, 2000: 0, 3000: 0}
+MISSED = {
+    "true-labels": (10_000, [0] * 6),
+    "random-labels": (10_000, [0] * 6),
+    **{f"narrow-{labels}-labels": (50, [60] * 6) for labels in ("true", "random")},
+    **{f"below-{labels}-labels": (95, [3, 1, 2, 5, 1, 2]) for labels in ("true", "random")},
+    **{f"above-{labels}-labels": (105, [0, 1, 0, 0, 3, 0]) for labels in ("true", "random")},
+}
+
+
+def cells(
+    changed: dict[str, tuple[int, list[int]]] | None = None,
+    *,
+    swept: dict[int, int] | None = None,
+    draws: int = 6,
+) -> xr.Dataset:
+    """Make cells of 100 samples in 10 classes: weights and misclassified of each draw."""
     rows = []
-    for name, count in missed.items():
+    parts = {"narrow": "control", "below": "near", "above": "near"}
+    for name, (weights, missed) in (MISSED | (changed or {})).items():
         labels = "random" if "random" in name else "true"
-        narrow = name.startswith("narrow")
-        part = "control" if narrow else "network"
-        rows.append((f"{name}-seed0", part, labels, 0, 50 if narrow else weights, count))
+        part = parts.get(name.partition("-")[0], "network")
+        rows += [(f"{name}-seed{n}", part, labels, n, weights, m) for n, m in enumerate(missed)]
     for labels in ("true", "random"):
-        for number in range(10):
-            wrong = 0 if number < 10 * reached else 3
-            rows.append((f"sweep-{number}", "sweep", labels, number, 2000, wrong))
-            rows.append((f"sweep-{number}-few", "sweep", labels, number, 60, 40))
+        for weights, wrong in (SWEPT | (swept or {})).items():
+            name = f"sweep-{labels}-{weights}"
+            rows += [(name, "sweep", labels, draw, weights, wrong) for draw in range(draws)]
     keys = ("name", "part", "labels", "seed", "weights", "misclassified")
     data = {
         key: ("cell", list(column))
@@ -62,51 +76,77 @@ def cells(missed: dict[str, int], *, weights: int = 10_000, reached: float = 1.0
 
 
 def verdicts(found: xr.Dataset) -> dict[str, str]:
-    return {claim.name.partition("/")[2]: str(claim.verdict) for claim in judge(found, NETWORKS)}
+    return {claim.name.partition("/")[2]: str(claim.verdict) for claim in judge(found, JUDGED)}
 
 
-NARROW = {"narrow-true-labels": 60, "narrow-random-labels": 80}
+BOTH = ("true", "random")
+KNOWN = {
+    "reached": (cells(), ["supported"] * 4),
+    "missed": (
+        cells({f"{labels}-labels": (10_000, [1] * 6) for labels in BOTH}, swept={2000: 9, 3000: 9}),
+        ["refuted"] * 4,
+    ),
+    # One draw of six misses; half of the sweep's networks of each draw do.
+    "between": (
+        cells({"true-labels": (10_000, [0, 0, 0, 0, 0, 9])}, swept={2000: 9}),
+        ["undecided", "supported", "undecided", "undecided"],
+    ),
+    # 90 weights are fewer than 100 samples: the claim says nothing of such a network.
+    "few weights": (
+        cells({f"{labels}-labels": (90, [0] * 6) for labels in BOTH}),
+        ["not applicable"] * 2 + ["supported"] * 2,
+    ),
+    # Nine networks on three draws, as the sweep had, are three trials.
+    "three draws": (cells(draws=3), ["supported"] * 2 + ["undecided"] * 2),
+    # A control that reaches zero supports nothing, be it near or far.
+    "blind near control": (
+        cells({"below-true-labels": (95, [0] * 6)}, swept={880: 0}),
+        ["undecided", "supported", "supported", "undecided"],
+    ),
+    "blind far control": (
+        cells({"narrow-random-labels": (50, [0] * 6)}, swept={60: 0}),
+        ["supported", "undecided", "undecided", "undecided"],
+    ),
+}
 
 
-@pytest.mark.parametrize(
-    ("found", "expected"),
-    [
-        (cells({"true-labels": 0, "random-labels": 0} | NARROW), ["supported"] * 4),
-        (
-            cells({"true-labels": 1, "random-labels": 2} | NARROW, reached=0.0),
-            ["refuted"] * 4,
-        ),
-        # Half of the sweep decides nothing; a control that reaches zero supports nothing.
-        (
-            cells(
-                {"true-labels": 0, "random-labels": 0}
-                | {"narrow-true-labels": 0, "narrow-random-labels": 80},
-                reached=0.5,
-            ),
-            ["undecided", "supported", "undecided", "undecided"],
-        ),
-        # 90 weights are fewer than 100 samples: the claim says nothing of such a network.
-        (
-            cells({"true-labels": 0, "random-labels": 0} | NARROW, weights=90),
-            ["not applicable"] * 2 + ["supported"] * 2,
-        ),
-    ],
-    ids=["reached", "missed", "between", "few weights"],
-)
+@pytest.mark.parametrize(("found", "expected"), KNOWN.values(), ids=KNOWN.keys())
 def test_known_cases_get_their_verdicts(found: xr.Dataset, expected: list[str]) -> None:
     names = ["true-labels", "random-labels", "sweep-true-labels", "sweep-random-labels"]
     assert verdicts(found) == dict(zip(names, expected, strict=True))
 
 
+def test_networks_of_one_draw_are_one_trial() -> None:
+    claim = judge(cells(draws=3), JUDGED)[2]
+    assert claim.statistic is not None
+    assert (claim.statistic.value, claim.statistic.n) == (1.0, 3)
+    assert claim.statistic.low == pytest.approx(0.025 ** (1 / 3))
+
+
+def test_controls_are_just_below_and_above_the_count_for_as_many_epochs() -> None:
+    config = configure("demo", studies=["zero_error"])
+    trainings = {task.arguments["trajectory"]: task.arguments for task in zero_error.tasks(config)}
+    ratios = {}
+    for size in ("below", "above"):
+        given = trainings[f"{size}-random-labels-seed2"]
+        assert given["epochs"] == trainings["random-labels-seed2"]["epochs"]
+        assert given["problem"]["settings"]["data_seed"] == 2
+        model = load_problem("digits", **given["problem"]["settings"]).model
+        ratios[size] = sum(weight.numel() for weight in model.parameters()) / 1437
+    assert 0.9 < ratios["below"] < 1 < ratios["above"] < 1.1
+    # On 200 digits of the sweep, N (C - 1) = 1800.
+    assert {"sweep-random-23-seed0", "sweep-random-24-seed0"} <= trainings.keys()
+    assert 64 * 23 + 23 + 23 * 10 + 10 < 1800 < 64 * 24 + 24 + 24 * 10 + 10
+
+
 def test_zero_error_is_reached_from_the_width_above_the_last_that_missed() -> None:
-    found = cells({}, reached=1.0)
-    assert zero_error.reached_from(found, "true") == {
+    assert zero_error.reached_from(cells(), "true") == {
         "weights": 2000.0,
         "per_sample": 20.0,
         "per_inequality": pytest.approx(20 / 9),
         "per_output": 2.0,
     }
-    assert zero_error.reached_from(cells({}, reached=0.9), "true") is None
+    assert zero_error.reached_from(cells(swept={3000: 1}), "true") is None
 
 
 def test_the_paper_preset_states_which_random_labels_are_more_equations_than_weights() -> None:
@@ -122,17 +162,19 @@ def test_the_paper_preset_states_which_random_labels_are_more_equations_than_wei
 def test_a_problem_of_ones_own_is_not_judged(tmp_path: Path) -> None:
     config = configure("demo", data="mine.py:make", studies=["zero_error"])
     assert zero_error.tasks(config) == []
-    claims = judge(None, config["zero_error"]["networks"])
+    claims = judge(None, config)
     assert {str(claim.verdict) for claim in claims} == {"not applicable"}
 
 
 def test_a_small_run_counts_what_its_trainings_misclassify(tmp_path: Path) -> None:
-    sizes = {"seeds": [0], "checkpoints": 2, "networks": NETWORKS}
-    sweep = {"seeds": [0], "samples": 30, "epochs": 8, "epochs_worth": 1}
-    config = CONFIG | {"studies": ["zero_error"], "zero_error": sizes | {"sweep": sweep}}
-    run, summary = reproduce(config, tmp_path / "run", engine=InProcess())
+    sizes = SIZES | {
+        "draws": 1,
+        "sweep": {"draws": 1, "samples": 30, "epochs": 8, "epochs_worth": 1},
+    }
+    config = CONFIG | {"studies": ["zero_error"], "zero_error": sizes}
+    run, summary = complete(create_run(tmp_path / "run", config), engine=InProcess())
     found = run.result(zero_error.CELLS)
-    assert found.sizes["cell"] == 4 + 2 * 8
+    assert found.sizes["cell"] == 2 + 2 * 3 + 2 * 11
     assert found["misclassified"].attrs["units"] == "training samples"
     row = found.isel(cell=int(np.flatnonzero(found["name"].values == "sweep-random-8-seed0")[0]))
     problem = load_problem(
@@ -151,25 +193,25 @@ def test_a_small_run_counts_what_its_trainings_misclassify(tmp_path: Path) -> No
     }
     shown = section(run)
     assert shown is not None
-    assert shown.facts[0].value.endswith("of 120")
+    assert shown.facts[0].value.endswith("of 1 draws")
     captions = {part.name: part.caption for part in shown.parts if isinstance(part, Picture)}
     assert "N = 30, N(C−1) = 270 and NC = 300" in captions["zero_error_reach"]
     for claim in run.claims:
         picture = "reach" if "/sweep-" in claim["name"] else "curves"
         assert f": {claim['verdict']}." in captions[f"zero_error_{picture}"]
     rows = [len(part.rows) for part in shown.parts if isinstance(part, Table)]
-    assert rows == [4, 8]
+    assert rows == [8, 11]
 
 
 def test_the_picture_marks_every_network_and_the_three_counts() -> None:
-    found = cells({}, reached=0.5)
-    axes = plot_reach(found, ax=Figure().add_subplot())
+    found = cells(swept={3000: 3})
+    axes = plot_reach(found.isel(cell=found["part"].values == "sweep"), ax=Figure().add_subplot())
     marks = [line for line in axes.lines if line.get_linestyle() == "None"]
-    assert [len(line.get_xdata()) for line in marks] == [20, 20]
+    assert [len(line.get_xdata()) for line in marks] == [30, 30]
     places = {text.get_text(): text.xy[0] for text in axes.texts}
     expected = {"W = N": 1 / 9, "W = N(C−1)": 1.0, "W = NC": 10 / 9}
     assert places == pytest.approx(expected)
     means = {line.get_label(): line.get_ydata() for line in axes.lines}
-    # 40 of 100 at 60 weights; half of those above missed 3 of 100.
-    assert means["true labels, training error"] == pytest.approx([0.4, 0.015])
-    assert means["random labels, test error"] == pytest.approx([0.25, 0.25])
+    errors = [0.4, 0.3, 0.2, 0.0, 0.03]
+    assert means["true labels, training error"] == pytest.approx(errors, abs=1e-12)
+    assert means["random labels, test error"] == pytest.approx([0.25] * 5)

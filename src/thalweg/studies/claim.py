@@ -132,11 +132,15 @@ class Control:
         The claim's own statistic, measured on the case; None where it cannot be.
     rule : Rule, optional
         By default the claim's own.
+    near : bool
+        Whether the case nearly passes. It may then be undecided: what the claim rests on is that
+        a case that is far off is refuted, and none is supported.
     """
 
     description: str
     statistic: Statistic | None
     rule: Rule | None = None
+    near: bool = False
 
 
 @dataclass(frozen=True)
@@ -184,8 +188,10 @@ class Claim:
     def __post_init__(self) -> None:
         if self.statistic is None and not self.why:
             raise InvalidArgument(f"{self.name}: no statistic; say in `why` what is missing.")
-        if self.statistic is not None and not self.controls:
-            raise InvalidArgument(f"{self.name}: no control; give a case in which it is wrong.")
+        if self.statistic is not None and all(control.near for control in self.controls):
+            raise InvalidArgument(
+                f"{self.name}: no control that is far off; give a case in which it is wrong."
+            )
 
     @property
     def verdict(self) -> Verdict:
@@ -200,8 +206,11 @@ class Claim:
         return (control.rule or self.rule).verdict(control.statistic)
 
     def holds(self, control: Control) -> bool:
-        """Say whether a control came out as it must: refuted, or not applicable."""
-        return self.control_verdict(control) in (Verdict.REFUTED, Verdict.NOT_APPLICABLE)
+        """Say whether a control came out as it must: refuted, or not applicable; see ``near``."""
+        fitting = {Verdict.REFUTED, Verdict.NOT_APPLICABLE}
+        return self.control_verdict(control) in fitting | (
+            {Verdict.UNDECIDED} if control.near else set()
+        )
 
     def to_dict(self) -> dict[str, Any]:
         """Give all of it as JSON values."""
@@ -220,6 +229,7 @@ class Claim:
                     "statistic": control.statistic and control.statistic.to_dict(),
                     "rule": str(control.rule or self.rule),
                     "verdict": str(self.control_verdict(control)),
+                    "near": control.near,
                 }
                 for control in self.controls
             ],

@@ -13,7 +13,8 @@ from thalweg.polynomial.fit import Method
 from thalweg.run import Progress, Run, Task, silent, task_result
 from thalweg.studies.claim import Claim, Control, Rule, Statistic
 from thalweg.studies.curves import gather_curves
-from thalweg.studies.intervals import exact, mean
+from thalweg.studies.intervals import cluster_mean, exact
+from thalweg.studies.parents import cluster_words, on_draw
 from thalweg.studies.trainings import trunk_task
 
 if TYPE_CHECKING:
@@ -23,46 +24,42 @@ RUNS, CURVES, EXCURSIONS, FITS = RESULTS = tuple(
     f"polynomial_activations/{name}" for name in ("runs", "curves", "excursions", "fits")
 )
 RELU, CONTROL = "ReLU", "degree 10, too small an interval"
-CLAIMED = "degree 10"
+CLAIMED, NEAR = "degree 10", "degree 2"
 
 # The same recipe for every network. Gradients are clipped: a polynomial of degree 10 that is left
-# by one pre-activation gives a gradient thousands of times too large.
+# by one pre-activation gives a gradient thousands of times too large. `allowed` is how much more
+# error than the ReLU network's is no difference that matters: on digits, where that network's own
+# test error is 0.012, less than half of it.
+_RECIPE = {"margin": 2.0, "clip": 1.0, "small_radius": 1.0}
 SIZES: dict[str, dict[str, Any]] = {
     "demo": {
-        "seeds": [0, 1, 2, 3],
-        "degrees": [2, 4, 10],
+        "parents": 8,
+        "degrees": [2, 10],
         "epochs": 8,
         "checkpoints": 8,
-        "margin": 2.0,
-        "clip": 1.0,
-        "small_radius": 1.0,
+        "allowed": 0.005,
         "keep": False,
+        **_RECIPE,
     },
     "laptop": {
-        "seeds": [0, 1, 2],
+        "parents": 3,
         "degrees": [2, 4, 10],
         "epochs": 8,
         "checkpoints": 4,
-        "margin": 2.0,
-        "clip": 1.0,
-        "small_radius": 1.0,
+        "allowed": 0.02,
         "keep": False,
+        **_RECIPE,
     },
     "paper": {
-        "seeds": [0, 1, 2, 3],
-        "degrees": [2, 3, 4, 6, 10, 16],
-        "epochs": 30,
-        "checkpoints": 15,
-        "margin": 2.0,
-        "clip": 1.0,
-        "small_radius": 1.0,
+        "parents": 3,
+        "degrees": [2, 10],
+        "epochs": 10,
+        "checkpoints": 5,
+        "allowed": 0.02,
         "keep": True,
+        **_RECIPE,
     },
 }
-
-# Rules, stated before anything was measured: 3 percentage points of error, either way, are no
-# difference that matters; one pre-activation in a thousand may leave its interval.
-SAME = Rule(low=-0.03, high=0.03)
 INSIDE = Rule(high=1e-3)
 # Beyond 1.5 times its interval a degree of 10 is off by more than a hundred times the radius.
 _LEFT = 1.5
@@ -71,9 +68,9 @@ _SOURCE = (
     "Liao and Poggio, Theory II (2017), abstract: replacing the ReLU by a polynomial works as well"
 )
 _PROTOCOL = (
-    "Train the preset's network from the same seeds with the ReLU and with the minimax polynomial "
-    "of each degree in its place, by the same SGD with gradients clipped; the interval of each "
-    "layer is twice its largest pre-activation at the start."
+    "Train the preset's network from the same seeds on the same samples with the ReLU and with the "
+    "minimax polynomial of each degree in its place, by the same SGD with gradients clipped; the "
+    "interval of each layer is twice its largest pre-activation at the start."
 )
 
 
@@ -132,7 +129,7 @@ def assemble(run: Run, config: dict[str, Any], *, progress: Progress = silent) -
 
 def claims(run: Run, config: dict[str, Any]) -> list[Claim]:
     """
-    Judge whether networks of degree 10 train, test and stay in their intervals.
+    Judge whether networks of degree 10 train and test as well, and stay in their intervals.
 
     Parameters
     ----------
@@ -144,14 +141,19 @@ def claims(run: Run, config: dict[str, Any]) -> list[Claim]:
     Returns
     -------
     list of Claim
-        Equivalence in training and in test error, and the share of pre-activations outside.
+        Of training and of test error, and of the share of pre-activations outside.
     """
     runs = run.result(RUNS) if run.has_result(RUNS) else None
-    why = "" if runs is not None else "The activations of a problem of one's own are not replaced."
     return [
-        *(_equivalence(kind, runs, why) for kind in ("training", "test")),
-        _containment(runs, why),
+        *(_as_well(kind, runs, config) for kind in ("training", "test")),
+        _containment(runs, config),
     ]
+
+
+def rules(config: dict[str, Any]) -> dict[str, Rule]:
+    """Give the rules of a configuration: what may be lost by a polynomial is one of its sizes."""
+    as_well = Rule(high=config["polynomial_activations"]["allowed"])
+    return {"training": as_well, "test": as_well, "interval": INSIDE}
 
 
 def difference(runs: xr.Dataset, activation: str, kind: str) -> Statistic | None:
@@ -170,7 +172,7 @@ def difference(runs: xr.Dataset, activation: str, kind: str) -> Statistic | None
     Returns
     -------
     Statistic or None
-        Mean over seeds with Student's interval; None where there is no such error.
+        Mean over parents with Student's interval; None where there is no such error.
     """
     values = runs[_ERRORS[kind]].sel(activation=activation) - runs[_ERRORS[kind]].sel(
         activation=RELU
@@ -178,7 +180,8 @@ def difference(runs: xr.Dataset, activation: str, kind: str) -> Statistic | None
     if not np.isfinite(values.values).all() or values.size < 2:
         return None
     what = "training error over time" if kind == "training" else "final test error"
-    return mean(f"difference in {what} from the ReLU network", values.values, units="share")
+    name = f"difference in {what} from the ReLU network"
+    return cluster_mean(name, values.values, values["seed"].values, units="share")
 
 
 _ERRORS = {"training": "mean_error", "test": "test_error"}
@@ -197,17 +200,17 @@ def _trainings(config: dict[str, Any]) -> list[tuple[str, Task]]:
         (
             name,
             trunk_task(
-                config | {"training": training},
-                config["seed"] + seed,
+                on_draw(config, number) | {"training": training},
+                config["seed"] + number,
                 epochs=study["epochs"],
                 checkpoints=study["checkpoints"],
-                name=f"polynomial-{_slug(name)}-seed{config['seed'] + seed}",
+                name=f"polynomial-{_slug(name)}-seed{config['seed'] + number}",
                 keep=study["keep"],
                 polynomial=polynomial,
             ),
         )
         for name, polynomial in arms.items()
-        for seed in study["seeds"]
+        for number in range(study["parents"])
     ]
 
 
@@ -326,32 +329,54 @@ def _summary(runs: xr.Dataset, name: str) -> dict[str, Any]:
     }
 
 
-def _equivalence(kind: str, runs: xr.Dataset | None, why: str) -> Claim:
+def _as_well(kind: str, runs: xr.Dataset | None, config: dict[str, Any]) -> Claim:
+    allowed = config["polynomial_activations"]["allowed"]
+    own = float("nan") if runs is None else float(runs[_ERRORS[kind]].sel(activation=RELU).mean())
+    judged = runs if not allowed > own else None
+    verb, what = (
+        ("trains", "training errors, averaged over the course of training,")
+        if kind == "training"
+        else ("tests", "test errors after the last epoch")
+    )
     return Claim(
         name=f"polynomial_activations/{kind}",
-        statement=f"A network whose ReLU is replaced by a polynomial of degree 10 "
-        f"{'trains' if kind == 'training' else 'tests'} like the ReLU network: its {kind} error "
-        "is the same within 3 percentage points.",
+        statement=f"A network whose ReLU is replaced by a polynomial of degree 10 {verb} as well "
+        f"as the ReLU network: its {kind} error is at most {100 * allowed:g} percentage points "
+        f"higher. (The ReLU network's own is {100 * own:.2g}.)",
         source=_SOURCE,
-        protocol=f"{_PROTOCOL} Compare "
-        + (
-            "training errors, averaged over the course of training,"
-            if kind == "training"
-            else "test errors after the last epoch"
-        )
-        + " seed by seed.",
-        statistic=_if_any(runs, CLAIMED, kind),
-        rule=SAME,
+        protocol=f"{_PROTOCOL} Compare {what} parent by parent. {_clusters(config)}",
+        statistic=_if_any(judged, CLAIMED, kind),
+        rule=rules(config)[kind],
         controls=(
             Control(
                 "A polynomial of degree 10 fitted on an interval that pre-activations leave from "
                 "the start.",
-                _if_any(runs, CONTROL, kind),
+                _if_any(judged, CONTROL, kind),
+            ),
+            Control(
+                "Nearly as well: a polynomial of degree 2 by the same recipe.",
+                _if_any(judged, NEAR, kind),
+                near=True,
             ),
         ),
         section="polynomial_activations",
-        why=why,
+        why=_not_replaced(runs)
+        or (
+            f"The ReLU network's own {kind} error is {own:.3g}, less than what the rule allows: "
+            f"with polynomial_activations.allowed of at most {own:.1g} it could tell."
+            if judged is None
+            else ""
+        ),
     )
+
+
+def _not_replaced(runs: xr.Dataset | None) -> str:
+    return "" if runs is not None else "The activations of a problem of one's own are not replaced."
+
+
+def _clusters(config: dict[str, Any]) -> str:
+    words = cluster_words(config, config["polynomial_activations"]["parents"])
+    return f"Parents are the sample: {words}."
 
 
 def _if_any(runs: xr.Dataset | None, activation: str, kind: str) -> Statistic | None:
@@ -359,13 +384,14 @@ def _if_any(runs: xr.Dataset | None, activation: str, kind: str) -> Statistic | 
     return difference(runs, activation, kind) if runs is not None and there else None
 
 
-def _containment(runs: xr.Dataset | None, why: str) -> Claim:
+def _containment(runs: xr.Dataset | None, config: dict[str, Any]) -> Claim:
     return Claim(
         name="polynomial_activations/interval",
-        statement="Pre-activations stay on the interval of a polynomial of degree 10 that was "
-        "calibrated before training: at most one in a thousand leaves it.",
+        statement="In each of the trainings, pre-activations stay on the interval of a polynomial "
+        "of degree 10 that was calibrated before training: at most one in a thousand leaves it.",
         source="The condition under which a polynomial fit stands for the ReLU at all",
-        protocol=f"{_PROTOCOL} Count every pre-activation of every training step.",
+        protocol=f"{_PROTOCOL} Count every pre-activation of every training step. The training of "
+        "which most leave decides; the claim is of these trainings, and the count exact.",
         statistic=_outside(runs, CLAIMED),
         rule=INSIDE,
         controls=(
@@ -375,7 +401,7 @@ def _containment(runs: xr.Dataset | None, why: str) -> Claim:
             ),
         ),
         section="polynomial_activations",
-        why=why,
+        why=_not_replaced(runs),
     )
 
 
@@ -383,6 +409,6 @@ def _outside(runs: xr.Dataset | None, activation: str) -> Statistic | None:
     if runs is None or activation not in runs["activation"].values:
         return None
     mine = runs.sel(activation=activation)
-    seen = int(mine["seen"].sum())
-    outside = int(mine["outside"].sum()) / seen
-    return exact("pre-activations outside their interval", outside, units="share", n=seen)
+    shares = mine["outside"].values / mine["seen"].values
+    name = "pre-activations outside their interval, in the training where they are most"
+    return exact(name, float(shares.max()), units="share", n=shares.size)

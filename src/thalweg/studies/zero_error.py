@@ -7,11 +7,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from thalweg.run import Progress, Run, Task, silent, task_result
-from thalweg.studies.claim import Claim
+from thalweg.studies.claim import Claim, Rule
 from thalweg.studies.curves import gather_curves
 from thalweg.studies.equations import COUNTS, equations
+from thalweg.studies.narrow_networks import samples_of, widths_around
 from thalweg.studies.trainings import UNITS_AN_EPOCH, trunk_task
-from thalweg.studies.zero_error_claims import chosen, judge
+from thalweg.studies.zero_error_claims import MOST, chosen, judge
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -19,41 +20,35 @@ if TYPE_CHECKING:
 CELLS, CURVES = "zero_error/cells", "zero_error/curves"
 
 
-def _narrow(epochs: int, widths: list[int]) -> dict[str, dict[str, Any]]:
-    """Give the controls: fewer weights than samples."""
-    control = {"epochs": epochs, "control": widths, "cost": 0.3}
-    return {
-        f"narrow-{labels}-labels": {"labels": labels, **control} for labels in ("true", "random")
-    }
-
-
-# Networks are trained once a seed at the preset's full size; a control has fewer weights than
-# samples. The sweep trains many small networks on few samples; an `epochs_worth` of it is what one
-# costs in epochs of the full size, and `cost` what an epoch of a smaller network or of fewer
-# samples does, for the estimate of time.
+# A training of each network at the preset's full size on each draw of samples, labels and initial
+# weights; of six draws that all do the same, the interval no longer reaches one half. The controls
+# get as many epochs as the networks: `narrow` has far fewer weights than samples, two more have
+# just fewer and just more. The sweep trains many small networks on few samples; an `epochs_worth`
+# of it is what one costs in epochs of the full size, and `cost` what an epoch of a smaller network
+# or of fewer samples does, for the estimate of time.
 SIZES: dict[str, dict[str, Any]] = {
     "demo": {
-        "seeds": [0],
+        "draws": 8,
         "checkpoints": 10,
         "networks": {
             "true-labels": {"labels": "true", "epochs": 30},
-            "random-labels": {"labels": "random", "epochs": 80},
-            **_narrow(15, [2, 2, 2]),
+            "random-labels": {"labels": "random", "epochs": 60},
         },
-        "sweep": {"seeds": [0, 1, 2], "samples": 200, "epochs": 120, "epochs_worth": 3},
+        "narrow": [2, 2, 2],
+        "sweep": {"draws": 8, "samples": 200, "epochs": 120, "epochs_worth": 3},
     },
     "laptop": {
-        "seeds": [0],
+        "draws": 6,
         "checkpoints": 8,
         "networks": {
             "true-labels": {"labels": "true", "epochs": 30},
             "random-labels": {"labels": "random", "epochs": 50},
-            **_narrow(10, [4, 4, 6, 6]),
         },
-        "sweep": {"seeds": [0, 1, 2], "samples": 400, "epochs": 60, "epochs_worth": 1},
+        "narrow": [4, 4, 6, 6],
+        "sweep": {"draws": 6, "samples": 400, "epochs": 60, "epochs_worth": 1},
     },
     "paper": {
-        "seeds": [0],
+        "draws": 6,
         "checkpoints": 6,
         "networks": {
             "true-labels": {"labels": "true", "epochs": 36},
@@ -65,29 +60,34 @@ SIZES: dict[str, dict[str, Any]] = {
                 "train_size": 10000,
                 "cost": 0.2,
             },
-            **_narrow(10, [4, 4, 6, 6]),
         },
-        "sweep": {"seeds": [0, 1, 2], "samples": 400, "epochs": 60, "epochs_worth": 0.3},
+        "narrow": [4, 4, 6, 6],
+        "sweep": {"draws": 6, "samples": 400, "epochs": 60, "epochs_worth": 0.3},
     },
 }
-# Networks of the sweep, from fewer weights than samples to more than outputs of all samples.
+_COSTS = {"narrow": 0.3, "below": 0.45, "above": 0.45}
+# Networks of the sweep, from fewer weights than samples to more than outputs of all samples. On
+# 200 digits, and on 400 images, one has just fewer weights than samples and one just more, one just
+# fewer than inequalities and one just more.
 _DIGITS: dict[str, Any] = {
     "settings": {"network": "mlp"},
-    "widths": [[1], [2], [4], [8], [16], [32], [48], [64]],
+    "widths": [[1], [2], [3], [4], [8], [16], [23], [24], [32], [48], [64]],
 }
 _IMAGES: dict[str, Any] = {
     "settings": {"network": "allconv", "test_size": 1000},
     "widths": [
         [1, 1, 1, 1],
         [2, 2, 2, 2],
+        [3, 3, 3, 3],
+        [3, 3, 3, 4],
         [4, 4, 4, 4],
         [6, 6, 8, 8],
-        [10, 10, 12, 12],
+        [11, 11, 11, 9],
+        [11, 11, 11, 10],
         [12, 12, 16, 16],
         [16, 16, 20, 20],
     ],
 }
-_DIGITS_SAMPLES = 1437  # of the training split
 _SWEEP_BATCH = 20
 _SHARES = {"true": 0.0, "random": 1.0}
 
@@ -117,17 +117,18 @@ def tasks(config: dict[str, Any]) -> list[Task]:
     if not _applies(config):
         return []
     study = config["zero_error"]
+    networks = study["networks"] | _controls(config)
     whole = [
-        _network_task(config, name, network, config["seed"] + seed)
-        for name, network in study["networks"].items()
-        for seed in study["seeds"]
+        _network_task(config, name, network, draw)
+        for name, network in networks.items()
+        for draw in range(study["draws"])
     ]
     family = _DIGITS if config["problem"]["entry"] == "digits" else _IMAGES
     cells = [
-        _cell_task(config, family["settings"], widths, labels, config["seed"] + seed)
+        _cell_task(config, family["settings"], widths, labels, draw)
         for labels in _SHARES
         for widths in family["widths"]
-        for seed in study["sweep"]["seeds"]
+        for draw in range(study["sweep"]["draws"])
     ]
     return whole + cells
 
@@ -156,7 +157,8 @@ def assemble(run: Run, config: dict[str, Any], *, progress: Progress = silent) -
         return {}
     cells = _cells(done)
     run.save_result(CELLS, cells)
-    run.save_result(CURVES, gather_curves([one for one in done if _part(one[0]) != "sweep"]))
+    first = [one for one in done if one[0].arguments["seed"] == config["seed"]]
+    run.save_result(CURVES, gather_curves([one for one in first if _part(one[0]) != "sweep"]))
     whole = cells.isel(cell=np.flatnonzero(cells["part"].values != "sweep"))
     return {
         "networks": {
@@ -187,7 +189,13 @@ def claims(run: Run, config: dict[str, Any]) -> list[Claim]:
         the sweep.
     """
     cells = run.result(CELLS) if run.has_result(CELLS) else None
-    return judge(cells, config["zero_error"]["networks"])
+    return judge(cells, config)
+
+
+def rules(config: dict[str, Any]) -> dict[str, Rule]:
+    """Give the rules of a configuration: one for all networks, and for the sweeps."""
+    networks = [*config["zero_error"]["networks"], *(f"sweep-{name}-labels" for name in _SHARES)]
+    return dict.fromkeys(networks, MOST)
 
 
 def reached_from(cells: xr.Dataset, labels: str) -> dict[str, float] | None:
@@ -219,17 +227,34 @@ def _applies(config: dict[str, Any]) -> bool:
     return config["problem"]["entry"] in ("digits", "cifar10")
 
 
-def _network_task(config: dict[str, Any], name: str, network: dict[str, Any], seed: int) -> Task:
-    changes = {"random_labels": _SHARES[network["labels"]], "data_seed": seed}
-    if "control" in network:
-        changes |= {"widths": network["control"]}
+def _controls(config: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    """List networks with fewer weights than samples, by far and just, and with just more."""
+    study, problem = config["zero_error"], config["problem"]
+    narrow: list[int] = study["narrow"]
+    below, above = widths_around(problem, samples_of(problem), layers=len(narrow))
+    return {
+        f"{size}-{labels}-labels": {
+            "labels": labels,
+            "epochs": study["networks"][f"{labels}-labels"]["epochs"],
+            "widths": widths,
+            "cost": _COSTS[size],
+        }
+        for size, widths in (("narrow", narrow), ("below", below), ("above", above))
+        for labels in _SHARES
+    }
+
+
+def _network_task(config: dict[str, Any], name: str, network: dict[str, Any], draw: int) -> Task:
+    changes = {"random_labels": _SHARES[network["labels"]], **_data_seed(config, draw)}
+    if "widths" in network:
+        changes |= {"widths": network["widths"]}
     settings = _changed(config["problem"]["settings"], changes)
     if "train_size" in network:
-        there = _DIGITS_SAMPLES if config["problem"]["entry"] == "digits" else network["train_size"]
-        settings["train_size"] = min(network["train_size"], settings.get("train_size", there))
+        settings["train_size"] = min(network["train_size"], samples_of(config["problem"]))
     units = (
         round(network["epochs"] * UNITS_AN_EPOCH * network["cost"]) if "cost" in network else None
     )
+    seed = config["seed"] + draw
     return trunk_task(
         _asked(config, settings),
         seed,
@@ -240,15 +265,21 @@ def _network_task(config: dict[str, Any], name: str, network: dict[str, Any], se
     )
 
 
+def _data_seed(config: dict[str, Any], draw: int) -> dict[str, int]:
+    """Draw labels anew where samples cannot be: all of CIFAR-10 is one draw."""
+    settings = config["problem"]["settings"]
+    return {"data_seed": settings.get("data_seed", 0) + config["seed"] + draw}
+
+
 def _cell_task(
-    config: dict[str, Any], family: dict[str, Any], widths: list[int], labels: str, seed: int
+    config: dict[str, Any], family: dict[str, Any], widths: list[int], labels: str, draw: int
 ) -> Task:
-    sweep = config["zero_error"]["sweep"]
+    sweep, seed = config["zero_error"]["sweep"], config["seed"] + draw
     settings = _changed(
         config["problem"]["settings"],
         family
         | {"widths": widths, "train_size": sweep["samples"]}
-        | {"random_labels": _SHARES[labels], "data_seed": seed},
+        | {"random_labels": _SHARES[labels], **_data_seed(config, draw)},
     )
     return trunk_task(
         _asked(config, settings, batch_size=_SWEEP_BATCH),
@@ -276,7 +307,8 @@ def _asked(config: dict[str, Any], settings: dict[str, Any], **training: Any) ->
 
 def _part(task: Task) -> str:
     name = task.arguments["trajectory"].partition("-")[0]
-    return {"sweep": "sweep", "narrow": "control"}.get(name, "network")
+    parts = {"sweep": "sweep", "narrow": "control", "below": "near", "above": "near"}
+    return parts.get(name, "network")
 
 
 def _cells(done: list[tuple[Task, dict[str, Any]]]) -> xr.Dataset:

@@ -2,21 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from thalweg.studies.claim import Claim, Control, Rule, Statistic
-from thalweg.studies.equations import COUNTS, RATIOS
-from thalweg.studies.intervals import exact, share
+from thalweg.studies.equations import RATIOS
+from thalweg.studies.intervals import cluster_share
+from thalweg.studies.parents import has_draws
 
 if TYPE_CHECKING:
     import xarray as xr
     from numpy.typing import NDArray
 
 # Stated before anything was measured.
-ZERO = Rule(high=0)
 MOST = Rule(low=0.5)
 LABELS = ("true", "random")
 _SOURCE = "Liao and Poggio, Theory II (2017), abstract: overparametrized networks reach zero error"
@@ -26,7 +26,7 @@ _INAPPLICABLE = (
 )
 
 
-def judge(cells: xr.Dataset | None, networks: Mapping[str, dict[str, Any]]) -> list[Claim]:
+def judge(cells: xr.Dataset | None, config: dict[str, Any]) -> list[Claim]:
     """
     Judge every network at full size that is no control, and the sweep for each kind of labels.
 
@@ -34,8 +34,8 @@ def judge(cells: xr.Dataset | None, networks: Mapping[str, dict[str, Any]]) -> l
     ----------
     cells : xarray.Dataset or None
         ``zero_error/cells``; None where the study does not apply.
-    networks : mapping
-        Of the configuration.
+    config : dict
+        As `thalweg.studies.configure` writes it.
 
     Returns
     -------
@@ -43,9 +43,8 @@ def judge(cells: xr.Dataset | None, networks: Mapping[str, dict[str, Any]]) -> l
         Those of the networks first.
     """
     own = [
-        _network_claim(name, network["labels"], cells)
-        for name, network in networks.items()
-        if "control" not in network
+        _network_claim(name, network["labels"], cells, config)
+        for name, network in config["zero_error"]["networks"].items()
     ]
     return own + ([] if cells is None else [_sweep_claim(labels, cells) for labels in LABELS])
 
@@ -56,18 +55,23 @@ def chosen(cells: xr.Dataset, **wanted: str) -> xr.Dataset:
     return cells.isel(cell=np.flatnonzero(keep))
 
 
-def _network_claim(name: str, labels: str, cells: xr.Dataset | None) -> Claim:
+def _network_claim(
+    name: str, labels: str, cells: xr.Dataset | None, config: dict[str, Any]
+) -> Claim:
     mine = None if cells is None else _trained(cells, name)
+    drawn = " of samples," if has_draws(config) else " of"
     return Claim(
         name=f"zero_error/{name}",
-        statement="A network with more weights than training samples, W > N, reaches exactly "
-        f"zero training error on {labels} labels.{_sizes(mine)}",
+        statement=f"The network of the run, which has more weights than training samples, W > N, "
+        f"reaches exactly zero training error on {labels} labels on most draws{drawn} labels and "
+        f"initial weights.{_sizes(mine)}",
         source=_SOURCE,
         protocol="Train by SGD from random weights until no training sample is misclassified, at "
         "most for the epochs of the preset; count all training samples misclassified at the end, "
-        "batch-norm statistics re-estimated on the training set.",
-        statistic=None if mine is None or not _is_large(mine) else _missed(mine),
-        rule=ZERO,
+        "batch-norm statistics re-estimated on the training set. Draws are the sample. Controls "
+        "get as many epochs, on the same draws.",
+        statistic=None if mine is None or not _is_large(mine) else _reached(mine),
+        rule=MOST,
         controls=() if cells is None else tuple(_narrow(cells, labels)),
         section="zero_error",
         why=_INAPPLICABLE if mine is None else _remark(mine),
@@ -76,27 +80,34 @@ def _network_claim(name: str, labels: str, cells: xr.Dataset | None) -> Claim:
 
 def _sweep_claim(labels: str, cells: xr.Dataset) -> Claim:
     mine = chosen(cells, part="sweep", labels=labels)
-    ratios = {key: mine[key].values for key in COUNTS}
     samples = int(mine["samples"].values[0])
+    ratio, inequality = mine["per_sample"].values, mine["per_inequality"].values
+    just_more = ratio == ratio[ratio >= 1].min(initial=np.inf)
+    near = [("just more weights than samples", _reached(mine, just_more))]
+    if labels == "random":
+        just_fewer = inequality == inequality[inequality < 1].max(initial=0.0)
+        near.append(("just fewer weights than inequalities", _reached(mine, just_fewer)))
     return Claim(
         name=f"zero_error/sweep-{labels}-labels",
         statement="More weights than inequalities N (C - 1) are enough: most networks that have "
         f"them reach exactly zero training error on {labels} labels.",
         source=_SOURCE,
-        protocol=f"Train networks of {len(set(mine['weights'].values))} widths on {samples} "
-        "samples, each width from several seeds, each seed with its own samples"
-        f"{' and random labels' if labels == 'random' else ''}, until none is misclassified or "
-        "the epochs of the preset are over; count the networks with W > N (C - 1) that reach zero.",
-        statistic=_reached(mine, ratios["per_inequality"] > 1),
+        protocol=f"Train networks of {len(set(mine['weights'].values))} widths on each of several "
+        f"draws of {samples} samples{', random labels' if labels == 'random' else ''} and initial "
+        "weights, until none is misclassified or the epochs of the preset are over; the share of "
+        "the networks with W > N (C - 1) that reach zero. Draws are the sample: networks of "
+        "several widths on one draw are one trial.",
+        statistic=_reached(mine, inequality > 1),
         rule=MOST,
         controls=(
             Control(
                 "Networks with fewer weights than samples, W < N: too few by every count.",
-                _reached(mine, ratios["per_sample"] < 1),
+                _reached(mine, ratio < 1),
             ),
+            *(Control(f"Networks with {words}.", found, near=True) for words, found in near),
         ),
         section="zero_error",
-        why="" if (ratios["per_inequality"] > 1).any() else "No network of the sweep is so large.",
+        why="" if (inequality > 1).any() else "No network of the sweep is so large.",
     )
 
 
@@ -110,28 +121,28 @@ def _is_large(mine: xr.Dataset) -> bool:
     return bool((mine["per_sample"].values > 1).all())
 
 
-def _missed(mine: xr.Dataset) -> Statistic:
-    seen = int(mine["samples"].sum())
-    missed = int(mine["misclassified"].sum())
-    return exact("training samples misclassified", missed, units=f"of {seen:,} samples", n=seen)
-
-
-def _reached(mine: xr.Dataset, among: NDArray[np.bool_]) -> Statistic | None:
-    if not among.any():
+def _reached(mine: xr.Dataset, among: NDArray[np.bool_] | None = None) -> Statistic | None:
+    if among is not None:
+        mine = mine.isel(cell=np.flatnonzero(among))
+    if not mine.sizes["cell"]:
         return None
-    zero = mine["misclassified"].values[among] == 0
-    return share("networks that reach zero training error", int(zero.sum()), zero.size)
+    name = "share of draws on which networks reach zero training error"
+    return cluster_share(name, mine["misclassified"].values == 0, mine["seed"].values)
 
 
 def _narrow(cells: xr.Dataset, labels: str) -> Iterator[Control]:
-    networks = chosen(cells, part="control", labels=labels)
-    for weights in dict.fromkeys(networks["weights"].values.tolist()):
-        mine = networks.isel(cell=np.flatnonzero(networks["weights"].values == weights))
-        few = bool((mine["per_sample"].values < 1).all())
-        yield Control(
-            f"The same training of a network of {weights:,} weights, fewer than samples.",
-            _missed(mine) if few else None,
-        )
+    for part in ("control", "near"):
+        networks = chosen(cells, part=part, labels=labels)
+        for weights in dict.fromkeys(networks["weights"].values.tolist()):
+            mine = networks.isel(cell=np.flatnonzero(networks["weights"].values == weights))
+            ratio, missed = float(mine["per_sample"].mean()), float(mine["misclassified"].mean())
+            far = "far fewer" if part == "control" else "just fewer" if ratio < 1 else "just more"
+            yield Control(
+                f"The same training of a network of {weights:,} weights, {far} than samples "
+                f"(W / N = {ratio:.3g}). It misclassifies {missed:.3g} in the mean.",
+                _reached(mine) if part == "near" or ratio < 1 else None,
+                near=part == "near",
+            )
 
 
 def _sizes(mine: xr.Dataset | None) -> str:
@@ -145,5 +156,7 @@ def _sizes(mine: xr.Dataset | None) -> str:
 def _remark(mine: xr.Dataset) -> str:
     if not _is_large(mine):
         return "The network has no more weights than samples: the claim is not of it."
+    most = int(mine["misclassified"].max())
     tests = mine["test_error"].values
-    return "" if np.isnan(tests).any() else f"Test error {float(tests.mean()):.3f}."
+    test = "" if np.isnan(tests).any() else f"; mean test error {float(tests.mean()):.3f}"
+    return f"At most {most:,} of {int(mine['samples'].values[0]):,} are misclassified{test}."

@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from thalweg.plots import curves_figure, plot_reach
 from thalweg.plots.interactive.curves import panels_of
 from thalweg.report.figures import curves_still
-from thalweg.report.formatting import number, percent, span
+from thalweg.report.formatting import listing, number, percent, span
 from thalweg.report.parts import Fact, Part, Picture, Section, Table
 from thalweg.report.verdicts import verdict
 from thalweg.run import Run
@@ -29,16 +29,16 @@ _COUNTS = (
 _HEAD = (
     "network",
     "labels",
-    "ended",
     "W",
     "N",
     "C",
     "W / N",
     "W / N(C−1)",
     "W / NC",
+    "reach zero",
     "misclassified",
-    "test error",
-    "epochs",
+    "mean test error",
+    "most epochs",
 )
 
 
@@ -66,16 +66,12 @@ def _of(cells: xr.Dataset, key: str, *values: str) -> xr.Dataset:
 def _facts(cells: xr.Dataset) -> Iterator[Fact]:
     for labels in ("true", "random"):
         mine = _of(_of(cells, "labels", labels), "part", "network")
-        if mine.sizes["cell"]:
-            missed = "; ".join(
-                f"{int(wrong):,} of {int(samples):,}"
-                for wrong, samples in zip(
-                    mine["misclassified"].values, mine["samples"].values, strict=True
-                )
-            )
-            tests = mine["test_error"].values
+        for name in dict.fromkeys(_network(name) for name in mine["name"].values):
+            own = _of_network(mine, name)
+            missed, tests = own["misclassified"].values, own["test_error"].values
             note = f"test error {span(tests[np.isfinite(tests)])}" if len(tests) else ""
-            yield Fact(f"{labels} labels: training samples misclassified", missed, note)
+            value = f"{int((missed == 0).sum())} of {missed.size} draws"
+            yield Fact(f"{name.replace('-', ' ')}: zero training error on", value, note)
     sweep = _of(cells, "part", "sweep")
     for labels in ("true", "random"):
         ratio = _all_zero_from(_of(sweep, "labels", labels))
@@ -94,15 +90,12 @@ def _parts(run: Run, cells: xr.Dataset, curves: xr.Dataset | None) -> Iterator[P
     sweep = _of(cells, "part", "sweep")
     if sweep.sizes["cell"]:
         yield _reach(run, sweep)
-    whole = _of(cells, "part", "network", "control")
+    whole = _of(cells, "part", "network", "control", "near")
     if curves is not None:
         yield _training(run, curves, whole)
-    yield Table(
-        "Networks at full size",
-        _HEAD,
-        [_row(whole.isel(cell=i)) for i in range(whole.sizes["cell"])],
-        words=3,
-    )
+    names = dict.fromkeys(_network(name) for name in whole["name"].values)
+    rows = [_row(name, _of_network(whole, name)) for name in names]
+    yield Table("Networks at full size, and controls of as many epochs", _HEAD, rows, words=2)
     yield Table(
         "The sweep over widths",
         ("W", "W / N", "W / N(C−1)", "W / NC", *_SWEEP_HEAD),
@@ -140,13 +133,14 @@ def _reach(run: Run, sweep: xr.Dataset) -> Picture:
 
 def _training(run: Run, curves: xr.Dataset, whole: xr.Dataset) -> Picture:
     panels = panels_of(curves)
-    controls = sorted({int(w) for w in _of(whole, "part", "control")["weights"].values})
-    narrow = f" Those called narrow are controls of {controls[0]:,} weights." if controls else ""
+    few = _of(whole, "part", "control", "near")["weights"].values
+    controls = listing([f"{int(weights):,}" for weights in np.unique(few)])
+    narrow = f" Those called narrow, below and above are controls of {controls} weights."
     return Picture(
         "zero_error_curves",
         "Training at full size",
-        f"Losses and errors over all samples against the epoch, batch-norm statistics re-estimated "
-        f"where they were measured; training stops at zero error.{narrow} "
+        f"Losses and errors over all samples of the first draw against the epoch, batch-norm "
+        f"statistics re-estimated where they were measured; training stops at zero error.{narrow} "
         + _verdicts(run, sweep=False),
         curves_still(curves, panels, "epoch"),
         curves_figure(curves, against="epoch"),
@@ -158,16 +152,26 @@ def _verdicts(run: Run, *, sweep: bool) -> str:
     return " ".join(verdict(run, name) for name in names if ("/sweep-" in name) == sweep)
 
 
-def _row(cell: xr.Dataset) -> tuple[str, ...]:
+def _network(trajectory: str) -> str:
+    return trajectory.rpartition("-seed")[0]
+
+
+def _of_network(whole: xr.Dataset, name: str) -> xr.Dataset:
+    mine = [_network(trajectory) == name for trajectory in whole["name"].values]
+    return whole.isel(cell=np.flatnonzero(mine))
+
+
+def _row(name: str, mine: xr.Dataset) -> tuple[str, ...]:
+    cell, missed = mine.isel(cell=0), mine["misclassified"].values
     return (
-        str(cell["name"].values),
+        name,
         str(cell["labels"].values),
-        str(cell["status"].values),
         *(f"{int(cell[key]):,}" for key in ("weights", "samples", "outputs")),
         *(number(float(cell[key])) for key in ("per_sample", "per_inequality", "per_output")),
-        f"{int(cell['misclassified']):,}",
-        number(float(cell["test_error"])),
-        number(float(cell["epochs"])),
+        f"{int((missed == 0).sum())} of {missed.size}",
+        f"{missed.min():,} to {missed.max():,}",
+        percent(float(mine["test_error"].mean())),
+        number(float(mine["epochs"].max())),
     )
 
 
