@@ -209,8 +209,8 @@ class _Search:
             self.converged = self._met(pairs)
 
     def _step(self, pairs: RitzPairs | None, bar: Bar) -> None:
-        if self.space.full and pairs is not None:
-            self._restart(pairs)
+        if self.space.full:  # also where the probe before has filled it
+            self._restart(pairs or self.space.ritz())
             pairs = None
         wanted = None
         if pairs is not None:
