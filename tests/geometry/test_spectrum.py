@@ -12,6 +12,7 @@ from thalweg.errors import InvalidArgument, NotFinite, NotSymmetric
 from thalweg.geometry.lanczos import SearchSpace
 from thalweg.geometry.operator import SymmetricOperator
 from thalweg.geometry.spectrum import top_eigenvalues
+from thalweg.landscape.quadratic import QuadraticForm
 
 LINE = torch.linspace(-1, 1, 300, dtype=torch.float64)
 SPECTRA = {
@@ -220,3 +221,12 @@ def test_progress_counts_the_products():
 
     found = top_eigenvalues(planted(LINE), 3, progress=lambda total, label: Counting())
     assert sum(seen) == found.products
+
+
+def test_a_probe_that_fills_the_basis_is_followed_by_a_restart():
+    generator = torch.Generator().manual_seed(0)
+    values = 10 ** (-6 * torch.rand(60, generator=generator, dtype=torch.float64))
+    values = torch.cat([values, values[:3]])
+    answer = top_eigenvalues(QuadraticForm(values), 3, basis=7, probe=4)
+    assert answer.status == "converged"
+    assert answer.values.numpy() == pytest.approx(values.sort().values.flip(0)[:3], rel=1e-3)

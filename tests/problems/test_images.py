@@ -10,7 +10,7 @@ import pytest
 import torch
 from PIL import Image
 
-from thalweg.errors import DataUnavailable, InvalidProblem, MissingExtra
+from thalweg.errors import DataUnavailable, InvalidArgument, InvalidProblem, MissingExtra
 from thalweg.problems import cache_folder, images, load_problem, read_images
 from thalweg.run.progress import silent
 
@@ -108,6 +108,13 @@ def test_subsets_are_seeded_and_the_whole_keeps_its_order(folder):
     some = [load_problem(str(folder), widths=(3,), train_size=5, data_seed=s) for s in (0, 0, 1)]
     prints = [problem.samples("train").fingerprint for problem in some]
     assert prints[0] == prints[1] != prints[2]
+
+
+def test_the_network_is_placed_on_a_device(folder):
+    problem = load_problem("cifar10", data=str(folder), widths=(3,), device="meta")
+    assert {weight.device.type for weight in problem.model.parameters()} == {"meta"}
+    with pytest.raises(InvalidArgument, match=r"device='gpu': .* Write 'cpu', or a device"):
+        load_problem("cifar10", data=str(folder), widths=(3,), device="gpu")
 
 
 def test_a_name_on_the_hub(folder, monkeypatch, tmp_path):

@@ -119,6 +119,7 @@ def cifar10(
     loss: Callable[..., Any] | None = None,
     seed: int = 0,
     data_seed: int = 0,
+    device: str = "cpu",
     progress: Progress = silent,
 ) -> Problem:
     """
@@ -139,6 +140,9 @@ def cifar10(
         Numbers of images; fewer than all are a random subset, drawn from ``data_seed``.
     data_seed : int
         Of subsets and random labels.
+    device : str
+        Where the network is, ``"cpu"``, ``"cuda"`` or ``"mps"``, and so where all is evaluated.
+        Numbers differ between devices by rounding, and trainings by more.
     progress : Progress
         Shows the decoding.
 
@@ -164,7 +168,7 @@ def cifar10(
         seen, known = _subset("test_size", test_size, test, data_seed)
         held = ImageSamples(seen, coder.encode(known), mean, std)
     return Problem(
-        model,
+        _placed(model, device),
         loss or coder.loss(),
         ImageSamples(pixels, coder.encode(labels), mean, std),
         held,
@@ -309,6 +313,16 @@ class _Coder:
         if self.error is not None:
             return self.error.encode(labels)
         return nn.functional.one_hot(labels, self.classes).float()
+
+
+def _placed(model: nn.Module, device: str) -> nn.Module:
+    try:
+        return model.to(device)
+    except (RuntimeError, AssertionError, ValueError) as error:
+        raise InvalidArgument(
+            f"device={device!r}: {str(error).splitlines()[0].rstrip('.')}. Write 'cpu', or a device"
+            " that this machine's torch has."
+        ) from None
 
 
 def _network(
