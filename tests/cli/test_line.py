@@ -52,7 +52,8 @@ def test_the_table_says_what_errors_leave_out(ends: list[str], tmp_path: Path) -
     done = CliRunner().invoke(app, ["barrier", "digits", *ends, *SETTINGS, *words])
     assert done.exit_code == 0, done.output
     assert "barrier: highest above the chord" in done.stdout
-    assert "neither the choice of the highest point" in done.stdout
+    assert "include the choice of the highest point" in done.stdout
+    assert "(standard error), 95% " in done.stdout
     assert "test loss" not in done.stdout
     assert picture.read_bytes().startswith(b"\x89PNG")
 

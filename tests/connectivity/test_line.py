@@ -137,7 +137,10 @@ def test_the_crossfit_does_not_profit_from_the_choice_of_the_highest_point():
     )
     assert naive.mean() > 0.15
     assert abs(fair.mean()) < 4 * fair.std() / np.sqrt(200)
-    assert error.mean() == pytest.approx(0.1, rel=0.05)
+    # It scatters by more than one point's mean of 100 samples, as the bootstrap says.
+    assert 0.1 < fair.std() < error.mean() < 1.4 * fair.std()
+    low, high = (np.array([row[k] for row in rows]) for k in ("barrier_low", "barrier_high"))
+    assert np.mean((low <= 0) & (high >= 0)) >= 0.95 > np.mean(np.abs(naive) <= 1.96 * 0.1)
 
 
 def test_batch_norm_is_estimated_anew_at_every_point():

@@ -131,7 +131,7 @@ def _answer(found: xr.Dataset) -> dict[str, Any]:
     quantities = [str(name) for name in found["quantity"].values]
     along = {name: found[name].values.tolist() for name in quantities}
     errors = {f"{name}_stderr": found[f"{name}_stderr"].values.tolist() for name in quantities}
-    keys = [key for part in _COMPARED for key in (part, f"{part}_stderr")]
+    keys = [part + end for part in _COMPARED for end in ("", "_stderr", "_low", "_high")]
     compared = {
         name: {key: float(found[key].sel(quantity=name)) for key in (*keys, "barrier_at")}
         for name in quantities
@@ -157,8 +157,11 @@ def _lines(found: xr.Dataset) -> list[str]:
         here = found.sel(quantity=name)
         rows.append(f"\n{name.replace('_', ' ')} (at t = {float(here['barrier_at']):.3f})")
         for key, head in heads.items():
-            value, error = float(here[key]), float(here[f"{key}_stderr"])
-            rows.append(f"  {head:<36} {value:>10.4g} ± {error:.2g} (standard error)")
+            value, error, low, high = (
+                float(here[key + end]) for end in ("", "_stderr", "_low", "_high")
+            )
+            ends = f"95% {low:.3g} to {high:.3g}"
+            rows.append(f"  {head:<36} {value:>10.4g} ± {error:.2g} (standard error), {ends}")
     return [*rows, "", *_told(found)]
 
 

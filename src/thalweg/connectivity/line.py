@@ -10,6 +10,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from thalweg.connectivity.crossfit import crossfit
 from thalweg.errors import InvalidArgument, InvalidWeights
 from thalweg.landscape.protocols import (
     Function,
@@ -20,6 +21,7 @@ from thalweg.landscape.protocols import (
     sample_evaluator,
     words_of,
 )
+from thalweg.landscape.sample_means import mean_interval
 from thalweg.problems.between import States
 from thalweg.problems.checkpoints import Point
 from thalweg.run.progress import Bar, Progress, silent
@@ -29,8 +31,6 @@ if TYPE_CHECKING:
 
 # What every sample has at one point: shape (N,), by name of the quantity.
 Samples = dict[str, NDArray[np.float64]]
-# Parts of the cross-fit: each is judged where the others have their maximum.
-_FOLDS = 10
 _LABELS = {
     "loss": ("training loss", "mean per sample"),
     "error": ("training error", "share of samples"),
@@ -38,9 +38,9 @@ _LABELS = {
     "test_error": ("test error", "share of samples"),
 }
 _NOT_INCLUDED = (
-    "standard error over samples, paired; it includes neither the choice of the highest point,"
-    " which raises the barrier (crossfit is free of it), nor that the weights were fitted to the"
-    " training samples, nor the points between those of the grid"
+    "standard errors and 95% intervals over samples, paired; intervals, and the standard error of"
+    " crossfit, include the choice of the highest point; none includes that the weights were"
+    " fitted to the training samples, nor the points between those of the grid"
 )
 
 
@@ -88,7 +88,10 @@ def barrier(
         on other samples than it is judged on, so that its expectation is not above the
         barrier's; ``mean_excess``, the value at the mean of both models minus the mean of their
         values, and ``mean_over_best``, minus the lower of their values. Each has a ``*_stderr``
-        from paired differences of samples (0 for a landscape without samples).
+        from paired differences of samples (0 for a landscape without samples), that of
+        ``crossfit`` by a bootstrap which repeats the choice; and ``*_low`` and ``*_high``, a 95%
+        interval made for heavy tails and rare errors (`landscape.sample_means`). The barrier's
+        and the cross-fit's is one, which holds the choice of the highest point.
 
     Raises
     ------
@@ -187,7 +190,7 @@ def _dataset(
         variables[name] = ("t", table.mean(1), about)
         about = {"long_name": f"standard error of the {label}", "units": units}
         variables[f"{name}_stderr"] = ("t", _stderr(table), about)
-        figures.append(_figures(places, table))
+        figures.append(_figures(places, table, 1.0 if name.endswith("error") else None))
     units = ", ".join(f"{name}: {_LABELS[name][1]}" for name in rows[0])
     for key in figures[0]:
         column = np.array([figure[key] for figure in figures])
@@ -202,8 +205,14 @@ def _dataset(
     )
 
 
-def _figures(places: NDArray[np.float64], table: NDArray[np.float64]) -> dict[str, float]:
-    """Compare the points of the line (rows) with the ends, sample by sample (columns)."""
+def _figures(
+    places: NDArray[np.float64], table: NDArray[np.float64], largest: float | None = None
+) -> dict[str, float]:
+    """
+    Compare the points of the line (rows) with the ends, sample by sample (columns).
+
+    ``largest`` is the largest magnitude of a difference, where it is known.
+    """
     chord = (1 - places)[:, None] * table[0] + places[:, None] * table[-1]
     excess = (table - chord)[1:-1]
     highest = int(excess.mean(1).argmax())
@@ -211,7 +220,6 @@ def _figures(places: NDArray[np.float64], table: NDArray[np.float64]) -> dict[st
     best = table[0] if table[0].mean() <= table[-1].mean() else table[-1]
     parts = {
         "barrier": excess[highest],
-        "crossfit": _held_out(excess),
         "mean_excess": excess[middle - 1],
         "mean_over_best": table[middle] - best,
     }
@@ -219,21 +227,19 @@ def _figures(places: NDArray[np.float64], table: NDArray[np.float64]) -> dict[st
     for name, differences in parts.items():
         figures[name] = float(differences.mean())
         figures[f"{name}_stderr"] = float(_stderr(differences[None])[0])
+    fair = crossfit(excess)
+    parts["crossfit"] = fair.judged
+    figures["crossfit"], figures["crossfit_stderr"] = fair.value, fair.stderr
+    for name, differences in parts.items():
+        stderr = fair.stderr if name == "crossfit" else None
+        ends = mean_interval(differences, largest=largest, stderr=stderr)
+        figures[f"{name}_low"], figures[f"{name}_high"] = ends
+    # The choice of the highest point raises the barrier in the mean, and lowers the cross-fit: what
+    # they estimate lies between, and has one interval.
+    for end, outer in (("low", min), ("high", max)):
+        ends_of_both = (figures[f"barrier_{end}"], figures[f"crossfit_{end}"])
+        figures[f"barrier_{end}"] = figures[f"crossfit_{end}"] = outer(ends_of_both)
     return figures
-
-
-def _held_out(excess: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Give each sample's excess at the point that is highest for the samples of other folds."""
-    samples = excess.shape[1]
-    if samples == 1:
-        return np.array([excess.max()])
-    fold = np.arange(samples) % min(_FOLDS, samples)
-    total = excess.sum(1)
-    held = np.empty(samples)
-    for mine in (fold == k for k in range(fold.max() + 1)):
-        others = total - excess[:, mine].sum(1)
-        held[mine] = excess[others.argmax(), mine]
-    return held
 
 
 def _stderr(table: NDArray[np.float64]) -> NDArray[np.float64]:
