@@ -9,6 +9,7 @@ from thalweg.cli.algebra import app
 from thalweg.errors import NotPolynomial, SystemTooLarge
 
 CUBE = ["--widths", "2,2,1", "--activation", "0,0,0,1", "--bias", "--samples", "6", "--seed", "0"]
+LARGE = ["--widths", "2,3,1", "--activation", "0,0,0,1", "--samples", "9"]
 LINEAR = ["--widths", "3,1,1", "--activation", "0,1", "--samples", "1"]
 
 
@@ -63,7 +64,7 @@ def test_people_get_a_table(command):
     [
         (["count", "--widths", "2,3,1", "--activation", "relu", "--samples", "9"], NotPolynomial),
         (
-            ["critical", "--widths", "2,3,1", "--activation", "0,0,0,1", "--samples", "9"],
+            ["critical", "--solver", "homotopy", *LARGE],
             SystemTooLarge,
         ),
     ],

@@ -7,12 +7,16 @@ import pytest
 from thalweg.algebra import (
     classify,
     critical_points,
+    critical_system,
     find_msolve,
     network,
     plot_critical_points,
     random_system,
     zero_system,
 )
+from thalweg.algebra.monodromy import monodromy, trace_test
+from thalweg.algebra.penalty_family import PenaltyFamily
+from thalweg.algebra.supports import supports, switched_on
 from thalweg.errors import InvalidArgument, SystemTooLarge
 
 # Bharadwaj's counts for one sample and generic penalties.
@@ -37,13 +41,99 @@ def linear(widths, seed=0):
 @pytest.mark.parametrize(("widths", "expected"), COUNTS)
 def test_deep_linear_networks(widths, expected):
     found = critical_points(linear(widths))
-    assert len(found.complex_points) == expected
-    assert found.complete == (find_msolve() is not None)
+    assert len(found.complex_points) == expected == sum(s.points for s in found.strata)
+    assert all(s.status in ("trace", "zero", "none") for s in found.strata)
+    # Proved for one hidden layer, by msolve for more.
+    assert found.complete == (len(widths) == 3 or find_msolve() is not None)
 
 
-@pytest.mark.slow
-def test_a_deep_linear_network_with_two_inputs():
-    assert len(critical_points(linear((2, 2, 2)), exact=False).complex_points) == 33
+def test_three_hidden_units_two_outputs():
+    """128,000 paths from general equations; 1 + 3 * 8 + 3 * 16 points."""
+    found = critical_points(linear((2, 3, 2)), exact=False)
+    assert (len(found.complex_points), found.bound, found.complete) == (73, 73, True)
+    assert (found.paths, found.infinite, found.singular) == (73, 0, 0)
+    by_units = [(len(s.switched_on[0]), s.points) for s in found.strata]
+    assert sorted(by_units) == [(0, 1), *[(1, 8)] * 3, *[(2, 16)] * 3, (3, 0)]
+    gradient = critical_system(found.system, found.penalties)
+    sizes = np.abs(gradient.evaluate(found.complex_points)[0])
+    scale = gradient.magnitude(np.maximum(np.abs(found.complex_points), 1))
+    assert (sizes / scale).max() < 1e-12
+
+
+SMALL = [
+    (network((1, 1, 1), (0, 1, 1), bias=True), 3),
+    (network((1, 2, 1), (0, 0, 1)), 1),
+    (network((2, 1, 1), (0, 0, 0, 1)), 2),
+    (network((1, 2, 1), (0, 1)), 2),
+    (network((1, 1, 1), (1, 0, 1)), 2),
+]
+
+
+@pytest.mark.parametrize(("net", "samples"), SMALL)
+def test_both_solvers_find_the_same_points(net, samples):
+    system = random_system(net, samples=samples, seed=1)
+    loops = critical_points(system, solver="monodromy", exact=False)
+    paths = critical_points(system, solver="homotopy", exact=False)
+    assert len(loops.complex_points) == len(paths.complex_points) > 1
+    apart = np.abs(loops.complex_points[:, None] - paths.complex_points[None]).max(axis=2)
+    assert apart.min(axis=1).max() < 1e-6
+    assert loops.paths < paths.paths
+    assert not loops.complete
+
+
+def test_the_trace_test_notices_a_missing_class():
+    system = random_system(network((1, 1, 2), (0, 1)), samples=1, gauge=False)
+    everything = np.ones(system.weights, dtype=bool)
+    family = PenaltyFamily(system, everything).family()
+    rng = np.random.default_rng(0)
+    start = rng.normal(size=family.size) + 1j * rng.normal(size=family.size)
+    found = monodromy(family, start, rng=rng)
+    assert (len(found.points), found.status) == (4, "trace")
+    for left_out in range(4):
+        rest = np.delete(found.points, left_out, axis=0)
+        assert trace_test(family, rest, found.parameters, rng) > 1e-3
+
+
+def test_supports_are_the_sets_of_units_that_are_on():
+    def sets(net, samples):
+        system = random_system(net, samples=samples, gauge=False)
+        return [switched_on(net, support) for support in supports(system)]
+
+    assert sets(network((2, 2, 2), (0, 1)), 1) == [((),), ((0,),), ((1,),), ((0, 1),)]
+    assert len(sets(network((2, 4, 1), (0, 0, 0, 1), bias=True), 3)) == 2**4
+    # Two linear layers: none, or some of both; with biases the second can do without the first.
+    assert len(sets(network((1, 2, 2, 1), (0, 1)), 1)) == 1 + 3 * 3
+    assert len(sets(network((1, 2, 2, 1), (0, 0, 1), bias=True), 2)) == 4 + 3 * 3
+
+
+def test_weights_that_no_sample_reads_are_zero():
+    inputs = np.array([[1.0, 0.0], [2.0, 0.0]])
+    system = zero_system(network((2, 1, 1), (0, 1, 1)), inputs, [1.0, -0.5])
+    assert [s.tolist() for s in supports(system)] == [[False] * 3, [True, False, True]]
+    found = critical_points(system, exact=False)
+    assert (found.complex_points[:, 1] == 0).all()
+    assert len(found.complex_points) == len(
+        critical_points(system, solver="homotopy", exact=False).complex_points
+    )
+
+
+def test_too_many_sets_of_zeros_are_refused(monkeypatch):
+    monkeypatch.setattr("thalweg.algebra.supports.MOST_CASES", 10)
+    with pytest.raises(SystemTooLarge, match="fewer hidden units"):
+        critical_points(linear((1, 4, 1)))
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"solver": "newton"}, "expected 'monodromy' or 'homotopy'"),
+        ({"solver": "monodromy", "penalty": 0.0}, "asks for positive ones"),
+        ({"solver": "monodromy", "penalty": [0.1, 0.0]}, "asks for positive ones"),
+    ],
+)
+def test_solvers_that_do_not_fit_are_refused(options, words):
+    with pytest.raises(InvalidArgument, match=words):
+        critical_points(linear((1, 1, 1)), **options)
 
 
 def test_points_are_classified_as_by_hand():
@@ -122,7 +212,7 @@ def test_symmetry_directions_are_null_where_the_error_is_zero(activation):
 def test_too_many_paths_are_refused_before_anything_is_written():
     system = random_system(network((2, 3, 1), (0, 0, 0, 1), bias=True), samples=9)
     with pytest.raises(SystemTooLarge, match=r"12 equations of degree up to 7.*paths"):
-        critical_points(system)
+        critical_points(system, solver="homotopy")
 
 
 @pytest.mark.parametrize("penalty", ["strong", -1.0, float("nan"), [1.0, 2.0, 3.0]])

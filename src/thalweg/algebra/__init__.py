@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from thalweg.algebra.count import Count, count, count_solutions
-from thalweg.algebra.critical import CriticalPoint, CriticalPoints, classify, critical_points
+from thalweg.algebra.critical import CriticalPoints, critical_points
+from thalweg.algebra.critical_bound import bound_on_critical_points
 from thalweg.algebra.critical_picture import plot_critical_points
+from thalweg.algebra.critical_point import CriticalPoint, classify
 from thalweg.algebra.model import load_solution, read_model
 from thalweg.algebra.msolve import ExactDegree, exact_degree, find_msolve, real_solutions
 from thalweg.algebra.multihomogeneous import Bezout, bezout, multihomogeneous_bezout
 from thalweg.algebra.network import Layer, Network, convolution, dense, network
+from thalweg.algebra.penalties import Stratum
 from thalweg.algebra.rank import GenericRank, generic_rank
 from thalweg.algebra.real import RealPoints, Walk, sample_real, walk
 from thalweg.algebra.solve import Solutions, solve
@@ -32,9 +35,11 @@ __all__ = [
     "Network",
     "RealPoints",
     "Solutions",
+    "Stratum",
     "Walk",
     "ZeroSystem",
     "bezout",
+    "bound_on_critical_points",
     "classify",
     "convolution",
     "count",

@@ -5,82 +5,26 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from fractions import Fraction
-from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike
 
-from thalweg.algebra.homotopy import Isolated, check_paths, isolated_solutions
-from thalweg.algebra.kind import kind_of
+from thalweg.algebra.critical_bound import bound_on_critical_points
+from thalweg.algebra.critical_point import CriticalPoint, classified, exact_penalties
+from thalweg.algebra.homotopy import Isolated, check_paths, isolated_solutions, singular_ends
 from thalweg.algebra.msolve import ExactDegree, exact_degree, find_msolve
 from thalweg.algebra.network import Array
-from thalweg.algebra.nullity import invariant_directions
+from thalweg.algebra.penalties import Penalized, Stratum, penalized_points
 from thalweg.algebra.polynomials import PolynomialSystem
 from thalweg.algebra.symmetry import Gauge
-from thalweg.algebra.system import GRID, ZeroSystem, critical_system
+from thalweg.algebra.system import ZeroSystem, critical_system
 from thalweg.errors import InvalidArgument
 from thalweg.run.progress import Progress, silent
 
-ZERO = 1e-8
-"""Eigenvalues below this, relative to the largest, count as zero."""
 SETTLED = 1e-13
 """Relative gradient of a real critical point on a singular set."""
-
-
-@dataclass(frozen=True, eq=False)
-class CriticalPoint:
-    """A real critical point of a loss.
-
-    Attributes
-    ----------
-    weights
-        float64, shape (size,): all weights of the network.
-    value
-        ``sum r**2 / 2 + sum penalty w**2 / 2``.
-    gradient
-        Norm of the gradient.
-    index
-        Number of negative eigenvalues of the Hessian.
-    nullity
-        Number of zero eigenvalues: below `threshold` in absolute value.
-    nullity_symmetry, nullity_dead
-        How many of them are tangent to continuous symmetries, and to dead input directions besides.
-    nullity_unexplained
-        The rest.
-    kind
-        ``"minimum"``, ``"maximum"``, ``"saddle"``, or ``"undetermined"`` where the Hessian does not
-        tell: see `thalweg.algebra.kind`.
-    eigenvalues
-        Of the Hessian, ascending, shape (size,).
-    threshold
-        Bound below which an eigenvalue counts as zero.
-    gap
-        Smallest counted as nonzero over the largest counted as zero, in absolute value; infinite
-        where there is none of either.
-    """
-
-    weights: Array
-    value: float
-    gradient: float
-    index: int
-    nullity: int
-    nullity_symmetry: int
-    nullity_dead: int
-    nullity_unexplained: int
-    kind: str
-    eigenvalues: Array
-    threshold: float
-    gap: float
-
-    def to_dict(self) -> dict[str, Any]:
-        """Plain values for JSON; an infinite gap as null."""
-        answer = dict(vars(self))
-        answer.update(
-            weights=self.weights.tolist(),
-            eigenvalues=self.eigenvalues.tolist(),
-            gap=self.gap if np.isfinite(self.gap) else None,
-        )
-        return answer
+REGULAR = 1e-9
+"""Smallest singular value of the Hessian of a regular point, relative to the largest."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -102,11 +46,16 @@ class CriticalPoints:
     singular
         Number of paths that ended at multiple or non-isolated critical points.
     paths, infinite
-        Paths tracked, and those of them that went to infinity.
+        Paths to the penalties asked for, and those of them that went to infinity.
+    strata
+        What monodromy found, one `Stratum` for each set of switched-off units; none where a
+        homotopy from general equations was used.
+    bound
+        Proved upper bound on the number of nonsingular critical points; None where none is known.
     exact
         Dimension and degree from msolve, None where it is absent or gave no answer in time.
     complete
-        True only where the exact degree equals the number of `complex_points`.
+        True only where the number of `complex_points` equals `bound` or the exact degree.
     method
         What was done, in words.
     """
@@ -118,6 +67,8 @@ class CriticalPoints:
     singular: int
     paths: int
     infinite: int
+    strata: tuple[Stratum, ...]
+    bound: int | None
     exact: ExactDegree | None
     complete: bool
     method: str
@@ -127,6 +78,7 @@ def critical_points(
     system: ZeroSystem,
     *,
     penalty: str | float | ArrayLike = "generic",
+    solver: str | None = None,
     seed: int = 0,
     exact: bool | None = None,
     seconds: float = 30.0,
@@ -143,91 +95,119 @@ def critical_points(
     penalty
         ``"generic"``: a random number in [1/8, 3/8] for each weight; or one number for all weights,
         or one for each.
+    solver
+        ``"monodromy"``: over penalties and targets, one set of switched-off units at a time; takes
+        about as many paths as there are points and asks for positive penalties. ``"homotopy"``:
+        from general equations of the same degrees; takes as many paths as these have solutions.
+        By default monodromy where all penalties are positive. Under special penalties (equal ones)
+        it finds all isolated points, but may miss sets of points; the homotopy comes to each.
     seed
         Of penalties and paths.
     exact, seconds
         As in `solve`.
     most_paths
-        Refuse systems with more paths.
+        Refuse systems with more paths; with monodromy, stop beyond so many classes of points.
 
     Raises
     ------
     InvalidArgument
-        For a penalty that is not understood, negative or not finite.
+        For a penalty that is not understood, negative or not finite, or does not fit the solver.
     SystemTooLarge
-        For more paths than `most_paths`.
+        For more paths than `most_paths`, and for equations too long to be written down.
 
     Examples
     --------
     >>> from thalweg.algebra import critical_points, network, random_system
-    >>> linear = random_system(network((1, 2, 1), (0, 1)), samples=1)
-    >>> len(critical_points(linear, exact=False).complex_points)
-    9
+    >>> linear = random_system(network((2, 2, 2), (0, 1)), samples=1)
+    >>> found = critical_points(linear, exact=False)
+    >>> len(found.complex_points), found.bound, found.complete
+    (33, 33, True)
     """
-    penalties = _penalties(penalty, system.network.size, seed)
+    penalties = exact_penalties(penalty, system.network.size, seed)
+    solver = _solver(solver, penalties)
     free = ZeroSystem(system.network, Gauge(system.network, False), system.inputs, system.targets)
     unknown = free if any(penalties) else system
-    check_paths(_gradient_degrees(unknown), [len(g) for g in unknown.groups], most_paths)
+    if solver == "homotopy":
+        check_paths(_gradient_degrees(unknown), [len(g) for g in unknown.groups], most_paths)
     equations = critical_system(
         unknown, penalties if unknown is free else [Fraction(0)] * unknown.weights
     )
-    found = isolated_solutions(
-        equations, unknown.groups, seed=seed, most_paths=most_paths, progress=progress
-    )
+    strata: tuple[Stratum, ...] = ()
+    if solver == "homotopy":
+        found = isolated_solutions(
+            equations, unknown.groups, seed=seed, most_paths=most_paths, progress=progress
+        )
+    else:
+        ends = penalized_points(
+            free,
+            np.array([float(p) for p in penalties]),
+            seed=seed,
+            most=most_paths,
+            progress=progress,
+        )
+        found, strata = _isolated(equations, ends), ends.strata
     wanted = exact or (exact is None and find_msolve() is not None)
     answer = exact_degree(equations, seconds=seconds) if wanted else None
-    points = _real_points(free, unknown, found, equations, penalties)
-    method = f"homotopy with {found.paths} paths, {found.infinite} to infinity"
-    if answer is not None:
-        method += f"; exact degree {answer.degree} by msolve modulo {answer.prime}"
+    bound = bound_on_critical_points(free) if all(penalties) else None
+    degree = None if answer is None or answer.dimension != 0 else answer.degree
     return CriticalPoints(
         system=free,
         penalties=tuple(penalties),
         complex_points=found.points,
-        real_points=points,
+        real_points=_real_points(free, unknown, found, equations, penalties),
         singular=len(found.singular),
         paths=found.paths,
         infinite=found.infinite,
+        strata=strata,
+        bound=bound,
         exact=answer,
-        complete=answer is not None and (answer.dimension, answer.degree) == (0, len(found.points)),
-        method=method,
+        complete=len(found.points) in (bound, degree),
+        method=_method(found, strata, bound, answer),
     )
 
 
-def classify(
-    system: ZeroSystem, weights: ArrayLike, *, penalty: float | ArrayLike = 0.0
-) -> CriticalPoint:
-    """Value, index and nullity of a loss at one real weight vector, supposed critical.
-
-    Parameters
-    ----------
-    system
-        A network and its samples.
-    weights
-        All weights of the network, shape (size,).
-    penalty
-        One number for all weights, or one for each.
-
-    Examples
-    --------
-    A quadratic unit that reads (1, 1), one sample with target -1: a line of minima with nonzero
-    loss. One null direction is the rescaling, the other is dead.
-
-    >>> from thalweg.algebra import classify, network, zero_system
-    >>> unit = zero_system(network((2, 1, 1), (0, 0, 1)), [[1.0, 1.0]], [-1.0])
-    >>> point = classify(unit, [1.0, -1.0, 1.0])
-    >>> point.value, point.index, point.nullity, point.nullity_dead
-    (0.5, 0, 2, 1)
-    """
-    penalties = _penalties(penalty, system.network.size, 0)
-    free = ZeroSystem(system.network, Gauge(system.network, False), system.inputs, system.targets)
-    point = np.asarray(weights, dtype=float)
-    if point.shape != (free.weights,):
+def _solver(solver: str | None, penalties: Sequence[Fraction]) -> str:
+    if solver not in (None, "monodromy", "homotopy"):
         raise InvalidArgument(
-            f"weights have shape {point.shape}; expected all weights of the network:"
-            f" ({free.weights},)."
+            f"solver is {solver!r}; expected 'monodromy' or 'homotopy', or leave it out."
         )
-    return _classified(free, critical_system(free, penalties), penalties, point)
+    if solver == "monodromy" and not all(penalties):
+        raise InvalidArgument(
+            "solver='monodromy' loops through the penalties and asks for positive ones; some are"
+            " 0. Write solver='homotopy', or leave it out."
+        )
+    return solver or ("monodromy" if all(penalties) else "homotopy")
+
+
+def _isolated(equations: PolynomialSystem, ends: Penalized) -> Isolated:
+    """Ends of paths parted into regular points, singular ones, and those that are none."""
+    sizes = np.linalg.svd(equations.evaluate(ends.arrived)[1], compute_uv=False)
+    regular = sizes[:, -1] > REGULAR * sizes[:, 0]
+    rest = np.concatenate([ends.arrived[~regular], ends.unfinished])
+    singular = singular_ends(equations, rest)
+    return Isolated(ends.arrived[regular], singular, ends.paths, len(rest) - len(singular))
+
+
+def _method(
+    found: Isolated, strata: tuple[Stratum, ...], bound: int | None, answer: ExactDegree | None
+) -> str:
+    parts = [f"homotopy with {found.paths} paths, {found.infinite} to infinity"]
+    if strata:
+        parts = [
+            f"monodromy over penalties and targets, {len(strata)} sets of switched-off units,"
+            f" {found.paths} paths to the penalties, {found.infinite} of them lost"
+        ]
+        failed = [stratum for stratum in strata if stratum.status in ("stale", "limit")]
+        parts.append(
+            f"trace test not passed in {len(failed)} of them"
+            if failed
+            else f"trace test passed to {max(stratum.trace for stratum in strata):.0e}"
+        )
+    if bound is not None:
+        parts.append(f"at most {bound} are possible")
+    if answer is not None:
+        parts.append(f"exact degree {answer.degree} by msolve modulo {answer.prime}")
+    return "; ".join(parts)
 
 
 def _gradient_degrees(unknown: ZeroSystem) -> list[list[int]]:
@@ -239,22 +219,6 @@ def _gradient_degrees(unknown: ZeroSystem) -> list[list[int]]:
         row[k] -= 1
         rows += [[int(d) for d in row]] * len(group)
     return rows
-
-
-def _penalties(penalty: str | float | ArrayLike, size: int, seed: int) -> list[Fraction]:
-    if isinstance(penalty, str) and penalty == "generic":
-        rng = np.random.default_rng([seed, 19])
-        return [Fraction(int(k), GRID) for k in rng.integers(GRID // 8, 3 * GRID // 8, size=size)]
-    try:
-        values = np.broadcast_to(np.asarray(penalty, dtype=float), (size,))
-    except (TypeError, ValueError):
-        values = np.array([np.nan])
-    if not np.isfinite(values).all() or (values < 0).any():
-        raise InvalidArgument(
-            f"penalty is {penalty!r}; expected 'generic', a number from 0 up, or {size} of them,"
-            " one for each weight of the network."
-        )
-    return [Fraction(float(v)) for v in values]
 
 
 def _real_points(
@@ -270,7 +234,7 @@ def _real_points(
     gradient = equations if unknown is free else critical_system(free, penalties)
     real = _different(real)
     ends = [*real, *_settled(unknown, found.singular, equations)]
-    points = [_classified(free, gradient, penalties, w) for w in ends]
+    points = [classified(free, gradient, penalties, w) for w in ends]
     return tuple(sorted(_one_of_each(points, len(real)), key=lambda point: point.value))
 
 
@@ -305,60 +269,3 @@ def _one_of_each(points: list[CriticalPoint], regular: int) -> list[CriticalPoin
         kept.setdefault((round(point.value, 8), point.index, point.nullity), point)
     singular = [point for point in kept.values() if all(point is not p for p in points[:regular])]
     return points[:regular] + singular
-
-
-def _classified(
-    free: ZeroSystem, gradient: PolynomialSystem, penalties: Sequence[Fraction], w: Array
-) -> CriticalPoint:
-    slope, hessian = gradient.evaluate(w[None])
-    eigenvalues, vectors = np.linalg.eigh((hessian[0] + hessian[0].T) / 2)
-    scale = max(
-        float(np.abs(eigenvalues).max()),
-        1e-3 * float(gradient.magnitude(np.ones((1, len(w)))).max()),
-    )
-    threshold = ZERO * scale
-    null = np.abs(eigenvalues) < threshold
-    index = int((eigenvalues < -threshold).sum())
-    floats = np.array([float(p) for p in penalties])
-    symmetric, dead = invariant_directions(free, w, floats)
-    unexplained = int(null.sum()) - symmetric.shape[1] - dead.shape[1]
-
-    def loss(points: Array) -> Array:
-        residuals = free.network.predict(points, free.inputs) - free.targets
-        total: Array = ((residuals**2).sum(axis=(1, 2)) + (points**2) @ floats) / 2
-        return total
-
-    return CriticalPoint(
-        weights=w,
-        value=float(loss(w[None])[0]),
-        gradient=float(np.linalg.norm(slope)),
-        index=index,
-        nullity=int(null.sum()),
-        nullity_symmetry=symmetric.shape[1],
-        nullity_dead=dead.shape[1],
-        nullity_unexplained=unexplained,
-        kind=kind_of(
-            loss,
-            2 * max(free.degrees),
-            w,
-            index=index,
-            positive=len(w) - index - int(null.sum()),
-            unexplained=_rest(vectors[:, null], np.hstack([symmetric, dead]), unexplained),
-        ),
-        eigenvalues=eigenvalues,
-        threshold=threshold,
-        gap=_gap(np.abs(eigenvalues), null),
-    )
-
-
-def _rest(kernel: Array, explained: Array, dimension: int) -> Array:
-    """Orthonormal basis of the part of a null space that is orthogonal to what explains it."""
-    left = kernel - explained @ (explained.T @ kernel)
-    basis: Array = np.linalg.svd(left, full_matrices=False)[0][:, : max(dimension, 0)]
-    return basis
-
-
-def _gap(sizes: Array, null: Array) -> float:
-    if null.all() or not null.any() or sizes[null].max() == 0:
-        return float("inf")
-    return float(sizes[~null].min() / sizes[null].max())

@@ -100,7 +100,7 @@ def isolated_solutions(
         # equations are closed under conjugation: else paths are tracked again from other starts.
         if sound and len(once) == good.sum() == len(found):
             break
-    singular = _singular(system, ends[~good])
+    singular = singular_ends(system, ends[~good])
     return Isolated(found, singular, paths, paths - int(good.sum()) - len(singular))
 
 
@@ -128,7 +128,7 @@ def _distinct(points: Array) -> Array:
     return distinct(points, lambda x: x)
 
 
-def _singular(system: PolynomialSystem, ends: Array) -> Array:
+def singular_ends(system: PolynomialSystem, ends: Array) -> Array:
     """Ends from which least-norm Newton steps, which need no full rank, find a zero nearby.
 
     The others are those of paths to infinity that were given up on the way.

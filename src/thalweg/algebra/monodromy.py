@@ -182,7 +182,7 @@ def monodromy(
         count = min(max(1, AT_ONCE // len(points)), loops - done)
         starts = np.concatenate([np.tile(points, (count, 1)), _gaussian(FRESH, family.size, rng)])
         places = family.map(starts)[0]
-        ends = family.carry(starts, Route(places, base, *_bends(base, len(starts), rng)))
+        ends = family.carry(starts, Route(places, base, *bends(base, len(starts), rng)))
         paths, lost = paths + len(starts), lost + len(starts) - len(ends)
         if bar is not None:
             bar.update(count)
@@ -218,13 +218,13 @@ def follow(
     """
     ends = points[:0]
     places = np.broadcast_to(start, points.shape)
-    bends = np.zeros_like(points), np.zeros_like(points)
+    axes = np.zeros_like(points), np.zeros_like(points)
     for _ in range(1 + detours):
-        found = family.carry(points, Route(places, stop, *bends))
+        found = family.carry(points, Route(places, stop, *axes))
         ends = distinct(np.concatenate([ends, found]), family.invariants)
         if len(ends) >= len(points):
             break
-        bends = _bends(start, len(points), rng)
+        axes = bends(start, len(points), rng)
     return ends
 
 
@@ -249,7 +249,7 @@ def _labels(values: Array) -> Array:
     return label
 
 
-def _bends(base: Array, paths: int, rng: np.random.Generator) -> tuple[Array, Array]:
+def bends(base: Array, paths: int, rng: np.random.Generator) -> tuple[Array, Array]:
     """Axes of a random ellipse for each path."""
     return BEND * _directions(base, paths, rng), BEND * _directions(base, paths, rng)
 

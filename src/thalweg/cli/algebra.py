@@ -103,6 +103,14 @@ def critical(
             help="'generic', a different weight decay for each weight, or one number for all."
         ),
     ] = "generic",
+    solver: Annotated[
+        str | None,
+        typer.Option(
+            help="'monodromy' over positive penalties, or 'homotopy' from general equations; by "
+            "default monodromy where all penalties are positive.",
+            show_default=False,
+        ),
+    ] = None,
     seed: Seed = 0,
     exact: Exact = None,
     seconds: Seconds = 30.0,
@@ -116,6 +124,7 @@ def critical(
     found = critical_points(
         system,
         penalty=_penalty(penalty),
+        solver=solver,
         seed=seed,
         exact=exact,
         seconds=seconds,
@@ -125,7 +134,9 @@ def critical(
     if as_json:
         typer.echo(json.dumps(answer))
         return
-    _table({k: v for k, v in answer.items() if k not in ("critical_points", "penalties")})
+    lists = ("critical_points", "penalties", "strata")
+    _table({k: v for k, v in answer.items() if k not in lists})
+    _strata_table(found)
     _critical_table(found)
 
 
@@ -184,9 +195,11 @@ def _critical(found: CriticalPoints) -> dict[str, Any]:
         "critical_real": len(found.real_points),
         "singular": found.singular,
         "paths": found.paths,
+        "bound": found.bound,
         "complete": found.complete,
         "method": found.method,
         "penalties": [float(p) for p in found.penalties],
+        "strata": [stratum.to_dict() for stratum in found.strata],
         "critical_points": [point.to_dict() for point in found.real_points],
     }
 
@@ -213,6 +226,16 @@ def _real_table(answer: dict[str, Any]) -> None:
         typer.echo(f"{weights} | {' '.join(f'{s:>2.0f}' for s in row['fixed_weights'])}")
     if not answer["real_solutions"]:
         typer.echo("none found")
+
+
+def _strata_table(found: CriticalPoints) -> None:
+    if not found.strata:
+        return
+    typer.echo("\npoints by the hidden units that are switched on, layer by layer")
+    typer.echo("complex points  trace test  units")
+    for stratum in found.strata:
+        layers = [" ".join(str(k + 1) for k in layer) or "-" for layer in stratum.switched_on]
+        typer.echo(f"{stratum.points:>14}  {stratum.status:<10}  {' | '.join(layers)}")
 
 
 def _critical_table(found: CriticalPoints) -> None:

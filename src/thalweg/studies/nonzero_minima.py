@@ -45,7 +45,11 @@ def critical(run: Run, arguments: dict[str, Any], report: Report) -> dict[str, A
     for number, seed in enumerate(arguments["seeds"], start=1):
         system = net.system(arguments["samples"], seed)
         found = critical_points(
-            system, penalty=arguments["penalty"], seed=seed, seconds=arguments["seconds"]
+            system,
+            penalty=arguments["penalty"],
+            solver="homotopy",
+            seed=seed,
+            seconds=arguments["seconds"],
         )
         draws.append({"seed": seed, "weights": system.weights, **_figures(found)})
         at_zero = float((system.targets**2).sum() / 2)
@@ -105,7 +109,7 @@ def _dead_inputs(seed: int) -> Iterator[dict[str, Any]]:
 def _rotations(seed: int) -> Iterator[dict[str, Any]]:
     """Two linear units under one penalty for all weights: rotations leave a circle of minima."""
     system = random_system(network((1, 2, 1), (0, 1)), samples=1, seed=seed)
-    found = critical_points(system, penalty=0.01, seed=seed, exact=False)
+    found = critical_points(system, penalty=0.01, solver="homotopy", seed=seed, exact=False)
     point = min(found.real_points, key=lambda point: point.value)
     yield {"case": "rotation", **_point(point), "singular": found.singular}
 
