@@ -353,3 +353,117 @@ def test_repeated_samples_are_counted_whatever_the_network():
     risk = risk_of(Recurrent, torch.cat([x, x[:4]]), "frozen")
     found = degeneracy(risk, risk.space.pack(risk.problem.model))
     assert found.rank == 18 and found.split["repeated samples"] == 8
+
+
+class Bottleneck(nn.Module):
+    """What the block adds is read by two outputs only; what is read has the rank of the input."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.read, self.up, self.down = nn.Linear(3, 5), nn.Linear(5, 6), nn.Linear(6, 5)
+        self.head = nn.Linear(5, 2)
+
+    def forward(self, x):
+        x = self.read(x)
+        return self.head(x + self.down(torch.tanh(self.up(x))))
+
+
+def test_what_nothing_reads_and_what_is_never_made():
+    risk = risk_of(Bottleneck, data(200, 3), "frozen")
+    found = degeneracy(risk, risk.space.pack(risk.problem.model))
+    assert found.rank == int(torch.linalg.matrix_rank(jacobian(risk), rtol=1e-10))
+    # The head maps three of five channels to zero, which seven numbers of `down` make; the layer
+    # `up` reads five channels that four numbers make, in six rows. The stream's mixings and shifts
+    # are those of a residual network.
+    model = risk.problem.model
+    unread = torch.linalg.matrix_rank(model.head.weight).item()
+    assert found.split["unread outputs"] + found.split["rescaling"] >= (5 - unread) * 7
+    assert found.split["dependent inputs"] > 0
+    assert found.split["rest"] == 0 and not found.broken
+
+
+class Gating(nn.Module):
+    """Each unit has a gate of its own, so that units cannot be mixed with one another."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.gate, self.up, self.down = (
+            nn.Linear(a, b, bias=False) for a, b in ((4, 5), (4, 5), (5, 3))
+        )
+
+    def forward(self, x):
+        return self.down(F.silu(self.gate(x)) * self.up(x))
+
+
+class Cells(nn.Module):
+    """A cell of torch called in a loop: its first state is made for a number of samples."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.cell, self.head = nn.LSTMCell(2, 3), nn.Linear(3, 2)
+
+    def forward(self, x):
+        h = c = x.new_zeros(len(x), 3)
+        for t in range(x.shape[1]):
+            h, c = self.cell(x[:, t], (h, c))
+        return self.head(h)
+
+
+class Patches(nn.Module):
+    """A vision transformer: patches by a convolution, a token before them."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.patch, self.norm = nn.Conv2d(1, 4, 3, 3), nn.LayerNorm(4)
+        self.token = nn.Parameter(torch.randn(1, 1, 4))
+        self.attend = nn.MultiheadAttention(4, 2, batch_first=True)
+        self.head = nn.Linear(4, 2)
+
+    def forward(self, x):
+        x = self.patch(x).flatten(2).transpose(1, 2)
+        x = torch.cat([self.token.expand(len(x), -1, -1), x], 1)
+        y = self.norm(x)
+        return self.head((x + self.attend(y, y, y, need_weights=False)[0])[:, 0])
+
+
+class Skips(nn.Module):
+    """A small U-net: what was halved is doubled, and joined to what it was made from."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.down, self.deep = nn.Conv2d(1, 2, 3, padding=1), nn.Conv2d(2, 3, 3, padding=1)
+        self.up, self.join = nn.ConvTranspose2d(3, 2, 2, 2), nn.Conv2d(4, 1, 3, padding=1)
+
+    def forward(self, x):
+        a = F.relu(self.down(x))
+        b = self.up(F.relu(self.deep(F.max_pool2d(a, 2))))
+        return F.adaptive_avg_pool2d(self.join(torch.cat([a, b], 1)), 2).flatten(1)
+
+
+USERS = {
+    "gates": (Gating, data(150, 4), "frozen", 5),
+    "cells": (Cells, data(150, 4, 2), "frozen", 0),
+    "patches": (Patches, data(150, 1, 6, 6), "frozen", 24),
+    "skips": (Skips, data(80, 1, 4, 4), "frozen", 2),
+    "recurrent": (lambda: Recurrent(), data(150, 4, 3), "frozen", 0),
+    "towers": (Towers, data(300, 3), "frozen", 10),
+    "residual images": (SmallResNet, data(150, 1, 6, 6), "frozen", 3),
+}
+
+
+@pytest.mark.parametrize("name", USERS)
+def test_networks_that_users_write(name):
+    make, x, policy, least = USERS[name]
+    risk = risk_of(make, x, policy)
+    dense, w = jacobian(risk), risk.space.pack(risk.problem.model)
+    found = degeneracy(risk, w)
+    singular = torch.linalg.svdvals(dense).square()
+    assert found.rank == int((singular > found.threshold).sum())
+    explained = {kind: n for kind, n in found.split.items() if kind != "rest"}
+    assert least <= sum(explained.values()) <= found.nullity and not found.broken
+    known = Invariances(risk, w, batch_statistics=False)
+    directions = [d for listed in known.directions().values() for d in listed]
+    for direction in directions:
+        vector = torch.zeros(len(w), dtype=torch.float64)
+        vector[direction.entries] = torch.from_numpy(direction.values)
+        assert float((dense @ vector).norm()) <= 1e-9 * float(vector.norm() * dense.norm())

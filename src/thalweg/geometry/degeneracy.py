@@ -58,8 +58,9 @@ class Degeneracy:
         Whether they are apart by a factor of 100 or more, and the threshold between.
     split : dict of str to int
         Directions of the kernel by what explains them, adding up to the nullity: ``dead units``,
-        ``dead inputs``, ``rescaling``, ``batch norm``, ``more weights than equations``, ``repeated
-        samples``, ``rest``.
+        ``dead inputs``, ``rescaling``, ``batch norm``, ``layer norm``, ``attention``, ``unread
+        outputs``, ``dependent inputs``, ``more weights than equations``, ``repeated samples``,
+        ``rest``.
     broken : dict of str to int
         Directions of a kind that J does not map to zero: a symmetry that holds only nearly, as
         batch norm's scale does because of its eps.

@@ -18,6 +18,7 @@ from torch.utils._pytree import tree_leaves
 from thalweg.evaluation.model_copy import to
 from thalweg.geometry.scalings import Direction, Scalings
 from thalweg.geometry.shifts import CHANNELS, Shifts, used_once
+from thalweg.geometry.unread import Reads, UnreadOutputs
 from thalweg.landscape.provenance import Word
 from thalweg.tracing.calls import arguments_of
 from thalweg.tracing.chain import Network
@@ -30,7 +31,10 @@ from thalweg.tracing.layers import layer_type
 Indices = NDArray[np.int64]
 Array = NDArray[np.float64]
 
-KINDS = ("dead units", "dead inputs", "rescaling", "batch norm", "layer norm", "attention")
+KINDS = (
+    *("dead units", "dead inputs", "rescaling", "batch norm", "layer norm", "attention"),
+    *("unread outputs", "dependent inputs"),
+)
 _FLAT = (nn.ReLU, nn.ReLU6)
 _BATCH = 256
 # Eigenvalues of the Gram matrix of inputs below this share of the largest count as zero.
@@ -44,7 +48,9 @@ class Invariances:
     They are tangents at ``w``: of rescaling a channel's incoming against its outgoing weights, over
     all branches that meet in it; of mixing channels that only linear layers make and read; of a
     scale or shift that a norm takes away; of what attention does not see; weights of ReLU units
-    that are off on all samples, and of inputs that no sample has.
+    that are off on all samples, and of inputs that no sample has; of what a layer makes and all
+    linear layers behind it map to zero, and of combinations of what an inner layer reads that are
+    the same in all samples.
 
     Parameters
     ----------
@@ -72,14 +78,33 @@ class Invariances:
             for p in network.space.parameters
             if not p.complex
         }
-        args, kwargs = self._call(0, min(2, self._step))
-        self._graph: Graph = trace(self._model, *args, **kwargs)
+        self._step = self._at_once()
+        self._graph: Graph = self._read(min(2, self._step))
+        if not self._takes_any_number():
+            self._graph = self._read(self._step)
         self._once = used_once(self._graph)
         self._channels = Channels(self._graph, self._places, batch_statistics=batch_statistics)
 
-    @property
-    def _step(self) -> int:
-        """Samples that are evaluated at once: a batch as given where they cannot be joined."""
+    def _read(self, samples: int) -> Graph:
+        args, kwargs = self._call(0, samples)
+        return trace(self._model, *args, **kwargs)
+
+    def _takes_any_number(self) -> bool:
+        """Whether the graph is that of any number of samples, not only of the example's."""
+        if self._graph.how == "torch.fx" or self._step < 3:
+            return True
+        try:
+            self._graph.run(self._inputs(0, 3), lambda node, value: None)
+        except Exception:  # the program says in many ways that it is made for one number
+            return False
+        return True
+
+    def _inputs(self, start: int, stop: int) -> list[Tensor]:
+        leaves = tree_leaves(self._call(start, stop))
+        return [leaf for leaf in leaves if isinstance(leaf, Tensor)]
+
+    def _at_once(self) -> int:
+        """Give how many samples are evaluated: a batch as given where they cannot be joined."""
         count = len(self._network.data)
         if not self._network.data.joined:
             return 1
@@ -97,6 +122,8 @@ class Invariances:
         found["dead inputs"] += self._dead_inputs()
         for kind, direction in itertools.chain(self._scalings.directions(), shifts.directions()):
             found[kind].append(direction)
+        found["unread outputs"] += UnreadOutputs(self._graph, self._places).directions()
+        found["dependent inputs"] += self._dependent_inputs()
         return found
 
     @property
@@ -165,15 +192,24 @@ class Invariances:
                 kept = direction != 0
                 yield from (Direction(row[kept], direction[kept]) for row in rows)
 
+    def _dependent_inputs(self) -> Iterator[Direction]:
+        """Give combinations of what inner layers read that are zero on every sample."""
+        for node, reads in self._seen.inner.items():
+            rows = self._entries(node, "weight", "bias")
+            assert rows is not None
+            for direction in reads.dependent:
+                yield from (Direction(row, direction) for row in rows)
+
     @cached_property
     def _seen(self) -> _Seen:
         """What is seen of values on all samples."""
-        seen = _Seen(self._graph, self._batch, self._places)
+        trained = {name: self._places[name] for name in self._once if name in self._places}
+        seen = _Seen(self._graph, self._batch, self._places, trained)
         count = len(self._network.data)
         for start in range(0, count, self._step):
-            arguments = self._call(start, min(start + self._step, count))
-            inputs = [leaf for leaf in tree_leaves(arguments) if isinstance(leaf, Tensor)]
-            self._graph.run(inputs, seen.look)
+            stop = min(start + self._step, count)
+            # The last ones overlap: a graph may be that of one number of samples.
+            self._graph.run(self._inputs(stop - min(self._step, count), stop), seen.look)
         return seen
 
 
@@ -190,9 +226,17 @@ class _Seen:
     reads : dict of Node to list of ndarray
         What first layers multiply their kernels by, shape (reads, fan-in); rows that are read off
         a table.
+    inner : dict of Node to Reads
+        What the others multiply theirs by.
     """
 
-    def __init__(self, graph: Graph, batch: bool, places: Mapping[str, Indices]) -> None:
+    def __init__(
+        self,
+        graph: Graph,
+        batch: bool,
+        places: Mapping[str, Indices],
+        once: Mapping[str, Indices],
+    ) -> None:
         self.highest: dict[Node, Array] = {}
         self.variances: dict[Node, Array] = {}
         self.reads: dict[Node, list[Any]] = {}
@@ -200,9 +244,19 @@ class _Seen:
         alone = [n for n in relus if graph.readers(data_of(n)) == (n,)]
         norms = [n for n in graph.nodes if batch and _kind(n) in NORMS]
         first = [n for n in _first_layers(graph) if n.weights.get("weight", "") in places]
+        self.inner = {
+            n: Reads(n.weights.get("bias", "") in once)
+            for n in graph.nodes
+            if _kind(n) in (nn.Linear, nn.Conv2d)
+            and n not in first
+            and n.weights.get("weight", "") in once
+        }
         self._readers: dict[Node, list[tuple[Callable[[Node, Tensor], None], Node]]]
         self._readers = defaultdict(list)
-        for see, nodes in ((self._rise, alone), (self._spread, norms), (self._read, first)):
+        ways: list[tuple[Callable[[Node, Tensor], None], list[Node]]]
+        ways = [(self._rise, alone), (self._spread, norms), (self._read, first)]
+        ways.append((self._read_inside, list(self.inner)))
+        for see, nodes in ways:
             for node in nodes:
                 self._readers[data_of(node)].append((see, node))
         self._inputs: dict[Node, Tensor] = {}
@@ -224,6 +278,11 @@ class _Seen:
     def _spread(self, node: Node, value: Tensor) -> None:
         self.variances[node] = value.movedim(1, 0).flatten(1).var(1, correction=0).numpy()
         self._inputs[node] = value
+
+    def _read_inside(self, node: Node, value: Tensor) -> None:
+        reads = _patches(node, value)
+        if reads is not None:
+            self.inner[node].add(reads)
 
     def _read(self, node: Node, value: Tensor) -> None:
         reads = value.unique() if _kind(node) is nn.Embedding else _patches(node, value)

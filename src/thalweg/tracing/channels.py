@@ -372,7 +372,10 @@ class Channels:
         if self._has_factors(second):
             return self._unknown(node)
         self._fix(second)
-        return self._of(first).expand(node.shape)
+        numbers = self._of(first).expand(node.shape)
+        if _differs_along(numbers, second.shape):
+            self._bend(numbers)
+        return numbers
 
     def _scaled(self, node: Node, tensor: Node, other: Node) -> Any:
         places = self._places[tensor.weights[""]]
@@ -525,6 +528,16 @@ class Channels:
 def data_of(node: Node) -> Node:
     """Give what a layer is applied to, among what it reads: the rest are its weights."""
     return next((read for read in node.reads if read.op != "tensor"), node.reads[0])
+
+
+def _differs_along(numbers: Tensor, shape: tuple[int, ...] | None) -> bool:
+    """Whether numbers differ where a tensor of a shape, which is broadcast, may differ too."""
+    if shape is None:
+        return True
+    return any(
+        size > 1 and bool((numbers != numbers.narrow(dim, 0, 1)).any())
+        for dim, size in zip(range(-len(shape), 0), shape, strict=True)
+    )
 
 
 def monomial(module: nn.Module | None) -> float | None:

@@ -12,7 +12,7 @@ from typing import Any, Literal
 
 import torch
 from torch import Tensor, fx, nn
-from torch.utils._pytree import tree_leaves
+from torch.utils._pytree import tree_leaves, tree_map_only
 
 from thalweg.errors import NotDefined
 from thalweg.tracing.functions import as_module, with_tensors
@@ -147,7 +147,10 @@ class Graph:
         values : mapping of Node to object
             Of all that it reads. What is no tensor is as it was for the example.
         """
-        nodes = {read.step: values[read] for read in node.reads}
+        # A view of the network's own values may be none of numbers that are laid out otherwise.
+        nodes = {
+            read.step: tree_map_only(Tensor, Tensor.contiguous, values[read]) for read in node.reads
+        }
 
         def load(source: fx.Node) -> Any:
             return nodes[source] if source in nodes else self._numbers[source]
