@@ -68,14 +68,33 @@ class PaddedByFunction(nn.Module):
         return self.last(torch.tanh(F.embedding(ids, self.table, padding_idx=0)).mean(1))
 
 
+class WithOptions(PaddedByFunction):
+    def __init__(self, **options) -> None:
+        super().__init__()
+        self.options = options
+
+    def forward(self, ids: Tensor) -> Tensor:
+        return self.last(torch.tanh(F.embedding(ids, self.table, **self.options)).mean(1))
+
+
 FAULTS = {
+    "max_norm": (
+        lambda: WithOptions(max_norm=1.0),
+        TOKENS,
+        r"F.embedding\(max_norm=1.0\) shortens",
+    ),
+    "by frequency": (
+        lambda: WithOptions(scale_grad_by_freq=True),
+        TOKENS,
+        r"\(scale_grad_by_freq=True\) divides the gradient",
+    ),
     "kept from the weights": (Cached, VECTORS, "does not depend on the model's weights"),
     "no_grad": (WithoutGradient, VECTORS, "has no gradient"),
     "NumPy": (ThroughNumpy, VECTORS, "has no gradient"),
     "straight through": (StraightThrough, VECTORS, "the gradient is not that of the loss"),
     "detach": (Detaching, VECTORS, "the gradient is not that of the loss"),
     "wrong backward": (lambda: Applies(TanhWrong.apply), VECTORS, "not that of the loss"),
-    "F.embedding(padding_idx=0)": (PaddedByFunction, TOKENS, "padding_idx"),
+    "F.embedding(padding_idx=0)": (PaddedByFunction, TOKENS, r"\(padding_idx=0\) leaves row 0"),
 }
 
 
@@ -114,6 +133,24 @@ def test_a_closed_over_network_follows_the_weights(caplog):
         assert risk.value(point) == pytest.approx(other.value(point), rel=1e-6)
         torch.testing.assert_close(risk.gradient(point), other.gradient(point))
     assert all(parameter.grad is None for parameter in net.parameters())
+
+
+def test_frozen_tables_and_modules_may_have_options():
+    torch.manual_seed(0)
+    model = WithOptions(padding_idx=0)
+    model.table.requires_grad_(False)
+    assert tw.EmpiricalRisk(tw.Problem(model, CRITERION, (TOKENS, LABELS))).checked
+    layer = nn.Embedding(9, 4, padding_idx=0, scale_grad_by_freq=True)
+    model = nn.Sequential(layer, nn.Flatten(), nn.Linear(4 * TOKENS.shape[1], 3))
+    assert tw.EmpiricalRisk(tw.Problem(model, CRITERION, (TOKENS, LABELS))).checked
+
+
+def test_what_fails_either_way_says_nothing_of_copies(caplog):
+    torch.manual_seed(0)
+    problem = tw.Problem(WithOptions(sparse=True), CRITERION, (TOKENS, LABELS))
+    with caplog.at_level(logging.WARNING, "thalweg"), pytest.raises(RuntimeError, match="sparse"):
+        tw.EmpiricalRisk(problem)
+    assert "No copy" not in caplog.text
 
 
 def test_a_network_that_is_not_the_models_is_refused():

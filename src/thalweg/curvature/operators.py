@@ -69,10 +69,21 @@ class RiskOperator(ABC):
             )
         v = v.detach().to(self.device, self.dtype)
         if v.dim() == 1:
-            return self._multiply(v.contiguous())
+            return self._stated(v)
         # Measured on a CPU: a block of vectors takes as long as its vectors one by one.
-        columns = [self._multiply(column.contiguous()) for column in v.unbind(1)]
+        columns = [self._stated(column) for column in v.unbind(1)]
         return torch.stack(columns, dim=1) if columns else v.new_zeros(self.shape[0], 0)
+
+    @property
+    def error(self) -> float:
+        """Largest relative error of differences so far; 0 where none are taken."""
+        return 0.0
+
+    def _stated(self, v: Tensor) -> Tensor:
+        product = self._multiply(v.contiguous())
+        if self.error:
+            self.described |= {"products": f"differences, relative error {self.error:.1e}"}
+        return product
 
     @abstractmethod
     def _multiply(self, v: Tensor) -> Tensor: ...
@@ -139,16 +150,10 @@ class WeightOperator(RiskOperator):
 
     @property
     def error(self) -> float:
-        """Largest relative error of a batch's product or statistics so far; 0 of the other ways."""
+        """Largest relative error of a batch's differences so far; 0 where none are taken."""
         return max(self._products.error, self._statistics.error if self._statistics else 0.0)
 
     def _multiply(self, v: Tensor) -> Tensor:
-        product = self._product(v)
-        if self.error:
-            self.described |= {"products": f"differences, relative error {self.error:.1e}"}
-        return product
-
-    def _product(self, v: Tensor) -> Tensor:
         if self._statistics is None:
             return self._of_batches(self._pinned.unflatten(v))
         return self._through(self._statistics, v)
@@ -267,6 +272,11 @@ class Jacobian(RiskOperator):
         """The transposed Jacobian, shape (W, N C)."""
         return TransposedJacobian(self)
 
+    @property
+    def error(self) -> float:
+        """Largest relative error of a batch's differences so far; 0 where none are taken."""
+        return max(self._forward.error, self._statistics.error if self._statistics else 0.0)
+
     def _multiply(self, v: Tensor) -> Tensor:
         direction = self._pinned.unflatten(v)
         if self._statistics is not None:
@@ -297,6 +307,12 @@ class TransposedJacobian(RiskOperator):
     def T(self) -> Jacobian:
         """The Jacobian, shape (N C, W)."""
         return self._jacobian
+
+    @property
+    def error(self) -> float:
+        """Largest relative error of statistics so far; 0 without differences."""
+        statistics = self._jacobian._statistics
+        return statistics.error if statistics else 0.0
 
     def _multiply(self, u: Tensor) -> Tensor:
         return self._jacobian._multiply_transposed(u)

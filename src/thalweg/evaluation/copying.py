@@ -70,15 +70,15 @@ def as_evaluated(model: nn.Module) -> nn.Module:
     Put a copy into evaluation mode, and have all of its derivatives given.
 
     Embeddings leave the row of ``padding_idx`` out of the gradient although the loss depends on
-    it, and give sparse gradients where asked to, which have no second derivative; the function of
-    the weights is the same without either. A bag of embeddings leaves the padding out of its sum:
-    that is another function, and stays.
+    it, and give sparse gradients where asked to, which have no second derivative, or divide them by
+    how often a row is read; the function of the weights is the same without any of it. A bag of
+    embeddings leaves the padding out of its sum: that is another function, and stays.
     """
     for module in model.eval().modules():
         if isinstance(module, nn.Embedding):
             module.padding_idx = None
         if isinstance(module, nn.Embedding | nn.EmbeddingBag):
-            module.sparse = False
+            module.sparse = module.scale_grad_by_freq = False
     return model
 
 

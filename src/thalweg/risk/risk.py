@@ -25,17 +25,15 @@ from thalweg.errors import (
 )
 from thalweg.evaluation.batch_size import choose_batch_size, keep_large_blocks, product_batch_size
 from thalweg.evaluation.call import one_function
-from thalweg.evaluation.copying import as_evaluated, cast, copy_module
 from thalweg.evaluation.model_copy import ModelCopy
 from thalweg.evaluation.normalization import check_policy
-from thalweg.landscape.provenance import Policy, Provenance, Split, Word
-from thalweg.landscape.space import ParameterSpace
-from thalweg.polynomial import Excursion, excursions, reset_excursions
+from thalweg.landscape.provenance import Provenance, Split, Word
 from thalweg.problems.batches import digest
 from thalweg.problems.problem import Problem
 from thalweg.problems.samples import Samples
 from thalweg.problems.weighing import Totals
 from thalweg.risk.batched_models import BatchedModels
+from thalweg.risk.model_state import ModelState
 from thalweg.risk.passes import Passes
 from thalweg.risk.per_sample import PerSample
 from thalweg.risk.self_check import NotTheModel, check_level, self_check
@@ -44,10 +42,14 @@ from thalweg.run.progress import Progress, silent
 
 # Share of the memory that may hold samples in the form in which the model takes them.
 _FOR_SAMPLES = 8
+_BORROWED = (
+    "%s: %s. No copy of it is the model (a function refers to the original); your own module is"
+    " measured, lent for each call and given back as it was."
+)
 log = logging.getLogger("thalweg")
 
 
-class EmpiricalRisk:
+class EmpiricalRisk(ModelState):
     """
     The mean loss of a problem's model over its data, as a function of one flat vector.
 
@@ -117,6 +119,7 @@ class EmpiricalRisk:
         policy, level = check_policy(batchnorm), check_level(check)
         _say_dropout(problem.model)
         keep_large_blocks()
+        why = ""
         for borrow in (False, True):
             measured = ModelCopy(problem, policy, dtype, place, borrow=borrow)
             self._setup(measured, split, batch_size, memory)
@@ -125,17 +128,14 @@ class EmpiricalRisk:
                 self.checked = self_check(measured, self._calibration, level) if level else None
                 if policy == "held":
                     measured.hold(measured.weights)
+                if why:
+                    log.warning(_BORROWED, problem.name, why)
                 return
             except (NotTheModel, RuntimeError) as difference:
                 # Only a copy's: a borrowed module is not told from the model by them.
                 if measured.borrowed or isinstance(difference, ThalwegError):
                     raise
-                log.warning(
-                    "%s: %s. No copy of it is the model (a function refers to the original); your"
-                    " own module is measured, lent for each call and given back as it was.",
-                    problem.name,
-                    str(difference).partition("\n")[0],
-                )
+                why = str(difference).partition("\n")[0]
 
     @property
     def _calibration(self) -> Samples:
@@ -219,16 +219,6 @@ class EmpiricalRisk:
         return PerSample(self, indices)
 
     @property
-    def problem(self) -> Problem:
-        """The problem measured."""
-        return self._measured.problem
-
-    @property
-    def space(self) -> ParameterSpace:
-        """The space of the trainable weights."""
-        return self._measured.space
-
-    @property
     def samples(self) -> int:
         """Number of samples N."""
         return len(self._given_samples)
@@ -242,26 +232,6 @@ class EmpiricalRisk:
     def data(self) -> Samples:
         """The samples themselves."""
         return self._samples
-
-    @property
-    def dtype(self) -> torch.dtype:
-        """Of weights, gradients and forward passes."""
-        return self._measured.dtype
-
-    @property
-    def device(self) -> torch.device:
-        """Where passes run."""
-        return self._measured.device
-
-    @property
-    def policy(self) -> Policy:
-        """What batch normalization uses: the argument ``batchnorm``."""
-        return self._measured.policy
-
-    @property
-    def normalized(self) -> bool:
-        """Whether the model has batch normalization."""
-        return bool(self._measured.norms)
 
     @property
     def batch_size(self) -> int:
@@ -550,53 +520,6 @@ class EmpiricalRisk:
     def copies(self, count: int) -> BatchedModels:
         """Give ``count`` copies whose training steps are taken as one batch of models."""
         return BatchedModels(self, self._measured, count)
-
-    def excursions(self, *, reset: bool = False) -> dict[str, Excursion]:
-        """Give what polynomial activations saw in training steps; ``reset`` forgets it then."""
-        seen = excursions(self._measured.model)
-        if reset:
-            reset_excursions(self._measured.model)
-        return seen
-
-    def buffers(self) -> dict[str, Tensor]:
-        """Copy the buffers of the model's copy, as training left them."""
-        return self._measured.buffers()
-
-    def set_buffers(self, buffers: Mapping[str, Tensor]) -> None:
-        """Set buffers of the model's copy by name; those not named stay."""
-        self._measured.set_fixed(buffers)
-
-    def fixed(self) -> dict[str, Tensor]:
-        """Copy all of the state that w leaves out: frozen weights and buffers, by name."""
-        return self._measured.fixed()
-
-    def model_in_double(self) -> nn.Module:
-        """
-        Copy the model as the user wrote it, in float64 on the CPU, with the state measured.
-
-        Nothing in it is taken over; its trained weights are the user's.
-
-        Raises
-        ------
-        NotDefined
-            If it cannot be copied.
-        """
-        try:
-            model = copy_module(self.problem.model)
-        except Exception as error:  # any module may come, and say anything
-            raise NotDefined(
-                f"the structure of {type(self.problem.model).__name__} is read off a copy of it,"
-                f" and it cannot be copied: {str(error).partition(chr(10))[0]}."
-            ) from None
-        as_evaluated(cast(model, torch.device("cpu"), torch.float64))
-        state = dict(model.named_parameters()) | dict(model.named_buffers())
-        for name, tensor in self.fixed().items():
-            state[name].data.copy_(tensor)
-        return model
-
-    def set_fixed(self, tensors: Mapping[str, Tensor]) -> None:
-        """Set frozen weights and buffers of the model's copy by name; those not named stay."""
-        self._measured.set_fixed(tensors)
 
     def fingerprint(self) -> str:
         """Digest the data, the model but for its trainable weights, and the loss."""

@@ -26,6 +26,7 @@ from thalweg.problems.batches import digest
 from thalweg.problems.loss import Evaluation
 from thalweg.problems.problem import Problem
 from thalweg.problems.samples import Samples
+from thalweg.risk.embedding_options import EmbeddingOptions
 from thalweg.run.seeds import torch_generator
 
 Level = Literal["full", "quick"]
@@ -281,8 +282,17 @@ class _Check:
         """Compare a slope with losses, and a product with the Hessian with gradients."""
         w = self.points[1]
         self.measured.load(w)
-        with self.measured.values():
+        trained = {id(p) for p in self.measured._trained}
+        frozen = [p for p in self.measured.model.parameters() if id(p) not in trained]
+        options = EmbeddingOptions(frozen)
+        with self.measured.values(), options:
             weight = self.measured.forward(self.slopes.slice(0, len(self.slopes)))[0].weight or 1.0
+        if options.noticed:
+            raise SelfCheckFailed(
+                f"{self.problem.name}: the gradient is not that of the loss:"
+                f" {'; '.join(options.noticed)}. Write check=False where this is meant: all"
+                " derivatives are then those of autograd."
+            )
         pinned = BatchFunctions(self.measured, self.slopes, len(self.slopes), w, weight=weight)
         constants, spec = pinned.batch(0)
         fixed = self._precise(pinned, constants, spec)
