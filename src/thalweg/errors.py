@@ -33,6 +33,10 @@ class LeavesRun(ThalwegError, PermissionError):
     """A name or a link in a run directory leads out of it."""
 
 
+class DamagedFile(ThalwegError, ValueError):
+    """A file of a run is not what was written there."""
+
+
 class EntryNotFound(ThalwegError, ImportError):
     """An entry string names nothing that can be imported."""
 

@@ -26,7 +26,7 @@ def work():
 """
 
 words = st.text(
-    st.characters(exclude_categories=["Cs", "Cc"], exclude_characters="/|\\"),
+    st.characters(exclude_categories=["Cs", "Cc", "Cf"], exclude_characters="/|\\"),
     min_size=1,
     max_size=8,
 ).filter(lambda word: word[0] not in "._")

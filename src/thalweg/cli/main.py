@@ -45,6 +45,7 @@ app = typer.Typer(
 app.command()(runs.reproduce)
 app.command()(runs.resume)
 app.command()(runs.report)
+app.command()(runs.verify)
 app.command()(claims)
 app.command()(barrier)
 app.command("runs")(runs.list_all)

@@ -95,6 +95,40 @@ def report(run: RunPath, as_json: Json = False) -> None:
     typer.echo(json.dumps(answer) if as_json else str(page))
 
 
+def verify(run: RunPath, as_json: Json = False) -> None:
+    """
+    Check every file of a run against its checksum: exit code 1 if one is not what was written.
+
+    What is not whole has a line, with what is to be done or what is lost.
+    """
+    from thalweg.run.verify import verify as check
+
+    opened = open_run(run)
+    findings = check(opened)
+    lost = [finding for finding in findings if finding.lost]
+    if as_json:
+        answer = {"run": str(run), "whole": not lost, "files": [f.to_dict() for f in findings]}
+        typer.echo(json.dumps(answer))
+    else:
+        for finding in lost:
+            typer.echo(f"{finding.file}: {finding.state}: {finding.why}; {finding.remedy}")
+        for state, what in _STATES.items():
+            number = sum(finding.state == state for finding in findings)
+            if number:
+                typer.echo(f"{count(number, 'file')} {what}")
+    if lost:
+        raise typer.Exit(1)
+
+
+_STATES = {
+    "whole": "are as they were written (a result counts as one)",
+    "damaged": "are damaged",
+    "gone": "are gone",
+    "uncovered": "have no checksum, and nothing says whether they are whole",
+    "no data": "hold nothing that is read as data (locks, marks of progress)",
+}
+
+
 def list_all(
     folder: Annotated[Path, typer.Argument(help="Where the runs lie.")] = Path("runs"),
     as_json: Json = False,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 from collections.abc import Mapping
 from itertools import count
@@ -11,7 +12,13 @@ from typing import Any
 
 from torch import Tensor
 
-from thalweg.errors import CheckpointRefused, InvalidArgument, RunConflict, ThalwegError
+from thalweg.errors import (
+    CheckpointRefused,
+    DamagedFile,
+    InvalidArgument,
+    RunConflict,
+    ThalwegError,
+)
 from thalweg.landscape.space import ParameterSpace
 from thalweg.run.checkpoints import (
     RESUME_PREFIX,
@@ -21,6 +28,8 @@ from thalweg.run.checkpoints import (
 )
 from thalweg.run.events import Log
 from thalweg.run.store import RECORDING, Run, check_trajectory, create_run, open_run
+
+logger = logging.getLogger("thalweg")
 
 # Tensors of a checkpoint, and what it says about itself.
 Found = tuple[dict[str, Tensor], dict[str, Any]]
@@ -90,12 +99,12 @@ class CheckpointWriter:
         write_checkpoint(path, tensors, about)
 
     def latest(self) -> Found | None:
-        """Read the last checkpoint that can be read; None if there is none."""
+        """Read the last checkpoint that is whole; None if there is none."""
         for path in reversed(self.paths()):
             try:
                 return read_checkpoint(path)
-            except CheckpointRefused:
-                continue
+            except (CheckpointRefused, DamagedFile) as error:
+                logger.warning("%s The training goes on from the checkpoint before.", error)
         return None
 
     def resume(

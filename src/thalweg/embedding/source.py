@@ -11,9 +11,9 @@ from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
-from safetensors import SafetensorError, safe_open
 
-from thalweg.errors import CheckpointMismatch, CheckpointRefused, InvalidArgument
+from thalweg.errors import CheckpointMismatch, CheckpointRefused, DamagedFile, InvalidArgument
+from thalweg.run.tensors import check_tensors
 
 # The one metadata key and the prefix of extra tensors in a checkpoint of this package.
 _METADATA = "thalweg"
@@ -244,15 +244,16 @@ class _File(NamedTuple):
 def _read_header(path: Path) -> _File:
     """Read a file's header; safetensors itself checks that it is whole."""
     try:
-        # Opening validates the header and every tensor's place against the file's length; the
-        # library keeps the offsets to itself, so they are read from the same bytes below.
-        with safe_open(path, framework="numpy"):
-            pass
+        # This validates the header, every tensor's place against the file's length, and checksums;
+        # the library keeps the offsets to itself, so they are read from the same bytes below.
+        check_tensors(path)
         with path.open("rb") as file:
             length = int.from_bytes(file.read(8), "little")
             header = json.loads(file.read(length))
         metadata = json.loads(header.pop("__metadata__", {}).get(_METADATA, "{}"))
-    except (OSError, ValueError, SafetensorError) as error:
+    except DamagedFile:
+        raise
+    except (OSError, ValueError) as error:
         raise CheckpointRefused(
             f"cannot read {path} as a checkpoint ({error}); expected a safetensors file, "
             "as safetensors.torch.save_file(model.state_dict(), path) writes"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import json
+import logging
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
@@ -14,14 +15,15 @@ from typing import Any, Self
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from safetensors.numpy import load_file, save_file
 
-from thalweg.errors import InvalidArgument
+from thalweg.errors import CheckpointRefused, DamagedFile, InvalidArgument
 from thalweg.geometry.job import Job
 from thalweg.problems.batches import digest
 from thalweg.run import Bar, Engine, Report, Run, Task, run_tasks
-from thalweg.run.files import write_atomic
 from thalweg.run.progress import within
+from thalweg.run.tensors import read_tensors, write_tensors
+
+logger = logging.getLogger("thalweg")
 
 Block = dict[str, NDArray[Any]]
 Compute = Callable[[Job, dict[str, Any], int, int, Bar], Block]
@@ -102,7 +104,8 @@ class Blocks:
         if self.run is None:
             return [self._here(phase, *bounds, bar) for bounds in phase.bounds()]
         store = _Store(self.run, self.job.key, phase.entry, phase.parameters)
-        missing = [bounds for bounds in phase.bounds() if not store.path(*bounds).exists()]
+        blocks = {bounds: store.find(*bounds) for bounds in phase.bounds()}
+        missing = [bounds for bounds, block in blocks.items() if block is None]
         bar.update(phase.total - sum(stop - start for start, stop in missing))
         if self.engine is not None:
             run_tasks(
@@ -115,7 +118,8 @@ class Blocks:
         for start, stop in missing:
             if not store.path(start, stop).exists():
                 store.keep(start, stop, self._here(phase, start, stop, bar))
-        return [store.read(*bounds) for bounds in phase.bounds()]
+        blocks |= {bounds: store.read(*bounds) for bounds in missing}
+        return [block for block in blocks.values() if block is not None]
 
     def _here(self, phase: Phase, start: int, stop: int, bar: Bar) -> Block:
         return phase.compute(self.job, phase.parameters, start, stop, bar)
@@ -166,14 +170,29 @@ class _Store:
     def path(self, start: int, stop: int) -> Path:
         return self.run.inside(*self.parts, f"{start:09d}-{stop:09d}.safetensors")
 
+    def find(self, start: int, stop: int) -> Block | None:
+        """Read a block that is there and whole; a damaged one is removed, to be done again."""
+        path = self.path(start, stop)
+        if not path.exists():
+            return None
+        try:
+            return self.read(start, stop)
+        except (DamagedFile, CheckpointRefused) as error:
+            logger.warning("%s It is computed again.", error)
+            path.unlink()
+            return None
+
     def read(self, start: int, stop: int) -> Block:
-        block: Block = load_file(self.path(start, stop))
-        return block
+        tensors, _ = read_tensors(self.path(start, stop))
+        return {name: tensor.numpy() for name, tensor in tensors.items()}
 
     def keep(self, start: int, stop: int, block: Block) -> None:
         """Write a finished block, whole or not at all."""
-        whole = {name: np.ascontiguousarray(array) for name, array in block.items()}
-        write_atomic(self.path(start, stop), lambda temporary: save_file(whole, temporary))
+        # Copies: arrays may be read-only, and torch wants none of these.
+        whole = {
+            name: torch.from_numpy(np.array(array, order="C")) for name, array in block.items()
+        }
+        write_tensors(self.path(start, stop), whole, {})
 
 
 class _Told:

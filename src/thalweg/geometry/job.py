@@ -9,8 +9,6 @@ from functools import cached_property
 from pathlib import Path
 
 import torch
-from safetensors import safe_open
-from safetensors.torch import save_file
 from torch import Tensor
 
 from thalweg.errors import InvalidProblem
@@ -28,7 +26,7 @@ from thalweg.landscape.protocols import (
 )
 from thalweg.problems.batches import digest
 from thalweg.risk import EmpiricalRisk
-from thalweg.run.files import write_atomic
+from thalweg.run.tensors import read_tensors, write_tensors
 
 _FIXED = "fixed/"
 
@@ -132,7 +130,7 @@ class Job:
             name: t.detach().cpu().contiguous() for name, t in (self._tensors | fixed).items()
         }
         about = {"spec": json.dumps(risk.spec()), "test": json.dumps(self.test)}
-        write_atomic(path, lambda temporary: save_file(tensors, temporary, metadata=about))
+        write_tensors(path, tensors, about)
 
     @classmethod
     def load(cls, path: Path, key: str) -> Job:
@@ -144,9 +142,7 @@ class Job:
         InvalidProblem
             If what is made here is not what ``key`` stands for.
         """
-        with safe_open(path, framework="pt") as file:
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-            about = file.metadata()
+        tensors, about = read_tensors(path)
         fixed = {n.removeprefix(_FIXED): t for n, t in tensors.items() if n.startswith(_FIXED)}
         risk = EmpiricalRisk.remake(json.loads(about["spec"]), fixed)
         axes = [tensors[f"axis_{name}"].numpy() for name in AXES if f"axis_{name}" in tensors]

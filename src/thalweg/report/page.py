@@ -61,6 +61,7 @@ def write_report(run: Run) -> Path:
         )
     )
     path = run.inside("report.html")
+    run.cover("report.html", content=page.encode())
     write_text(path, page)
     return path
 
@@ -86,7 +87,9 @@ def _save(run: Run, picture: Picture) -> bytes:
     drawn = io.BytesIO()
     picture.still.savefig(drawn, format="png", dpi=_DPI, facecolor="white")
     png = drawn.getvalue()
-    path = run.inside("figures", f"{check_name('figure', picture.name)}.png")
+    name = f"{check_name('figure', picture.name)}.png"
+    path = run.inside("figures", name)
+    run.cover("figures", name, content=png)
     write_atomic(path, lambda temporary: temporary.write_bytes(png))
     return png
 

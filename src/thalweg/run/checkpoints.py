@@ -7,8 +7,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from thalweg.errors import CheckpointRefused
-from thalweg.run.files import write_atomic
+from thalweg.errors import DamagedFile
+from thalweg.run.tensors import opened_tensors, read_tensors, write_tensors
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -85,12 +85,9 @@ def write_checkpoint(path: Path, tensors: Mapping[str, Tensor], about: Mapping[s
         JSON values: ``trajectory``, ``step``, ``parameters`` (names of the trainable weights in
         their order) and whatever else describes the moment.
     """
-    from safetensors.torch import save_file
-
     stored, forms = _to_stored(tensors)
     described = {**about, _FORMS: forms} if forms else dict(about)
-    metadata = {"format": "pt", "thalweg": json.dumps(described)}
-    write_atomic(path, lambda temporary: save_file(stored, temporary, metadata=metadata))
+    write_tensors(path, stored, {"format": "pt", "thalweg": json.dumps(described)})
 
 
 def read_checkpoint(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
@@ -101,37 +98,26 @@ def read_checkpoint(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     ------
     CheckpointRefused
         If the file is not a safetensors file.
+    DamagedFile
+        If it is not what was written.
     """
-    from safetensors import SafetensorError, safe_open
-
-    try:
-        with safe_open(path, framework="pt") as file:
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-            about = _about(file.metadata())
-    except SafetensorError as error:
-        raise CheckpointRefused(f"{path} is not a safetensors file ({error}).") from None
+    tensors, metadata = read_tensors(path)
+    about = _about(path, metadata)
     return _from_stored(tensors, about.pop(_FORMS, {})), about
 
 
 def describe_checkpoint(path: Path) -> dict[str, Any]:
     """Read what a checkpoint says about itself, without its tensors."""
-    from safetensors import SafetensorError, safe_open
-
-    try:
-        with safe_open(path, framework="pt") as file:
-            about = _about(file.metadata())
-    except SafetensorError as error:
-        raise CheckpointRefused(f"{path} is not a safetensors file ({error}).") from None
+    with opened_tensors(path) as (_, metadata, _):
+        about = _about(path, metadata)
     about.pop(_FORMS, None)
     return about
 
 
 def trained_shapes(path: Path) -> dict[str, tuple[int, ...]]:
     """Read names and shapes, as the model has them, of the weights trained at a checkpoint."""
-    from safetensors import safe_open
-
-    with safe_open(path, framework="np") as file:
-        about = _about(file.metadata())
+    with opened_tensors(path) as (file, metadata, _):
+        about = _about(path, metadata)
         forms, held = about.get(_FORMS, {}), set(file.keys())
         shapes = {}
         for name in about.get("parameters", []):
@@ -144,8 +130,11 @@ def trained_shapes(path: Path) -> dict[str, tuple[int, ...]]:
     return shapes
 
 
-def _about(metadata: dict[str, str] | None) -> dict[str, Any]:
-    about: dict[str, Any] = json.loads((metadata or {}).get("thalweg", "{}"))
+def _about(path: Path, metadata: Mapping[str, str]) -> dict[str, Any]:
+    try:
+        about: dict[str, Any] = dict(json.loads(metadata.get("thalweg", "{}")))
+    except (ValueError, TypeError, RecursionError):
+        raise DamagedFile(f"{path} is damaged: what it says of itself is no JSON.") from None
     return about
 
 

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import os
 import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+
+from thalweg.run.digests import opened_json, sealed_json
 
 # Asked once, as asking sets it for a moment.
 _UMASK = os.umask(0o077)
@@ -59,14 +60,21 @@ def write_text(path: Path, text: str) -> None:
     write_atomic(path, lambda temporary: temporary.write_text(text, encoding="utf-8"))
 
 
-def write_json(path: Path, value: Any) -> None:
-    """Write ``value`` as JSON at ``path`` atomically."""
-    write_text(path, json.dumps(value, indent=1, sort_keys=True) + "\n")
+def write_json(path: Path, value: dict[str, Any]) -> None:
+    """Write a dict as JSON at ``path`` atomically, with its checksum."""
+    write_text(path, sealed_json(value, indent=1) + "\n")
 
 
-def read_json(path: Path) -> Any:
-    """Read the JSON file at ``path``."""
-    return json.loads(path.read_text(encoding="utf-8"))
+def read_json(path: Path) -> dict[str, Any]:
+    """
+    Read the dict in the JSON file at ``path``, and check it where it has a checksum.
+
+    Raises
+    ------
+    DamagedFile
+        If it is not what was written.
+    """
+    return opened_json(path.read_bytes(), str(path))
 
 
 def _sync(path: Path) -> None:

@@ -13,8 +13,10 @@ from typing import Any
 
 import numpy as np
 
-from thalweg.errors import EntryNotFound, InvalidArgument, ThalwegError
+from thalweg.errors import DamagedFile, EntryNotFound, InvalidArgument, ThalwegError
+from thalweg.run.arrays import read_arrays
 from thalweg.run.box import inside
+from thalweg.run.digests import checksum, is_sealed_json
 from thalweg.run.files import read_json, write_atomic, write_json
 from thalweg.run.store import Run, open_run
 from thalweg.run.trust import handed_on
@@ -64,13 +66,49 @@ def is_done(tasks: Path, key: str) -> bool:
 
 
 def read_outcome(tasks: Path, key: str) -> dict[str, Any]:
-    """Read the result of a task that is done."""
-    about = read_json(_json_path(tasks, key))
-    values: dict[str, Any] = dict(about["scalars"])
-    if about["arrays"]:
-        with np.load(_arrays_path(tasks, key), allow_pickle=False) as arrays:
-            values |= {name: arrays[f"arr_{i}"] for i, name in enumerate(about["arrays"])}
-    return {name: values[name] for name in about["order"]}
+    """
+    Read the result of a task that is done.
+
+    Raises
+    ------
+    DamagedFile
+        If it is not what was written.
+    """
+    path = _json_path(tasks, key)
+    about = read_json(path)
+    try:
+        values: dict[str, Any] = dict(about["scalars"])
+        names, order, sums = about["arrays"], about["order"], about.get("sums")
+    except (KeyError, TypeError, ValueError):
+        raise DamagedFile(f"{path} is damaged: it is no result of a task.") from None
+    if names:
+        arrays = read_arrays(_arrays_path(tasks, key))
+        for i, name in enumerate(names):
+            values[name] = arrays.get(f"arr_{i}")
+            if sums is not None and sums[i] != _array_checksum(values[name]):
+                raise DamagedFile(f"{_arrays_path(tasks, key)} is damaged: so is its {name}.")
+    return {name: values[name] for name in order}
+
+
+def is_covered(tasks: Path, key: str) -> bool:
+    """Say whether a result, known to be whole, carries checksums."""
+    return is_sealed_json(_json_path(tasks, key).read_bytes())
+
+
+def forget_outcome(tasks: Path, key: str) -> None:
+    """Remove the result of a task, which is then to be done again."""
+    _json_path(tasks, key).unlink(missing_ok=True)
+    _arrays_path(tasks, key).unlink(missing_ok=True)
+
+
+def batch_of_tasks(run: Run) -> int | None:
+    """Find the batch of full passes that the tasks of a run were given; None if none is done."""
+    for path in run.tasks.glob("*.json"):
+        with suppress(ThalwegError):
+            batch = read_json(path).get("arguments", {}).get("evaluation_batch")
+            if isinstance(batch, int):
+                return batch
+    return None
 
 
 def progress_path(tasks: Path, key: str) -> Path:
@@ -81,9 +119,11 @@ def progress_path(tasks: Path, key: str) -> Path:
 def read_progress(tasks: Path, key: str) -> int | None:
     """Read how many units of a task are done; None if it has not begun."""
     try:
-        return int(progress_path(tasks, key).read_text(encoding="ascii") or 0)
+        return int(progress_path(tasks, key).read_bytes() or 0)
     except FileNotFoundError:
         return None
+    except ValueError:
+        return 0
 
 
 class _Reporter:
@@ -129,6 +169,7 @@ def _write_outcome(tasks: Path, spec: dict[str, Any], values: Any) -> None:
         write_atomic(path, lambda temporary: _save_arrays(temporary, list(arrays.values())))
     about = {name: spec[name] for name in ("function", "arguments", "label", "needs")}
     about |= {"scalars": scalars, "arrays": list(arrays), "order": list(values)}
+    about["sums"] = [_array_checksum(array) for array in arrays.values()]
     write_json(_json_path(tasks, spec["key"]), about)
 
 
@@ -136,6 +177,14 @@ def _save_arrays(path: Path, arrays: list[np.ndarray[Any, Any]]) -> None:
     # A handle: NumPy would add a suffix to a path.
     with path.open("wb") as file:
         np.savez(file, *arrays)
+
+
+def _array_checksum(array: np.ndarray[Any, Any] | None) -> str:
+    """Hash type, shape and bytes of an array."""
+    if array is None:
+        return ""
+    plain = np.frombuffer(np.ascontiguousarray(array).tobytes(), dtype=np.uint8)
+    return f"{checksum(plain, checksum(f'{array.dtype.str}{array.shape}'.encode())):08x}"
 
 
 def _scalar(name: str, value: Any) -> Any:

@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from thalweg.errors import InvalidArgument
-from thalweg.run.box import check_name, check_tree, inside
+from thalweg.errors import DamagedFile, InvalidArgument
+from thalweg.run.box import check_name, check_tree, files_below, inside
+from thalweg.run.digests import file_checksum, hex_checksum
 from thalweg.run.files import write_text
 from thalweg.run.locks import locked
 
@@ -24,6 +25,9 @@ _FOLDER = {"attributes": {"holds": "results"}, "zarr_format": 3, "node_type": "g
 _CHUNK_BYTES = 1 << 20
 _CHUNKS_PER_SHARD = 64
 _SEPARATOR = "|"
+# Attributes of a result: the checksums of the files in its folder, and that of its own metadata,
+# these included. What has one of both must have both.
+_FILES, _METADATA = "thalweg_crc32c", "thalweg_metadata_crc32c"
 
 
 class ResultStore:
@@ -75,7 +79,16 @@ class ResultStore:
             shutil.rmtree(old, ignore_errors=True)
 
     def load(self, name: str) -> xr.Dataset:
-        """Read the data set ``name`` into memory; of a writer at work, the old or the new one."""
+        """
+        Read the data set ``name`` into memory; of a writer at work, the old or the new one.
+
+        Raises
+        ------
+        DamagedFile
+            If a file of it is gone, or is not what was written.
+        InvalidArgument
+            If there is no such result; the message says which there are.
+        """
         import xarray as xr
 
         target = self._target(name)
@@ -83,8 +96,9 @@ class ResultStore:
             before = _identity(target)
             try:
                 check_tree(target)
+                check_result(target)
                 with xr.open_dataset(target, engine="zarr", consolidated=False) as dataset:
-                    loaded = _recast(dataset.load(), "T", str)
+                    loaded = _plain(_recast(dataset.load(), "T", str))
             except Exception:
                 # Whatever it is, it counts only if no writer put another folder in its place.
                 if before == _identity(target):
@@ -98,11 +112,14 @@ class ResultStore:
         """Open all results lazily; one that is replaced meanwhile must be opened again."""
         import xarray as xr
 
-        self._settle()
         check_tree(self.path)
-        if not (self.path / "zarr.json").exists():
-            return xr.DataTree()
-        return xr.open_datatree(self.path, engine="zarr", consolidated=False)
+        opened = {}
+        for name in self.names():
+            check_result(self._target(name))
+            opened[name] = _plain(
+                xr.open_dataset(self._target(name), engine="zarr", consolidated=False)
+            )
+        return xr.DataTree.from_dict(opened)
 
     def has(self, name: str) -> bool:
         """Say whether the result ``name`` is there."""
@@ -162,7 +179,7 @@ class ResultStore:
     def _make_parents(self, target: Path) -> None:
         folders = [above for above in target.parents if above.is_relative_to(self.path)]
         for folder in reversed(folders):
-            if not (folder / "zarr.json").exists():
+            if not is_marker(folder / "zarr.json"):
                 write_text(folder / "zarr.json", json.dumps(_FOLDER))
 
     def _offer(self) -> str:
@@ -170,14 +187,99 @@ class ResultStore:
         return f"There are: {', '.join(names)}." if names else "There are no results yet."
 
 
-def _kind(folder: Path) -> str:
+def check_result(folder: Path) -> bool:
+    """
+    Check every file of one result.
+
+    Returns
+    -------
+    bool
+        Whether checksums cover it; an older version wrote none.
+
+    Raises
+    ------
+    DamagedFile
+        Naming the file that is gone, or is not what was written.
+    """
+    path = folder / "zarr.json"
     try:
-        about = json.loads(inside(folder, "zarr.json").read_text(encoding="utf-8"))
+        about = json.loads(path.read_bytes())
+        attributes = about["attributes"]
+        if _FILES not in attributes and _METADATA not in attributes:
+            return False
+        expected, files = attributes.pop(_METADATA, None), dict(attributes[_FILES])
+    except (ValueError, KeyError, TypeError, RecursionError):
+        raise DamagedFile(f"{path} is damaged.{_GATHERED}") from None
+    if expected != _metadata_checksum(about):
+        raise DamagedFile(f"{path} is damaged: its checksum is another.{_GATHERED}")
+    there = {file.relative_to(folder).as_posix(): file for file in files_below(folder)}
+    del there["zarr.json"]
+    for name in sorted({**files, **there}):
+        if name not in files:
+            raise DamagedFile(f"{folder / name} does not belong to the result.{_GATHERED}")
+        if name not in there:
+            raise DamagedFile(f"{folder / name} is gone.{_GATHERED}")
+        if file_checksum(there[name]) != files[name]:
+            raise DamagedFile(f"{folder / name} is damaged: its checksum is another.{_GATHERED}")
+    return True
+
+
+_GATHERED = " thalweg resume gathers results anew."
+
+
+def is_marker(path: Path) -> bool:
+    """Say whether a zarr.json is as it is written into folders that only hold results."""
+    try:
+        return bool(json.loads(path.read_bytes()) == _FOLDER)
+    except (OSError, ValueError, RecursionError):
+        return False
+
+
+def _seal(folder: Path) -> None:
+    """Write the checksums of all files of a result into its metadata."""
+    path = folder / "zarr.json"
+    about = json.loads(path.read_bytes())
+    about["attributes"][_FILES] = {
+        file.relative_to(folder).as_posix(): file_checksum(file)
+        for file in files_below(folder)
+        if file != path
+    }
+    about["attributes"][_METADATA] = _metadata_checksum(about)
+    path.write_text(json.dumps(about), encoding="utf-8")
+
+
+def _metadata_checksum(about: dict[str, Any]) -> str:
+    return hex_checksum(json.dumps(about, sort_keys=True).encode())
+
+
+def _plain(dataset: xr.Dataset) -> xr.Dataset:
+    """Take the checksums out of a data set's attributes."""
+    dataset.attrs = {k: v for k, v in dataset.attrs.items() if k not in (_FILES, _METADATA)}
+    return dataset
+
+
+def _kind(folder: Path) -> str:
+    """
+    Say what a folder is: "nothing", an "array", a "folder" of results or a "result".
+
+    Where its metadata are damaged, what lies below decides; `check_result` refuses it later.
+    """
+    path = inside(folder, "zarr.json")
+    try:
+        about = json.loads(path.read_bytes())
+        kind, attributes = about["node_type"], about.get("attributes", {})
     except (FileNotFoundError, NotADirectoryError):
         return "nothing"
-    if about["node_type"] != "group":
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        kind, attributes = "group", {}
+    if kind == "array":
         return "array"
-    return "folder" if about["attributes"] == _FOLDER["attributes"] else "result"
+    if attributes == _FOLDER["attributes"]:
+        return "folder"
+    if isinstance(attributes, dict) and (_FILES in attributes or _METADATA in attributes):
+        return "result"
+    below = (_kind(child) for child in sorted(folder.iterdir()) if child.is_dir())
+    return "folder" if any(kind in ("folder", "result") for kind in below) else "result"
 
 
 def _names_below(folder: Path, prefix: str = "") -> list[str]:
@@ -205,7 +307,16 @@ def _write(folder: Path, dataset: xr.Dataset) -> None:
     # zarr has no specified text of fixed length; that of variable length is specified.
     plain = _recast(dataset.compute().drop_encoding(), "U", np.dtypes.StringDType())
     encoding = {key: _chunking(v.shape, v.dtype.itemsize) for key, v in plain.variables.items()}
-    plain.to_zarr(folder, mode="w", consolidated=False, zarr_format=3, encoding=encoding)
+    # Empty chunks too: zarr takes a complex -0 for its fill value, 0, and would not write it.
+    plain.to_zarr(
+        folder,
+        mode="w",
+        consolidated=False,
+        zarr_format=3,
+        encoding=encoding,
+        write_empty_chunks=True,
+    )
+    _seal(folder)
     _sync_tree(folder)
 
 

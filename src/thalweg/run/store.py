@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import importlib.metadata
+import logging
 import os
 import platform
 import tomllib
@@ -16,9 +17,10 @@ from typing import TYPE_CHECKING, Any
 
 import tomli_w
 
-from thalweg.errors import InvalidArgument, RunConflict, RunNotFound
+from thalweg.errors import DamagedFile, InvalidArgument, RunConflict, RunNotFound
 from thalweg.run.box import check_name, files_below, inside
-from thalweg.run.events import EventLog, read_events
+from thalweg.run.digests import file_checksum, hex_checksum, opened_toml, sealed_toml
+from thalweg.run.events import EventLines, EventLog, read_events
 from thalweg.run.files import read_json, write_text
 from thalweg.run.locks import last_holder, locked
 from thalweg.run.results import ResultStore
@@ -27,9 +29,15 @@ from thalweg.run.trust import check_source, describe_source, require_trust, trus
 if TYPE_CHECKING:
     import xarray as xr
 
+logger = logging.getLogger("thalweg")
+
 _MARK = "run.toml"
+# Checksums of files whose form has no place for one.
+COVERED = "digests.jsonl"
 # The kind of a run that `thalweg.record` or `thalweg.train` made.
 RECORDING = "recording"
+# The same again: all else in a run can be made anew from it.
+_COPY = ".run.toml"
 _VERSIONS_OF = ("thalweg", "torch", "numpy")
 # Runs this process drives: a study may drive tasks of its own within a run that is held already.
 _held: set[Path] = set()
@@ -54,10 +62,15 @@ class Run:
     @cached_property
     def about(self) -> dict[str, Any]:
         """All of run.toml: ``config``, ``versions``, ``created``."""
+        mark, copy = self.inside(_MARK), self.inside(_COPY)
         try:
-            return tomllib.loads(self.inside(_MARK).read_text(encoding="utf-8"))
-        except tomllib.TOMLDecodeError as error:
-            raise RunNotFound(f"{self.path / _MARK} is not a TOML file: {error}.") from None
+            return read_mark(mark)
+        except DamagedFile as error:
+            if not copy.exists():
+                raise
+            about = read_mark(copy)
+            logger.warning("%s Its copy %s is read instead.", error, copy.name)
+            return about
 
     @property
     def config(self) -> dict[str, Any]:
@@ -146,20 +159,20 @@ class Run:
             If ``name`` is no group path, holds other results or lies below one, or if
             ``dataset`` has no variables.
         """
-        self._results.save(name, dataset)
+        self.store.save(name, dataset)
 
     def result(self, name: str) -> xr.Dataset:
         """Read one data set into memory; `InvalidArgument` says which there are."""
-        return self._results.load(name)
+        return self.store.load(name)
 
     def has_result(self, name: str) -> bool:
         """Say whether a data set has been saved under ``name``."""
-        return self._results.has(name)
+        return self.store.has(name)
 
     @property
     def results(self) -> xr.DataTree:
         """All data sets as one tree, read when they are used; an empty tree if there are none."""
-        return self._results.tree()
+        return self.store.tree()
 
     @property
     def claims(self) -> list[dict[str, Any]]:
@@ -170,11 +183,38 @@ class Run:
         its interval, ``rule``, ``verdict``, ``controls`` with theirs, ``section``, ``why``.
         """
         path = self.inside("claims.json")
-        found: list[dict[str, Any]] = read_json(path)["claims"] if path.exists() else []
+        found = read_json(path).get("claims") if path.exists() else []
+        if not isinstance(found, list):
+            raise DamagedFile(f"{path} is damaged: it holds no claims.")
         return found
 
+    def cover(self, *names: str, content: bytes | None = None) -> None:
+        """
+        Note the checksum of a file whose form has no place for one.
+
+        Parameters
+        ----------
+        *names : str
+            The way to it in the run.
+        content : bytes, optional
+            What is going to be written, for a file that is not there yet.
+        """
+        total = file_checksum(self.inside(*names)) if content is None else hex_checksum(content)
+        file = "/".join(names)
+        if total not in self.covered.get(file, ()):
+            EventLog(self.inside(COVERED))({"file": file, "checksum": total}, 0)
+
     @property
-    def _results(self) -> ResultStore:
+    def covered(self) -> dict[str, list[str]]:
+        """The checksums that `cover` noted, by file: of what it is, was, or was going to be."""
+        covered: dict[str, list[str]] = {}
+        for line in EventLines(self.inside(COVERED)).events:
+            covered.setdefault(str(line.get("file")), []).append(str(line.get("checksum")))
+        return covered
+
+    @property
+    def store(self) -> ResultStore:
+        """Where results lie."""
         return ResultStore(self.path, "results.zarr", ".results")
 
     @contextmanager
@@ -248,8 +288,23 @@ def create_run(path: str | os.PathLike[str], config: Mapping[str, Any]) -> Run:
     about = {"created": datetime.now(UTC), "versions": _versions(), "config": plain}
     if source := describe_source(_entry(plain)):
         about["source"] = source
-    write_text(folder / _MARK, tomli_w.dumps(about))
+    for name in (_COPY, _MARK):
+        write_text(folder / name, sealed_toml(about))
     return Run(folder)
+
+
+def restore_mark(run: Run, name: str) -> None:
+    """
+    Write a damaged run.toml, or the copy of it, anew from the other one.
+
+    Raises
+    ------
+    DamagedFile
+        If that one is damaged as well.
+    """
+    source, target = run.inside({_MARK: _COPY, _COPY: _MARK}[name]), run.inside(name)
+    read_mark(source)
+    write_text(target, source.read_text(encoding="utf-8"))
 
 
 def open_run(path: str | os.PathLike[str]) -> Run:
@@ -265,8 +320,7 @@ def open_run(path: str | os.PathLike[str]) -> Run:
     if not (folder / _MARK).is_file():
         raise RunNotFound(f"{folder} is not a run: {_contents(folder)}. {_nearby(folder)}")
     run = Run(folder)
-    if "config" not in run.about:
-        raise RunNotFound(f"{folder / _MARK} has no [config]: it was not written by Thalweg.")
+    _ = run.about
     return run
 
 
@@ -283,6 +337,21 @@ def list_runs(folder: str | os.PathLike[str]) -> list[Run]:
 def check_trajectory(name: str) -> str:
     """Check the name of a trajectory, which is a folder's; `InvalidArgument` says what is wrong."""
     return check_name("trajectory", name)
+
+
+def read_mark(path: Path) -> dict[str, Any]:
+    """
+    Read a run.toml, or the copy of one.
+
+    Raises
+    ------
+    DamagedFile
+        If it is not what was written.
+    """
+    about = opened_toml(path.read_bytes(), str(path))
+    if not isinstance(about.get("config"), dict):
+        raise DamagedFile(f"{path} has no [config]: it is damaged, or not written by Thalweg.")
+    return about
 
 
 def _entry(config: Mapping[str, Any]) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 from collections import Counter, deque
 from collections.abc import Iterable, Sequence
 from concurrent.futures import FIRST_COMPLETED, BrokenExecutor, Executor, Future, wait
@@ -12,10 +13,11 @@ from functools import cached_property
 from graphlib import TopologicalSorter
 from typing import Any
 
-from thalweg.errors import InvalidArgument, TaskFailed
+from thalweg.errors import DamagedFile, InvalidArgument, TaskFailed
 from thalweg.run.engines import Engine, LocalProcesses
 from thalweg.run.outcomes import (
     Report,
+    forget_outcome,
     is_done,
     perform,
     progress_path,
@@ -25,6 +27,8 @@ from thalweg.run.outcomes import (
 from thalweg.run.progress import Bar, Progress, silent
 from thalweg.run.store import Run
 from thalweg.run.trust import granted_entries
+
+logger = logging.getLogger("thalweg")
 
 __all__ = ["Report", "Task", "remaining_units", "run_tasks", "task_result"]
 
@@ -200,8 +204,18 @@ class _Driver:
         for task in self.tasks.values():
             # A killed worker leaves the mark of its beginning.
             progress_path(self.run.tasks, task.key).unlink(missing_ok=True)
-            if is_done(self.run.tasks, task.key):
+            if is_done(self.run.tasks, task.key) and self._is_whole(task):
                 self._show(task, task.units)
+
+    def _is_whole(self, task: Task) -> bool:
+        """Look at a result; a damaged one is taken out, and its task done again."""
+        try:
+            read_outcome(self.run.tasks, task.key)
+        except DamagedFile as error:
+            logger.warning("%s Task %r is done again.", error, task.name)
+            forget_outcome(self.run.tasks, task.key)
+            return False
+        return True
 
     def _start(self) -> bool:
         """Submit what may start; say whether anything runs."""

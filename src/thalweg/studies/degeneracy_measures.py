@@ -74,6 +74,8 @@ def _written(run: Run, proof: Certificate, arguments: dict[str, Any]) -> str:
     path = run.inside("certificates", f"zero-{arguments['seed']}.json")
     path.parent.mkdir(exist_ok=True)
     write_certificate(proof, path)
+    for file in (path, path.with_suffix(".safetensors")):
+        run.cover("certificates", file.name)
     return path.relative_to(run.path).as_posix()
 
 

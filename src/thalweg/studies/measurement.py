@@ -6,12 +6,12 @@ import json
 from pathlib import Path
 from typing import Any
 
-from safetensors import safe_open
-from safetensors.torch import save_file
-
 from thalweg.errors import InvalidArgument
 from thalweg.run import Engine, InProcess, Progress, Run, run_tasks, silent
-from thalweg.run.files import read_json, write_atomic, write_json
+from thalweg.run.files import read_json, write_json
+from thalweg.run.outcomes import batch_of_tasks
+from thalweg.run.repair import repair
+from thalweg.run.tensors import read_tensors, write_tensors
 from thalweg.run.trust import name_entry
 from thalweg.studies import spectrum, surface
 from thalweg.studies.planes import Plane, check_plane, lay_plane
@@ -117,6 +117,7 @@ def measure(
     """
     run.require_source()
     with run.lock():
+        repair(run)
         kind = run.config["measurement"]
         spec, notes = _prepared(run, progress)
         found = {**_MEASURES[kind](run, spec, engine, progress), "notes": notes}
@@ -133,13 +134,14 @@ def _prepared(run: Run, progress: Progress) -> tuple[dict[str, Any], list[str]]:
     path = run.inside("measured.json")
     spec: dict[str, Any] = {name: run.config[name] for name in ("problem", "at", "risk")}
     spec["problem"].setdefault("settings", {})
-    if not path.exists():
-        measured = load_measured_point(spec, tell=True, progress=progress)
-        sizes = {"weights": measured.risk.space.size, "samples": measured.risk.samples}
-        batch = {"evaluation_batch": measured.risk.batch_size}
-        write_json(path, {**batch, **sizes, "notes": measured.notes})
-    measured = read_json(path)
-    return spec | {"evaluation_batch": measured["evaluation_batch"]}, measured.get("notes", [])
+    known = read_json(path) if path.exists() else {}
+    if "evaluation_batch" not in known:
+        point = load_measured_point(spec, tell=True, progress=progress)
+        sizes = {"weights": point.risk.space.size, "samples": point.risk.samples}
+        batch = {"evaluation_batch": batch_of_tasks(run) or point.risk.batch_size}
+        known = {**batch, **sizes, "notes": point.notes}
+        write_json(path, known)
+    return spec | {"evaluation_batch": known["evaluation_batch"]}, known.get("notes", [])
 
 
 def _surface(
@@ -159,11 +161,9 @@ def _plane(run: Run, measured: MeasuredPoint, options: dict[str, Any], progress:
         laid = lay_plane(measured, options, progress=progress)
         about = {name: getattr(laid, name) for name in ("rule", "extent", "points", "places")}
         tensors = {"directions": laid.directions.cpu().contiguous()}
-        told = {"plane": json.dumps(about)}
-        write_atomic(path, lambda temporary: save_file(tensors, temporary, metadata=told))
-    with safe_open(path, framework="pt") as file:
-        about = json.loads(file.metadata()["plane"])
-        directions = file.get_tensor("directions").to(measured.points)
+        write_tensors(path, tensors, {"plane": json.dumps(about)})
+    tensors, metadata = read_tensors(path)
+    about, directions = json.loads(metadata["plane"]), tensors["directions"].to(measured.points)
     extent = [(low, high) for low, high in about["extent"]]
     return Plane(directions, about["rule"], extent, about["points"], about["places"])
 

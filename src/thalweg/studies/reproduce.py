@@ -14,11 +14,14 @@ from thalweg.problems import load_stored
 from thalweg.risk import EmpiricalRisk
 from thalweg.run import Engine, Progress, Run, create_run, open_run, run_tasks, silent
 from thalweg.run.files import read_json, write_json
+from thalweg.run.outcomes import batch_of_tasks
+from thalweg.run.repair import repair
 from thalweg.run.tasks import remaining_units
 from thalweg.studies.measurement import measure
 from thalweg.studies.registry import STUDIES
 from thalweg.studies.trainings import UNITS_AN_EPOCH
 
+_MEASURED = {"evaluation_batch", "seconds_an_epoch"}
 _TIMED_STEPS = 4
 
 Announce = Callable[[float], object]
@@ -103,8 +106,21 @@ def complete(
     progress: Progress = silent,
     announce: Announce = _unannounced,
 ) -> tuple[Run, dict[str, Any]]:
-    """Do all that is missing in a run, gather its results and judge its claims."""
+    """
+    Do all that is missing in a run, gather its results and judge its claims.
+
+    What is damaged in it is made anew where it can be, and said.
+    """
     run.require_source()
+    # From the first file on: a second program is refused before it has changed anything.
+    with run.lock():
+        repair(run)
+        return _complete(run, engine, progress, announce)
+
+
+def _complete(
+    run: Run, engine: Engine | None, progress: Progress, announce: Announce
+) -> tuple[Run, dict[str, Any]]:
     measured = _measured(run)
     config = run.config | {key: measured[key] for key in ("evaluation_batch", "seconds_an_epoch")}
     studies = {name: STUDIES[name] for name in config["studies"]}
@@ -130,12 +146,13 @@ def _judged(run: Run, config: dict[str, Any]) -> list[dict[str, Any]]:
 def _measured(run: Run) -> dict[str, Any]:
     """Choose the batch of full passes once a run: another choice would round differently."""
     path = run.inside("measured.json")
-    if not path.exists():
+    if not (read_json(path).keys() if path.exists() else set()) >= _MEASURED:
         problem = run.config["problem"]
         risk = EmpiricalRisk(load_stored(problem))
         sizes = {"weights": risk.space.size, "samples": risk.samples}
         seconds = _seconds_an_epoch(risk, run.config["training"]["batch_size"])
-        chosen = {"evaluation_batch": risk.batch_size, "seconds_an_epoch": seconds}
+        batch = batch_of_tasks(run) or risk.batch_size
+        chosen = {"evaluation_batch": batch, "seconds_an_epoch": seconds}
         write_json(path, {**chosen, **sizes})
     found: dict[str, Any] = read_json(path)
     return found
