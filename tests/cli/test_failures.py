@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
@@ -97,3 +98,27 @@ def test_an_interrupt_of_a_command(monkeypatch):
     monkeypatch.setattr("thalweg.cli.runs.list_runs", interrupt)
     answer = CliRunner().invoke(app, ["runs"])
     assert answer.exit_code == 130 and "Stopped." in answer.output
+
+
+def test_verify_names_what_is_damaged(tmp_path):
+    run = create_run(tmp_path / "run", {"kind": "recording"})
+    run.log(trajectory="main")({"loss": 0.5}, 0)
+    whole = CliRunner().invoke(app, ["verify", str(run.path)])
+    assert whole.exit_code == 0 and "as written" in whole.output
+    path = run.path / "events.jsonl"
+    path.write_bytes(path.read_bytes().replace(b"0.5", b"0.7"))
+    damaged = CliRunner().invoke(app, ["verify", str(run.path)])
+    assert damaged.exit_code == 1 and "events.jsonl: damaged" in damaged.output
+    answer = json.loads(CliRunner().invoke(app, ["verify", str(run.path), "--json"]).output)
+    assert not answer["whole"]
+    assert {file["file"] for file in answer["files"] if file["state"] == "damaged"} == {path.name}
+
+
+def test_one_bad_run_does_not_hide_the_others(tmp_path):
+    for name, text in (("bad", "x = "), ("odd", "[config]\nproblem = 1\n")):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "run.toml").write_text(text)
+    create_run(tmp_path / "good", {"preset": "demo"})
+    answer = CliRunner().invoke(app, ["runs", str(tmp_path)])
+    assert answer.exit_code == 0 and len(answer.output.splitlines()) == 3
+    assert "unreadable" in answer.output and "demo" in answer.output

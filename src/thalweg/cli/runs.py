@@ -9,6 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
+from thalweg.errors import ThalwegError
 from thalweg.report.formatting import count, duration
 from thalweg.run import Run, list_runs, on_screen, open_run
 
@@ -115,17 +116,17 @@ def verify(run: RunPath, as_json: Json = False) -> None:
         for state, what in _STATES.items():
             number = sum(finding.state == state for finding in findings)
             if number:
-                typer.echo(f"{count(number, 'file')} {what}")
+                typer.echo(f"{what}: {count(number, 'file')}")
     if lost:
         raise typer.Exit(1)
 
 
 _STATES = {
-    "whole": "are as they were written (a result counts as one)",
-    "damaged": "are damaged",
-    "gone": "are gone",
-    "uncovered": "have no checksum, and nothing says whether they are whole",
-    "no data": "hold nothing that is read as data (locks, marks of progress)",
+    "whole": "as written (a result counts as one)",
+    "damaged": "damaged",
+    "gone": "gone",
+    "uncovered": "without a checksum, so that nothing says whether they are whole",
+    "no data": "of which nothing is read as data (locks, marks of progress)",
 }
 
 
@@ -183,6 +184,15 @@ def _say(name: str, found: dict[str, Any]) -> None:
 
 
 def _row(run: Run) -> dict[str, str]:
+    try:
+        return _read_row(run)
+    except (ThalwegError, OSError, ValueError, TypeError, AttributeError) as error:
+        # One bad run does not hide the others.
+        why = (str(error).splitlines() or [type(error).__name__])[0]
+        return {"run": str(run.path), "preset": "-", "problem": "-", "state": f"unreadable: {why}"}
+
+
+def _read_row(run: Run) -> dict[str, str]:
     config = run.config
     state = f"unfinished: thalweg resume {run.path}"
     if run.inside("summary.json").exists():
