@@ -17,7 +17,8 @@ from thalweg.report.parts import Picture, Table
 from thalweg.report.sections.degeneracy import section
 from thalweg.run import InProcess, Run
 from thalweg.studies import reproduce
-from thalweg.studies.degeneracy_claims import judge
+from thalweg.studies.degeneracy_claims import _CONTROLS, _NEAR, judge
+from thalweg.studies.degeneracy_measures import _regression
 
 SMALL: dict[str, Any] = {
     "networks": 6,
@@ -32,7 +33,7 @@ def zeros(certified: int, missed: int, repeated: int, early: int) -> xr.Dataset:
     rows = [("zero", "network", "certified", 0)] * certified
     rows += [("zero", "network", "refused", 7)] * (6 - certified)
     rows[0] = ("zero", "network", rows[0][2], missed)
-    rows += [("zero", case, "refused", 0) for case in ("narrow", "contradictory", "early")] * 6
+    rows += [("zero", case, "refused", 0) for case in (*_CONTROLS, *_NEAR)] * 6
     rows += [("zero", "repeated", "certified", repeated)]
     rows += [("hessian", "network", "certified", missed), ("hessian", "early", "refused", early)]
     measure, case, verdict, miss = (list(column) for column in zip(*rows, strict=True))
@@ -72,6 +73,19 @@ def test_verdicts_of_known_cases() -> None:
     assert verdicts(zeros(3, 0, 9, -5), boxes(3, 0))["certified"] == "undecided"
 
 
+@pytest.mark.parametrize("samples", [8, 30, 50])
+def test_near_controls_are_next_to_the_count_of_equations(samples: int) -> None:
+    given = {"samples": samples, "outputs": 3, "width": 16, "activation": "tanh", "seed": 0}
+    sizes = {}
+    for case in ("narrow", "below", "above", "network"):
+        risk, _ = _regression(given | {"case": case})
+        assert risk.problem.train[1].shape[1] == 3
+        sizes[case] = risk.space.size, risk.problem.train[1].numel()
+    (below, equations), (above, fewer) = sizes["below"], sizes["above"]
+    assert below == above and fewer == samples * 3
+    assert equations - 3 <= below < equations and above - 68 <= fewer < above
+
+
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
     config = CONFIG | {"studies": ["degeneracy"], "degeneracy": SMALL}
@@ -85,7 +99,9 @@ def test_small_run_supports_every_claim(run: Run) -> None:
     told = {claim["name"]: claim for claim in run.claims}
     assert {claim["verdict"] for claim in told.values()} == {"supported"}
     controls = [control for claim in told.values() for control in claim["controls"]]
-    assert {control["verdict"] for control in controls} == {"refuted"}
+    assert {control["verdict"] for control in controls if not control["near"]} == {"refuted"}
+    near = {control["verdict"] for control in controls if control["near"]}
+    assert near and near <= {"refuted", "undecided"}
     reasons = run.result("degeneracy/zeros")
     mine = {
         str(c): str(r)
@@ -99,7 +115,7 @@ def test_section_shows_proofs_and_pictures(run: Run) -> None:
     assert shown is not None and not shown.missing
     tables = [part for part in shown.parts if isinstance(part, Table)]
     pictures = [part for part in shown.parts if isinstance(part, Picture)]
-    assert [len(table.rows) for table in tables] == [6, 6, 3, 12]
+    assert [len(table.rows) for table in tables] == [6, 6, 5, 12]
     assert "Theorem" in tables[0].note and "supported" in tables[0].note
     for row in tables[0].rows:
         residual, low, lipschitz, radius, distance = map(float, row[3:8])

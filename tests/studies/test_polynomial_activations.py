@@ -15,18 +15,17 @@ from studies.small import CONFIG
 from thalweg.report.parts import Picture, Table
 from thalweg.report.sections.polynomial_activations import section
 from thalweg.run import InProcess, Run, create_run
-from thalweg.studies import configure, polynomial_activations, reproduce
-from thalweg.studies.polynomial_activations import (
+from thalweg.studies import complete, configure
+from thalweg.studies.polynomial_activations import EXCURSIONS, FITS, RUNS
+from thalweg.studies.polynomial_activations import tasks as _tasks
+from thalweg.studies.polynomial_activations_claims import (
     CLAIMED,
     CONTROL,
-    EXCURSIONS,
-    FITS,
     NEAR,
     RELU,
-    RUNS,
     difference,
+    judge,
 )
-from thalweg.studies.polynomial_activations import tasks as _tasks
 from thalweg.studies.trainings import train_trunk
 
 SIZES: dict[str, Any] = {
@@ -41,19 +40,6 @@ SIZES: dict[str, Any] = {
     "keep": True,
 }
 SMALL = CONFIG | {"studies": ["polynomial_activations"], "polynomial_activations": SIZES}
-
-
-class Held:
-    """A run that holds one result."""
-
-    def __init__(self, runs: xr.Dataset | None) -> None:
-        self.runs = runs
-
-    def has_result(self, name: str) -> bool:
-        return self.runs is not None and name == RUNS
-
-    def result(self, name: str) -> xr.Dataset | None:
-        return self.runs
 
 
 def runs(
@@ -107,8 +93,7 @@ KNOWN = {
 def test_known_cases_get_their_verdicts(
     found: xr.Dataset | None, as_well: str, interval: str
 ) -> None:
-    held: Any = Held(found)
-    verdicts = [str(claim.verdict) for claim in polynomial_activations.claims(held, SMALL)]
+    verdicts = [str(claim.verdict) for claim in judge(found, SMALL)]
     assert verdicts == [as_well, as_well, interval]
 
 
@@ -133,8 +118,8 @@ def test_degree_2_gets_as_much_training_on_the_same_draws() -> None:
 
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory: pytest.TempPathFactory) -> Run:
-    run, _ = reproduce(SMALL, tmp_path_factory.mktemp("runs") / "whole", engine=InProcess())
-    return run
+    run = create_run(tmp_path_factory.mktemp("runs") / "whole", SMALL)
+    return complete(run, engine=InProcess())[0]
 
 
 def test_every_preactivation_is_counted_and_leaving_the_interval_is_said(whole: Run) -> None:

@@ -10,6 +10,7 @@ import typer
 
 from thalweg.cli.runs import Json, RunPath
 from thalweg.report.formatting import estimate
+from thalweg.report.stated_rules import told_rules
 from thalweg.run import open_run
 
 
@@ -17,10 +18,14 @@ def claims(run: RunPath, as_json: Json = False) -> None:
     """List the claims that a run tested: verdicts, statistics, rules and controls."""
     opened = open_run(run)
     if as_json:
-        typer.echo(json.dumps({"run": str(opened.path), "claims": opened.claims}))
+        answer = {"run": str(opened.path), "claims": opened.claims, "rules": opened.judged_by}
+        typer.echo(json.dumps(answer))
         return
     for claim in opened.claims:
         typer.echo("\n".join(_lines(claim)))
+    if opened.claims:
+        sentence, changed = told_rules(opened)
+        typer.echo("\n".join([sentence, *(f"    {change}" for change in changed)]))
     if not opened.claims:
         typer.echo(f"No claims are judged in {run}. {_why_none(opened.config)}")
 
@@ -33,7 +38,8 @@ def _lines(claim: dict[str, Any]) -> Iterator[str]:
     yield f"    supported if {claim['rule']}"
     for control in claim["controls"]:
         measured = f": {estimate(control['statistic'])}" if control["statistic"] else ""
-        yield f"    control, {control['verdict']}: {control['description']}{measured}"
+        near = ", which nearly passes" if control.get("near") else ""
+        yield f"    control{near}, {control['verdict']}: {control['description']}{measured}"
     if claim["why"]:
         yield f"    {claim['why']}"
 

@@ -68,6 +68,7 @@ def _facts(claim: dict[str, Any]) -> Iterator[tuple[str, str]]:
     yield "rule", f"supported if the whole interval is {claim['rule']}; refuted if none of it is"
     for control in claim["controls"]:
         measured = estimate(control["statistic"]) if control["statistic"] else "no such statistic"
-        yield f"control: {control['verdict']}", f"{control['description']} {measured}."
+        near = "near control" if control.get("near") else "control"
+        yield f"{near}: {control['verdict']}", f"{control['description']} {measured}."
     if claim["why"]:
         yield "remark", claim["why"]

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from thalweg.report.about import about, progress_table
 from thalweg.report.ledger import ledger
 from thalweg.report.parts import Picture, Section, Table
+from thalweg.report.stated_rules import told_rules
 from thalweg.run import Run
 from thalweg.run.box import check_name
 from thalweg.run.files import write_atomic, write_text
@@ -54,6 +55,7 @@ def write_report(run: Run) -> Path:
         .render(
             about=about(run),
             claims=ledger(run, {section.name: section.title for section in sections}),
+            rules=told_rules(run),
             progress=progress_table(run),
             sections=[(section, _blocks(run, section)) for section in sections],
             absent=absent,

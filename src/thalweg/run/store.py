@@ -205,6 +205,18 @@ class Run:
             EventLog(self.inside(COVERED))({"file": file, "checksum": total}, 0)
 
     @property
+    def judged_by(self) -> dict[str, Any]:
+        """
+        The rules that its claims were judged by; empty where none were.
+
+        ``stated``: the digest of those that run.toml holds, or None; ``judged``: for each set of
+        rules in turn its ``digest``, and what it ``changed``.
+        """
+        path = self.inside("claims.json")
+        found: dict[str, Any] = read_json(path).get("rules", {}) if path.exists() else {}
+        return found
+
+    @property
     def covered(self) -> dict[str, list[str]]:
         """The checksums that `cover` noted, by file: of what it is, was, or was going to be."""
         covered: dict[str, list[str]] = {}
@@ -256,7 +268,12 @@ class Run:
                 _held.discard(self.path)
 
 
-def create_run(path: str | os.PathLike[str], config: Mapping[str, Any]) -> Run:
+def create_run(
+    path: str | os.PathLike[str],
+    config: Mapping[str, Any],
+    *,
+    rules: Mapping[str, Any] | None = None,
+) -> Run:
     """
     Make a run directory, or open the one that was made with the same configuration.
 
@@ -266,6 +283,8 @@ def create_run(path: str | os.PathLike[str], config: Mapping[str, Any]) -> Run:
         The folder; made where it is missing.
     config : mapping
         TOML values, nested; keys whose value is None are left out.
+    rules : mapping, optional
+        What will decide the run's verdicts. Those that a run was made with are kept.
 
     Returns
     -------
@@ -286,6 +305,8 @@ def create_run(path: str | os.PathLike[str], config: Mapping[str, Any]) -> Run:
         return run
     _check_free(folder)
     about = {"created": datetime.now(UTC), "versions": _versions(), "config": plain}
+    if rules is not None:
+        about["rules"] = dict(rules)
     if source := describe_source(_entry(plain)):
         about["source"] = source
     for name in (_COPY, _MARK):

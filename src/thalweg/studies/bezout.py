@@ -7,14 +7,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from thalweg.run import Progress, Run, Task, silent, task_result
-from thalweg.studies.bezout_claims import claims
+from thalweg.studies.bezout_claims import claims, rules
 from thalweg.studies.polynomial_networks import described
 from thalweg.studies.trainings import UNITS_AN_EPOCH
 
 if TYPE_CHECKING:
     import xarray as xr
 
-__all__ = ["SIZES", "assemble", "claims", "tasks"]
+__all__ = ["SIZES", "assemble", "claims", "rules", "tasks"]
 
 _CUBE, _SQUARE, _FIFTH, _LINEAR = [0, 0, 0, 1], [0, 0, 1], [0, 0, 0, 0, 0, 1], [0, 1]
 # What a draw of a network takes on one core, on average: nothing to do with the run's problem, of

@@ -16,6 +16,20 @@ if TYPE_CHECKING:
 PAPER = "Liao and Poggio, Theory II (arXiv 1703.09833)"
 MANY, DEGENERATE = f"{PAPER}, claim 2 of the abstract", f"{PAPER}, claim 4 of the abstract"
 ZERO_LOSS = 1e-10
+# Stated before anything was measured.
+RULES = {
+    "many": Rule(low=1),
+    "bound-is-count": Rule(low=1, high=1),
+    "always-real": Rule(low=1),
+    "rank": Rule(low=0, high=0),
+    "more-weights-suffice": Rule(low=1),
+    "dimension": Rule(low=0, high=0),
+    "zeros-degenerate": Rule(low=1),
+    "minima-one-unit": Rule(low=0, high=0),
+    "minima-any": Rule(low=0, high=0),
+    "generic-decay": Rule(low=0, high=0),
+    "loaded": Rule(high=ZERO_LOSS),
+}
 _SOLVED = (
     "The system of zero error of each network at random rational samples is solved by monodromy, "
     "with the output weights fixed by the gauge; "
@@ -48,6 +62,11 @@ def claims(run: Run, config: dict[str, Any]) -> list[Claim]:
     ]
 
 
+def rules(config: dict[str, Any]) -> dict[str, Rule]:
+    """Give the rules, which no configuration changes."""
+    return RULES
+
+
 def _many(systems: xr.Dataset) -> Claim:
     name = "smallest number of solutions over h! dʰ"
     square, beyond = _of(systems, "square"), _of(systems, "beyond")
@@ -60,7 +79,7 @@ def _many(systems: xr.Dataset) -> Claim:
         protocol=f"{_SOLVED}solutions are counted before dividing by the symmetry group, whose "
         "order is h! dʰ. The smallest quotient over all networks and draws decides.",
         statistic=_smallest(name, square["solutions_modulo_symmetry"], "times"),
-        rule=Rule(low=1),
+        rule=RULES["many"],
         controls=(
             Control(
                 "Networks with more samples than their generic rank: no solution at all.",
@@ -81,7 +100,7 @@ def _bezout_is_the_count(systems: xr.Dataset) -> Claim:
         protocol=f"{_SOLVED}their number is divided by Bezout's, the product of the degrees. The "
         "smallest quotient over all networks and draws decides.",
         statistic=_smallest(name, square["solutions_complex"] / square["bezout"], "share"),
-        rule=Rule(low=1, high=1),
+        rule=RULES["bound-is-count"],
         controls=(
             Control(
                 "Networks with more samples than their generic rank: none of the solutions.",
@@ -105,7 +124,7 @@ def _always_real(systems: xr.Dataset) -> Claim:
         protocol=f"{_SOLVED}the real ones among them, signs of output weights free, are counted. "
         "The smallest number over all networks and draws decides.",
         statistic=_smallest(name, square["real"], "solutions"),
-        rule=Rule(low=1),
+        rule=RULES["always-real"],
         controls=(
             Control(
                 "Networks with more samples than their generic rank: no real solution either.",
@@ -131,7 +150,7 @@ def _exist_up_to_the_rank(systems: xr.Dataset) -> Claim:
         "for which the two disagree; those where nothing was found and not all was sought are left "
         "out.",
         statistic=_mismatches(name, generic),
-        rule=Rule(low=0, high=0),
+        rule=RULES["rank"],
         controls=(
             Control(
                 "Targets planted as outputs of the network, hence not generic: they are fitted "
@@ -158,7 +177,7 @@ def _exist_beyond(systems: xr.Dataset) -> Claim:
         protocol=f"{_SOLVED}whether there is one is noted for each network with W > N. The "
         "smallest note decides.",
         statistic=_smallest(name, more["exists"], "0 or 1"),
-        rule=Rule(low=1),
+        rule=RULES["more-weights-suffice"],
         controls=(
             Control(
                 "Three units z² with bias, two inputs: W = 9 weights and N = 7 samples, but "
@@ -188,7 +207,7 @@ def _dimension(systems: xr.Dataset) -> Claim:
         "measured by its singular values (zero: below 1e-9 of the largest). Where the rank is N "
         "the zeros form a manifold whose dimension is that of the kernel.",
         statistic=_distance(name, _of(systems, "square", "wide", "rotated")),
-        rule=Rule(low=0, high=0),
+        rule=RULES["dimension"],
         controls=(
             Control(
                 "Targets planted beyond the rank: zeros exist, in more dimensions than W - N.",
@@ -210,11 +229,12 @@ def _zeros_degenerate(zeros: xr.Dataset) -> Claim:
         statement="With more weights than equations, N up to the generic rank, zero-minimizers are "
         "degenerate for another reason than symmetry (networks zᵈ with d odd).",
         source=DEGENERATE,
-        protocol="Real zero-minimizers are loaded into torch. The nullity of the Hessian of the "
-        "squared loss over all weights (zero: below 1e-9 of the largest eigenvalue) is reduced by "
-        "the number of independent tangents to continuous symmetries. The smallest rest decides.",
+        protocol="Real zero-minimizers are loaded into torch. With zero residuals the nullity of "
+        "the Hessian of the squared loss is the number of weights minus the rank of the Jacobian "
+        "(zero: singular values below 1e-9 of the largest); it is reduced by the number of "
+        "independent tangents to continuous symmetries. The smallest rest decides.",
         statistic=_smallest(name, _beyond_symmetry(_of(zeros, "wide")), "eigenvalues"),
-        rule=Rule(low=1),
+        rule=RULES["zeros-degenerate"],
         controls=(
             Control(
                 "As many weights as equations: isolated up to the rescaling of units.",
@@ -238,7 +258,7 @@ def _minima_of_one_unit(critical: xr.Dataset, cases: xr.Dataset) -> Claim:
         source=DEGENERATE,
         protocol=_FLAT,
         statistic=_largest(name, _beyond_symmetry(_flat(_of(critical, "minima"))), "eigenvalues"),
-        rule=Rule(low=0, high=0),
+        rule=RULES["minima-one-unit"],
         controls=_degenerate_minima(name, cases),
         section="bezout",
     )
@@ -258,7 +278,7 @@ def _minima_of_any(critical: xr.Dataset, cases: xr.Dataset) -> Claim:
         protocol=_FLAT + " To these come minima of one unit split in two (a unit w becomes a w and "
         "b w, with a³ + b³ = 1), in the network with two units.",
         statistic=_largest(name, found, "eigenvalues"),
-        rule=Rule(low=0, high=0),
+        rule=RULES["minima-any"],
         controls=_degenerate_minima(name, cases)[:2],
         section="bezout",
         why="A unit can be split into two along a curve without a change of the function, and on a "
@@ -291,7 +311,7 @@ def _decayed(losses: xr.Dataset, cases: xr.Dataset) -> Claim:
         statistic=exact(
             name, float(losses["singular"].values[_mask(losses, "decayed")].sum()), units="paths"
         ),
-        rule=Rule(low=0, high=0),
+        rule=RULES["generic-decay"],
         controls=(
             Control(
                 "A cube of one weight, one sample, no decay: the Hessian vanishes at w = 0, where "
@@ -320,7 +340,7 @@ def _loaded(zeros: xr.Dataset, critical: xr.Dataset) -> Claim:
         protocol="Every real solution is loaded, and the empirical risk evaluated by torch. The "
         "largest decides; for the controls the smallest.",
         statistic=_largest(name, real["loss"] / real["at_zero"], units),
-        rule=Rule(high=ZERO_LOSS),
+        rule=RULES["loaded"],
         controls=(
             Control(
                 "The same weights with a relative noise of 0.1.",

@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from thalweg.run import Progress, Run, Task, silent, task_result
-from thalweg.studies.claim import Claim
-from thalweg.studies.degeneracy_claims import judge
+from thalweg.studies.claim import Claim, Rule
+from thalweg.studies.degeneracy_claims import RULES, judge
+from thalweg.studies.preflight import Sizes, too_few_for_a_share
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -21,7 +22,7 @@ ZEROS, SPLIT, SPECTRA, BOXES = (
 # of the trainings.
 SIZES: dict[str, dict[str, Any]] = {
     "demo": {
-        "networks": 6,
+        "networks": 8,
         "few": 3,
         "zeros": {"samples": 50, "outputs": 9, "width": 32, "activation": "tanh", "units": 8},
         "hessian": {"samples": 8, "outputs": 3, "width": 8, "activation": "tanh", "units": 4},
@@ -43,7 +44,7 @@ SIZES: dict[str, dict[str, Any]] = {
     },
 }
 # The cases of the protocol: the networks themselves, and those for which the claims are wrong.
-CASES = ("network", "narrow", "contradictory", "early", "repeated")
+CASES = ("network", "narrow", "below", "above", "contradictory", "early", "repeated")
 _MEASURES = "thalweg.studies.degeneracy_measures"
 _UNITS = {
     "residual": "Euclidean norm of outputs minus targets",
@@ -87,7 +88,7 @@ def tasks(config: dict[str, Any]) -> list[Task]:
 def _task(measure: str, part: str, study: dict[str, Any], case: str, seed: int) -> Task:
     sizes = {key: value for key, value in study[part].items() if key != "units"}
     label = f"{'network' if case == 'network' else case + ' network'} {seed} ({measure})"
-    units = study[part]["units"] if case in ("network", "repeated") else 2
+    units = 2 if case == "early" else study[part]["units"]
     return Task(
         f"{_MEASURES}:measure_{measure}",
         {"case": case, "seed": seed, **sizes},
@@ -139,6 +140,31 @@ def assemble(run: Run, config: dict[str, Any], *, progress: Progress = silent) -
 def claims(run: Run, config: dict[str, Any]) -> list[Claim]:
     """Judge by what `assemble` saved: certified shares, nullities, boxes."""
     return judge(run.result(ZEROS), run.result(BOXES))
+
+
+def rules(config: dict[str, Any]) -> dict[str, Rule]:
+    """Give the rules, which no configuration changes."""
+    return RULES
+
+
+def faults(config: dict[str, Any], sizes: Sizes) -> list[str]:
+    """Find why certificates could not decide: too few networks, or too few weights."""
+    study = config["degeneracy"]
+    found = too_few_for_a_share("degeneracy.networks", study["networks"], RULES["certified"].low)
+    if not 1 <= study["few"] <= study["networks"]:
+        found.append(
+            f"degeneracy.few = {study['few']}: it is a number of the networks; write one from 1 to"
+            f" {study['networks']}."
+        )
+    for part in ("zeros", "hessian"):
+        width, samples, outputs = (study[part][key] for key in ("width", "samples", "outputs"))
+        least = (samples * outputs - outputs) // (65 + outputs) + 1
+        if width < least:
+            found.append(
+                f"degeneracy.{part}.width = {width}: fewer weights than the {samples * outputs:,}"
+                f" equations; write {least} or more, or fewer degeneracy.{part}.samples."
+            )
+    return found
 
 
 def _table(done: list[tuple[Task, dict[str, Any]]], dimension: str) -> xr.Dataset:

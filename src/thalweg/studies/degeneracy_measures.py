@@ -28,14 +28,13 @@ def measure_zero(run: Run, arguments: dict[str, Any], report: Report) -> dict[st
     """
     Train one network on digits by Gauss-Newton, certify a zero, and take the nullity.
 
-    The cases: ``narrow`` has fewer weights than equations; in ``contradictory`` one sample stands
-    twice with two targets; ``early`` is stopped after one step; in ``repeated`` a tenth of the
-    samples stand twice, so that equations depend on one another.
+    The cases: ``narrow`` has far fewer weights than equations, ``below`` just fewer, ``above`` just
+    more; in ``contradictory`` one sample stands twice with two targets; ``early`` is stopped after
+    one step; in ``repeated`` a tenth of the samples stand twice, so that equations depend on one
+    another.
     """
     risk, w0 = _regression(arguments)
-    steps = {"early": _EARLY, "narrow": _EARLY, "contradictory": _EARLY}.get(
-        arguments["case"], _STEPS
-    )
+    steps = _EARLY if arguments["case"] == "early" else _STEPS
     w = train(risk, w0, optimizer="gauss-newton", steps=steps).w
     proof = certify_zero(risk, w)
     told = proof.to_dict()
@@ -140,7 +139,8 @@ def _digits(arguments: dict[str, Any]) -> tuple[Tensor, Tensor]:
 
 def _regression(arguments: dict[str, Any]) -> tuple[EmpiricalRisk, Tensor]:
     case, outputs = arguments["case"], arguments["outputs"]
-    x, labels = _digits(arguments)
+    width, samples = _width(arguments)
+    x, labels = _digits(arguments | {"samples": samples})
     # The last classes' outputs are left out: those of all ten sum to one, and are not independent.
     y = F.one_hot(labels, _CLASSES)[:, :outputs].double()
     x = x.double()
@@ -149,13 +149,25 @@ def _regression(arguments: dict[str, Any]) -> tuple[EmpiricalRisk, Tensor]:
         x = torch.cat([x[:-count], x[:count]])
         again = (1 - y[:count]) if case == "contradictory" else y[:count]
         y = torch.cat([y[:-count], again])
-    # Fewer weights than equations: W = (64 + 1 + outputs) h + outputs.
-    most = (y.numel() - outputs - 1) // (65 + outputs)
-    width = max(1, min(arguments["width"] // 8, most)) if case == "narrow" else arguments["width"]
     model = MLP(64, (width,), outputs, arguments["activation"], seed=arguments["seed"]).double()
     problem = Problem(model, nn.MSELoss(), (x, y), name="digits")
     risk = EmpiricalRisk(problem, dtype=torch.float64)
     return risk, risk.space.pack(model)
+
+
+def _width(arguments: dict[str, Any]) -> tuple[int, int]:
+    """Give hidden units and samples of a case, of which W = (64 + 1 + C) h + C and M = N C."""
+    case, outputs, samples = arguments["case"], arguments["outputs"], arguments["samples"]
+    most = (samples * outputs - outputs - 1) // (65 + outputs)
+    if case == "narrow":
+        return max(1, min(arguments["width"] // 8, most)), samples
+    if case == "above":
+        return most + 1, samples
+    if case == "below":
+        # The network of the case above, on just as many more samples as it takes.
+        weights = (65 + outputs) * (most + 1) + outputs
+        return most + 1, weights // outputs + 1
+    return arguments["width"], samples
 
 
 def _equations(risk: EmpiricalRisk) -> int:

@@ -18,6 +18,7 @@ from thalweg.run import Progress, Report, Run, Task, silent, task_result
 from thalweg.studies.claim import Claim, Control, Rule, Statistic
 from thalweg.studies.intervals import cluster_mean
 from thalweg.studies.parents import cluster_words, copy_task, has_draws, on_draw, parent_task
+from thalweg.studies.preflight import Sizes, too_few_for_a_mean
 from thalweg.studies.trainings import UNITS_AN_EPOCH
 from thalweg.studies.trajectories import shared_sizes
 
@@ -249,6 +250,37 @@ def claims(run: Run, config: dict[str, Any]) -> list[Claim]:
     """
     middles = run.result(MIDDLES) if run.has_result(MIDDLES) else None
     return [_low(run.result(PAIRS), config), *_means(middles, config)]
+
+
+def rules(config: dict[str, Any]) -> dict[str, Rule]:
+    """Give the rules, which no configuration changes."""
+    return RULES
+
+
+def faults(config: dict[str, Any], sizes: Sizes) -> list[str]:
+    """Find why claims about lines could not be decided: too few parents, rivals or copies."""
+    study = config["interpolation"]
+    late = {moment: study["moments"].get(moment, 0) for moment in _LATE}
+    found = [
+        *too_few_for_a_mean("interpolation.parents", study["parents"]),
+        *too_few_for_a_mean("interpolation.rivals", study["rivals"]),
+    ]
+    if study["rivals"] > study["parents"]:
+        found.append(
+            f"interpolation.rivals = {study['rivals']} of interpolation.parents ="
+            f" {study['parents']}: each is of a parent; write as many at most."
+        )
+    if max(late.values()) < 2:
+        found.append(
+            f"interpolation.moments has {late} copies: a line joins two; write"
+            " {'final': 2} or more of a moment."
+        )
+    if study["points"] < 3 or study["points"] % 2 == 0:
+        found.append(
+            f"interpolation.points = {study['points']}: the middle of a line is none of them;"
+            f" write {max(3, study['points'] + 1)}."
+        )
+    return found
 
 
 def _low(pairs: xr.Dataset, config: dict[str, Any]) -> Claim:

@@ -10,7 +10,7 @@ from thalweg.problems.networks import MLP, AllConv
 
 _SHAPES = {"digits": (1, 8, 8), "cifar10": (3, 32, 32)}
 _SAMPLES = {"digits": 1437, "cifar10": 50_000}
-_CLASSES = 10
+CLASSES = 10
 
 
 def samples_of(problem: dict[str, Any]) -> int:
@@ -39,9 +39,9 @@ def weights_of(problem: dict[str, Any], widths: list[int]) -> int:
     settings, shape = problem["settings"], _SHAPES[problem["entry"]]
     if settings.get("network", "allconv") == "mlp":
         channels, height, width = shape
-        network: nn.Module = MLP(channels * height * width, widths, _CLASSES)
+        network: nn.Module = MLP(channels * height * width, widths, CLASSES)
     else:
-        network = AllConv(shape, _CLASSES, widths, batchnorm=settings.get("batchnorm", True))
+        network = AllConv(shape, CLASSES, widths, batchnorm=settings.get("batchnorm", True))
     count: int = sum(weight.numel() for weight in network.parameters())
     return count
 

@@ -11,10 +11,18 @@ import torch
 from thalweg.polynomial import fit_polynomial
 from thalweg.polynomial.fit import Method
 from thalweg.run import Progress, Run, Task, silent, task_result
-from thalweg.studies.claim import Claim, Control, Rule, Statistic
+from thalweg.studies.claim import Claim
 from thalweg.studies.curves import gather_curves
-from thalweg.studies.intervals import cluster_mean, exact
-from thalweg.studies.parents import cluster_words, on_draw
+from thalweg.studies.parents import on_draw
+from thalweg.studies.polynomial_activations_claims import (
+    CONTROL,
+    ERRORS,
+    RELU,
+    difference,
+    judge,
+    rules,
+)
+from thalweg.studies.preflight import Sizes, set_by_hand, too_few_for_a_mean
 from thalweg.studies.trainings import trunk_task
 
 if TYPE_CHECKING:
@@ -23,8 +31,8 @@ if TYPE_CHECKING:
 RUNS, CURVES, EXCURSIONS, FITS = RESULTS = tuple(
     f"polynomial_activations/{name}" for name in ("runs", "curves", "excursions", "fits")
 )
-RELU, CONTROL = "ReLU", "degree 10, too small an interval"
-CLAIMED, NEAR = "degree 10", "degree 2"
+
+__all__ = ["SIZES", "assemble", "claims", "faults", "rules", "tasks"]
 
 # The same recipe for every network. Gradients are clipped: a polynomial of degree 10 that is left
 # by one pre-activation gives a gradient thousands of times too large. `allowed` is how much more
@@ -60,18 +68,8 @@ SIZES: dict[str, dict[str, Any]] = {
         **_RECIPE,
     },
 }
-INSIDE = Rule(high=1e-3)
 # Beyond 1.5 times its interval a degree of 10 is off by more than a hundred times the radius.
 _LEFT = 1.5
-
-_SOURCE = (
-    "Liao and Poggio, Theory II (2017), abstract: replacing the ReLU by a polynomial works as well"
-)
-_PROTOCOL = (
-    "Train the preset's network from the same seeds on the same samples with the ReLU and with the "
-    "minimax polynomial of each degree in its place, by the same SGD with gradients clipped; the "
-    "interval of each layer is twice its largest pre-activation at the start."
-)
 
 
 def tasks(config: dict[str, Any]) -> list[Task]:
@@ -143,52 +141,29 @@ def claims(run: Run, config: dict[str, Any]) -> list[Claim]:
     list of Claim
         Of training and of test error, and of the share of pre-activations outside.
     """
-    runs = run.result(RUNS) if run.has_result(RUNS) else None
-    return [
-        *(_as_well(kind, runs, config) for kind in ("training", "test")),
-        _containment(runs, config),
+    return judge(run.result(RUNS) if run.has_result(RUNS) else None, config)
+
+
+def faults(config: dict[str, Any], sizes: Sizes) -> list[str]:
+    """Find why polynomials could not be compared with the ReLU."""
+    if not _applies(config):
+        return []
+    study = config["polynomial_activations"]
+    missing = [degree for degree in (2, 10) if degree not in study["degrees"]]
+    found = [
+        *too_few_for_a_mean("polynomial_activations.parents", study["parents"]),
+        *set_by_hand(config, "activation", "the study puts polynomials for the ReLU", but="relu"),
     ]
-
-
-def rules(config: dict[str, Any]) -> dict[str, Rule]:
-    """Give the rules of a configuration: what may be lost by a polynomial is one of its sizes."""
-    as_well = Rule(high=config["polynomial_activations"]["allowed"])
-    return {"training": as_well, "test": as_well, "interval": INSIDE}
-
-
-def difference(runs: xr.Dataset, activation: str, kind: str) -> Statistic | None:
-    """
-    Estimate how a network's error differs from the ReLU network's of the same seed.
-
-    Parameters
-    ----------
-    runs : xarray.Dataset
-        ``polynomial_activations/runs``.
-    activation : str
-        One of its activations.
-    kind : {"training", "test"}
-        Training error, averaged over the course of training; or test error at its end.
-
-    Returns
-    -------
-    Statistic or None
-        Mean over parents with Student's interval; None where there is no such error.
-    """
-    values = runs[_ERRORS[kind]].sel(activation=activation) - runs[_ERRORS[kind]].sel(
-        activation=RELU
-    )
-    if not np.isfinite(values.values).all() or values.size < 2:
-        return None
-    what = "training error over time" if kind == "training" else "final test error"
-    name = f"difference in {what} from the ReLU network"
-    return cluster_mean(name, values.values, values["seed"].values, units="share")
-
-
-_ERRORS = {"training": "mean_error", "test": "test_error"}
+    if missing:
+        found.append(
+            f"polynomial_activations.degrees = {study['degrees']}: its claims are of degree 10 and"
+            f" a control of degree 2; write {sorted({*study['degrees'], *missing})}."
+        )
+    return found
 
 
 def _trainings(config: dict[str, Any]) -> list[tuple[str, Task]]:
-    if config["problem"]["entry"] not in ("digits", "cifar10"):
+    if not _applies(config):
         return []
     study = config["polynomial_activations"]
     calibrated = {"radius": "calibrate", "margin": study["margin"]}
@@ -212,6 +187,10 @@ def _trainings(config: dict[str, Any]) -> list[tuple[str, Task]]:
         for name, polynomial in arms.items()
         for number in range(study["parents"])
     ]
+
+
+def _applies(config: dict[str, Any]) -> bool:
+    return config["problem"]["entry"] in ("digits", "cifar10")
 
 
 def _slug(name: str) -> str:
@@ -322,93 +301,8 @@ def _summary(runs: xr.Dataset, name: str) -> dict[str, Any]:
     }
     if name == RELU:
         return found
-    apart = {kind: difference(runs, name, kind) for kind in _ERRORS}
+    apart = {kind: difference(runs, name, kind) for kind in ERRORS}
     return found | {
         "outside": int(mine["outside"].sum()) / max(1, int(mine["seen"].sum())),
         "difference": {kind: one and one.to_dict() for kind, one in apart.items()},
     }
-
-
-def _as_well(kind: str, runs: xr.Dataset | None, config: dict[str, Any]) -> Claim:
-    allowed = config["polynomial_activations"]["allowed"]
-    own = float("nan") if runs is None else float(runs[_ERRORS[kind]].sel(activation=RELU).mean())
-    judged = runs if not allowed > own else None
-    verb, what = (
-        ("trains", "training errors, averaged over the course of training,")
-        if kind == "training"
-        else ("tests", "test errors after the last epoch")
-    )
-    return Claim(
-        name=f"polynomial_activations/{kind}",
-        statement=f"A network whose ReLU is replaced by a polynomial of degree 10 {verb} as well "
-        f"as the ReLU network: its {kind} error is at most {100 * allowed:g} percentage points "
-        f"higher. (The ReLU network's own is {100 * own:.2g}.)",
-        source=_SOURCE,
-        protocol=f"{_PROTOCOL} Compare {what} parent by parent. {_clusters(config)}",
-        statistic=_if_any(judged, CLAIMED, kind),
-        rule=rules(config)[kind],
-        controls=(
-            Control(
-                "A polynomial of degree 10 fitted on an interval that pre-activations leave from "
-                "the start.",
-                _if_any(judged, CONTROL, kind),
-            ),
-            Control(
-                "Nearly as well: a polynomial of degree 2 by the same recipe.",
-                _if_any(judged, NEAR, kind),
-                near=True,
-            ),
-        ),
-        section="polynomial_activations",
-        why=_not_replaced(runs)
-        or (
-            f"The ReLU network's own {kind} error is {own:.3g}, less than what the rule allows: "
-            f"with polynomial_activations.allowed of at most {own:.1g} it could tell."
-            if judged is None
-            else ""
-        ),
-    )
-
-
-def _not_replaced(runs: xr.Dataset | None) -> str:
-    return "" if runs is not None else "The activations of a problem of one's own are not replaced."
-
-
-def _clusters(config: dict[str, Any]) -> str:
-    words = cluster_words(config, config["polynomial_activations"]["parents"])
-    return f"Parents are the sample: {words}."
-
-
-def _if_any(runs: xr.Dataset | None, activation: str, kind: str) -> Statistic | None:
-    there = runs is not None and activation in runs["activation"].values
-    return difference(runs, activation, kind) if runs is not None and there else None
-
-
-def _containment(runs: xr.Dataset | None, config: dict[str, Any]) -> Claim:
-    return Claim(
-        name="polynomial_activations/interval",
-        statement="In each of the trainings, pre-activations stay on the interval of a polynomial "
-        "of degree 10 that was calibrated before training: at most one in a thousand leaves it.",
-        source="The condition under which a polynomial fit stands for the ReLU at all",
-        protocol=f"{_PROTOCOL} Count every pre-activation of every training step. The training of "
-        "which most leave decides; the claim is of these trainings, and the count exact.",
-        statistic=_outside(runs, CLAIMED),
-        rule=INSIDE,
-        controls=(
-            Control(
-                "The same polynomial fitted on an interval that is too small.",
-                _outside(runs, CONTROL),
-            ),
-        ),
-        section="polynomial_activations",
-        why=_not_replaced(runs),
-    )
-
-
-def _outside(runs: xr.Dataset | None, activation: str) -> Statistic | None:
-    if runs is None or activation not in runs["activation"].values:
-        return None
-    mine = runs.sel(activation=activation)
-    shares = mine["outside"].values / mine["seen"].values
-    name = "pre-activations outside their interval, in the training where they are most"
-    return exact(name, float(shares.max()), units="share", n=shares.size)

@@ -2,22 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from types import ModuleType
 from typing import Any, Protocol, cast
 
 from thalweg.run import Progress, Run, Task
 from thalweg.studies import (
     bezout,
+    bezout_claims,
+    claim,
     degeneracy,
+    degeneracy_claims,
     interpolation,
+    intervals,
     perturb_and_return,
     polynomial_activations,
+    polynomial_activations_claims,
     spectrum,
     surface,
     trajectories,
     zero_error,
+    zero_error_claims,
 )
-from thalweg.studies.claim import Claim
+from thalweg.studies.claim import Claim, Rule
+from thalweg.studies.preflight import Faults
 
 
 class Study(Protocol):
@@ -49,3 +57,30 @@ STUDIES: Mapping[str, Study] = {
     "spectrum": cast(Study, spectrum),
     "degeneracy": cast(Study, degeneracy),
 }
+
+RULES: Mapping[str, Callable[[dict[str, Any]], Mapping[str, Rule]]] = {
+    "zero_error": zero_error.rules,
+    "polynomial_activations": polynomial_activations.rules,
+    "interpolation": interpolation.rules,
+    "bezout": bezout.rules,
+    "degeneracy": degeneracy.rules,
+}
+"""For each study that judges, the rule of every claim, by the claim's own name."""
+
+_ALL = (claim, intervals)
+JUDGES: Mapping[str, tuple[ModuleType, ...]] = {
+    "zero_error": (zero_error, zero_error_claims, *_ALL),
+    "polynomial_activations": (polynomial_activations, polynomial_activations_claims, *_ALL),
+    "interpolation": (interpolation, *_ALL),
+    "bezout": (bezout, bezout_claims, *_ALL),
+    "degeneracy": (degeneracy, degeneracy_claims, *_ALL),
+}
+"""The modules whose code takes a study's statistics; it is hashed with the rules."""
+
+CHECKS: Mapping[str, Faults] = {
+    "zero_error": zero_error.faults,
+    "polynomial_activations": polynomial_activations.faults,
+    "interpolation": interpolation.faults,
+    "degeneracy": degeneracy.faults,
+}
+"""What each study finds wrong with a configuration before anything is started."""

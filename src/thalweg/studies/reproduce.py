@@ -12,13 +12,15 @@ import torch
 from thalweg.errors import InvalidArgument
 from thalweg.problems import load_stored
 from thalweg.risk import EmpiricalRisk
-from thalweg.run import Engine, Progress, Run, create_run, open_run, run_tasks, silent
+from thalweg.run import Engine, Progress, Run, create_run, is_run, open_run, run_tasks, silent
 from thalweg.run.files import read_json, write_json
 from thalweg.run.outcomes import batch_of_tasks
 from thalweg.run.repair import repair
 from thalweg.run.tasks import remaining_units
 from thalweg.studies.measurement import measure
-from thalweg.studies.registry import STUDIES
+from thalweg.studies.preflight import Sizes, refuse_undecidable
+from thalweg.studies.registry import CHECKS, JUDGES, RULES, STUDIES
+from thalweg.studies.rules import STATED, judged_by, state
 from thalweg.studies.trainings import UNITS_AN_EPOCH
 
 _MEASURED = {"evaluation_batch", "seconds_an_epoch"}
@@ -67,8 +69,13 @@ def reproduce(
     ------
     RunConflict
         If the folder holds something else.
+    InvalidArgument
+        If a study could not succeed; the message says with which settings it could.
     """
-    run = create_run(out, config)
+    if not is_run(out):
+        sizes = Sizes.of(load_stored(config["problem"]))
+        refuse_undecidable(config, sizes, CHECKS)
+    run = create_run(out, config, rules=_stated(config))
     return complete(run, engine=engine, progress=progress, announce=announce)
 
 
@@ -130,9 +137,21 @@ def _complete(
     summary = {
         name: study.assemble(run, config, progress=progress) for name, study in studies.items()
     }
-    write_json(run.inside("claims.json"), {"claims": _judged(run, config)})
+    path = run.inside("claims.json")
+    before = read_json(path).get("rules") if path.exists() else None
+    by = judged_by(_stated(run.config), run.about.get(STATED), before)
+    write_json(path, {"claims": _judged(run, config), "rules": by})
     write_json(run.inside("summary.json"), summary)
     return run, summary
+
+
+def _stated(config: dict[str, Any]) -> dict[str, Any]:
+    names = [name for name in config["studies"] if name in RULES]
+    return state(
+        config,
+        {name: RULES[name](config) for name in names},
+        {name: JUDGES[name] for name in config["studies"] if name in JUDGES},
+    )
 
 
 def _judged(run: Run, config: dict[str, Any]) -> list[dict[str, Any]]:

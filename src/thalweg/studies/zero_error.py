@@ -10,7 +10,14 @@ from thalweg.run import Progress, Run, Task, silent, task_result
 from thalweg.studies.claim import Claim, Rule
 from thalweg.studies.curves import gather_curves
 from thalweg.studies.equations import COUNTS, equations
-from thalweg.studies.narrow_networks import samples_of, widths_around
+from thalweg.studies.narrow_networks import CLASSES, samples_of, weights_of, widths_around
+from thalweg.studies.preflight import (
+    Sizes,
+    not_overparametrized,
+    set_by_hand,
+    too_few_for_a_share,
+    too_few_steps,
+)
 from thalweg.studies.trainings import UNITS_AN_EPOCH, trunk_task
 from thalweg.studies.zero_error_claims import MOST, chosen, judge
 
@@ -123,7 +130,7 @@ def tasks(config: dict[str, Any]) -> list[Task]:
         for name, network in networks.items()
         for draw in range(study["draws"])
     ]
-    family = _DIGITS if config["problem"]["entry"] == "digits" else _IMAGES
+    family = _family(config)
     cells = [
         _cell_task(config, family["settings"], widths, labels, draw)
         for labels in _SHARES
@@ -198,6 +205,45 @@ def rules(config: dict[str, Any]) -> dict[str, Rule]:
     return dict.fromkeys(networks, MOST)
 
 
+def faults(config: dict[str, Any], sizes: Sizes) -> list[str]:
+    """Find why zero error could not be reached, or its controls be none."""
+    if not _applies(config):
+        return []
+    study, problem = config["zero_error"], config["problem"]
+    batch, narrow = config["training"]["batch_size"], weights_of(problem, study["narrow"])
+    found = [
+        *too_few_for_a_share("zero_error.draws", study["draws"], MOST.low),
+        *too_few_for_a_share("zero_error.sweep.draws", study["sweep"]["draws"], MOST.low),
+        *not_overparametrized(sizes),
+        *set_by_hand(config, "random_labels", "the study draws random labels itself", but=0.0),
+    ]
+    for name, network in study["networks"].items():
+        setting, samples = f"zero_error.networks.{name}.epochs", sizes.samples
+        samples = min(samples, network.get("train_size", samples))
+        found += too_few_steps(setting, network["epochs"], samples, batch)
+    if narrow >= sizes.samples:
+        found.append(
+            f"its control of widths {study['narrow']} has {narrow:,} weights, no fewer than the"
+            f" {sizes.samples:,} samples: write --train-size {narrow + 1} or more, or a narrower"
+            " zero_error.narrow."
+        )
+    return found + _sweep_faults(config)
+
+
+def _sweep_faults(config: dict[str, Any]) -> list[str]:
+    sweep, family = config["zero_error"]["sweep"], _family(config)
+    problem = {"entry": config["problem"]["entry"], "settings": family["settings"]}
+    weights = [weights_of(problem, widths) for widths in family["widths"]]
+    most, least = (max(weights) - 1) // (CLASSES - 1), min(weights) + 1
+    if least <= sweep["samples"] <= most:
+        return []
+    return [
+        f"zero_error.sweep.samples = {sweep['samples']}: its networks of {min(weights):,} to"
+        f" {max(weights):,} weights must have fewer than samples, and more than inequalities;"
+        f" write a number from {least} to {most}."
+    ]
+
+
 def reached_from(cells: xr.Dataset, labels: str) -> dict[str, float] | None:
     """
     Give the fewest weights an equation from which on all networks of the sweep reach zero error.
@@ -221,6 +267,10 @@ def reached_from(cells: xr.Dataset, labels: str) -> dict[str, float] | None:
         return None
     first = mine.isel(cell=int(np.flatnonzero(above)[mine["weights"].values[above].argmin()]))
     return {key: float(first[key]) for key in ("weights", *COUNTS)}
+
+
+def _family(config: dict[str, Any]) -> dict[str, Any]:
+    return _DIGITS if config["problem"]["entry"] == "digits" else _IMAGES
 
 
 def _applies(config: dict[str, Any]) -> bool:

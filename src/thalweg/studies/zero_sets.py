@@ -23,7 +23,7 @@ from thalweg.run import Report, Run
 from thalweg.studies.polynomial_networks import PolynomialNetwork, build
 
 ZERO = 1e-9
-"""Singular values, and eigenvalues, below this times the largest count as zero."""
+"""Singular values below this times the largest count as zero."""
 NOISE = 0.1
 """Relative size of the perturbation after which the error is no longer zero."""
 _COUNTS = (
@@ -172,7 +172,11 @@ def _coranks(system: ZeroSystem, found: Solutions | None, real: RealPoints) -> l
 
 
 def _in_torch(net: PolynomialNetwork, system: ZeroSystem, real: RealPoints) -> list[dict[str, Any]]:
-    """Load each real zero-minimizer into torch: its loss and the spectrum of its Hessian there."""
+    """Load each real zero-minimizer into torch: its loss and the rank of its Jacobian there.
+
+    With zero residuals the Hessian is J^T J up to a factor, and its nullity W minus the rank of J;
+    its eigenvalues are squares, of which those of small singular values drown in rounding.
+    """
     if not len(real.weights):
         return []
     risk = net.risk(system)
@@ -180,8 +184,9 @@ def _in_torch(net: PolynomialNetwork, system: ZeroSystem, real: RealPoints) -> l
     rows = []
     for weights, signs in zip(real.weights, real.signs, strict=True):
         w = net.loaded(system, weights, signs)
-        sizes = np.sort(np.abs(np.linalg.eigvalsh(risk.hessian(w).to_dense().numpy())))
-        nullity = int((sizes < ZERO * sizes[-1]).sum())
+        sizes = np.linalg.svd(risk.jacobian(w).to_dense().numpy(), compute_uv=False)
+        rank = int((sizes > ZERO * sizes[0]).sum())
+        rounding = len(w) * np.finfo(np.float64).eps * sizes[0]
         symmetric, _ = invariant_directions(system, w.numpy(), np.zeros(len(w)))
         noise = torch.from_numpy(rng.normal(size=len(w)))
         rows.append(
@@ -191,9 +196,9 @@ def _in_torch(net: PolynomialNetwork, system: ZeroSystem, real: RealPoints) -> l
                 "at_zero": float((system.targets**2).mean()),
                 "residual": float(risk.residuals(w).abs().max()),
                 "all_weights": len(w),
-                "nullity": nullity,
+                "nullity": len(w) - rank,
                 "nullity_symmetry": symmetric.shape[1],
-                "gap": float(sizes[nullity] / max(sizes[nullity - 1], 1e-300)) if nullity else None,
+                "gap": float(sizes[rank - 1] / max(rounding, *sizes[rank:])),
             }
         )
     return rows
