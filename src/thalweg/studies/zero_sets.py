@@ -198,7 +198,7 @@ def _in_torch(net: PolynomialNetwork, system: ZeroSystem, real: RealPoints) -> l
                 "all_weights": len(w),
                 "nullity": len(w) - rank,
                 "nullity_symmetry": symmetric.shape[1],
-                "gap": float(sizes[rank - 1] / max(rounding, *sizes[rank:])),
+                "gap": float(sizes[rank - 1] / max([rounding, *sizes[rank:]])),
             }
         )
     return rows
