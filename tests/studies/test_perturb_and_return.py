@@ -16,18 +16,40 @@ from thalweg.studies import configure, perturb_and_return, reproduce, trajectori
 from thalweg.studies.claim import Verdict
 from thalweg.studies.displacement import Copy, filter_directions
 
+SHARED = ("parents", "epochs", "checkpoints", "scale", "branch_epochs", "branch_checkpoints")
 STUDY = {
-    **{key: CONFIG["trajectories"][key] for key in ("epochs", "checkpoints", "scale")},
-    **{key: CONFIG["trajectories"][key] for key in ("branch_epochs", "branch_checkpoints")},
+    **{key: CONFIG["trajectories"][key] for key in SHARED},
+    "copies": 2,
     "sgd": {"early": {"scales": [0.25], "copies": 2}, "final": {"scales": [0.1], "copies": 2}},
     "gd": {"final": {"scales": [0.1], "copies": 2}},
     "gd_lr": 0.5,
     "gd_momentum": 0.0,
     "gd_steps": 6,
     "gd_checkpoints": 3,
-    "largest": 0.25,
     "zero_error": 0.3,
-    "narrow": {"widths": [1, 1], "epochs": 1, "branch_epochs": 1, "copies": 6, "cost": 1},
+    "narrow": {
+        "widths": [1, 1],
+        "parents": 2,
+        "epochs": 1,
+        "branch_epochs": 1,
+        "copies": 2,
+        "cost": 1,
+    },
+    "curvature": {"samples": 50, "products": 4},
+    "max_gradients": 20_000,
+    "squared": {
+        "parents": 2,
+        "copies": 2,
+        "epochs": 20,
+        "epochs_worth": 1,
+        "settings": {
+            "network": "mlp",
+            "widths": [16],
+            "activation": "tanh",
+            "target": "onehot",
+            "train_size": 8,
+        },
+    },
 }
 WHOLE = CONFIG | {"seed": 0, "studies": ["perturb_and_return"], "perturb_and_return": STUDY}
 

@@ -108,10 +108,11 @@ class SearchSpace:
         # order 200 whose repeated eigenvalues its own rounding splits.
         return 100 * self._eps * self.scale
 
-    def begin(self) -> None:
-        """Multiply a new random start vector, orthogonal to the basis."""
-        start = torch.randn(self.op.size, generator=self.generator, dtype=self.op.dtype)
-        start = start.to(self.op.device)
+    def begin(self, start: Tensor | None = None) -> None:
+        """Multiply a new start vector, by default a random one, orthogonal to the basis."""
+        if start is None:
+            start = torch.randn(self.op.size, generator=self.generator, dtype=self.op.dtype)
+        start = start.to(self.op.device, self.op.dtype)
         self._grow(start / _norm(start), torch.zeros(self.size, dtype=torch.float64))
 
     def extend(self, wanted: Tensor | None = None) -> None:

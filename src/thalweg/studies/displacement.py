@@ -31,7 +31,7 @@ class Copy:
     Attributes
     ----------
     about : dict
-        ``trajectory``, ``network``, ``moment``, ``optimizer``, ``scale`` and ``copy``.
+        ``trajectory``, ``network``, ``parent``, ``moment``, ``optimizer``, ``scale`` and ``copy``.
     space : ParameterSpace
         Of its weights.
     home : Tensor
@@ -45,7 +45,8 @@ class Copy:
     returned : bool
         Whether it ended at zero training error.
     figures : dict
-        Losses and errors at its start and end, ``parent_error``, ``epochs_to_zero``.
+        Losses and errors at its start and end, ``parent_loss``, ``parent_error``,
+        ``epochs_to_zero``.
     """
 
     about: dict[str, Any]
@@ -63,6 +64,11 @@ class Copy:
         """Name what it shares with its siblings: network, moment, scale and optimizer."""
         about = self.about
         return f"{about['network']}: {about['moment']}, {about['optimizer']}, {about['scale']:g}"
+
+    def is_sibling(self, other: Copy) -> bool:
+        """Say whether another is a copy of the same parent in the same group."""
+        same = other.group == self.group and other.about["parent"] == self.about["parent"]
+        return same and other is not self
 
     def row(self) -> dict[str, Any]:
         """Give all figures of the copy."""
@@ -135,7 +141,7 @@ def read_copy(
         next(path for path in parents if int(path.stem) == outcome["from_step"])
     )
     read = [read_checkpoint(path) for path in run.checkpoints(arguments["trajectory"])]
-    keys = ("trajectory", "moment", "scale", "copy")
+    keys = ("trajectory", "parent", "moment", "scale", "copy")
     optimizer = arguments["training"].get("optimizer", "sgd")
     return Copy(
         about={key: arguments[key] for key in keys} | {"network": network, "optimizer": optimizer},
@@ -146,14 +152,15 @@ def read_copy(
         steps=[about["step"] for _, about in read],
         epochs=[about["epoch"] for _, about in read],
         returned=bool(outcome["error"][-1] <= zero_error),
-        figures=_figures(outcome, zero_error, parent_error=at["error"]),
+        figures=_figures(outcome, zero_error, at),
     )
 
 
-def _figures(outcome: dict[str, Any], zero: float, parent_error: float | None) -> dict[str, float]:
+def _figures(outcome: dict[str, Any], zero: float, at: dict[str, Any]) -> dict[str, float]:
     below = np.flatnonzero(outcome["error"] <= zero)
+    parent = {key: at.get(key) for key in ("loss", "error")}
     return {
-        "parent_error": np.nan if parent_error is None else parent_error,
+        **{f"parent_{key}": np.nan if x is None else float(x) for key, x in parent.items()},
         **{f"start_{key}": float(outcome[key][0]) for key in _UNMEASURED},
         **{f"end_{key}": float(outcome[key][-1]) for key in _UNMEASURED},
         "epochs_to_zero": float(outcome["epoch"][below[0]]) if below.size else np.nan,
@@ -199,7 +206,7 @@ def distances_over_time(copies: Sequence[Copy]) -> xr.Dataset:
 
     rows = []
     for one in copies:
-        siblings = [other for other in copies if other.group == one.group and other is not one]
+        siblings = [other for other in copies if one.is_sibling(other)]
         for step, epoch, point in zip(one.steps, one.epochs, one.points, strict=True):
             there = [s.points[s.steps.index(step)] for s in siblings if step in s.steps]
             apart = [_distance(point, other) for other in there]

@@ -4,108 +4,146 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-import numpy as np
-import torch
-
-from thalweg.dynamics import perturb, train
-from thalweg.landscape.quadratic import Quadratic
 from thalweg.landscape.space import ParameterSpace
 from thalweg.problems import load_stored
-from thalweg.run import Progress, Run, Task, silent, task_result, torch_generator
-from thalweg.studies.claim import Claim, Control, Rule, Statistic
+from thalweg.run import Progress, Run, Task, silent, task_result
+from thalweg.studies.claim import Claim
 from thalweg.studies.curves import gather_curves
 from thalweg.studies.displacement import (
-    ELSEWHERE,
     Copy,
     distances_over_time,
     end_distances,
     gather_copies,
     read_copy,
 )
-from thalweg.studies.intervals import mean, share
-from thalweg.studies.parents import on_draw
+from thalweg.studies.displacement_task import displacement_task
+from thalweg.studies.known_landscapes import KNOWN, known_task
+from thalweg.studies.parents import copy_task, on_draw, parent_task
+from thalweg.studies.perturb_and_return_claims import judge
+from thalweg.studies.returns import MAIN, NARROW, gather_limits, gather_paths, limit_summary
+from thalweg.studies.squared_returns import squared_tasks
 from thalweg.studies.trainings import UNITS_AN_EPOCH, branch_task, trunk_task
 from thalweg.studies.trajectories import shared_sizes
 
-if TYPE_CHECKING:
-    import xarray as xr
-
-
+# The preset's own network without batch normalization, which would mix its few samples.
+_IMAGES: dict[str, Any] = {
+    "parents": 3,
+    "copies": 2,
+    "epochs": 100,
+    "epochs_worth": 10,
+    "settings": {
+        "network": "allconv",
+        "batchnorm": False,
+        "activation": "tanh",
+        "target": "onehot",
+        "train_size": 20,
+        "test_size": 100,
+    },
+}
 # `sgd` and `gd`: for each moment the noise scales, relative to each layer's weights, and how many
-# copies of each. Claims are about scales up to `largest`; what lies beyond is measured. Of five
-# copies that all return, the interval still reaches below one half: six can decide. Full
-# gradients go at SGD's own rate on CIFAR-10, where steps of 0.5 diverged from a quarter's noise.
+# copies of each, of the first parent; of every other one `copies` from its end. Claims are about
+# noise of `scale`. `squared` networks have fewer equations than weights and a smooth activation,
+# for which the flow is defined everywhere; an `epochs_worth` is what one costs in epochs of the
+# full size. `curvature` is measured on so many samples, by so many products.
 SIZES: dict[str, dict[str, Any]] = {
     "demo": shared_sizes(
         "demo",
+        copies=2,
         sgd={
-            "early": {"scales": [0.25, 0.5], "copies": 2},
-            "middle": {"scales": [0.25, 0.5], "copies": 2},
-            "final": {"scales": [0.25, 0.5, 1.0], "copies": 3},
-        },
-        gd={
             "early": {"scales": [0.25], "copies": 2},
             "middle": {"scales": [0.25], "copies": 2},
-            "final": {"scales": [0.25, 0.5], "copies": 3},
+            "final": {"scales": [0.25, 0.5, 1.0], "copies": 2},
         },
+        gd={"final": {"scales": [0.25], "copies": 2}},
         gd_lr=0.5,
         gd_momentum=0.0,
         gd_steps=20,
         gd_checkpoints=10,
-        largest=0.5,
         zero_error=0.0,
-        narrow={"widths": [3, 3], "epochs": 10, "branch_epochs": 4, "copies": 6, "cost": 0.3},
+        narrow={
+            "widths": [3, 3],
+            "parents": 3,
+            "epochs": 10,
+            "branch_epochs": 8,
+            "copies": 2,
+            "cost": 0.3,
+        },
+        curvature={"samples": 400, "products": 6},
+        max_gradients=20_000,
+        squared={
+            "parents": 8,
+            "copies": 2,
+            "epochs": 30,
+            "epochs_worth": 10,
+            "settings": {
+                "network": "mlp",
+                "widths": [32, 32],
+                "activation": "tanh",
+                "target": "onehot",
+                "train_size": 30,
+            },
+        },
     ),
     "laptop": shared_sizes(
         "laptop",
-        sgd={
-            "early": {"scales": [0.25], "copies": 3},
-            "middle": {"scales": [0.25], "copies": 3},
-            "final": {"scales": [0.25], "copies": 6},
-        },
-        gd={
-            "early": {"scales": [0.25], "copies": 1},
-            "middle": {"scales": [0.25], "copies": 1},
-            "final": {"scales": [0.25], "copies": 2},
-        },
-        gd_lr=0.05,
-        gd_momentum=0.9,
-        gd_steps=10,
-        gd_checkpoints=5,
-        largest=0.25,
-        zero_error=0.001,
-        narrow={"widths": [8, 8, 8], "epochs": 10, "branch_epochs": 4, "copies": 6, "cost": 0.2},
-    ),
-    "paper": shared_sizes(
-        "paper",
+        copies=2,
         sgd={
             "early": {"scales": [0.25], "copies": 2},
             "middle": {"scales": [0.25], "copies": 2},
-            "final": {"scales": [0.25], "copies": 6},
+            "final": {"scales": [0.25], "copies": 3},
         },
-        gd={
-            "early": {"scales": [0.25], "copies": 1},
-            "middle": {"scales": [0.25], "copies": 1},
-            "final": {"scales": [0.1, 0.25], "copies": 2},
-        },
+        gd={"final": {"scales": [0.25], "copies": 2}},
         gd_lr=0.05,
         gd_momentum=0.9,
         gd_steps=10,
         gd_checkpoints=5,
-        largest=0.25,
         zero_error=0.001,
-        narrow={"widths": [8, 8, 8], "epochs": 5, "branch_epochs": 2, "copies": 6, "cost": 0.2},
+        narrow={
+            "widths": [8, 8, 8],
+            "parents": 3,
+            "epochs": 10,
+            "branch_epochs": 8,
+            "copies": 2,
+            "cost": 0.2,
+        },
+        curvature={"samples": 500, "products": 15},
+        max_gradients=20_000,
+        squared=_IMAGES,
+    ),
+    "paper": shared_sizes(
+        "paper",
+        copies=2,
+        sgd={
+            "early": {"scales": [0.25], "copies": 2},
+            "middle": {"scales": [0.25], "copies": 2},
+            "final": {"scales": [0.25], "copies": 2},
+        },
+        gd={"final": {"scales": [0.25], "copies": 1}},
+        gd_lr=0.05,
+        gd_momentum=0.9,
+        gd_steps=10,
+        gd_checkpoints=5,
+        zero_error=0.001,
+        narrow={
+            "widths": [8, 8, 8],
+            "parents": 3,
+            "epochs": 3,
+            "branch_epochs": 6,
+            "copies": 2,
+            "cost": 0.2,
+        },
+        curvature={"samples": 1000, "products": 15},
+        max_gradients=20_000,
+        squared=_IMAGES,
     ),
 }
-COPIES, DISTANCES, CURVES, ENDS = (
-    f"perturb_and_return/{name}" for name in ("copies", "distances", "curves", "ends")
+_TRUNK, _BRANCH = (f"thalweg.studies.trainings:train_{kind}" for kind in ("trunk", "branch"))
+COPIES, DISTANCES, CURVES, ENDS, LIMITS, PATHS = (
+    f"perturb_and_return/{name}"
+    for name in ("copies", "distances", "curves", "ends", "limits", "paths")
 )
-MAIN, NARROW, BOWL = "main", "narrow", "bowl"
-_MOST = Rule(low=0.5)
-_APART = Rule(low=0.5)
-_SOURCE = "Liao and Poggio (2017): perturbed at a zero-minimizer, copies return to zero error"
 
 
 def tasks(config: dict[str, Any]) -> list[Task]:
@@ -123,16 +161,32 @@ def tasks(config: dict[str, Any]) -> list[Task]:
         Copies at the scale of the study of trajectories are its branches.
     """
     study = config["perturb_and_return"]
-    config = on_draw(config, 0)
-    trunk = trunk_task(
-        config, config["seed"], epochs=study["epochs"], checkpoints=study["checkpoints"]
-    )
+    trunks, finals = _parents(config)
+    drawn = on_draw(config, 0)
     copies = [
-        _copy(config, trunk, optimizer, moment, scale, copy)
+        _copy(drawn, trunks[0], optimizer, moment, scale, copy)
         for moment in dict.fromkeys([*study["sgd"], *study["gd"]])
         for copy, (optimizer, scale) in enumerate(_planned(study, moment))
     ]
-    return [trunk, *copies, *_narrow(config)]
+    displaced = [
+        displacement_task(config, trunk, copies[0])
+        for trunk, copies in zip(trunks, finals, strict=True)
+        if copies
+    ]
+    known = [known_task(config, name) for name in KNOWN]
+    listed = [*trunks, *copies, *itertools.chain(*finals), *_narrow(config)]
+    # The first parent's copies are among those of all moments.
+    return list(dict.fromkeys([*listed, *displaced, *squared_tasks(config), *known]))
+
+
+def _parents(config: dict[str, Any]) -> tuple[list[Task], list[list[Task]]]:
+    """List the parents' trainings, and of each the copies of its end."""
+    study = config["perturb_and_return"]
+    numbers = range(study["parents"])
+    return [parent_task(config, study, number) for number in numbers], [
+        [copy_task(config, study, number, "final", copy) for copy in range(study["copies"])]
+        for number in numbers
+    ]
 
 
 def _planned(study: dict[str, Any], moment: str) -> list[tuple[str, float]]:
@@ -184,18 +238,25 @@ def _narrow(config: dict[str, Any]) -> list[Task]:
     kept = {name: value for name, value in problem["settings"].items() if name != "width"}
     settings = kept | {"network": "allconv", "widths": narrow["widths"]}
     small = config | {"problem": problem | {"settings": settings}}
-    cost = UNITS_AN_EPOCH * narrow["cost"]
+    return [
+        task for number in range(narrow["parents"]) for task in _narrow_copies(small, study, number)
+    ]
+
+
+def _narrow_copies(config: dict[str, Any], study: dict[str, Any], number: int) -> list[Task]:
+    narrow, seed = study["narrow"], config["seed"] + number
+    drawn, cost = on_draw(config, number), UNITS_AN_EPOCH * narrow["cost"]
     trunk = trunk_task(
-        small,
-        config["seed"],
+        drawn,
+        seed,
         epochs=narrow["epochs"],
         checkpoints=1,
-        name=f"seed{config['seed']}-{NARROW}",
+        name=f"seed{seed}-{NARROW}",
         units=max(1, round(narrow["epochs"] * cost)),
     )
     copies = [
         branch_task(
-            small,
+            drawn,
             trunk,
             "final",
             copy,
@@ -228,7 +289,8 @@ def assemble(run: Run, config: dict[str, Any], *, progress: Progress = silent) -
         Number of copies that returned to zero error, and of all, by moment and optimizer.
     """
     done = [(task, outcome) for task in tasks(config) if (outcome := task_result(run, task))]
-    branches = [(task, outcome) for task, outcome in done if task.needs]
+    branches = [(task, outcome) for task, outcome in done if task.function == _BRANCH]
+    trained = [(task, outcome) for task, outcome in done if task.function in (_TRUNK, _BRANCH)]
     zero = config["perturb_and_return"]["zero_error"]
     # Once for each network: the data of a problem take seconds to read.
     spaces = {name: _space(one) for name, one in {_network(t): t for t, _ in branches}.items()}
@@ -240,16 +302,20 @@ def assemble(run: Run, config: dict[str, Any], *, progress: Progress = silent) -
                 read_copy(run, task, outcome, space=spaces[name], network=name, zero_error=zero)
             )
             bar.update(1)
-    found += _bowl(config)
     main = [one for one in found if one.about["network"] == MAIN]
+    first = [one for one in main if one.about["parent"] == main[0].about["parent"]]
     run.save_result(COPIES, gather_copies(found))
-    run.save_result(CURVES, gather_curves([one for one in done if _network(one[0]) == MAIN]))
+    run.save_result(CURVES, gather_curves([one for one in trained if _network(one[0]) == MAIN]))
     run.save_result(DISTANCES, distances_over_time(found))
-    run.save_result(ENDS, end_distances(main))
+    run.save_result(ENDS, end_distances(first))
+    limits = gather_limits(done, found, scale=config["perturb_and_return"]["scale"])
+    run.save_result(LIMITS, limits)
+    run.save_result(PATHS, gather_paths(done))
     return {
         "returned": {
             name: [sum(one.returned for one in group), len(group)] for name, group in _grouped(main)
-        }
+        },
+        "left_in_the_limit": limit_summary(limits),
     }
 
 
@@ -268,37 +334,9 @@ def _grouped(copies: list[Copy]) -> Iterator[tuple[str, list[Copy]]]:
         yield key, [one for one, name in zip(copies, keys, strict=True) if name == key]
 
 
-def _bowl(config: dict[str, Any]) -> list[Copy]:
-    """Put a strongly convex landscape through the protocol: its copies meet where they were."""
-    study, seed = config["perturb_and_return"], config["seed"]
-    bowl = Quadratic(torch.linspace(0.5, 2.0, 64, dtype=torch.float64))
-    found = []
-    for scale, copy in itertools.product((0.1, study["scale"]), range(5)):
-        noise = torch_generator(seed, BOWL, copy)
-        start = perturb(bowl.space, bowl.centre, scale=scale, generator=noise)
-        end = train(
-            bowl, start, optimizer="gd", lr=0.5, schedule="constant", steps=80, stop_loss=1e-12
-        )
-        about = {"network": BOWL, "moment": "final", "optimizer": "gd", "scale": scale}
-        found.append(
-            Copy(
-                about={"trajectory": f"{BOWL}-{copy}-{scale:g}", "copy": copy, **about},
-                space=bowl.space,
-                home=bowl.centre,
-                final=bowl.centre,
-                points=torch.stack([start, end.w]),
-                # One moment for all, whenever each was near enough to the bottom.
-                steps=[0, 80],
-                epochs=[0.0, 80.0],
-                returned=end.status == "loss reached",
-            )
-        )
-    return found
-
-
 def claims(run: Run, config: dict[str, Any]) -> list[Claim]:
     """
-    Judge whether zero-minimizers are flat, and whether copies of one point meet again.
+    Judge whether what is left of the noise is left for ever, at the paper's loss and at zeros.
 
     Parameters
     ----------
@@ -310,101 +348,7 @@ def claims(run: Run, config: dict[str, Any]) -> list[Claim]:
     Returns
     -------
     list of Claim
-        ``perturb_and_return/flat``, ``perturb_and_return/flat-full-batch`` and
-        ``perturb_and_return/apart``.
+        ``perturb_and_return/flat`` and ``apart``, of the run's own network and loss, and
+        ``flat-squared`` and ``apart-squared``, of fewer equations than weights.
     """
-    copies, distances = run.result(COPIES), run.result(DISTANCES)
-    study = config["perturb_and_return"]
-    bowl = Control(
-        "a strongly convex bowl, whose copies return to the one lowest point",
-        _both(copies, BOWL, copies["moment"] == "final"),
-    )
-    narrow = Control(
-        f"a network of widths {study['narrow']['widths']}, too few weights for zero error",
-        _both(copies, NARROW, copies["moment"] == "final"),
-    )
-    by_sgd, by_gd = f"{study['branch_epochs']} epochs of SGD", f"{study['gd_steps']} full gradients"
-    return [
-        _flat(copies, study, "flat", "sgd", by_sgd, (narrow, bowl)),
-        _flat(copies, study, "flat-full-batch", "gd", by_gd, (bowl,)),
-        _apart(copies, distances, config),
-    ]
-
-
-def _flat(
-    copies: xr.Dataset,
-    study: dict[str, Any],
-    name: str,
-    optimizer: str,
-    training: str,
-    controls: tuple[Control, ...],
-) -> Claim:
-    # A copy that the noise leaves at zero error has nothing to return from.
-    left = ~(copies["start_error"] <= study["zero_error"])
-    chosen = (copies["moment"] == "final") & (copies["scale"] <= study["largest"]) & left
-    chosen &= copies["optimizer"] == optimizer
-    parent = copies["parent_error"].values[chosen.values & (copies["network"] == MAIN).values]
-    reached = bool(parent.size) and parent.max() <= study["zero_error"]
-    zero = f"at most {study['zero_error']:.2%} misclassified" if study["zero_error"] else "exactly"
-    return Claim(
-        name=f"perturb_and_return/{name}",
-        statement="Copies of a network at zero training error, perturbed by noise of up to "
-        f"{study['largest']:g} times each layer's weight scale, return to zero training error "
-        f"({zero}) within {training}, and to another place: at least {ELSEWHERE:g} of the "
-        "perturbation away from where they were, in weights and in directions of filters.",
-        source=_SOURCE,
-        protocol="The end of a training is perturbed by Gaussian noise, several copies at several "
-        "scales, and each copy that the noise took away from zero error is trained on. A copy "
-        "counts if it returns and is elsewhere. Copies of one parent are the sample: the claim is "
-        "about it.",
-        statistic=_both(copies, MAIN, chosen) if reached else None,
-        rule=_MOST,
-        controls=controls,
-        section="perturb_and_return",
-        why=""
-        if reached
-        else "The parent did not reach zero training error, or no copy left it: there is nothing "
-        "to return to, or from.",
-    )
-
-
-def _both(copies: xr.Dataset, network: str, chosen: xr.DataArray) -> Statistic | None:
-    mine = chosen.values & (copies["network"].values == network)
-    if not mine.any():
-        return None
-    hits = copies["returned"].values & copies["elsewhere"].values & mine
-    name = "copies that return to zero error at another place"
-    return share(name, int(hits.sum()), int(mine.sum()), units="share of copies")
-
-
-def _apart(copies: xr.Dataset, distances: xr.Dataset, config: dict[str, Any]) -> Claim:
-    return Claim(
-        name="perturb_and_return/apart",
-        statement="Perturbed copies of one network, trained on, do not meet again: they end at "
-        "least half as far from one another as the noise had put them.",
-        source="Liao and Poggio (2017): pairwise distances of copies trained on",
-        protocol="For each moment, noise scale and optimizer, the mean distance of copies from "
-        "their siblings at the end of training, relative to that after the perturbation; groups "
-        "are the sample.",
-        statistic=_apartness(copies, distances, MAIN),
-        rule=_APART,
-        controls=(
-            Control(
-                "a strongly convex bowl, whose copies all return to its lowest point",
-                _apartness(copies, distances, BOWL),
-            ),
-        ),
-        section="perturb_and_return",
-    )
-
-
-def _apartness(copies: xr.Dataset, distances: xr.Dataset, network: str) -> Statistic:
-    names = copies["group"].values[copies["network"].values == network]
-    ratios = []
-    for group in dict.fromkeys(names.tolist()):
-        mine = distances["siblings"].values[distances["group"].values == group]
-        step = distances["step"].values[distances["group"].values == group]
-        mine, step = mine[np.isfinite(mine)], step[np.isfinite(mine)]
-        if mine.size:
-            ratios.append(mine[step == step.max()].mean() / mine[step == step.min()].mean())
-    return mean("distance from siblings, end over start", ratios, units="ratio")
+    return judge(run.result(LIMITS), config)
