@@ -19,7 +19,7 @@ if _TYPE_CHECKING:
     from thalweg import algebra
     from thalweg.certificates import certify_margin, certify_path, certify_zero
     from thalweg.connectivity import barrier, neighbour_barriers
-    from thalweg.dynamics import branch, perturb, record, train
+    from thalweg.dynamics import branch, gradient_flow, perturb, record, train
     from thalweg.embedding import embed
     from thalweg.errors import ThalwegError
     from thalweg.geometry import (
@@ -54,6 +54,7 @@ __all__ = [
     "certify_zero",
     "degeneracy",
     "embed",
+    "gradient_flow",
     "list_runs",
     "load_problem",
     "neighbour_barriers",
@@ -97,6 +98,7 @@ _ROOMS = {
     "surface": "geometry",
     "top_eigenvalues": "geometry",
     "trace": "geometry",
+    "gradient_flow": "dynamics",
     "train": "dynamics",
 }
 

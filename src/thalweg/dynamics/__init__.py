@@ -1,6 +1,7 @@
 """How weights move: training, recording a user's own training, branching."""
 
 from thalweg.dynamics.branch import Branch, BranchTree, branch, moments, perturb, train_branch
+from thalweg.dynamics.flow import Flow, gradient_flow
 from thalweg.dynamics.record import Recorder, record
 from thalweg.dynamics.train import train
 from thalweg.dynamics.training import Training, TrainResult
@@ -8,10 +9,12 @@ from thalweg.dynamics.training import Training, TrainResult
 __all__ = [
     "Branch",
     "BranchTree",
+    "Flow",
     "Recorder",
     "TrainResult",
     "Training",
     "branch",
+    "gradient_flow",
     "moments",
     "perturb",
     "record",

@@ -12,18 +12,25 @@ from thalweg.plots import plot_bands, plot_matrix
 from thalweg.plots.palette import COLORS
 from thalweg.report.formatting import number
 from thalweg.report.parts import Fact, Part, Picture, Section, Table
+from thalweg.report.sections.limits_parts import (
+    LIMITS,
+    PATHS,
+    limit_facts,
+    limit_parts,
+)
 from thalweg.report.verdicts import verdict
 from thalweg.run import Run
 
 if TYPE_CHECKING:
     import xarray as xr
 
-COPIES, DISTANCES, CURVES, ENDS = RESULTS = tuple(
+COPIES, DISTANCES, CURVES, ENDS = (
     f"perturb_and_return/{name}" for name in ("copies", "distances", "curves", "ends")
 )
+RESULTS = (COPIES, DISTANCES, CURVES, ENDS, LIMITS, PATHS)
 _DASHES: dict[str, Any] = {"sgd": "-", "gd": "--"}
 _NAMES = {"sgd": "SGD", "gd": "full-batch gradient descent"}
-_CONTROLS = {"narrow": ", narrow network", "bowl": ", convex bowl"}
+_CONTROLS = {"narrow": ", narrow network"}
 _MEANS = (
     "start_error",
     "epochs_to_zero",
@@ -48,8 +55,9 @@ def section(run: Run) -> Section | None:
         name="perturb_and_return",
         title="Perturb and return",
         lead="A network was perturbed early, in the middle and at the end of its training, and "
-        "each copy trained on: does it come back to zero training error, and where to?",
-        facts=list(_facts(main)),
+        "each copy trained on: does it come back to zero training error, where to, and is it only "
+        "slow to come all the way?",
+        facts=[*_facts(main), *(limit_facts(run.result(LIMITS)) if run.has_result(LIMITS) else ())],
         parts=list(_parts(run, copies, main)),
         missing=[name for name in RESULTS if not run.has_result(name)],
     )
@@ -73,6 +81,7 @@ def _facts(main: xr.Dataset) -> Iterator[Fact]:
 
 
 def _parts(run: Run, copies: xr.Dataset, main: xr.Dataset) -> Iterator[Part]:
+    yield from limit_parts(run, copies)
     if run.has_result(CURVES) and run.has_result(DISTANCES):
         yield Picture(
             "returns",
@@ -81,8 +90,7 @@ def _parts(run: Run, copies: xr.Dataset, main: xr.Dataset) -> Iterator[Part]:
             "epoch is one step, and it stops at zero error), by the moment of the perturbation "
             "(columns) and its scale relative to each layer's weights (colours). Lines are means "
             "of the copies, bands reach from the lowest to the highest. "
-            + f"{verdict(run, 'perturb_and_return/flat')} "
-            + verdict(run, "perturb_and_return/flat-full-batch"),
+            + verdict(run, "perturb_and_return/flat"),
             _returns(run.result(CURVES), run.result(DISTANCES), main),
         )
     if run.has_result(ENDS):
