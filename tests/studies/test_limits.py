@@ -9,13 +9,10 @@ import numpy as np
 import pytest
 import torch
 
-from thalweg.dynamics import perturb, train
 from thalweg.landscape import ParameterSpace
 from thalweg.landscape.quadratic import Quadratic
-from thalweg.run import torch_generator
 from thalweg.studies.claim import Verdict
 from thalweg.studies.flow_copies import perturb_landscape
-from thalweg.studies.intervals import share
 from thalweg.studies.known_landscapes import CONTROLS, KNOWN, perturb_known
 from thalweg.studies.limits import RESOLUTION, Limit, hidden, left_in_the_limit
 from thalweg.studies.perturb_and_return_claims import RULE
@@ -60,20 +57,6 @@ def test_strictly_convex_bowls_are_refuted(name):
     assert verdicts(found) == (Verdict.REFUTED, Verdict.REFUTED)
 
 
-def test_the_papers_protocol_calls_slow_bowls_flat():
-    for name, hits in (("round", 0), ("two-level", 4), ("log-uniform", 4), ("trough", 4)):
-        landscape = KNOWN[name].landscape
-        counted = 0
-        for copy in range(4):
-            noise = torch_generator(1, "case", copy)
-            start = perturb(landscape.space, landscape.centre, scale=0.25, generator=noise)
-            end = train(landscape, start, optimizer="gd", lr=0.5, schedule="constant", steps=80).w
-            moved = (end - landscape.centre).norm() / (start - landscape.centre).norm()
-            counted += landscape.value(end) <= 0.1 * landscape.value(start) and moved >= 0.5
-        assert counted == hits
-    assert share("copies", 6, 6).low > 0.5  # the rule that was: six of six are supported
-
-
 def test_rotated_bowls_are_refuted_too():
     bowl = Quadratic.of_spectrum(torch.logspace(-5, 0, 150, dtype=torch.float64))
     assert verdicts(flowed(bowl, bowl.centre)) == (Verdict.REFUTED, Verdict.REFUTED)
@@ -109,7 +92,7 @@ def test_degenerate_landscapes_of_known_dimension_are_supported(flat, size, slow
         [torch.ones(10), torch.full((size - flat - 10,), slow), torch.zeros(flat)]
     )
     trough = Quadratic(curvature.double())
-    found = flowed(trough, trough.centre)
+    found = flowed(trough, trough.centre, copies=8)
     assert verdicts(found) == (Verdict.SUPPORTED, Verdict.SUPPORTED)
     # What is left is the flat part of the noise, and the shares say so.
     row = found["copies"][0]
@@ -141,7 +124,7 @@ class Product:
 def test_a_curved_valley_is_supported():
     """Of hyperbolas the flow conserves x^2 - y^2; half of the noise, in square, is along them."""
     valley = Product(200)
-    found = flowed(valley, torch.ones(200, dtype=torch.float64), top=2.0)
+    found = flowed(valley, torch.ones(200, dtype=torch.float64), top=2.0, copies=8)
     assert verdicts(found) == (Verdict.SUPPORTED, Verdict.SUPPORTED)
     assert found["copies"][0]["left"] == pytest.approx(math.sqrt(0.5), abs=0.06)
 
@@ -154,6 +137,7 @@ def test_a_valley_along_which_little_of_the_noise_lies_is_refuted():
 
 @pytest.mark.parametrize("name", KNOWN)
 def test_the_studys_landscapes_come_out_as_known(name):
+    """Read as the paper reads them, slow bowls are as flat as a trough: four of four copies."""
     found = perturb_known(
         None,  # type: ignore[arg-type]
         {"landscape": name, "seed": 5, "scale": 0.25, "copies": 4, "max_gradients": 20_000},

@@ -12,9 +12,11 @@ from thalweg.landscape.quadratic import Quadratic
 from thalweg.problems import load_problem
 from thalweg.risk import EmpiricalRisk
 from thalweg.run import InProcess, Run, read_checkpoint, torch_generator
-from thalweg.studies import configure, perturb_and_return, reproduce, trajectories
+from thalweg.studies import configure, interpolation, perturb_and_return, reproduce, trajectories
 from thalweg.studies.claim import Verdict
 from thalweg.studies.displacement import Copy, filter_directions
+from thalweg.studies.known_landscapes import KNOWN
+from thalweg.studies.perturb_and_return_claims import judge
 
 SHARED = ("parents", "epochs", "checkpoints", "scale", "branch_epochs", "branch_checkpoints")
 STUDY = {
@@ -64,22 +66,37 @@ def weights(run: Run, trajectory: str, which: int) -> torch.Tensor:
     return torch.cat([tensors[name].flatten() for name in about["parameters"]]).double()
 
 
-def test_copies_at_the_scale_of_the_trajectories_are_its_branches() -> None:
+def test_parents_and_copies_are_those_of_the_other_studies() -> None:
     shared = {task.key for task in trajectories.tasks(WHOLE)}
     mine = perturb_and_return.tasks(WHOLE)
+    trained = [task for task in mine if "trajectory" in task.arguments]
     names = [task.arguments["trajectory"] for task in mine if task.key in shared]
-    assert names == ["seed0", "seed0-early-0", "seed0-early-1"]
-    assert len({task.arguments["trajectory"] for task in mine}) == len(mine)
-    # Every copy of a moment has noise of its own: trials are independent.
-    final = [task.arguments["copy"] for task in mine if task.arguments.get("moment") == "final"]
-    assert final[:4] == [0, 1, 2, 3]
+    both = ["seed0-early-0", "seed0-early-1", "seed0-final-0", "seed0-final-1"]
+    assert names == ["seed0", *both]
+    assert len({task.arguments["trajectory"] for task in trained}) == len(trained)
+    lines = WHOLE | {"interpolation": STUDY | {"rivals": 0, "moments": {"final": 2}, "points": 3}}
+    ends = {end.key for line in interpolation.tasks(lines) for end in line.needs}
+    assert ends <= {task.key for task in mine}
+
+
+def test_every_copy_of_a_moment_has_noise_of_its_own() -> None:
+    final = [
+        (task.arguments["parent"], task.arguments["copy"], task.arguments["scale"])
+        for task in perturb_and_return.tasks(WHOLE)
+        if task.arguments.get("moment") == "final" and task.arguments["scale"] == 0.1
+    ]
+    assert final == [("seed0", copy, 0.1) for copy in range(4)]
 
 
 @pytest.mark.parametrize("preset", ["demo", "laptop", "paper"])
 def test_every_preset_shares_the_trunk(preset: str) -> None:
     config = configure(preset)
-    trunk = perturb_and_return.tasks(config)[0]
-    assert trunk.key in {task.key for task in trajectories.tasks(config)}
+    mine = perturb_and_return.tasks(config)
+    assert mine[0].key in {task.key for task in trajectories.tasks(config)}
+    ends = {end.key for line in interpolation.tasks(config) for end in line.needs}
+    parents = config["perturb_and_return"]["parents"]
+    assert parents == (8 if preset == "demo" else 3)
+    assert len({task.key for task in mine} & ends) >= 3 * parents
 
 
 def test_distances_are_those_of_the_weights(run: Run) -> None:
@@ -109,32 +126,70 @@ def test_descent_by_full_gradients_goes_down(run: Run) -> None:
     assert np.array_equal(mine["epoch"], mine["step"])
 
 
-def test_controls_are_refuted(run: Run) -> None:
-    flat, full_batch, apart = perturb_and_return.claims(run, WHOLE)
-    assert [flat.control_verdict(c) for c in flat.controls] == [Verdict.REFUTED] * 2
-    for claim in (full_batch, apart):
-        assert [claim.control_verdict(c) for c in claim.controls] == [Verdict.REFUTED]
-    names = [flat.name, full_batch.name, apart.name]
-    assert [claim["name"] for claim in run.claims] == names
+def test_controls_are_refuted_and_zeros_are_flat(run: Run) -> None:
+    claims = {
+        claim.name.partition("/")[2]: claim for claim in perturb_and_return.claims(run, WHOLE)
+    }
+    assert list(claims) == ["flat", "apart", "flat-squared", "apart-squared"]
+    for claim in claims.values():
+        judged = {str(claim.control_verdict(control)) for control in claim.controls}
+        assert judged == {"refuted"} and len(claim.controls) == 4 + ("squared" not in claim.name)
+    assert claims["flat-squared"].verdict is Verdict.SUPPORTED
+    # A training of three epochs cannot tell, and says what it excludes.
+    assert claims["flat"].verdict is Verdict.UNDECIDED
+    assert "condition number" in claims["flat"].why
+    assert [claim["name"] for claim in run.claims] == [claim.name for claim in claims.values()]
 
 
-def test_each_claim_counts_the_copies_of_its_optimizer(run: Run) -> None:
-    copies = run.result("perturb_and_return/copies").to_dataframe()
-    final = copies[(copies["network"] == "main") & (copies["moment"] == "final")]
-    # With its parent's error as the goal every copy that the noise made worse counts.
-    zero = final["parent_error"].max()
-    config = WHOLE | {"perturb_and_return": STUDY | {"zero_error": zero}}
-    left = final[(final["scale"] <= STUDY["largest"]) & (final["start_error"] > zero)]
-    claims = perturb_and_return.claims(run, config)
-    counted = [0 if claim.statistic is None else claim.statistic.n for claim in claims[:2]]
-    assert counted == [(left["optimizer"] == name).sum() for name in ("sgd", "gd")]
-    assert sum(counted) > 0
+def test_bounds_are_those_of_losses_and_distances(run: Run) -> None:
+    limits = run.result("perturb_and_return/limits").to_dataframe()
+    copies = run.result("perturb_and_return/copies").to_dataframe().set_index("trajectory")
+    mine = limits[(limits["landscape"] == "main") & (limits["between"] == "parent")]
+    assert mine["cluster"].tolist() == ["seed0"] * 2 + ["draw1-seed1"] * 2
+    row, copy = mine.iloc[3], copies.loc["draw1-seed1-final-1"]
+    assert row["left"] == pytest.approx(copy["displacement"])
+    assert row["top"] > 0
+    roots = sum(
+        np.sqrt(2 * copy[name] / (1e-8 * row["top"])) for name in ("end_loss", "parent_loss")
+    )
+    assert row["hidden"] == pytest.approx(roots / copy["perturbation"])
+    siblings = limits[(limits["landscape"] == "main") & (limits["between"] == "siblings")]
+    ends, starts = (
+        [weights(run, f"seed0-final-{copy}", which) for copy in (0, 1)] for which in (-1, 0)
+    )
+    apart = (ends[0] - ends[1]).norm() / (starts[0] - starts[1]).norm()
+    assert siblings.iloc[0]["left"] == pytest.approx(float(apart))
 
 
-def test_a_parent_short_of_zero_error_is_not_judged(run: Run) -> None:
-    strict = WHOLE | {"perturb_and_return": STUDY | {"zero_error": -1.0}}
-    for flat in perturb_and_return.claims(run, strict)[:2]:
-        assert flat.verdict is Verdict.NOT_APPLICABLE and "did not reach" in flat.why
+def test_shares_are_bounds_and_those_of_zeros_hold_what_counting_certifies(run: Run) -> None:
+    limits = run.result("perturb_and_return/limits").to_dataframe()
+    split = limits[np.isfinite(limits["noise_top_low"])]
+    assert set(split["landscape"]) == {"main", "squared", *KNOWN}
+    for band in ("top", "slow", "flat"):
+        for of in ("noise", "left"):
+            low, high = (split[f"{of}_{band}_{end}"] for end in ("low", "high"))
+            assert ((low >= -1e-9) & (low <= high + 1e-9) & (high <= 1 + 1e-9)).all()
+    zeros = split[split["landscape"] == "squared"]
+    assert (zeros["equations"] == 80).all() and (zeros["rank"] <= 80).all()
+    certified = 1 - zeros["equations"] / zeros["weights"]
+    # The noise is the same in all directions but for layers' scales.
+    assert (abs(zeros["noise_flat_low"] - certified) < 0.05).all()
+
+
+def test_siblings_are_copies_of_one_parent(run: Run) -> None:
+    distances = run.result("perturb_and_return/distances")
+    name = "draw1-seed1-final-0"
+    mine = distances["siblings"].values[distances["trajectory"].values == name]
+    apart = weights(run, name, 0) - weights(run, "draw1-seed1-final-1", 0)
+    assert mine[0] == pytest.approx(float(apart.norm()))
+
+
+def test_one_parent_is_not_judged(run: Run) -> None:
+    limits = run.result("perturb_and_return/limits")
+    first = limits.isel(pair=limits["cluster"].values == "seed0")
+    flat, apart, *squared = judge(first, WHOLE)
+    for claim in (flat, apart, *squared):
+        assert claim.verdict is Verdict.NOT_APPLICABLE and claim.why
 
 
 def copy_of(curvature: torch.Tensor) -> Copy:
@@ -147,7 +202,7 @@ def copy_of(curvature: torch.Tensor) -> Copy:
     return Copy(about, bowl.space, bowl.centre, bowl.centre, points, [0, 60], [0.0, 60.0], True)
 
 
-def test_a_valley_is_told_from_a_bowl() -> None:
+def test_displacement_is_what_is_left() -> None:
     """With flat directions the part of the noise along them stays: sqrt(1/2) for half of them."""
     valley = copy_of(torch.cat([torch.zeros(500), torch.ones(500)]).double()).row()
     bowl = copy_of(torch.ones(1000, dtype=torch.float64)).row()

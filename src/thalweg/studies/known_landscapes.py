@@ -112,12 +112,14 @@ def known_task(config: dict[str, Any], name: str) -> Task:
 def perturb_known(run: Run, arguments: dict[str, Any], report: Report) -> dict[str, Any]:
     """Perturb the lowest point of a known landscape, and descend by both protocols."""
     landscape = KNOWN[arguments["landscape"]].landscape
-    return perturb_landscape(
+    top = float(landscape.curvature.max())
+    found = perturb_landscape(
         landscape,
         landscape.centre,
-        top=float(landscape.curvature.max()),
+        top=top,
         **{key: arguments[key] for key in ("seed", "scale", "copies", "max_gradients")},
-    ) | {"naive": _naive(landscape, arguments)}
+    )
+    return found | {"top": top, "naive": _naive(landscape, arguments)}
 
 
 def _naive(landscape: Quadratic, arguments: dict[str, Any]) -> dict[str, Any]:

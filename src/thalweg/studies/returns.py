@@ -22,6 +22,7 @@ PARENT, SIBLINGS = "parent", "siblings"
 _SPLIT = "thalweg.studies.displacement_task:split_displacement"
 _ZERO = "thalweg.studies.squared_returns:perturb_zero"
 _KNOWN = "thalweg.studies.known_landscapes:perturb_known"
+_SIZES = ("weights", "equations", "rank", "top")
 Done = Sequence[tuple[Task, dict[str, Any]]]
 
 
@@ -43,6 +44,7 @@ def gather_limits(done: Done, copies: Sequence[Copy], *, scale: float) -> xr.Dat
     xarray.Dataset
         Along ``pair``: ``landscape`` (``"main"``, ``"narrow"``, ``"squared"`` or a known one),
         ``between`` (``"parent"`` or ``"siblings"``), ``cluster``, `Limit`'s fields and bounds,
+        ``top``, the largest curvature at the parent (0 where it was not measured),
         and shares of the displacement along curvatures, NaN where they were not measured.
     """
     import xarray as xr
@@ -70,8 +72,9 @@ def _trained(done: Done, copies: Sequence[Copy], scale: float) -> Iterator[dict[
     for copy in mine:
         parent = copy.about["parent"]
         split = splits.get(parent, {})
-        limits.append(_limit_of(copy, split.get("top", 0.0)))
-        row = _named(copy, PARENT) | limits[-1].to_dict()
+        top = split.get("top", 0.0)
+        limits.append(_limit_of(copy, top))
+        row = _named(copy, PARENT) | limits[-1].to_dict() | {"top": top}
         # Shares are measured of the first copy of each parent.
         yield row | (_flat(split) if copy.about["copy"] == 0 else {})
     for i, j in _disjoint_siblings(mine):
@@ -84,7 +87,7 @@ def _trained(done: Done, copies: Sequence[Copy], scale: float) -> Iterator[dict[
             (limits[i], limits[j]),
             top,
         )
-        yield _named(one, SIBLINGS) | limit.to_dict()
+        yield _named(one, SIBLINGS) | limit.to_dict() | {"top": top}
 
 
 def _named(copy: Copy, kind: str) -> dict[str, Any]:
