@@ -35,6 +35,10 @@ KINDS = (
     *("dead units", "dead inputs", "rescaling", "batch norm", "layer norm", "attention"),
     *("unread outputs", "dependent inputs"),
 )
+# The kind whose directions have length one and stand at right angles, once made unit vectors.
+ORTHONORMAL = "unread outputs"
+# More directions along dependent inputs are left out: their rank beside the others takes the cube.
+_DEPENDENT_AT_MOST = 1000
 _FLAT = (nn.ReLU, nn.ReLU6)
 _BATCH = 256
 # Eigenvalues of the Gram matrix of inputs below this share of the largest count as zero.
@@ -78,6 +82,7 @@ class Invariances:
             for p in network.space.parameters
             if not p.complex
         }
+        self._left_out = 0
         self._step = self._at_once()
         self._graph: Graph = self._read(min(2, self._step))
         if not self._takes_any_number():
@@ -123,7 +128,9 @@ class Invariances:
         for kind, direction in itertools.chain(self._scalings.directions(), shifts.directions()):
             found[kind].append(direction)
         found["unread outputs"] += UnreadOutputs(self._graph, self._places).directions()
-        found["dependent inputs"] += self._dependent_inputs()
+        dependent = list(self._dependent_inputs())
+        self._left_out = len(dependent) if len(dependent) > _DEPENDENT_AT_MOST else 0
+        found["dependent inputs"] += [] if self._left_out else dependent
         return found
 
     @property
@@ -132,6 +139,8 @@ class Invariances:
         missing = sorted(self._channels.unknown)
         if self._scalings.crowded:
             missing.append(f"sums of {self._scalings.crowded} channels of linear layers")
+        if self._left_out:
+            missing.append(f"{self._left_out} directions along dependent inputs")
         return {"symmetry": f"not looked for: {', '.join(missing)}"} if missing else {}
 
     @cached_property

@@ -13,7 +13,7 @@ from torch.utils._pytree import tree_leaves
 
 from thalweg.curvature.operators import Jacobian
 from thalweg.errors import NotDefined
-from thalweg.geometry.invariances import KINDS, Invariances
+from thalweg.geometry.invariances import KINDS, ORTHONORMAL, Invariances
 from thalweg.geometry.scalings import Direction
 from thalweg.landscape.provenance import Word
 from thalweg.problems.loss import pair
@@ -131,33 +131,47 @@ def _sequential_ranks(kinds: dict[str, list[Direction]], size: int) -> dict[str,
     """Rank of all kinds up to each, less that of the kinds before it."""
     single: set[int] = set()
     rest: list[Direction] = []
+    apart: list[Direction] = []
     counts, before = {}, 0
     for kind, directions in kinds.items():
         single |= {int(d.entries[0]) for d in directions if len(d.entries) == 1}
-        rest += [d for d in directions if len(d.entries) > 1]
-        rank = len(single) + _rank_beside(rest, single, size)
+        longer = [d for d in directions if len(d.entries) > 1]
+        if kind == ORTHONORMAL:
+            apart += longer
+        else:
+            rest += longer
+        rank = len(single) + _rank_beside(rest, apart, single, size) if directions else before
         counts[kind], before = rank - before, rank
     return counts
 
 
-def _rank_beside(directions: list[Direction], single: set[int], size: int) -> int:
-    """Rank of directions with the coordinates in ``single`` struck out."""
+def _rank_beside(
+    directions: list[Direction], apart: list[Direction], single: set[int], size: int
+) -> int:
+    """Rank of directions, ``apart`` orthonormal, with the coordinates in ``single`` struck out."""
     from scipy import sparse
     from scipy.sparse.csgraph import connected_components
 
-    if not directions:
-        return 0
-    columns = _columns(directions, size)
     free = np.ones(size)
     free[list(single)] = 0.0
-    columns = sparse.diags_array(free) @ columns
+    touched = [d for d in apart if not free[d.entries].all()]
+    if touched:  # no longer of length one, nor at right angles
+        apart = [d for d in apart if free[d.entries].all()]
+        directions = [*directions, *touched]
+    if not directions:
+        return len(apart)
+    columns = sparse.diags_array(free) @ _columns(directions, size)
     products = (columns.T @ columns).tocsr()
+    if apart:  # what these span is taken out of the others: they are many, and need no eigenvalues
+        along = _columns(apart, size).T @ columns
+        products = (products - along.T @ along).tocsr()
     # Directions that share no weight are independent: most are of one layer or head.
     _, labels = connected_components(products, directed=False)
     order = np.argsort(labels, kind="stable")
     parts = np.split(order, np.flatnonzero(np.diff(labels[order])) + 1)
     blocks = (products[part][:, part].toarray() for part in parts)
-    return sum(int((np.linalg.eigvalsh(block) > _DEPENDENT).sum()) for block in blocks)
+    rank = sum(int((np.linalg.eigvalsh(block) > _DEPENDENT).sum()) for block in blocks)
+    return len(apart) + rank
 
 
 def _repeated(risk: EmpiricalRisk) -> int:
