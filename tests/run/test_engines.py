@@ -4,12 +4,22 @@ from __future__ import annotations
 
 import os
 import signal
+import threading
 
 import pytest
 
 from run.killing import PATIENCE, alive, script, wait_for
 from run.task_functions import pids
-from thalweg.run import DaskEngine, InProcess, LocalProcesses, create_run
+from thalweg.errors import TaskFailed
+from thalweg.run import (
+    DaskEngine,
+    InProcess,
+    LocalProcesses,
+    Task,
+    create_run,
+    run_tasks,
+    task_result,
+)
 from thalweg.run.testing import EngineContract
 
 DRIVER = """
@@ -104,3 +114,43 @@ def test_workers_do_not_outlive_a_killed_driver(run):
         wait_for(lambda: not alive(pids(run.path)))
         with run.lock():  # a resume may begin
             pass
+
+
+def test_a_worker_that_stands_still_is_found_and_its_task_done_again(run, monkeypatch):
+    monkeypatch.setattr("thalweg.run.tasks.STANDSTILL", 5.0)
+    work = [Task("run.task_functions:stops_once", {"name": f"task{n}"}) for n in range(2)]
+    results = run_tasks(run, work, engine=LocalProcesses(2))
+    assert [results[task.key]["name"] for task in work] == ["task0", "task1"]
+
+
+def test_a_task_that_takes_too_long_fails_and_others_keep_their_attempts(run):
+    slow = Task("run.task_functions:waits", {"number": 0}, label="slow")
+    quick = [Task("run.task_functions:lingers", {"name": f"task{n}"}) for n in range(2)]
+    with pytest.raises(TaskFailed, match=r"'slow'.*longer than the 4 seconds.*\(2 attempts\)"):
+        run_tasks(run, [slow, *quick], engine=LocalProcesses(2), attempts=2, task_timeout=4.0)
+    assert all(task_result(run, task) for task in quick)
+
+
+@pytest.mark.slow
+def test_a_dask_scheduler_that_dies_ends_the_wait(run):
+    distributed = pytest.importorskip("distributed", reason="the extra 'dask' is not installed")
+    options = {"n_workers": 1, "threads_per_worker": 1, "dashboard_address": None}
+    program = f"""
+import sys
+from distributed import LocalCluster
+if __name__ == "__main__":
+    with LocalCluster(processes=True, **{options!r}) as cluster:
+        print(cluster.scheduler_address, flush=True)
+        sys.stdin.read()
+"""
+    with script(program) as process:
+        address = process.stdout.readline().strip()
+        with distributed.Client(address, timeout=PATIENCE) as client:
+            killer = threading.Timer(3.0, lambda: os.killpg(process.pid, signal.SIGKILL))
+            killer.start()
+            with pytest.raises(TaskFailed, match=r"Dask scheduler at tcp://.*Start it"):
+                run_tasks(
+                    run,
+                    [Task("run.task_functions:waits", {"number": 0})],
+                    engine=DaskEngine(client),
+                )

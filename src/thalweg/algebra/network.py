@@ -7,6 +7,7 @@ modulo a prime, where ranks are exact.
 from __future__ import annotations
 
 import math
+import operator
 from collections.abc import Sequence
 from dataclasses import dataclass
 from fractions import Fraction
@@ -17,8 +18,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from thalweg.errors import InvalidArgument, NotPolynomial
+from thalweg.run.bounds import check_memory
 
 Array = NDArray[Any]
+
+# A row of the Jacobian, as floats and modulo a prime, and what elimination copies.
+_BYTES_A_WEIGHT = 100
 
 
 @dataclass(frozen=True, eq=False)
@@ -383,6 +388,10 @@ def network(
             f"widths are {list(widths)}; expected at least two positive integers: inputs, hidden"
             " units of each layer, outputs, e.g. (2, 3, 1)."
         )
+    weights = sum(map(operator.mul, counts, counts[1:]))
+    check_memory(
+        _BYTES_A_WEIGHT * weights, f"a network of {weights:,} weights", "Write smaller widths."
+    )
     hidden = len(counts) - 2
     layers = tuple(
         dense(counts[k], counts[k + 1], bias=bias if k < hidden else output_bias)

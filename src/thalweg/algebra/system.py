@@ -26,6 +26,7 @@ from thalweg.algebra.polynomials import (
 )
 from thalweg.algebra.symmetry import Gauge
 from thalweg.errors import ContradictorySamples, InvalidArgument, SystemTooLarge
+from thalweg.run.bounds import check_memory
 
 GRID = 1024
 """Random samples are multiples of 1 / GRID: exact in float64 and short over the rationals."""
@@ -197,6 +198,9 @@ def random_system(
     """
     if samples < 1:
         raise InvalidArgument(f"samples is {samples}; expected at least 1.")
+    check_memory(
+        64 * samples * (network.inputs + network.outputs), f"{samples} samples", "Write fewer."
+    )
     rng = np.random.default_rng(seed)
     inputs = np.round(rng.normal(size=(samples, network.inputs)) * GRID) / GRID
     targets = np.round(rng.normal(size=(samples, network.outputs)) * GRID) / GRID

@@ -86,8 +86,18 @@ def main() -> None:
         typer.echo(f"Error: {_of_the_system(error)}", err=True)
         sys.exit(1)
     except MemoryError:
-        typer.echo("Error: there is not enough memory. Measure less, or in parts.", err=True)
+        typer.echo(f"Error: {_NO_MEMORY}", err=True)
         sys.exit(1)
+    except RuntimeError as error:
+        # torch has no class of its own for it.
+        if not any(sign in str(error) for sign in _TORCH_SIGNS):
+            raise
+        typer.echo(f"Error: {_NO_MEMORY}", err=True)
+        sys.exit(1)
+
+
+_NO_MEMORY = "there is not enough memory. Measure less, or in parts."
+_TORCH_SIGNS = ("can't allocate memory", "out of memory", "Storage size calculation overflowed")
 
 
 def _of_the_system(error: OSError) -> str:

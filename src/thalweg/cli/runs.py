@@ -23,6 +23,15 @@ Trust = Annotated[
         " changes. Read it first: it is code.",
     ),
 ]
+TaskTimeout = Annotated[
+    float | None,
+    typer.Option(
+        min=1e-3,
+        metavar="SECONDS",
+        help="End an attempt at a task (a training, a probe) that takes longer, and try it again;"
+        " the third is the last. A worker without a sign of life for 30 s is ended in any case.",
+    ),
+]
 RunPath = Annotated[Path, typer.Argument(help="A run directory.")]
 
 
@@ -56,6 +65,7 @@ def reproduce(
     workers: Annotated[
         int | None, typer.Option(min=1, help="Processes; by default one a core.")
     ] = None,
+    task_timeout: TaskTimeout = None,
     as_json: Json = False,
 ) -> None:
     """Repeat the paper's studies, judge its claims, and write a report."""
@@ -67,7 +77,7 @@ def reproduce(
     )
     config = configure(preset, data=data, studies=study, settings=settings, seed=seed)
     place = out or Path("runs") / _default_name(preset, config["problem"])
-    _run(place, lambda: perform(config, place, **_ways(workers)), as_json)
+    _run(place, lambda: perform(config, place, **_ways(workers, task_timeout)), as_json)
 
 
 def resume(
@@ -76,6 +86,7 @@ def resume(
     workers: Annotated[
         int | None, typer.Option(min=1, help="Processes; by default one a core.")
     ] = None,
+    task_timeout: TaskTimeout = None,
     as_json: Json = False,
 ) -> None:
     """Go on with a run that was stopped or killed; what is done is not done again."""
@@ -83,7 +94,7 @@ def resume(
 
     if trust:
         open_run(run).trust_source()
-    _run(run, lambda: perform(run, **_ways(workers)), as_json)
+    _run(run, lambda: perform(run, **_ways(workers, task_timeout)), as_json)
 
 
 def report(run: RunPath, as_json: Json = False) -> None:
@@ -207,13 +218,14 @@ def _read_row(run: Run) -> dict[str, str]:
     }
 
 
-def _ways(workers: int | None) -> dict[str, Any]:
+def _ways(workers: int | None, task_timeout: float | None) -> dict[str, Any]:
     """How the work is done and shown."""
     from thalweg.run import LocalProcesses
 
     engine = LocalProcesses(workers)
     return {
         "engine": engine,
+        "task_timeout": task_timeout,
         "progress": on_screen,
         "announce": lambda seconds: _announce(seconds, engine.workers),
     }

@@ -24,6 +24,7 @@ from thalweg.landscape.protocols import (
 from thalweg.landscape.sample_means import mean_interval
 from thalweg.problems.between import States
 from thalweg.problems.checkpoints import Point
+from thalweg.run.bounds import check_memory
 from thalweg.run.progress import Bar, Progress, silent
 
 if TYPE_CHECKING:
@@ -139,6 +140,8 @@ def _alike(risk: Function, w0: Tensor, w1: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _check(risk: Function, w0: Tensor, w1: Tensor, points: int) -> None:
+    # Values of every sample at every point: of a thousand samples at least.
+    check_memory(points * 16000, f"a line of {points} points", "Write fewer points, such as 51.")
     if points < 3 or points % 2 == 0:
         raise InvalidArgument(
             f"points={points}; write an odd number from 3 on, so that the mean of both models is a"

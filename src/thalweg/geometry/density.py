@@ -12,6 +12,7 @@ from thalweg.geometry.lanczos import SearchSpace
 from thalweg.geometry.operator import SymmetricOperator
 from thalweg.geometry.stieltjes import share_stderr
 from thalweg.landscape.protocols import words_of
+from thalweg.run.bounds import check_memory
 from thalweg.run.progress import Bar, Progress, silent
 from thalweg.run.seeds import torch_generator
 
@@ -99,6 +100,7 @@ def spectral_density(
             f"got probes={probes}, steps={steps}, points={points}, width={width}; expected at least"
             " 2 probes, 1 step, 2 points, and a positive width or None."
         )
+    check_quadratures(probes, steps)
     nodes, weights = np.empty((probes, steps)), np.empty((probes, steps))
     rounding = 0.0
     with progress(probes * steps, "spectral density") as bar:
@@ -108,6 +110,16 @@ def spectral_density(
     return density_of(
         nodes, weights, operator.size, width=width, points=points, rounding=rounding
     ).assign_attrs(**words_of(op), products=operator.products, seed=seed)
+
+
+def check_quadratures(probes: int, steps: int) -> None:
+    """Refuse more probes and steps than memory holds, with all that is made of them."""
+    # Nodes, weights, and a series of 8 times as many terms that they are smoothed with.
+    check_memory(
+        probes * (steps * 160 + 4000),
+        f"a density of {probes} probes of {steps} steps",
+        "Write fewer: 10 probes of 50 to 200 steps show a spectrum.",
+    )
 
 
 def quadrature(

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from thalweg.errors import InvalidArgument
+from thalweg.run.bounds import check_memory
 
 AXES = ("x", "y", "z")
 Extent = float | Sequence[float] | Sequence[Sequence[float]]
@@ -107,7 +108,14 @@ def axes(extent: Extent, points: int | Sequence[int], dims: int) -> list[NDArray
             f"extent={extent!r} and points={points!r} do not fit {dims} directions; give one"
             " number for all, or one entry a direction."
         )
+    check_cells(numbers)
     return [_axis(low, high, n) for (low, high), n in zip(pairs, numbers, strict=True)]
+
+
+def check_cells(points: Sequence[int]) -> None:
+    """Refuse a grid of more cells than memory holds, each with its quantities and its tasks."""
+    shape = " x ".join(map(str, points))
+    check_memory(200 * math.prod(points), f"a grid of {shape} points", "Write fewer points.")
 
 
 def _pairs(extent: Extent, dims: int) -> list[tuple[float, float]]:

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from thalweg.geometry.operator import SymmetricOperator
+from thalweg.run.bounds import check_memory
 
 
 @dataclass(frozen=True)
@@ -78,6 +79,11 @@ class SearchSpace:
     def __init__(self, op: SymmetricOperator, capacity: int, generator: torch.Generator) -> None:
         self.op, self.generator = op, generator
         self.capacity = min(capacity, op.size)
+        check_memory(
+            self.capacity * (op.size * op.dtype.itemsize + self.capacity * 8),
+            f"a basis of {self.capacity} vectors of {op.size} weights",
+            "Ask for fewer steps or eigenvalues.",
+        )
         self.size = 0
         self._basis = torch.empty(self.capacity, op.size, dtype=op.dtype, device=op.device)
         self._h = torch.zeros(self.capacity, self.capacity, dtype=torch.float64)

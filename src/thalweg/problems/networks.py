@@ -6,6 +6,7 @@ import copy
 import difflib
 import itertools
 import math
+import operator
 import re
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
@@ -14,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from thalweg.errors import InvalidArgument
+from thalweg.run.bounds import check_memory
 from thalweg.run.seeds import torch_generator
 
 ACTIVATIONS: dict[str, Callable[[], nn.Module]] = {
@@ -30,6 +32,8 @@ ACTIVATIONS: dict[str, Callable[[], nn.Module]] = {
 }
 # On [-5, 5] training with a degree of 10 diverges in its first epoch, on [-10, 10] it does not.
 POLYNOMIAL_RADIUS = 10.0
+# The time of a fit grows as the third power of the degree.
+_HIGHEST_DEGREE = 200
 
 
 def activation_module(activation: str | nn.Module | Callable[[Tensor], Tensor]) -> nn.Module:
@@ -61,7 +65,7 @@ def activation_module(activation: str | nn.Module | Callable[[Tensor], Tensor]) 
         return copy.deepcopy(activation)
     if not isinstance(activation, str):
         return _Elementwise(activation)
-    if match := re.fullmatch(r"poly(\d+)", activation):
+    if match := re.fullmatch(r"poly(\d{1,9})", activation):
         return _polynomial(int(match[1]))
     if activation not in ACTIVATIONS:
         near = difflib.get_close_matches(activation, ACTIVATIONS, 1)
@@ -118,6 +122,7 @@ class AllConv(nn.Sequential):
     ) -> None:
         _check_sizes(widths=widths, inputs=inputs, classes=[classes])
         channels, height, width = inputs
+        _check_weights([channels, *widths], 9)
         layers: dict[str, nn.Module] = {}
         for number, out in enumerate(widths, 1):
             layers[f"conv{number}"] = _Conv(channels, out, bias=not batchnorm)
@@ -169,6 +174,7 @@ class MLP(nn.Sequential):
         _check_sizes(widths=widths, inputs=[inputs], outputs=[outputs])
         layers: dict[str, nn.Module] = {"flatten": nn.Flatten()}
         sizes = [inputs, *widths]
+        _check_weights([*sizes, outputs], 1)
         for number, (size, out) in enumerate(itertools.pairwise(sizes), 1):
             layers[f"linear{number}"] = _Linear(size, out, bias=bias)
             layers[f"activation{number}"] = activation_module(activation)
@@ -217,7 +223,36 @@ def _polynomial(degree: int) -> nn.Module:
     # Imported here: the fit draws SciPy in.
     from thalweg.polynomial import PolynomialActivation, fit_polynomial
 
+    if degree > _HIGHEST_DEGREE:
+        raise InvalidArgument(
+            f"a polynomial of degree {degree}: fits are made up to degree {_HIGHEST_DEGREE}; write"
+            " 'poly10', for example."
+        )
     return PolynomialActivation(fit_polynomial(torch.relu, degree, radius=POLYNOMIAL_RADIUS))
+
+
+def _check_weights(sizes: Sequence[int], kernel: int) -> None:
+    """Refuse a network that memory does not hold, with its gradient and a step's two averages."""
+    weights = kernel * sum(itertools.starmap(operator.mul, itertools.pairwise(sizes)))
+    layers = 10_000 * len(sizes)
+    check_memory(
+        4 * 4 * weights + layers,
+        f"a network of widths {shown_widths(sizes[1:])} ({weights:,} weights) and its training",
+        "Write smaller widths.",
+    )
+
+
+def shown_widths(widths: Sequence[int]) -> str:
+    """
+    List the first widths of a network.
+
+    Examples
+    --------
+    >>> shown_widths([64] * 10)
+    '64, 64, 64, 64, ... (10 layers)'
+    """
+    first = ", ".join(map(str, widths[:4]))
+    return first + f", ... ({len(widths)} layers)" * (len(widths) > 4)
 
 
 def _check_sizes(**sizes: Sequence[int]) -> None:

@@ -22,6 +22,7 @@ from thalweg.problems.harmless_globals import (
     allowed_globals,
     harmless_globals,
 )
+from thalweg.run.bounds import check_memory, shown_bytes
 from thalweg.run.checkpoints import read_checkpoint
 
 log = logging.getLogger("thalweg")
@@ -193,6 +194,9 @@ def _is_numpy(path: Path) -> bool:
 
 
 def _read_numpy(path: Path) -> dict[str, Tensor]:
+    with zipfile.ZipFile(path) as archive:
+        unpacked = sum(member.file_size for member in archive.infolist())
+    check_memory(2 * unpacked, f"what {path} unpacks to", "It is not the weights of a model here.")
     try:
         with np.load(path, allow_pickle=False) as archive:
             return {name: torch.from_numpy(np.array(archive[name])) for name in archive.files}
@@ -210,7 +214,7 @@ def _read_torch(path: Path, start: bytes, allow: Iterable[str | type], mapped: b
             f"{path} is truncated: a torch file without its end. Copy or download it again."
         )
     if zipped:
-        _check_no_program(path)
+        _check_plain(path)
     reason = ""
     # An allowed class may be a kind of dict, which cannot be told without importing it.
     for stand_in in (Inert, InertDict) if allow else (Inert,):
@@ -238,13 +242,21 @@ def _read_torch(path: Path, start: bytes, allow: Iterable[str | type], mapped: b
     raise CheckpointRefused(_why_refused(path, allow))
 
 
-def _check_no_program(path: Path) -> None:
+def _check_plain(path: Path) -> None:
     with zipfile.ZipFile(path) as archive:
-        names = {name.rpartition("/")[2] for name in archive.namelist()}
+        members = archive.infolist()
+    names = {member.filename.rpartition("/")[2] for member in members}
     if "constants.pkl" in names:
         raise CheckpointRefused(
             f"{path} is a TorchScript archive: a program with its weights. Save the weights alone:"
             f" torch.save(torch.jit.load({path.name!r}).state_dict(), 'w.pt')."
+        )
+    packed = [member for member in members if member.compress_type != zipfile.ZIP_STORED]
+    if packed:
+        size = sum(member.file_size for member in packed)
+        raise CheckpointRefused(
+            f"{path} is compressed ({shown_bytes(path.stat().st_size)}, of which"
+            f" {shown_bytes(size)} would be unpacked); torch.save never compresses. {SAFE}"
         )
 
 

@@ -19,6 +19,8 @@ P = ParamSpec("P")
 T = TypeVar("T")
 
 _SECONDS_BETWEEN_LOOKS = 0.5
+# Seconds that a scheduler may be away: a restart of the network, not of the machine.
+_PATIENCE = 20.0
 _PR_SET_PDEATHSIG = 1  # linux/prctl.h
 
 
@@ -28,7 +30,9 @@ class Engine(Protocol):
 
     The driver submits one function of one picklable argument, and asks for a new executor when one
     has broken. Where an executor has a method ``terminate_workers``, an interrupt calls it;
-    otherwise ``shutdown(wait=False)``. `thalweg.run.testing.EngineContract` tests an engine.
+    otherwise ``shutdown(wait=False)``. Where it has a method ``fallen``, that gives the numbers of
+    the processes that broke it, and a method ``lost(patience)`` says why nobody will answer any
+    more, or is empty. `thalweg.run.testing.EngineContract` tests an engine.
     """
 
     def __call__(self) -> Executor:
@@ -89,22 +93,63 @@ class DaskEngine:
     def __call__(self) -> Executor:
         """Make an executor that submits to the cluster."""
         # pure=True would merge an attempt with the failed one before it.
-        executor: Executor = self.client.get_executor(pure=False)
-        return executor
+        return _DaskExecutor(self.client.get_executor(pure=False), self.client)
 
 
 class _WorkerPool(ProcessPoolExecutor):
+    def __init__(self, *arguments: Any, **options: Any) -> None:
+        super().__init__(*arguments, **options)
+        self._known: dict[int, Any] = {}
+
     def submit(self, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> Future[T]:
         # Submitting starts processes. They inherit the blocked signal, so that Ctrl-C, which a
         # terminal sends to all of them, stops only the driver; and no start is cut in two by it.
         with _interrupts_held():
-            return super().submit(fn, *args, **kwargs)
+            future = super().submit(fn, *args, **kwargs)
+        self._known |= self._processes or {}
+        return future
+
+    def fallen(self) -> set[int]:
+        """Give the processes that ended by themselves, or were killed, and so broke the pool."""
+        # What the pool itself then ends, it ends by SIGTERM.
+        by_pool = (None, 0, -signal.SIGTERM)
+        return {n for n, process in self._known.items() if process.exitcode not in by_pool}
 
     def terminate_workers(self) -> None:
         """End all workers at once, as Python 3.14's method of this name does."""
         for process in list((self._processes or {}).values()):
             process.kill()
         self.shutdown(wait=True, cancel_futures=True)
+
+
+class _DaskExecutor(Executor):
+    """Dask's executor, and whether its scheduler is there."""
+
+    def __init__(self, executor: Executor, client: Any) -> None:
+        self.executor, self.client = executor, client
+        self.address = getattr(getattr(client, "scheduler", None), "address", "its address")
+        self._away: float | None = None
+
+    def submit(self, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> Future[T]:
+        return self.executor.submit(fn, *args, **kwargs)
+
+    def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
+        if self.client.status == "running":
+            self.executor.shutdown(wait=wait)
+
+    def lost(self, patience: float = _PATIENCE) -> str:
+        """Say that the scheduler has been away for longer than it takes to come back."""
+        if self.client.status == "running":
+            self._away = None
+            return ""
+        self._away = self._away or time.monotonic()
+        closed = self.client.status in ("closing", "closed")
+        if not closed and time.monotonic() - self._away < patience:
+            return ""
+        return (
+            f"The Dask scheduler at {self.address} does not answer any more"
+            f" (its client is {self.client.status}). Start it and its workers, and then this again."
+        )
 
 
 class _InProcessExecutor(Executor):

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from thalweg.errors import DamagedFile
+from thalweg.run.bounds import check_file
 from thalweg.run.digests import is_sealed_json, opened_json, sealed_json
 
 # A line counts as the same line when it is written again after a kill.
@@ -15,6 +16,7 @@ _IDENTITY = ("trajectory", "step")
 # What closes a line that a kill has torn, so that it is not taken for a damaged one.
 _TORN = b"#torn"
 # Something of these is left in a damaged line, and in no line of the versions without checksums.
+_TIMES = 20  # a line as a dict takes so many times its text
 _SIGNS = (b'"format": 2', b'"crc32c": "')
 
 
@@ -113,6 +115,8 @@ class EventLines:
         self.whole: list[bytes] = []
         self.damaged: list[int] = []
         self.uncovered = 0
+        if path.exists():
+            check_file(path, _TIMES)
         *lines, rest = path.read_bytes().split(b"\n") if path.exists() else [b""]
         for number, line in enumerate(lines, 1):
             self._add(number, line.removesuffix(_TORN), torn=line.endswith(_TORN))

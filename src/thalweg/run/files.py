@@ -8,7 +8,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from thalweg.run.bounds import check_file
 from thalweg.run.digests import opened_json, sealed_json
+
+# Lists of small numbers take so many times their text.
+_TIMES = 20
 
 # Asked once, as asking sets it for a moment.
 _UMASK = os.umask(0o077)
@@ -74,6 +78,7 @@ def read_json(path: Path) -> dict[str, Any]:
     DamagedFile
         If it is not what was written.
     """
+    check_file(path, _TIMES)
     return opened_json(path.read_bytes(), str(path))
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import importlib
 import json
-import time
 import traceback
 from collections.abc import Callable, Mapping
 from contextlib import suppress
@@ -18,12 +17,11 @@ from thalweg.run.arrays import read_arrays
 from thalweg.run.box import inside
 from thalweg.run.digests import checksum, is_sealed_json
 from thalweg.run.files import read_json, write_atomic, write_json
+from thalweg.run.heartbeat import Reporter, progress_path
 from thalweg.run.store import Run, open_run
 from thalweg.run.trust import handed_on
 
 Report = Callable[[int], None]
-
-_SECONDS_BETWEEN_REPORTS = 0.5
 
 
 def perform(spec: dict[str, Any]) -> dict[str, Any]:
@@ -42,21 +40,19 @@ def perform(spec: dict[str, Any]) -> dict[str, Any]:
         ``error`` (None or text), ``trace`` (text), and ``passing``: whether another attempt may
         succeed. What the function raises is an answer; an exception from here is the engine's.
     """
-    begun: Path | None = None
     try:
         run = open_run(spec["run"])
-        begun = progress_path(run.tasks, spec["key"])
-        report = _Reporter(begun)
-        with run.on_behalf(), handed_on(spec["trusted"]):
+        with (
+            Reporter(progress_path(run.tasks, spec["key"])) as report,
+            run.on_behalf(),
+            handed_on(spec["trusted"]),
+        ):
             values = _resolve(spec["function"])(run, spec["arguments"], report)
-        _write_outcome(run.tasks, spec, values)
+            _write_outcome(run.tasks, spec, values)
     except Exception as error:
         passing = isinstance(error, OSError | MemoryError) and not isinstance(error, ThalwegError)
         text = f"{type(error).__name__}: {error}"
         return {"error": text, "trace": traceback.format_exc(), "passing": passing}
-    finally:
-        if begun is not None:
-            begun.unlink(missing_ok=True)
     return {"error": None, "trace": "", "passing": False}
 
 
@@ -109,37 +105,6 @@ def batch_of_tasks(run: Run) -> int | None:
             if isinstance(batch, int):
                 return batch
     return None
-
-
-def progress_path(tasks: Path, key: str) -> Path:
-    """Say where a task under way writes how many of its units are done."""
-    return inside(tasks, f"{key}.progress")
-
-
-def read_progress(tasks: Path, key: str) -> int | None:
-    """Read how many units of a task are done; None if it has not begun."""
-    try:
-        return int(progress_path(tasks, key).read_bytes() or 0)
-    except FileNotFoundError:
-        return None
-    except ValueError:
-        return 0
-
-
-class _Reporter:
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        self.next = 0.0
-        path.parent.mkdir(parents=True, exist_ok=True)
-        # Written at once: the file says that the task has begun, should its worker die.
-        self(0)
-
-    def __call__(self, done: int) -> None:
-        if time.monotonic() >= self.next:
-            # A torn number is only a smaller one for a moment: no need for an atomic write.
-            with suppress(OSError):
-                self.path.write_text(str(int(done)), encoding="ascii")
-            self.next = time.monotonic() + _SECONDS_BETWEEN_REPORTS
 
 
 def _resolve(entry: str) -> Callable[[Run, dict[str, Any], Report], Any]:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from thalweg.errors import DamagedFile, InvalidArgument
+from thalweg.run.bounds import check_memory
 from thalweg.run.box import check_name, check_tree, files_below, inside
 from thalweg.run.digests import file_checksum, hex_checksum
 from thalweg.run.files import write_text
@@ -98,6 +99,7 @@ class ResultStore:
                 check_tree(target)
                 check_result(target)
                 with xr.open_dataset(target, engine="zarr", consolidated=False) as dataset:
+                    _check_room(target, dataset)
                     loaded = _plain(_recast(dataset.load(), "T", str))
             except Exception:
                 # Whatever it is, it counts only if no writer put another folder in its place.
@@ -225,6 +227,17 @@ def check_result(folder: Path) -> bool:
 
 
 _GATHERED = " thalweg resume gathers results anew."
+
+
+def _check_room(folder: Path, dataset: xr.Dataset) -> None:
+    """Refuse shapes and chunks that ask for more memory than there is."""
+    for name, variable in dataset.variables.items():
+        cells = [variable.shape, *(variable.encoding.get(key) or () for key in _CUTS)]
+        size = max(math.prod(shape) for shape in cells) * max(1, variable.dtype.itemsize)
+        check_memory(size, f"{folder / str(name)}", "It asks for more than any result here has.")
+
+
+_CUTS = ("chunks", "shards")
 
 
 def is_marker(path: Path) -> bool:

@@ -15,14 +15,13 @@ from typing import Any
 
 from thalweg.errors import DamagedFile, InvalidArgument, TaskFailed
 from thalweg.run.engines import Engine, LocalProcesses
+from thalweg.run.heartbeat import Watch, progress_path, read_mark
 from thalweg.run.outcomes import (
     Report,
     forget_outcome,
     is_done,
     perform,
-    progress_path,
     read_outcome,
-    read_progress,
 )
 from thalweg.run.progress import Bar, Progress, silent
 from thalweg.run.store import Run
@@ -33,6 +32,8 @@ logger = logging.getLogger("thalweg")
 __all__ = ["Report", "Task", "remaining_units", "run_tasks", "task_result"]
 
 _SECONDS_BETWEEN_LOOKS = 0.2
+# Seconds without a sign of life after which a worker is ended: it gives one every two.
+STANDSTILL = 30.0
 
 
 @dataclass(frozen=True)
@@ -111,14 +112,16 @@ def run_tasks(
     *,
     engine: Engine | None = None,
     attempts: int = 3,
+    task_timeout: float | None = None,
     progress: Progress = silent,
     label: str = "tasks",
 ) -> dict[str, dict[str, Any]]:
     """
     Run the tasks that are not done yet, and all that they need.
 
-    A task whose worker died, or that met trouble of the system (OSError, MemoryError), is tried
-    again. Of a task that raises anything else, only those that need it are left undone.
+    A task whose worker died or stands still, or that met trouble of the system (OSError,
+    MemoryError), is tried again. Of a task that raises anything else, only those that need it are
+    left undone.
 
     Parameters
     ----------
@@ -129,7 +132,11 @@ def run_tasks(
     engine : Engine, optional
         A factory of executors, by default `LocalProcesses()`.
     attempts : int
-        How often a task may be begun.
+        How often a task may be begun. The tasks of workers that only ended with another one's
+        keep theirs.
+    task_timeout : float, optional
+        Seconds that an attempt may take; it is then ended, and counts as one that failed. A worker
+        that shows no sign of life for half a minute is ended in any case.
     progress : Progress
         Gets one bar, whose total is the sum of the tasks' units.
     label : str
@@ -145,16 +152,19 @@ def run_tasks(
     TaskFailed
         If a task failed; all others that could run are done, and nothing done is lost.
     InvalidArgument
-        If ``attempts`` is below one.
+        If ``attempts`` is below one, or ``task_timeout`` is not positive.
     RunConflict
         If another process is at work on the run.
     """
     if attempts < 1:
         raise InvalidArgument(f"attempts is {attempts}; a task needs at least 1 to be run.")
+    if task_timeout is not None and not task_timeout > 0:
+        raise InvalidArgument(f"task_timeout is {task_timeout}; expected seconds, such as 600.")
     everything = _with_needs(tasks)
     total = sum(task.units for task in everything.values())
     with run.lock(), progress(total, label) as bar:
-        _Driver(run, everything, engine or LocalProcesses(), attempts, bar).drive()
+        watch = Watch(run.tasks, STANDSTILL, task_timeout)
+        _Driver(run, everything, engine or LocalProcesses(), attempts, watch, bar).drive()
     return {key: read_outcome(run.tasks, key) for key in everything}
 
 
@@ -173,10 +183,16 @@ class _Driver:
     """One call of `run_tasks`: what waits, what runs, what failed."""
 
     def __init__(
-        self, run: Run, tasks: dict[str, Task], engine: Engine, attempts: int, bar: Bar
+        self,
+        run: Run,
+        tasks: dict[str, Task],
+        engine: Engine,
+        attempts: int,
+        watch: Watch,
+        bar: Bar,
     ) -> None:
         self.run, self.tasks, self.engine = run, tasks, engine
-        self.attempts, self.bar = attempts, bar
+        self.attempts, self.watch, self.bar = attempts, watch, bar
         self.order = TopologicalSorter({k: [n.key for n in t.needs] for k, t in tasks.items()})
         self.queue: deque[Task] = deque()
         self.running: dict[Future[dict[str, Any]], Task] = {}
@@ -234,8 +250,8 @@ class _Driver:
         return bool(self.running)
 
     def _may_start(self, task: Task) -> bool:
-        # A pool dies with one worker, and nobody knows which task it was. The last attempt is
-        # made alone, so that no task fails for a neighbour's crash.
+        # A pool dies with one worker, and an engine may not know which task it was. The last
+        # attempt is made alone, so that no task fails for a neighbour's crash.
         if not self.crashed or not self.running:
             return True
         return not any(map(self._is_last_chance, [task, *self.running.values()]))
@@ -272,11 +288,15 @@ class _Driver:
                 self._replace(error)
                 return
             except Exception as error:
+                self._check_engine(patience=0.0)
                 self._try_again(self.running.pop(future), f"{type(error).__name__}: {error}")
             else:
                 self._settle(self.running.pop(future), **outcome)
+        self._check_engine()
         for task in self.running.values():
-            self._show(task, read_progress(self.run.tasks, task.key) or 0)
+            mark = self.watch.look(task.key)
+            self._show(task, 0 if mark is None else mark.done)
+        self._end_what_stands_still()
 
     def _settle(self, task: Task, error: str | None, trace: str, passing: bool) -> None:
         if error is None and is_done(self.run.tasks, task.key):
@@ -289,6 +309,36 @@ class _Driver:
         else:
             self.failed[task.key] = error, trace
 
+    def _check_engine(self, **patience: float) -> None:
+        """Give up where the executor says that nobody will answer any more."""
+        lost = getattr(self.executor, "lost", None)
+        why = lost(**patience) if lost else ""
+        if why:
+            self.executor = None
+            raise TaskFailed(f"{why} All results are kept for the next start.")
+
+    def _end_what_stands_still(self) -> None:
+        faults = {t.key: f for t in self.running.values() if (f := self.watch.fault(t.key))}
+        if not faults:
+            return
+        # Workers cannot be ended one by one; those of the other tasks lose no attempt.
+        self._end_at_once()
+        lost = list(self.running.values())
+        self.running.clear()
+        for task in lost:
+            self._lose(task, faults.get(task.key))
+
+    def _lose(self, task: Task, cause: str | None) -> None:
+        """Take back a task whose worker is gone; without a cause it has used no attempt."""
+        self.watch.forget(task.key)
+        if is_done(self.run.tasks, task.key):
+            self._settle(task, None, "", False)
+        elif cause is not None:
+            self._try_again(task, cause)
+        else:
+            progress_path(self.run.tasks, task.key).unlink(missing_ok=True)
+            self.queue.append(task)
+
     def _try_again(self, task: Task, cause: str, trace: str = "") -> None:
         progress_path(self.run.tasks, task.key).unlink(missing_ok=True)
         self.tries[task.key] += 1
@@ -298,21 +348,18 @@ class _Driver:
             self.failed[task.key] = f"{cause} ({self.attempts} attempts)", trace
 
     def _replace(self, error: BrokenExecutor) -> None:
-        """Part with a broken executor; the tasks that had begun in it have used an attempt."""
+        """Part with a broken executor; the tasks whose workers fell have used an attempt."""
+        fallen: set[int] = getattr(self.executor, "fallen", set)()
         self._end_at_once()
         lost = list(self.running.values())
         self.running.clear()
-        begun = [t for t in lost if read_progress(self.run.tasks, t.key) is not None]
-        self.crashed.update(task.key for task in begun)
+        marks = {task.key: read_mark(self.run.tasks, task.key) for task in lost}
+        begun = {key for key, mark in marks.items() if mark is not None}
+        guilty = {key for key, mark in marks.items() if mark and mark.process in fallen} or begun
+        self.crashed.update(guilty)
+        stillborn = None if begun else _STILLBORN.format(error=error)
         for task in lost:
-            if is_done(self.run.tasks, task.key):
-                self._settle(task, None, "", False)
-            elif task in begun:
-                self._try_again(task, "its worker died: killed, perhaps for want of memory")
-            elif begun:
-                self.queue.append(task)
-            else:
-                self._try_again(task, _STILLBORN.format(error=error))
+            self._lose(task, _DIED if task.key in guilty else stillborn)
 
     def _show(self, task: Task, done: int) -> None:
         more = min(done, task.units) - self.shown[task.key]
@@ -344,6 +391,7 @@ def _sentence(what: str, names: Sequence[str]) -> list[str]:
     return [f"{what}: {len(names)} ({', '.join(names[:5])}{more})."] if names else []
 
 
+_DIED = "its worker died: killed, perhaps for want of memory"
 _STILLBORN = (
     "workers die before they begin ({error}); a script that starts worker processes needs "
     "`if __name__ == '__main__':` around its calls"

@@ -94,7 +94,11 @@ def _from_anywhere(entry: str) -> str:
 
 
 def measure(
-    run: Run, *, engine: Engine | None = None, progress: Progress = silent
+    run: Run,
+    *,
+    engine: Engine | None = None,
+    task_timeout: float | None = None,
+    progress: Progress = silent,
 ) -> tuple[Run, dict[str, Any]]:
     """
     Do all that is missing in a run of one measurement, and save its results.
@@ -105,6 +109,8 @@ def measure(
         Of a configuration that `configure_surface` or `configure_spectrum` wrote.
     engine : callable, optional
         Makes the executor of the work; by default it is done in this process.
+    task_timeout : float, optional
+        Seconds that a probe of a spectrum may take; blocks of surfaces are not timed.
     progress : callable
         Shows how far it has come.
 
@@ -120,7 +126,7 @@ def measure(
         repair(run)
         kind = run.config["measurement"]
         spec, notes = _prepared(run, progress)
-        found = {**_MEASURES[kind](run, spec, engine, progress), "notes": notes}
+        found = {**_MEASURES[kind](run, spec, engine, task_timeout, progress), "notes": notes}
         write_json(run.inside("summary.json"), {kind: found})
     return run, {kind: found}
 
@@ -145,7 +151,7 @@ def _prepared(run: Run, progress: Progress) -> tuple[dict[str, Any], list[str]]:
 
 
 def _surface(
-    run: Run, spec: dict[str, Any], engine: Engine | None, progress: Progress
+    run: Run, spec: dict[str, Any], engine: Engine | None, _: float | None, progress: Progress
 ) -> dict[str, Any]:
     options = surface.DEFAULTS | run.config["surface"]
     measured = load_measured_point(spec, progress=progress)
@@ -169,11 +175,22 @@ def _plane(run: Run, measured: MeasuredPoint, options: dict[str, Any], progress:
 
 
 def _spectrum(
-    run: Run, spec: dict[str, Any], engine: Engine | None, progress: Progress
+    run: Run,
+    spec: dict[str, Any],
+    engine: Engine | None,
+    task_timeout: float | None,
+    progress: Progress,
 ) -> dict[str, Any]:
     options = spectrum.DEFAULTS | run.config["spectrum"]
     tasks = spectrum.parts(spec, options)
-    run_tasks(run, tasks, engine=engine or InProcess(), progress=progress, label="spectrum")
+    run_tasks(
+        run,
+        tasks,
+        engine=engine or InProcess(),
+        task_timeout=task_timeout,
+        progress=progress,
+        label="spectrum",
+    )
     return spectrum.gather(run, tasks, options)
 
 

@@ -20,6 +20,7 @@ from thalweg.geometry import (
     top_eigenvalues,
 )
 from thalweg.geometry.directions import not_orthogonal
+from thalweg.geometry.grid import check_cells
 from thalweg.run import Progress, silent
 from thalweg.studies.point import MeasuredPoint
 
@@ -119,6 +120,7 @@ def lay_plane(
     points = [given] * dims if isinstance(given, int) else list(given)
     if len(points) != dims or min(points) < 3:
         raise InvalidArgument(f"{points} points along {dims} axes; write at least 3 for each.")
+    check_cells(points)
     found = _BY_RULE[options["directions"]](measured, options, points, progress)
     if options["extent"] is None:
         return found

@@ -17,6 +17,7 @@ from thalweg.run.files import read_json, write_json
 from thalweg.run.outcomes import batch_of_tasks
 from thalweg.run.repair import repair
 from thalweg.run.tasks import remaining_units
+from thalweg.studies.check_config import check_config, tasks_of
 from thalweg.studies.measurement import measure
 from thalweg.studies.preflight import Sizes, refuse_undecidable
 from thalweg.studies.registry import CHECKS, JUDGES, RULES, STUDIES
@@ -38,6 +39,7 @@ def reproduce(
     out: str | os.PathLike[str],
     *,
     engine: Engine | None = None,
+    task_timeout: float | None = None,
     progress: Progress = silent,
     announce: Announce = _unannounced,
 ) -> tuple[Run, dict[str, Any]]:
@@ -52,6 +54,8 @@ def reproduce(
         The run directory.
     engine : callable, optional
         Makes the executor of the trainings; local processes by default.
+    task_timeout : float, optional
+        Seconds that a training may take, see `thalweg.run.run_tasks`.
     progress : callable
         Shows how far the work has come.
     announce : callable
@@ -72,17 +76,21 @@ def reproduce(
     InvalidArgument
         If a study could not succeed; the message says with which settings it could.
     """
+    check_config(config)
     if not is_run(out):
         sizes = Sizes.of(load_stored(config["problem"]))
         refuse_undecidable(config, sizes, CHECKS)
     run = create_run(out, config, rules=_stated(config))
-    return complete(run, engine=engine, progress=progress, announce=announce)
+    return complete(
+        run, engine=engine, task_timeout=task_timeout, progress=progress, announce=announce
+    )
 
 
 def resume(
     path: str | os.PathLike[str],
     *,
     engine: Engine | None = None,
+    task_timeout: float | None = None,
     progress: Progress = silent,
     announce: Announce = _unannounced,
 ) -> tuple[Run, dict[str, Any]]:
@@ -102,14 +110,17 @@ def resume(
             " says."
         )
     if "measurement" in run.config:
-        return measure(run, engine=engine, progress=progress)
-    return complete(run, engine=engine, progress=progress, announce=announce)
+        return measure(run, engine=engine, task_timeout=task_timeout, progress=progress)
+    return complete(
+        run, engine=engine, task_timeout=task_timeout, progress=progress, announce=announce
+    )
 
 
 def complete(
     run: Run,
     *,
     engine: Engine | None = None,
+    task_timeout: float | None = None,
     progress: Progress = silent,
     announce: Announce = _unannounced,
 ) -> tuple[Run, dict[str, Any]]:
@@ -122,18 +133,30 @@ def complete(
     # From the first file on: a second program is refused before it has changed anything.
     with run.lock():
         repair(run)
-        return _complete(run, engine, progress, announce)
+        return _complete(run, engine, task_timeout, progress, announce)
 
 
 def _complete(
-    run: Run, engine: Engine | None, progress: Progress, announce: Announce
+    run: Run,
+    engine: Engine | None,
+    task_timeout: float | None,
+    progress: Progress,
+    announce: Announce,
 ) -> tuple[Run, dict[str, Any]]:
+    check_config(run.config)
     measured = _measured(run)
     config = run.config | {key: measured[key] for key in ("evaluation_batch", "seconds_an_epoch")}
     studies = {name: STUDIES[name] for name in config["studies"]}
-    tasks = [task for study in studies.values() for task in study.tasks(config)]
+    tasks = [task for name in studies for task in tasks_of(name, config)]
     announce(remaining_units(run, tasks) / UNITS_AN_EPOCH * measured["seconds_an_epoch"])
-    run_tasks(run, tasks, engine=engine, progress=progress, label="studies")
+    run_tasks(
+        run,
+        tasks,
+        engine=engine,
+        task_timeout=task_timeout,
+        progress=progress,
+        label="studies",
+    )
     summary = {
         name: study.assemble(run, config, progress=progress) for name, study in studies.items()
     }
@@ -167,7 +190,8 @@ def _measured(run: Run) -> dict[str, Any]:
     path = run.inside("measured.json")
     if not (read_json(path).keys() if path.exists() else set()) >= _MEASURED:
         problem = run.config["problem"]
-        risk = EmpiricalRisk(load_stored(problem))
+        # With a seed, as tasks make it: an entry that takes none is found before the first task.
+        risk = EmpiricalRisk(load_stored(problem, seed=run.config.get("seed", 0)))
         sizes = {"weights": risk.space.size, "samples": risk.samples}
         seconds = _seconds_an_epoch(risk, run.config["training"]["batch_size"])
         batch = batch_of_tasks(run) or risk.batch_size

@@ -10,7 +10,7 @@ import numpy as np
 
 from thalweg.errors import InvalidArgument
 from thalweg.geometry import near_zero, top_eigenvalues, trace
-from thalweg.geometry.density import density_of, quadrature
+from thalweg.geometry.density import check_quadratures, density_of, quadrature
 from thalweg.geometry.operator import SymmetricOperator
 from thalweg.run import Progress, Report, Run, Task, open_run, silent, task_result
 from thalweg.studies.claim import Claim
@@ -111,6 +111,7 @@ def check_spectrum(options: dict[str, Any]) -> None:
             f"k={options['k']}, probes={options['probes']}, steps={options['steps']}; expected k of"
             " 0 or more, and at least 2 probes and 2 steps."
         )
+    check_quadratures(options["probes"], options["steps"])
     if not options["near_zero"] > 0:
         raise InvalidArgument(f"near_zero={options['near_zero']}; write a positive share.")
     for name in ("rtol", "trace_rtol"):
