@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -13,13 +14,16 @@ import xarray as xr
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from thalweg.dynamics import train
 from thalweg.errors import InvalidArgument
 from thalweg.geometry.allocation import Z
+from thalweg.geometry.directions import random_directions
 from thalweg.geometry.surface import surface
 from thalweg.landscape import ParameterSpace
 from thalweg.problems import Problem, load_problem
 from thalweg.risk import EmpiricalRisk
 from thalweg.run import InProcess, create_run
+from thalweg.studies.watched_activations import with_polynomials
 
 SIZE = 3000
 
@@ -87,7 +91,68 @@ def test_intervals_hold_the_exact_value_as_often_as_they_say(
         each = np.concatenate(parts)
         assert each.size > 250, name
         assert np.mean(each < Z) > 0.93, (name, np.mean(each < Z))
-        assert 0.5 < np.sqrt(np.mean(each**2)) < 1.1, (name, "neither too small nor idle")
+        # What single residuals dominate is stated with room.
+        assert 0.25 < np.sqrt(np.mean(each**2)) < 1.1, (name, "neither too small nor idle")
+
+
+@lru_cache
+def polynomial() -> tuple[EmpiricalRisk, Tensor]:
+    """A trained network with polynomial activations."""
+    problem = load_problem("digits", network="mlp", width=32)
+    problem = with_polynomials(problem, degree=10, radius="calibrate", margin=2.0)
+    risk = EmpiricalRisk(problem, batchnorm="frozen")
+    w = risk.space.pack(problem.model)
+    return risk, train(risk, w, epochs=8, lr=0.05, batch_size=50, clip=1.0).w
+
+
+def far_out(extent: float) -> tuple[EmpiricalRisk, dict[str, Any]]:
+    """As far as some samples leave the interval of its polynomials."""
+    risk, w = polynomial()
+    directions = random_directions(risk.space, w, 2, seed=1)
+    return risk, {"w": w, "directions": directions, "points": 13, "extent": extent, "test": False}
+
+
+def few_carry_all(extent: float) -> tuple[EmpiricalRisk, dict[str, Any]]:
+    """A few samples in a thousand with losses ten thousand times those of the others."""
+    x = points()
+    y = torch.stack([points(1)[:, 0].sign(), torch.zeros(SIZE)], 1)
+    y[::500, 1] = 9.0
+    risk = EmpiricalRisk(Problem(nn.Linear(3, 1, bias=False), heavy_tailed, (x, y)), batch_size=512)
+    directions = torch.eye(3)[:, :2]
+    return risk, {"w": torch.ones(3), "directions": directions, "points": 15, "extent": extent}
+
+
+def noisy_labels(extent: float) -> tuple[EmpiricalRisk, dict[str, Any]]:
+    """A network that fits all but one label in fifty: these carry the loss."""
+    risk = classes()
+    x, y = risk.problem.train
+    w = train(risk, place(risk), epochs=10, lr=0.2, batch_size=50, momentum=0.9).w
+    y = torch.where(torch.arange(SIZE) % 50 == 0, (y + 1) % 3, y)
+    noisy = EmpiricalRisk(Problem(risk.problem.model, nn.CrossEntropyLoss(), (x, y)))
+    return noisy, {"w": w, "directions": 2, "points": 15, "extent": extent, "seed": 5}
+
+
+@pytest.mark.parametrize(
+    ("make", "extent"),
+    [(far_out, 0.2), (far_out, 0.5), (far_out, 1.0), (few_carry_all, 2.0), (noisy_labels, 1.0)],
+)
+def test_cells_hold_where_few_samples_carry_the_loss(
+    make: Callable[[float], tuple[EmpiricalRisk, dict[str, Any]]], extent: float
+) -> None:
+    """Without a stratum of extreme samples these are wrong by up to the range of the surface."""
+    risk, options = make(extent)
+    if isinstance(options["directions"], int):
+        options["directions"] = random_directions(risk.space, options["w"], 2, seed=1)
+    exact = surface(risk, **options)
+    span, held = float(np.ptp(exact.loss.values)), []
+    for seed in range(3):
+        found = surface(risk, **{**options, "seed": seed}, tolerance=0.02)
+        off = np.abs(found.loss - exact.loss).values
+        stderr = found.loss_stderr.values
+        assert off.max() <= 0.03 * span
+        np.testing.assert_allclose(off[stderr == 0], 0.0, atol=1e-5 * span)
+        held.extend(off[stderr > 0] <= Z * stderr[stderr > 0])
+    assert not held or np.mean(held) >= 0.9
 
 
 def test_what_is_a_polynomial_along_the_weights_needs_nodes_only() -> None:
@@ -99,8 +164,13 @@ def test_what_is_a_polynomial_along_the_weights_needs_nodes_only() -> None:
     found = surface(risk, w, points=[11, 7], tolerance=1e-3)
     np.testing.assert_allclose(found.loss, exact.loss, rtol=1e-12)
     assert found.attrs["nodes"] == [3, 3] and float(found.loss_stderr.max()) < 1e-12
-    assert np.unique(found.samples).tolist() == [187, 3000]
-    assert found.attrs["evaluations"] == 187 * 77 + 9 * 3000 < found.attrs["evaluations_exact"]
+    stratum = found.attrs["stratum"]
+    rest = 3000 - stratum
+    first = rest // 16
+    assert 0 < stratum < 300
+    assert np.unique(found.samples).tolist() == [stratum + first, 3000]
+    spent = (stratum + first) * 77 + 9 * (3000 + rest)
+    assert found.attrs["evaluations"] == spent < found.attrs["evaluations_exact"]
 
 
 @pytest.mark.parametrize("sizes", [[31], [31, 7], [9, 9, 9]], ids=["1", "2", "3"])

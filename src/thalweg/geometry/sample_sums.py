@@ -21,18 +21,48 @@ Parameters = dict[str, Any]
 _SLAB_BYTES = 16 << 20
 
 
-def subset(seed: int, split: str, samples: int) -> Tensor:
-    """Give the order in which samples are drawn: a subset of n is its first n."""
-    return torch.randperm(samples, generator=torch_generator(seed, "subset", split))
+def subset(seed: int, split: str, samples: int, certain: Sequence[int] = ()) -> Tensor:
+    """
+    Give the order in which samples are drawn: a subset of n is its first n.
+
+    Those that are ``certain`` are not drawn.
+    """
+    order = torch.randperm(samples, generator=torch_generator(seed, "subset", split))
+    return order[~torch.isin(order, torch.tensor(certain, dtype=torch.int64))]
+
+
+def node_losses(job: Job, parameters: Parameters, start: int, stop: int, bar: Bar) -> Block:
+    """
+    Evaluate consecutive samples at the nodes, each by itself.
+
+    Parameters hold ``split`` and ``counts``. ``loss`` has shape (nodes, samples).
+    """
+    rule = _rule(job, parameters["counts"])
+    assert rule is not None
+    drawn = drawable(job, parameters["split"]).draw(torch.arange(start, stop))
+    losses = drawn.measures(_evaluate(job, drawn, rule.cells, bar))["loss"]
+    return {"loss": losses.double().numpy()}
+
+
+def certain_sums(job: Job, parameters: Parameters, start: int, stop: int, bar: Bar) -> Block:
+    """
+    Sum true values of the samples ``certain`` in all cells: shape (cells,).
+
+    Parameters hold ``split`` and ``certain``.
+    """
+    which = torch.tensor(parameters["certain"][start:stop], dtype=torch.int64)
+    drawn = drawable(job, parameters["split"]).draw(which)
+    features = _evaluate(job, drawn, range(len(job.grid)), bar)
+    return {n: v.double().sum(1).numpy() for n, v in drawn.measures(features).items()}
 
 
 def pilot(job: Job, parameters: Parameters, start: int, stop: int, bar: Bar) -> Block:
     """
     Evaluate drawn samples in all cells, and see what each rule of interpolation leaves of them.
 
-    Parameters hold ``split`` (prefix of names), ``seed``, ``first`` (how many drawn samples come
-    before) and ``rules`` (lists of counts of nodes; an empty one does not interpolate). Arrays have
-    shape (rules, cells).
+    Parameters hold ``split`` (prefix of names), ``seed``, ``certain`` (samples not to draw),
+    ``first`` (how many drawn samples come before) and ``rules`` (lists of counts of nodes; an empty
+    one does not interpolate). Arrays have shape (rules, cells).
     """
     drawn, features = _drawn(job, parameters, range(len(job.grid)), start, stop, bar)
     found = [
@@ -46,8 +76,8 @@ def remainder(job: Job, parameters: Parameters, start: int, stop: int, bar: Bar)
     """
     Evaluate drawn samples in some cells, and see what one rule of interpolation leaves of them.
 
-    Parameters hold ``split``, ``seed``, ``first``, ``counts`` and ``cells``. Arrays have shape
-    (cells,).
+    Parameters hold ``split``, ``seed``, ``certain``, ``first``, ``counts`` and ``cells``. Arrays
+    have shape (cells,).
     """
     rule, cells = _rule(job, parameters["counts"]), parameters["cells"]
     nodes = rule.cells if rule else []
@@ -57,19 +87,27 @@ def remainder(job: Job, parameters: Parameters, start: int, stop: int, bar: Bar)
 
 def node_sums(job: Job, parameters: Parameters, start: int, stop: int, bar: Bar) -> Block:
     """
-    Evaluate consecutive samples at the nodes and sum what is interpolated from there.
+    Evaluate samples that are not certain at the nodes and sum what is interpolated from there.
 
-    Parameters hold ``split`` and ``counts``. Arrays ``loss``, ``error`` have shape (cells,),
-    ``loss_at``, ``error_at``, sums of true values, shape (nodes,).
+    Parameters hold ``split``, ``certain`` and ``counts``. Arrays ``loss``, ``error`` have shape
+    (cells,), as have the sums of squares ``loss_control``, ``error_control``; ``loss_at``,
+    ``error_at``, sums of true values, shape (nodes,).
     """
     rule = _rule(job, parameters["counts"])
     assert rule is not None
-    drawn = drawable(job, parameters["split"]).draw(torch.arange(start, stop))
+    risk = drawable(job, parameters["split"])
+    every = torch.arange(risk.samples)
+    rest = every[~torch.isin(every, torch.tensor(parameters["certain"], dtype=torch.int64))]
+    drawn = risk.draw(rest[start:stop])
     features = _evaluate(job, drawn, rule.cells, bar)
     at = {f"{name}_at": v.double().sum(1).numpy() for name, v in drawn.measures(features).items()}
     parts = [_measured(drawn, slab) for slab in _slabs(rule, features, range(len(job.grid)))]
     sums = {n: torch.cat([p[n].double().sum(1) for p in parts]).numpy() for n in parts[0]}
-    return at | sums
+    squares = {
+        f"{n}_control": torch.cat([p[n].double().square().sum(1) for p in parts]).numpy()
+        for n in parts[0]
+    }
+    return at | sums | squares
 
 
 def drawable(job: Job, split: str) -> Drawable:
@@ -85,7 +123,8 @@ def _drawn(
     job: Job, parameters: Parameters, cells: Sequence[int], start: int, stop: int, bar: Bar
 ) -> tuple[Drawn, Tensor]:
     risk = drawable(job, parameters["split"])
-    order = subset(parameters["seed"], provenance_of(risk).split or "", risk.samples)
+    split = provenance_of(risk).split or ""
+    order = subset(parameters["seed"], split, risk.samples, parameters["certain"])
     drawn = risk.draw(order[parameters["first"] :][start:stop])
     return drawn, _evaluate(job, drawn, cells, bar)
 
@@ -107,7 +146,11 @@ def _left(
     cells: Sequence[int],
     nodes: Tensor | None = None,
 ) -> Block:
-    """Sums, sums of squares and largest of true minus interpolated values in ``cells``."""
+    """
+    Sums, sums of squares and largest of true minus interpolated values in ``cells``.
+
+    ``loss_control``, ``error_control`` are sums of squares of the interpolated values.
+    """
     if nodes is None:
         nodes = features[rule.cells] if rule else features[:0]
     features = features[len(features) - len(cells) :]
@@ -118,7 +161,9 @@ def _left(
         done += len(part)
         control = None if slab is None else _measured(drawn, slab)
         for name, true in drawn.measures(part).items():
-            rest = (true if control is None else true - control[name]).double()
+            given = torch.zeros_like(true) if control is None else control[name]
+            rest = (true - given).double()
+            found.setdefault(f"{name}_control", []).append(given.double().square().sum(1))
             found.setdefault(f"{name}_sum", []).append(rest.sum(1))
             found.setdefault(f"{name}_square", []).append(rest.square().sum(1))
             found.setdefault(f"{name}_most", []).append(rest.abs().amax(1))

@@ -48,8 +48,8 @@ _LABELS = {
 }
 _EXACT = "0: every sample was evaluated in every cell"
 _ESTIMATED = (
-    "of the mean of true minus interpolated values over a random subset of `samples` samples; 0 in"
-    " cells where every sample was evaluated"
+    "of the mean of true minus interpolated values over a random subset of `samples` samples, those"
+    " with extreme losses among them with certainty; 0 in cells where every sample was evaluated"
 )
 
 
@@ -137,7 +137,8 @@ def surface(
     To a tolerance, every sample's outputs (or losses) are evaluated at a few nodes of the grid and
     interpolated from there; the mean of true minus interpolated values over a random subset of
     samples, which all cells share, corrects each cell without bias, and gives its standard error.
-    A pilot subset chooses nodes and sizes. Where that would cost no less, cells are exact, and the
+    Samples with extreme losses at nodes are in every cell (attribute ``stratum``: how many). A
+    pilot subset chooses nodes and sizes. Where that would cost no less, cells are exact, and the
     attribute ``why_exact`` says why. The tolerance binds losses; errors carry their own standard
     errors.
 
