@@ -24,6 +24,7 @@ if _TYPE_CHECKING:
     from thalweg.errors import ThalwegError
     from thalweg.geometry import (
         degeneracy,
+        flatness,
         random_directions,
         spectral_density,
         surface,
@@ -54,6 +55,7 @@ __all__ = [
     "certify_zero",
     "degeneracy",
     "embed",
+    "flatness",
     "gradient_flow",
     "list_runs",
     "load_problem",
@@ -86,6 +88,7 @@ _ROOMS = {
     "certify_zero": "certificates",
     "degeneracy": "geometry",
     "embed": "embedding",
+    "flatness": "geometry",
     "list_runs": "run",
     "load_problem": "problems",
     "neighbour_barriers": "connectivity",

@@ -50,3 +50,24 @@ def test_degeneracy_prints_rank_and_split(checkpoint):
     assert torch.get_default_dtype() == torch.float32
     shown = run(app, ["degeneracy", *SETTINGS, "--checkpoint", str(checkpoint)])
     assert "more weights than equations" in shown.stdout
+
+
+def test_flatness_prints_a_row_a_measure_for_each_checkpoint(checkpoint):
+    twice = [
+        "flatness",
+        *SETTINGS,
+        "--checkpoint",
+        str(checkpoint),
+        "--checkpoint",
+        str(checkpoint),
+    ]
+    few = ["--pairs", "2", "--copies", "6"]
+    found = run(app, [*twice, *few, "--json"])
+    assert found.exit_code == 0, found.output
+    first, second = json.loads(found.stdout)["checkpoints"]
+    assert first["measures"] == second["measures"]
+    assert {m["name"] for m in first["measures"]} == {
+        *("average", "worst", "eigenvalue", "trace", "loss noise", "error noise"),
+    }
+    shown = run(app, [*twice, *few])
+    assert shown.stdout.count("permutation, rescaling") == 2 * 8

@@ -1,4 +1,4 @@
-"""The commands ``thalweg margin`` and ``thalweg degeneracy``: flatness around a checkpoint."""
+"""The commands ``thalweg margin``, ``degeneracy`` and ``flatness``: around a checkpoint."""
 
 from __future__ import annotations
 
@@ -70,6 +70,69 @@ def degeneracy(
     risk, point = _at(entry, checkpoint, assign, how, batchnorm=batchnorm)
     found = tw.degeneracy(risk, point.load_into(risk), progress=on_screen)
     _say({**found.to_dict(), "checkpoint": about(point)}, as_json)
+
+
+def flatness(
+    entry: Entry,
+    checkpoint: Annotated[list[Path], typer.Option(help=f"The weights: {FORMS}; may be repeated.")],
+    assign: Assign = None,
+    noise: Annotated[float, typer.Option(help="Size of noise, relative to the weights.")] = 0.05,
+    radius: Annotated[
+        float, typer.Option(help="Distance of the worst direction, relative to the weights.")
+    ] = 0.01,
+    rise: Annotated[float, typer.Option(help="Rise of the loss that noise may bring.")] = 0.1,
+    error_rise: Annotated[
+        float, typer.Option(help="Rise of the error, as a share of samples.")
+    ] = 0.01,
+    pairs: Annotated[int, typer.Option(min=2, help="Pairs of noise in a mean.")] = 20,
+    copies: Annotated[int, typer.Option(min=6, help="Noisy copies of a level.")] = 20,
+    batchnorm: Annotated[
+        str, typer.Option(help="recalibrate (statistics re-estimated at each point), ...")
+    ] = "recalibrate",
+    seed: Annotated[int, typer.Option(min=0, help="Seed of all that is random.")] = 0,
+    part: FileEntry = None,
+    partial: Partial = False,
+    allow: Allow = None,
+    as_json: Json = False,
+) -> None:
+    """Measure how flat the loss is around checkpoints, in plain and in relative units."""
+    import thalweg as tw
+
+    answers = []
+    for path in checkpoint:
+        how = opening(part, partial, allow)
+        risk, point = _at(entry, path, assign, how, batchnorm=batchnorm)
+        answer = tw.flatness(
+            risk,
+            point.load_into(risk),
+            noise=noise,
+            radius=radius,
+            rise=rise,
+            error_rise=error_rise,
+            pairs=pairs,
+            copies=copies,
+            seed=seed,
+            progress=on_screen,
+        )
+        answers.append({**answer.to_dict(), "checkpoint": about(point)})
+        if not as_json:
+            _say_flatness(answers[-1])
+    if as_json:
+        typer.echo(json.dumps({"checkpoints": answers}))
+
+
+def _say_flatness(answer: dict[str, Any]) -> None:
+    typer.echo(f"{answer['checkpoint']['file']}: loss {answer['value']:.5g}")
+    for note in answer["checkpoint"]["notes"]:
+        typer.echo(f"  - {note}")
+    heads = f"{'measure':<12} {'units':<9} {'value':>10} {'from':>10} {'to':>10}"
+    typer.echo(f"{heads}  {'flatter is':<10} {'status':<13} invariant under")
+    for measure in answer["measures"]:
+        numbers = " ".join(f"{_cell(measure[key]):>10}" for key in ("value", "low", "high"))
+        typer.echo(
+            f"{measure['name']:<12} {measure['form']:<9} {numbers}  {measure['flatter']:<10}"
+            f" {measure['status']:<13} {', '.join(measure['invariant'])}"
+        )
 
 
 def _at(

@@ -53,6 +53,7 @@ app.command()(geometry.surface)
 app.command()(geometry.spectrum)
 app.command()(flat.margin)
 app.command()(flat.degeneracy)
+app.command()(flat.flatness)
 app.add_typer(algebra.app)
 app.add_typer(certify.app)
 

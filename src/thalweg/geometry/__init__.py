@@ -11,16 +11,23 @@ from thalweg.geometry.directions import (
     through_points,
 )
 from thalweg.geometry.extent import covering_extent
+from thalweg.geometry.flatness import Flatness, flatness
+from thalweg.geometry.noise import noise_level
+from thalweg.geometry.sharpness import average_sharpness, worst_sharpness
 from thalweg.geometry.spectrum import top_eigenvalues
 from thalweg.geometry.surface import surface
 from thalweg.geometry.trace import trace
 
 __all__ = [
     "Degeneracy",
+    "Flatness",
     "PointsPlane",
+    "average_sharpness",
     "covering_extent",
     "degeneracy",
+    "flatness",
     "near_zero",
+    "noise_level",
     "principal_directions",
     "project",
     "random_directions",
@@ -30,4 +37,5 @@ __all__ = [
     "through_points",
     "top_eigenvalues",
     "trace",
+    "worst_sharpness",
 ]

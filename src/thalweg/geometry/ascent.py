@@ -2,21 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Protocol
 
 import torch
 from torch import Tensor
 
 from thalweg.run.progress import Bar
 
-# Value and gradient in the coordinates of the ellipsoid, float64, shape (W,).
-Objective = Callable[[Tensor], tuple[float, Tensor]]
+
+class Heights(Protocol):
+    """What is climbed: a function of points d, shape (W,), float64."""
+
+    def value(self, d: Tensor, /) -> float:
+        """Evaluate it at d."""
+
+    def value_and_gradient(self, d: Tensor, /) -> tuple[float, Tensor]:
+        """Evaluate it and its gradient, shape (W,), float64."""
+
+
 _MEMORY = 8
 # A step is shortened so often before its ascent has ended, at a highest point or in rounding.
 _SHORTENED = 4
 # Rounds: how many ascents go on, the best first, and to how many gradients of each.
-_ROUNDS = ((10, 4), (3, 8), (1, 10**9))
+_ROUNDS = ((8, 4), (3, 8), (1, 10**9))
 # Ascents whose points have a greater cosine climb the same hill.
 _SAME = 0.99
 # Rises below this share of the height end an ascent.
@@ -34,8 +44,8 @@ class Ascent:
 
     Parameters
     ----------
-    objective : callable
-        Gives height and gradient at d, shape (W,), float64.
+    heights : Heights
+        What is climbed.
     start : Tensor
         Shape (W,), float64: the direction of the first point; any length but 0.
     radius : float
@@ -53,7 +63,7 @@ class Ascent:
         Whether no step goes higher.
     """
 
-    objective: Objective
+    heights: Heights
     start: Tensor
     radius: float
     gradients: int = 1
@@ -62,7 +72,11 @@ class Ascent:
 
     def __post_init__(self) -> None:
         self.point = self._onto_sphere(self.start)
-        self.height, self._gradient = self.objective(self.point)
+        self.height, self._gradient = self.heights.value_and_gradient(self.point)
+
+    def outlook(self) -> float:
+        """Evaluate the height a step ahead, where the gradient leads, at the price of a value."""
+        return self.heights.value(self._onto_sphere(self._gradient))
 
     def advance(self, gradients: int) -> None:
         """Go on until so many gradients in all are evaluated, or no step goes higher."""
@@ -74,7 +88,7 @@ class Ascent:
         step = self._quasi_newton(slope)
         for _ in range(_SHORTENED):
             point = self._onto_sphere(self.point + step)
-            height, gradient = self.objective(point)
+            height, gradient = self.heights.value_and_gradient(point)
             self.gradients += 1
             if height > self.height or self.gradients >= gradients:
                 break
@@ -128,25 +142,24 @@ class Ascent:
 
 
 def highest(
-    objective: Objective, starts: Sequence[Tensor], radius: float, gradients: int, bar: Bar
+    heights: Heights, starts: Sequence[Tensor], radius: float, gradients: int, bar: Bar
 ) -> list[Ascent]:
     """
-    Ascend from all starts a little, from the three best further, from the best to the end.
+    Look a step ahead of all starts, ascend from the best a little, from the best of these further.
 
-    The heights of first points say little of where an ascent leads; after four gradients the best
-    of them lead on to the highest or close to it (measured on networks with 5 to 12 local maxima
-    on the sphere).
+    The heights of the starts say little of where an ascent leads, those a step ahead much, those
+    after four gradients most (measured on networks with 5 to 12 hills on the sphere).
 
     Parameters
     ----------
-    objective : callable
-        As of `Ascent`.
+    heights : Heights
+        What is climbed.
     starts : sequence of Tensor
-        Directions, shape (W,), float64.
+        Directions, shape (W,), float64, the most promising first.
     radius : float
         Of the sphere.
     gradients : int
-        That may be evaluated in all.
+        That may be evaluated in all; starts take a third of them at most.
     bar : Bar
         Told of each.
 
@@ -155,20 +168,21 @@ def highest(
     list of Ascent
         The highest first; those that were given up stand where they were.
     """
-
-    def counted(d: Tensor) -> tuple[float, Tensor]:
+    ascents = []
+    for start in starts[: max(1, gradients // 3)]:
+        ascents.append(Ascent(heights, start, radius))
         bar.update()
-        return objective(d)
-
-    ascents = [Ascent(counted, start, radius) for start in starts[:gradients]]
     spent = len(ascents)
+    going = sorted(ascents, key=Ascent.outlook, reverse=True)
     for keep, reach in _ROUNDS:
-        kept = _apart(ascents, radius)[:keep]
-        for place, ascent in enumerate(kept):
+        going = _apart(going, radius)[:keep]
+        for place, ascent in enumerate(going):
             before = ascent.gradients
-            allowed = max(0, gradients - spent) // (len(kept) - place)
+            allowed = max(0, gradients - spent) // (len(going) - place)
             ascent.advance(min(reach, before + allowed))
             spent += ascent.gradients - before
+            bar.update(ascent.gradients - before)
+        going.sort(key=_height, reverse=True)
     return sorted(ascents, key=_height, reverse=True)
 
 
@@ -177,9 +191,9 @@ def _height(ascent: Ascent) -> float:
 
 
 def _apart(ascents: Sequence[Ascent], radius: float) -> list[Ascent]:
-    """Sort by height, and leave out those that have come close to a higher one."""
+    """Leave out those that have come close to one before them."""
     kept: list[Ascent] = []
-    for ascent in sorted(ascents, key=_height, reverse=True):
+    for ascent in ascents:
         cosines = [float(ascent.point @ other.point) / radius**2 for other in kept]
         if max(cosines, default=0.0) < _SAME:
             kept.append(ascent)

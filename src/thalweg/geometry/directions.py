@@ -107,7 +107,7 @@ def random_directions(
     origin = w.detach().cpu().double()
     parts = [
         _Part(entries, drawn[entries], None if normalize is None else origin[entries].norm(dim=1))
-        for entries in _groups(space, normalize, kinds)
+        for entries in scaled_groups(space, normalize, kinds)
     ]
     if orthogonal and count > 1:
         _orthogonalize(parts, count)
@@ -283,10 +283,10 @@ def _frame(part: _Part, count: int) -> Tensor:
     return torch.stack(columns, 2)
 
 
-def _groups(
+def scaled_groups(
     space: ParameterSpace, normalize: Normalize | None, kinds: Sequence[Kind]
 ) -> Iterator[Tensor]:
-    """Places in the flat vector, (groups, size), of groups that are scaled together."""
+    """Give places in the flat vector, (groups, size), of groups that are scaled together."""
     layers: dict[tuple[str, str], list[Tensor]] = {}
     for parameter in space.parameters:
         if parameter.kind not in kinds or not parameter.size:

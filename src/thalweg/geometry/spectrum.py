@@ -33,12 +33,10 @@ class Eigenvalues:
     vectors : Tensor
         Orthonormal eigenvectors, shape (W, k), in the operator's dtype and on its device.
     residuals : Tensor
-        Norms of A v - value v, float64, shape (k,): an eigenvalue lies within each. What rounding
-        may do, 100 eps of the operator's dtype times its norm, is in them.
+        Norms of A v - value v, float64, shape (k,): an eigenvalue lies within each.
     errors : Tensor
         Estimated errors of the values, float64, shape (k,): the residual, or its square over the
-        gap to the neighbouring Ritz values where that is less; and what rounding may do. The
-        operator is that of its dtype: a Hessian in float32 is a little off that in float64.
+        gap to the neighbouring Ritz values where that is less.
     products : int
         Products with single vectors spent, the probe for missed copies included.
     probed : int
@@ -184,8 +182,8 @@ class _Search:
         return Eigenvalues(
             values=pairs.values[wanted],
             vectors=self.space.vectors(pairs.coefficients[:, wanted]),
-            residuals=pairs.residuals[wanted] + self.space.floor,
-            errors=pairs.errors()[wanted] + self.space.floor,
+            residuals=pairs.residuals[wanted],
+            errors=pairs.errors()[wanted],
             products=self.space.op.products,
             probed=self.probed,
             status="converged" if self.converged else "max_products",

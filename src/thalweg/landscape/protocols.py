@@ -128,6 +128,14 @@ class Curved(Landscape, Protocol):
 
 
 @runtime_checkable
+class Responsive(Batched, Protocol):
+    """A landscape with outputs, of which it gives the Jacobian."""
+
+    def jacobian(self, w: Tensor, /) -> Any:
+        """Give it at ``w``, shape (N C, W); row ``i C + c`` is of output c of sample i."""
+
+
+@runtime_checkable
 class Stateful(Landscape, Protocol):
     """A landscape with state beside w: frozen weights and buffers, by name."""
 
