@@ -316,7 +316,7 @@ def _read(
     for step in program.graph.nodes:
         if step in shapes and step.op != "output":
             made[step] = _node(program, step, made, names, shapes)
-    returned = next(reversed(program.graph.nodes)).all_input_nodes
+    returned = [*program.graph.nodes][-1].all_input_nodes
     outputs = [made[step] for step in returned if step in made]
     return Graph(program, inputs, list(made.values()), outputs, how, numbers)
 
