@@ -10,7 +10,7 @@ import numpy as np
 from thalweg.certificates.store import digests
 
 # What the checker does not speak of, and says so: names, and texts beside the claim.
-FREE = ("name", "entry", "settings", "problem", "numbers")
+FREE = ("name", "entry", "settings", "problem", "numbers", "state")
 
 
 def places(value, path=()):

@@ -103,8 +103,8 @@ def all_that_is_no_stronger(content, arrays, mutant, changed):
     is said of another network or ball holds by the other implementation of the proof. Boxes of
     another network or width are searched for weights that misclassify.
     """
-    same = [k for k in content if k not in ("claim", "sha256", "problem", "numbers")]
-    alike = all(named(mutant[k]) == named(content[k]) for k in same)
+    same = [k for k in content if k not in ("claim", "sha256", *FREE)]
+    alike = all(named(mutant.get(k)) == named(content[k]) for k in same)
     alike &= changed.keys() == arrays.keys()
     alike &= all(np.array_equal(changed[k], arrays[k]) for k in arrays)
     if alike and not stronger(mutant["claim"], content["claim"]):
@@ -252,6 +252,121 @@ def test_mutants_are_verified_only_where_they_are_no_stronger(stored, tmp_path):
 def test_no_mutant_is_verified_that_is_stronger(stored, tmp_path):
     every = renamed(*stored[1:])
     assert never_stronger(stored, every, tmp_path) > 0.8 * len(every)
+
+
+def test_strictly_the_same_is_verified_and_less_is_trusted(stored, tmp_path):
+    path, content, arrays = stored
+    found = checker.check(path, strict=True)
+    assert found.verdict == "verified", found.reasons
+    assert len(found.assumptions) == len(checker.ASSUMPTIONS) - 2
+    assert not any("products" in text or "Cholesky" in text for text in found.assumptions)
+    name = next(n for n in ("strays", "distance", "margin") if n in content["claim"])
+    factor = 1.009 if name == "margin" else 0.991
+    claim = {**content["claim"], name: content["claim"][name] * factor}
+    write(
+        tmp_path / "cert.json", {**content, "claim": claim, "numbers": "cert.safetensors"}, arrays
+    )
+    assert checker.check(tmp_path / "cert.json", strict=True).verdict == "refused"
+
+
+def test_strictly_a_wrong_factorization_is_noticed(monkeypatch):
+    """A library whose Cholesky runs to its end on a matrix with a negative eigenvalue."""
+    matrix = np.array([[1.0, 2.0], [2.0, 1.0]])
+    assert not checker_layers.positive(matrix.copy(), 0.0)
+    monkeypatch.setattr(checker_layers, "dpotrf", lambda a, **_: (np.eye(2), 0))
+    assert checker_layers.positive(matrix.copy(), 0.0)
+    token = checker_layers.STRICT.set(True)
+    try:
+        assert not checker_layers.positive(matrix.copy(), 0.0)
+        monkeypatch.undo()
+        assert checker_layers.positive(np.array([[2.0, 9.0], [1.0, 2.0]]), 0.9)
+        assert not checker_layers.positive(np.array([[2.0, 9.0], [1.0, 2.0]]), 1.1)
+    finally:
+        checker_layers.STRICT.reset(token)
+
+
+def test_strict_products_call_no_library(monkeypatch):
+    generator = np.random.default_rng(0)
+    a, b = generator.normal(size=(2, 5, 7)), generator.normal(size=(7, 3))
+    token = checker_layers.STRICT.set(True)
+    try:
+        for left in (a, a + 1j * a[::-1]):
+            found = checker_layers.product(left, b)
+            assert found.dtype == left.dtype
+            assert np.abs(found - left @ b).max() < 1e-13
+    finally:
+        checker_layers.STRICT.reset(token)
+    # Numpy's loops of long double, not BLAS: no rounding of float64 within the sum.
+    spread = np.array([[1.0, 2.0**-60, -1.0]])
+    token = checker_layers.STRICT.set(np.finfo(np.longdouble).nmant > 60)
+    try:
+        total = checker_layers.product(spread, np.ones((3, 1)))[0, 0]
+    finally:
+        checker_layers.STRICT.reset(token)
+    assert total == (2.0**-60 if np.finfo(np.longdouble).nmant > 60 else 0.0)
+
+
+@pytest.mark.parametrize("unit", [2.0**-52])
+def test_without_long_double_it_stays_rigorous_or_says_so(stored, unit, monkeypatch):
+    path, content, _ = stored
+    before = checker.check(path)
+    monkeypatch.setattr(np, "longdouble", np.float64)
+    for module in (checker, checker_layers):
+        monkeypatch.setattr(module, "FINE", unit)
+    found = checker.check(path)
+    for name in ("residual", "strays"):
+        if hasattr(before.certificate, name):
+            assert getattr(found.certificate, name) >= getattr(before.certificate, name)
+    if found.verdict == "refused":
+        assert "no 80-bit long double" in found.reasons[-1]
+    # What is written there is verified here.
+    coarse = {k: v for k, v in vars(found.certificate).items() if k in checker._ABOVE}
+    here = vars(before.certificate)
+    assert checker._compare({**content["claim"], **coarse}, here) == []
+
+
+class Bars:
+    """Progress that is kept: what each bar was to count, and what it did."""
+
+    def __init__(self):
+        self.bars = []
+
+    def __call__(self, total, label):
+        self.bars.append([total, 0])
+        return self
+
+    def update(self, n):
+        self.bars[-1][1] += n
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        return None
+
+
+def test_progress_is_told_to_the_end(stored):
+    bars = Bars()
+    assert verify(stored[0], progress=bars).verdict == "verified"
+    assert bars.bars and all(total == done > 0 for total, done in bars.bars)
+
+
+def test_the_digest_of_a_state_is_stored_and_compared(tmp_path):
+    risk = dense("tanh", samples=4)
+    certificate = certified(risk)
+    content = write_certificate(certificate, tmp_path / "cert.json", state="a" * 64)
+    assert content["state"] == "a" * 64
+    assert verify(tmp_path / "cert.json").verdict == "verified"
+    assert verify(tmp_path / "cert.json", state="a" * 64).verdict == "verified"
+    other = verify(tmp_path / "cert.json", state="b" * 64)
+    assert other.verdict == "refused" and "the certificate names aaaa" in other.reasons[0]
+    # A file of before, without one.
+    del content["state"]
+    (tmp_path / "cert.json").write_text(json.dumps(content))
+    assert verify(tmp_path / "cert.json").verdict == "verified"
+    assert "names none" in verify(tmp_path / "cert.json", state="b" * 64).reasons[0]
+    (tmp_path / "cert.json").write_text(json.dumps({**content, "state": 7}))
+    assert verify(tmp_path / "cert.json").verdict == "refused"
 
 
 def test_what_is_stronger_by_a_percent_is_refused(stored, tmp_path):

@@ -99,7 +99,9 @@ def test_attack_breaks_what_it_says():
     risk, w = network("one layer")
     bounds = MarginBounds(risk, w, "absolute")
     attacker = Attacker(bounds.chain, bounds.w, bounds.scales)
-    found = attacker.smallest(bounds.tightest(0.0, 5), rtol=0.01)
+    found = None
+    for target in bounds.tightest(0.0, 5):
+        found = attacker.smallest(target, found, rtol=0.01)
     assert (found.weights - w).abs().max() <= found.half_width * (1 + 1e-12)
     assert EmpiricalRisk(risk.problem, dtype=torch.float64).error(found.weights) > 0
     certified = certify_margin(risk, w)
@@ -386,3 +388,37 @@ def test_a_width_of_zero_is_refused():
     risk = tw.EmpiricalRisk(tw.Problem(model, nn.CrossEntropyLoss(), data), check=False)
     with pytest.raises(NotDefined, match="width of zero"):
         tw.certify_margin(risk, torch.tensor([0.0, 1.0]))
+
+
+def test_ends_in_time_and_says_how_far_it_came(monkeypatch):
+    risk, w = network("one layer")
+    whole = certify_margin(risk, w)
+    assert whole.status == "converged"
+    assert whole.half_width < whole.undecided <= whole.half_width * 1.01
+    ticks = iter(range(10_000))
+    monkeypatch.setattr("thalweg.certificates.margin.time.monotonic", lambda: float(next(ticks)))
+    short = certify_margin(risk, w, seconds=4.5)
+    assert short.status == "out of time"
+    assert 0 < short.half_width < whole.half_width < short.undecided < math.inf
+    none = certify_margin(risk, w, seconds=0.5)
+    assert (none.verdict, none.status, none.half_width) == ("refused", "out of time", 0.0)
+    assert "within 0.5 s" in none.reasons[0]
+
+
+@pytest.mark.parametrize("options", [{"rtol": 1e-17}, {"rtol": 0.0}, {"seconds": 0.0}])
+def test_searches_without_end_are_refused(options):
+    risk, w = network("one layer")
+    with pytest.raises(InvalidArgument, match=next(iter(options))):
+        certify_margin(risk, w, **options)
+
+
+def test_a_network_that_no_weight_moves_ends():
+    """First-order reach is infinite: the outputs do not depend on the only trained weight."""
+    model = nn.Sequential(nn.Linear(1, 1), nn.ReLU(), nn.Linear(1, 1))
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.fill_(-1.0)
+    model[2].requires_grad_(False)
+    problem = Problem(model, nn.BCEWithLogitsLoss(), (torch.ones(1, 1), torch.zeros(1, 1)))
+    found = certify_margin(EmpiricalRisk(problem), torch.full((2,), -1.0))
+    assert found.verdict == "certified" and found.half_width >= 1

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import pytest
 import torch
+from safetensors.torch import save_file
+from torch import nn
 
 import thalweg as tw
 from certificates.cases import dense, solved
@@ -34,6 +36,33 @@ def test_near_zeros_are_connected(activation):
     middle = (found.points[1:] + found.points[:-1]) / 2
     bound = found.ends[0].lipschitz * 2 * found.strays + 10 * found.strays
     assert max(float(risk.residuals(w).norm()) for w in middle) < bound
+
+
+def test_takes_points_and_files(tmp_path):
+    risk, w0, w1 = _two("tanh", 0.0005)
+    model = risk.problem.model.double()
+    named = {"w0": w0, "w1": w1}
+    for name, w in named.items():
+        state = {k: v.clone() for k, v in risk.space.unpack(w).items()}
+        save_file(state, tmp_path / f"{name}.safetensors")
+    files = [tmp_path / f"{name}.safetensors" for name in named]
+    points = [tw.open_point(tw.Problem(model, nn.MSELoss(), risk.problem.train), f) for f in files]
+    expected = tw.certify_path(risk, w0, w1)
+    for ends in (points, [points[0], str(files[1])], [w0, files[1]]):
+        found = tw.certify_path(risk, *ends)
+        assert found.verdict == "connected"
+        assert torch.equal(found.points, expected.points)
+
+
+def test_ends_with_other_frozen_weights_are_refused(tmp_path):
+    risk, w0, _ = _two("tanh", 0.01)
+    model = risk.problem.model
+    model[0].bias.requires_grad_(False)
+    frozen = tw.EmpiricalRisk(tw.Problem(model, nn.MSELoss(), risk.problem.train), dtype=w0.dtype)
+    one = tw.open_point(frozen.problem, dict(model.state_dict()))
+    other = tw.open_point(frozen.problem, {**model.state_dict(), "0.bias": torch.ones(12)})
+    with pytest.raises(InvalidArgument, match=r"differ besides .* 1 frozen weight \(0\.bias\)"):
+        tw.certify_path(frozen, one, other)
 
 
 def test_says_where_it_stops():

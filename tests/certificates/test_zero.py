@@ -207,6 +207,14 @@ def test_a_class_can_be_dropped():
     found = certify_zero(risk, w, outputs=[0, 2])
     assert found.verdict == "certified", found.reasons
     assert found.equations == 40 and "dropped" in found.notes[0]
+    # The nullity is that of the loss of two outputs, not of all three.
+    assert "nullity are those of the squared loss of outputs [0, 2] alone" in found.notes[0]
+    rows = jacobian(risk, w).reshape(20, 3, -1)
+    ranks = [
+        int(torch.linalg.matrix_rank(rows[:, chosen].flatten(0, 1)))
+        for chosen in ([0, 2], [0, 1, 2])
+    ]
+    assert found.weights - ranks[0] == found.nullity != found.weights - ranks[1]
 
 
 def test_copies_are_counted_once_and_contradictions_refused():

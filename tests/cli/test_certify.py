@@ -52,8 +52,45 @@ def test_a_checkpoint_of_float64_keeps_its_digits(tmp_path):
     w = risk.space.pack(problem.model).double()
     w = tw.train(risk, w, optimizer="gauss-newton", steps=20).w
     save_file({k: v.clone() for k, v in risk.space.unpack(w).items()}, tmp_path / "w.safetensors")
-    found = run(app, ["certify", *TEACHER, "--checkpoint", str(tmp_path / "w.safetensors")])
+    given = ["--checkpoint", str(tmp_path / "w.safetensors")]
+    out = tmp_path / "cert.json"
+    found = run(app, ["certify", *TEACHER, *given, "--out", str(out)])
     assert found.exit_code == 0, found.output
+    assert "is written, and verified" in found.stdout
+    point = tw.open_point(problem, tmp_path / "w.safetensors")
+    assert json.loads(out.read_text())["state"] == point.sha256
+    own = ["certify", "verify", str(out), "--problem", *TEACHER]
+    assert run(app, [*own, *given]).exit_code == 0
+    save_file(problem.model.state_dict(), tmp_path / "w.safetensors")
+    other = run(app, [*own, *given])
+    assert other.exit_code == 1 and "the state of the checkpoint has the digest" in other.stdout
+    assert run(app, ["certify", "verify", str(out), *given]).exit_code == 2
+
+
+def test_says_what_became_of_the_file(tmp_path, monkeypatch):
+    problem = tw.load_problem("teacher", inputs=2, samples=5, widths=[8])
+    save_file(problem.model.state_dict(), tmp_path / "w.safetensors")
+    given = [*TEACHER, "--checkpoint", str(tmp_path / "w.safetensors")]
+    out = tmp_path / "cert.json"
+    early = run(app, ["certify", *given, "--out", str(out)])
+    assert early.exit_code == 1 and "will not verify" in early.stdout
+    monkeypatch.setattr("thalweg.certificates.store._SHARES", (1.5,))
+    found = run(app, ["certify", *given, "--train", "--out", str(out), "--json"])
+    answer = json.loads(found.stdout)
+    assert found.exit_code == 1
+    assert (answer["verdict"], answer["written"]["verdict"]) == ("certified", "refused")
+    assert "the checker does not prove it" in answer["written"]["reasons"][0]
+    words = run(app, ["certify", *given, "--train", "--out", str(out)]).stdout
+    assert "is written and refused, although the proof above holds" in words
+
+
+def test_verifies_strictly(tmp_path):
+    out = tmp_path / "cert.json"
+    run(app, ["certify", *TEACHER, "--train", "--epochs", "3", "--out", str(out)])
+    found = run(app, ["certify", "verify", str(out), "--strict", "--json"])
+    answer = json.loads(found.stdout)
+    assert (found.exit_code, answer["verdict"]) == (0, "verified")
+    assert not any("products" in text or "Cholesky" in text for text in answer["assumptions"])
 
 
 def test_wrong_usage():

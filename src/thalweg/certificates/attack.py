@@ -78,36 +78,24 @@ class Attacker:
         slope = float((gradient * self.scale).abs().sum())
         return margin / slope if slope > 0 else float("inf")
 
-    def smallest(self, targets: list[Target], *, rtol: float) -> Attack | None:
+    def smallest(self, target: Target, best: Attack | None, *, rtol: float) -> Attack | None:
         """
-        Break one of the inequalities with as small a half-width as bisection finds.
+        Break an inequality with as small a half-width as bisection finds.
 
         Parameters
         ----------
-        targets : list of Target
-            Tried one after the other; all but the first need to beat the best so far.
+        target : Target
+            The inequality.
+        best : Attack or None
+            The smallest attack on others so far, which it needs to beat.
         rtol : float
             Relative width at which bisection ends.
 
         Returns
         -------
         Attack or None
-            None where none was broken.
+            ``best`` where nothing smaller was found.
         """
-        best: Attack | None = None
-        for target in targets:
-            best = self._bisect(target, best, rtol)
-        return best
-
-    def inside(self, targets: list[Target], half_width: float) -> Attack | None:
-        """Break one of the inequalities within a box; None where none was broken."""
-        for target in targets:
-            weights = self._within(target, half_width)
-            if weights is not None:
-                return Attack(half_width, target.sample, weights)
-        return None
-
-    def _bisect(self, target: Target, best: Attack | None, rtol: float) -> Attack | None:
         first = self.reach(target)
         high = first if best is None else best.half_width * (1 - rtol)
         found = self._within(target, high)
@@ -126,6 +114,14 @@ class Attacker:
             low, high = (middle, high) if weights is None else (low, middle)
             found = weights if weights is not None else found
         return Attack(high, target.sample, found)
+
+    def inside(self, targets: list[Target], half_width: float) -> Attack | None:
+        """Break one of the inequalities within a box; None where none was broken."""
+        for target in targets:
+            weights = self._within(target, half_width)
+            if weights is not None:
+                return Attack(half_width, target.sample, weights)
+        return None
 
     def _within(self, target: Target, half_width: float) -> Tensor | None:
         """Look for broken weights in the box; None where none was met."""

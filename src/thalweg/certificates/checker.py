@@ -13,7 +13,7 @@ from __future__ import annotations
 import json
 import math
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -27,17 +27,20 @@ from thalweg.certificates.checker_box import prove_margin
 from thalweg.certificates.checker_layers import (
     BATCH,
     FINE,
+    STRICT,
     TINY,
     UNIT,
     WIDER,
     Array,
     Layer,
+    Silent,
     Unknown,
     counts_of,
     gamma,
     need,
     norm,
     positive,
+    product,
     read_network,
 )
 from thalweg.errors import InvalidArgument
@@ -50,6 +53,8 @@ ASSUMPTIONS = (
     "exp, log1p, tanh, sin, cos and the normal distribution function of the libraries are right to"
     " 32 units in the last place of 1 + |x|",
 )
+COARSE = 2.0**-60  # sums of numbers of 64 bits are finer than this
+_TRUSTED = ASSUMPTIONS[1:3]  # not, where all products are numpy's own loops
 # What a claim of each kind holds: numbers that have to be equal, those that may only be larger
 # than what is proved, and those that may only be smaller.
 CLAIMS: dict[str, tuple[str, ...]] = {
@@ -63,6 +68,7 @@ CLAIMS: dict[str, tuple[str, ...]] = {
 _ABOVE = ("residual", "lipschitz", "distance", "strays")
 _BELOW = ("singular_value", "slope", "smallest_radius", "margin")
 _CONTENT = {"format", "claim", "problem", "network", "outputs", "numbers", "sha256", "assumptions"}
+_LABELS = {"state"}  # may be left out: nothing is proved of it
 
 
 @dataclass(frozen=True)
@@ -99,7 +105,9 @@ class Verdict:
         }
 
 
-def check(path: str | os.PathLike[str]) -> Verdict:
+def check(
+    path: str | os.PathLike[str], *, strict: bool = False, progress: Callable[..., Any] = Silent
+) -> Verdict:
     """
     Prove a stored certificate anew, from nothing but the numbers beside it.
 
@@ -107,6 +115,11 @@ def check(path: str | os.PathLike[str]) -> Verdict:
     ----------
     path : path
         The JSON file.
+    strict : bool
+        Trust no library's matrix products or factorization: products are numpy's own loops of long
+        double, and Cholesky factors are multiplied out. Slower by a factor of some hundred.
+    progress : callable
+        Makes a bar of a number of steps and a label.
 
     Returns
     -------
@@ -129,30 +142,38 @@ def check(path: str | os.PathLike[str]) -> Verdict:
     try:
         arrays = read(Path(path), content)
         _check_claim(kind, content)
-        proved, reasons = prove(content, arrays)
+        proved, reasons = prove(content, arrays, strict=strict, progress=progress)
     except (Unknown, ArithmeticError, MemoryError, np.linalg.LinAlgError) as error:
         return Verdict("refused", (str(error) or repr(error),))
     reasons += _compare(content["claim"], proved)
-    return Verdict("refused" if reasons else "verified", tuple(reasons), SimpleNamespace(**proved))
+    if reasons and FINE > COARSE:
+        reasons.append(
+            f"this machine has no 80-bit long double, and bounds residuals to {FINE:.1g} of their"
+            " terms: one that has it may prove what is refused here"
+        )
+    trusted = tuple(text for text in ASSUMPTIONS if not (strict and text in _TRUSTED))
+    verdict = "refused" if reasons else "verified"
+    return Verdict(verdict, tuple(reasons), SimpleNamespace(**proved), trusted)
 
 
-def prove(content: dict[str, Any], arrays: dict[str, Array]) -> tuple[dict[str, Any], list[str]]:
+def prove(
+    content: dict[str, Any],
+    arrays: dict[str, Array],
+    *,
+    strict: bool = False,
+    progress: Callable[..., Any] = Silent,
+) -> tuple[dict[str, Any], list[str]]:
     """
     Prove what a certificate asks for: give the numbers, and why they are no proof if they are none.
 
     Of the claim are used: the radius, or half-widths, and the singular value that are to be proved.
     """
-    claim, kind = content["claim"], FORMATS[content["format"]]
-    with np.errstate(all="ignore"):  # what is not finite proves nothing
-        if kind == "path":
-            proved, reasons = _prove_path(content, arrays)
-        else:
-            layers = read_network(content, arrays, set())
-            if kind == "margin":
-                proved, reasons = prove_margin(layers, arrays, content)
-            else:
-                equations = _equations(content, arrays, layers)
-                proved, reasons = _prove_zero(layers, equations, claim)
+    kind, before = FORMATS[content["format"]], STRICT.set(strict)
+    try:
+        with np.errstate(all="ignore"):  # what is not finite proves nothing
+            proved, reasons = _PROOFS[kind](content, arrays, progress)
+    finally:
+        STRICT.reset(before)
     said, count = content["network"]["weights"], proved["weights"]
     if said != count:
         reasons.append(f"the network is said to have {said} weights and has {count}")
@@ -177,10 +198,12 @@ def parse(text: bytes) -> Any:
 
 def read(path: Path, content: dict[str, Any]) -> dict[str, Array]:
     """Read the numbers beside a certificate (safetensors): float64, finite, and nothing else."""
-    need(set(content) == _CONTENT, f"it holds {sorted(content)}, expected {sorted(_CONTENT)}")
+    known = set(content) - _LABELS == _CONTENT
+    need(known, f"it holds {sorted(content)}, expected {sorted(_CONTENT)}")
     name, arrays, end = content["numbers"], {}, 0
     need(isinstance(name, str) and name == Path(name).name, f"numbers {name!r} is no plain name")
     need(isinstance(content["problem"], dict | None), "the problem is neither null nor a table")
+    need(isinstance(content.get("state"), str | None), "the digest of the state is no text")
     try:
         data = (path.parent / name).read_bytes()
         start = 8 + int.from_bytes(data[:8], "little")
@@ -317,7 +340,7 @@ def _backward(
         yield delta, lost
         rounding = gamma(len(layer.weight) + layer.overlap**2 + 2) * norm(layer.weight)
         wrong = layer.gain * lost + 2 * rounding * norm(delta, (2, 3)) * layer.overlap
-        pulled = layer.spread(delta @ layer.weight)
+        pulled = layer.spread(product(delta, layer.weight))
         steep, second = _steepest(below, known, known.z_lost)
         bent = (second * known.z_lost + known.slopes_lost + 2 * UNIT * steep)[:, None]
         lost = (steep[:, None] * wrong + bent * (norm(pulled, 2) + wrong)) * WIDER
@@ -345,7 +368,7 @@ class _Gram:
             if places == 1:
                 self.parts[i].append((known.patches[:, 0], delta[:, :, 0]))
                 continue
-            turned = delta.transpose(0, 1, 3, 2).reshape(n, -1, places) @ known.patches
+            turned = product(delta.transpose(0, 1, 3, 2).reshape(n, -1, places), known.patches)
             pair = (turned.reshape(n * k, -1) * trained[0], delta.sum(2).reshape(n * k, -1))
             self.parts[i].append((pair[0], pair[1] * trained[1]))
 
@@ -357,7 +380,7 @@ class _Gram:
             self.parts[i], size = [], np.square(norm(left, 1))
             if len(layer.reads) > 1:
                 for side in (left, right):
-                    dsyrk(1.0, side.T, beta=1.0, c=total.T, trans=1, lower=0, overwrite_c=1)
+                    _add_square(total, side)
                 trace = float(size.sum() + np.square(norm(right)))
             else:
                 scale = layer.trained[0] * size + layer.trained[1]
@@ -368,16 +391,26 @@ class _Gram:
         return total
 
 
+def _add_square(total: Array, side: Array) -> None:
+    """Add ``side side^T`` to the lower triangle."""
+    if not STRICT.get():
+        dsyrk(1.0, side.T, beta=1.0, c=total.T, trans=1, lower=0, overwrite_c=1)
+        return
+    for start in range(0, len(side), BATCH):
+        rows = slice(start, start + BATCH)
+        total[rows, : start + BATCH] += product(side[rows], side[: start + BATCH].T)
+
+
 def _add_product(total: Array, a: Array, delta: Array, trained: tuple[bool, bool]) -> None:
     """Add ``(a_i . a_j + 1) (delta_ik . delta_jl)`` to the lower triangle."""
     n, k, _ = delta.shape
     flat = np.ascontiguousarray(delta.reshape(n * k, -1))
     for start in range(0, n if any(trained) else 0, BATCH):
         stop = min(start + BATCH, n)
-        inputs = trained[0] * (a[start:stop] @ a[:stop].T) + trained[1]
-        product = (flat[start * k : stop * k] @ flat[: stop * k].T).reshape(-1, k, stop, k)
-        product *= inputs[:, None, :, None]
-        total[start * k : stop * k, : stop * k] += product.reshape(-1, stop * k)
+        inputs = trained[0] * product(a[start:stop], a[:stop].T) + trained[1]
+        pairs = product(flat[start * k : stop * k], flat[: stop * k].T).reshape(-1, k, stop, k)
+        pairs *= inputs[:, None, :, None]
+        total[start * k : stop * k, : stop * k] += pairs.reshape(-1, stop * k)
 
 
 def _second(layers: list[Layer], passes: list[_Pass], radius: float) -> tuple[Array, Array, int]:
@@ -410,7 +443,10 @@ def _second(layers: list[Layer], passes: list[_Pass], radius: float) -> tuple[Ar
 
 
 def _prove_zero(
-    layers: list[Layer], equations: _Equations, claim: dict[str, Any]
+    layers: list[Layer],
+    equations: _Equations,
+    claim: dict[str, Any],
+    progress: Callable[..., Any] = Silent,
 ) -> tuple[dict[str, Any], list[str]]:
     """
     Prove an exact zero next to w, with the radius and the singular value that are claimed.
@@ -429,24 +465,29 @@ def _prove_zero(
         held, low = float(norm(np.array(sums))) / math.sqrt(len(last.weight)), min(low, 1.0)
     gram, squares, seconds, moves, leaving = _Gram(layers), np.zeros(2), 0.0, 0.0, 0
     features, stretch = [], 1.0 if np.isin(rows, (0.0, 1.0)).all() else 2.0
-    for start in range(0, len(samples), BATCH):
-        wanted = targets[start : start + BATCH]
-        passes, outputs, lost = _forward(layers, samples[start : start + BATCH])
-        size = norm(outputs, 1) + norm(wanted, 1)
-        lost = stretch * (lost + gamma(3 + len(rows.T), FINE) * size * math.sqrt(k))
-        squares += [np.square(norm((outputs - wanted) @ rows.T)), np.square(lost).sum()]
-        gram.add(passes, rows)
-        second, moved, leave = _second(layers, passes, radius)
-        seconds, leaving = seconds + float(np.square(second).sum()), leaving + leave
-        moves += float(np.square(passes[-1].lost + moved).sum())
-        features.append(passes[-1].patches[:, 0])
+    batches = -(-len(samples) // BATCH)
+    with progress(3 * batches, "proof") as bar:
+        for start in range(0, len(samples), BATCH):
+            wanted = targets[start : start + BATCH]
+            passes, outputs, lost = _forward(layers, samples[start : start + BATCH])
+            size = norm(outputs, 1) + norm(wanted, 1)
+            lost = stretch * (lost + gamma(3 + len(rows.T), FINE) * size * math.sqrt(k))
+            squares += [np.square(norm((outputs - wanted) @ rows.T)), np.square(lost).sum()]
+            gram.add(passes, rows)
+            second, moved, leave = _second(layers, passes, radius)
+            seconds, leaving = seconds + float(np.square(second).sum()), leaving + leave
+            moves += float(np.square(passes[-1].lost + moved).sum())
+            features.append(passes[-1].patches[:, 0])
+            bar.update(1)
+        matrix = gram.matrix(len(samples) * k)
+        bar.update(batches)
+        least = (low + math.sqrt(gram.wrong)) * WIDER
+        least = least * least + gram.rounding
+        low = low if low > 0 and positive(matrix, least * WIDER) else 0.0
+        bar.update(batches)
     computed, wrong = (float(root) * WIDER for root in np.sqrt(squares))
     residual = math.hypot(computed + wrong, held) * WIDER
     lipschitz = stretch * math.sqrt(seconds) * WIDER
-    matrix = gram.matrix(len(samples) * k)
-    least = (low + math.sqrt(gram.wrong)) * WIDER
-    least = least * least + gram.rounding
-    low = low if low > 0 and positive(matrix, least * WIDER) else 0.0
     slope = (low - lipschitz * radius * WIDER) / WIDER
     distance = residual / slope * WIDER if slope > 0 else math.inf
     reasons = [f"{leaving} units may leave a piece of their activation"] * (leaving > 0)
@@ -462,7 +503,7 @@ def _prove_zero(
 def _independent(features: Array, moves: float) -> bool:
     """Prove that features and their 1, wrong by a norm whose square is given, are independent."""
     a = np.column_stack([features, np.ones(len(features))])
-    matrix = a.T @ a
+    matrix = product(a.T, a)
     least = float(np.linalg.eigvalsh(matrix)[0]) / 2
     proved = least > 0 and positive(matrix, least + gamma(len(a) + 1) * float(norm(a)) ** 2)
     return bool(proved and least > moves * WIDER**2)
@@ -472,7 +513,7 @@ def _independent(features: Array, moves: float) -> bool:
 
 
 def _prove_path(
-    content: dict[str, Any], arrays: dict[str, Array]
+    content: dict[str, Any], arrays: dict[str, Array], progress: Callable[..., Any]
 ) -> tuple[dict[str, Any], list[str]]:
     """
     Prove that zeros join those next to each two consecutive points.
@@ -487,15 +528,17 @@ def _prove_path(
     need(points > 1 and all(len(a) == points for a in stacked), "stacks of points do not fit")
     need(all(arrays[name].ndim == 1 for name in marks & set(arrays)), "a ball has two radii")
     zeros, reasons = [], []
-    for p in range(points):
-        here = {name: a[p] if name in named | marks else a for name, a in arrays.items()}
-        layers = read_network(content, here, marks)
-        claim = {name: float(here[name]) for name in marks} | {"equations": -1}
-        zero, wrong = _prove_zero(
-            layers, _equations(content | {"claim": claim}, here, layers), claim
-        )
-        zeros.append(zero)
-        reasons += [f"point {p}: {reason}" for reason in wrong]
+    with progress(points, "proof of the path") as bar:
+        for p in range(points):
+            here = {name: a[p] if name in named | marks else a for name, a in arrays.items()}
+            layers = read_network(content, here, marks)
+            claim = {name: float(here[name]) for name in marks} | {"equations": -1}
+            zero, wrong = _prove_zero(
+                layers, _equations(content | {"claim": claim}, here, layers), claim
+            )
+            zeros.append(zero)
+            reasons += [f"point {p}: {reason}" for reason in wrong]
+            bar.update(1)
     parts = []
     for name in sorted(named):
         flat = arrays[name].reshape(points, -1)
@@ -513,3 +556,13 @@ def _prove_path(
     numbers = (zeros[0]["equations"], zeros[0]["weights"], points - 1, float(moves.sum()))
     more = (float(np.linalg.norm(w[-1] - w[0])), strays, float(arrays["radius"].min()))
     return dict(zip(CLAIMS["path"], numbers + more, strict=True)), reasons
+
+
+def _zero(
+    content: dict[str, Any], arrays: dict[str, Array], progress: Callable[..., Any]
+) -> tuple[dict[str, Any], list[str]]:
+    layers = read_network(content, arrays, set())
+    return _prove_zero(layers, _equations(content, arrays, layers), content["claim"], progress)
+
+
+_PROOFS = {"zero": _zero, "path": _prove_path, "margin": prove_margin}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -20,13 +21,16 @@ from thalweg.certificates.checker_layers import (
     gamma,
     horner,
     need,
+    product,
+    read_network,
 )
 
 
 def prove_margin(
-    layers: list[Layer], arrays: dict[str, Array], content: dict[str, Any]
+    content: dict[str, Any], arrays: dict[str, Array], progress: Callable[..., Any]
 ) -> tuple[dict[str, Any], list[str]]:
     """Carry intervals through the network: no sample is misclassified anywhere in the box."""
+    layers = read_network(content, arrays, set())
     samples, labels = arrays["inputs"], arrays["targets"]
     halves, last, threshold = content["claim"]["half_widths"], layers[-1], content["outputs"]
     whole = isinstance(halves, list) and len(halves) == len(layers)
@@ -36,18 +40,15 @@ def prove_margin(
     right = labels.shape[1] == 1 and np.isin(labels, np.arange(max(2, classes))).all()
     right = right and (threshold is None) == (classes > 1) and threshold in (None, 0.0, 0.5)
     need(right, "labels are no classes of the outputs, or the threshold is none")
-    least = []
-    for scale in (0.0, 1.0):
-        room = [h * scale * (1 + 4 * UNIT) for h in halves]
-        batches = range(0, len(samples), BATCH)
-        least.append(
-            min(
-                _least_margin(
-                    layers, samples[i : i + BATCH], labels[i : i + BATCH, 0], room, threshold
-                )
-                for i in batches
-            )
-        )
+    least, batches = [math.inf, math.inf], range(0, len(samples), BATCH)
+    with progress(2 * len(batches), "proof of the box") as bar:
+        for place in (0, 1):  # at the centre, and in the box
+            room = [h * place * (1 + 4 * UNIT) for h in halves]
+            for i in batches:
+                some, named = samples[i : i + BATCH], labels[i : i + BATCH, 0]
+                lowest = _least_margin(layers, some, named, room, threshold)
+                least[place] = min(least[place], lowest)
+                bar.update(1)
     reasons = (
         [] if least[1] > 0 else [f"margins in the box are only shown to be above {least[1]:.3g}"]
     )
@@ -63,8 +64,8 @@ def _least_margin(
     for layer, half in zip(layers[:-1], room[:-1], strict=True):
         c, r = layer.patches(center), layer.patches(radius)
         inputs, size = c.shape[2], np.abs(c)
-        z = c @ layer.weight.T + layer.bias
-        wide = (r + 2 * gamma(inputs + 4) * size) @ np.abs(layer.weight).T
+        z = product(c, layer.weight.T) + layer.bias
+        wide = product(r + 2 * gamma(inputs + 4) * size, np.abs(layer.weight).T)
         wide += half * layer.trained[0] * (size + r).sum(axis=2, keepdims=True)
         wide += half * layer.trained[1] + 4 * UNIT * (np.abs(layer.bias) + np.abs(z))
         wide = wide * (1 + 4 * gamma(inputs + 8)) + TINY
@@ -79,14 +80,15 @@ def _least_margin(
             rows = np.delete(-np.eye(len(last.weight)), int(label), axis=0)
             rows[:, int(label)] = 1.0
         # The rows of a difference are bounded themselves: what two outputs share cancels.
-        half, matrix = room[-1] * np.abs(rows).sum(axis=1)[0], rows @ last.weight
+        half, matrix = room[-1] * np.abs(rows).sum(axis=1)[0], product(rows, last.weight)
         wide = half * last.trained[0] * WIDER + 2 * UNIT * np.abs(matrix)
         c, r = center[chosen], radius[chosen] * WIDER
         size, inputs = np.abs(c), c.shape[1]
-        middle, shift = c @ matrix.T, rows @ last.bias - (threshold or 0.0) * rows[:, 0]
-        lost = r @ np.abs(matrix).T + (size + r) @ wide.T + half * last.trained[1]
-        lost += 2 * gamma(inputs + 8) * (size @ np.abs(matrix).T) + 8 * UNIT * np.abs(middle)
-        lost += 8 * UNIT * (np.abs(rows) @ np.abs(last.bias) + 1)
+        middle = product(c, matrix.T)
+        shift = product(rows, last.bias) - (threshold or 0.0) * rows[:, 0]
+        lost = product(r, np.abs(matrix).T) + product(size + r, wide.T) + half * last.trained[1]
+        lost += 2 * gamma(inputs + 8) * product(size, np.abs(matrix).T) + 8 * UNIT * np.abs(middle)
+        lost += 8 * UNIT * (product(np.abs(rows), np.abs(last.bias)) + 1)
         margins = middle + shift - lost * (1 + 4 * gamma(inputs + 8)) - TINY
         least.append(float(margins.min()) if np.isfinite(margins).all() else -math.inf)
     return min(least)

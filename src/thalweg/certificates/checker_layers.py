@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import re
+from contextvars import ContextVar
 from dataclasses import dataclass
 from fractions import Fraction
 from typing import Any
@@ -22,6 +23,23 @@ UNIT, WIDER, TINY = 2.0**-53, 1 + 1e-7, 1e-150
 FINE = max(float(np.finfo(np.longdouble).eps), 2.0**-63)
 SOFTPLUS_ENDS = 20.0  # beyond it torch's softplus is another function
 _MOST, BATCH = 2**28, 64
+STRICT: ContextVar[bool] = ContextVar("strict", default=False)
+
+
+class Silent:
+    """A bar that shows nothing."""
+
+    def __init__(self, total: int, label: str) -> None:
+        """Take what a bar is made of."""
+
+    def update(self, n: int) -> None:
+        """Do nothing."""
+
+    def __enter__(self) -> Silent:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        return None
 
 
 class Unknown(InvalidArgument):
@@ -232,8 +250,9 @@ def _symbol_norm(g: dict[str, list[int]], weight: Array, padded: list[int]) -> f
         turns = folded[:, :, None] * (np.arange(taps) * d) % whole / whole
         waves.append(np.exp(2j * np.pi * turns))
     for wave in waves[0]:
-        rows = np.tensordot(entries, wave, (2, 1))  # (out, C, kernel, s)
-        symbol = np.moveaxis(np.tensordot(rows, waves[1], (2, 2)), 3, 0)  # (..., out, C, s, s)
+        rows = product(entries.transpose(0, 1, 3, 2) + 0j, wave.T)  # (out, C, kernel, s)
+        turned = np.swapaxes(waves[1], -1, -2)[:, None, None]  # (n, 1, 1, kernel, s)
+        symbol = product(np.swapaxes(rows, -1, -2)[None], turned)  # (n, out, C, s, s)
         largest = max(largest, float(spectral_bound(symbol.reshape(*symbol.shape[:2], -1)).max()))
     folds = math.sqrt(math.prod(g["stride"]))
     sizes = float(norm(np.abs(entries).sum((2, 3)))) * folds
@@ -241,6 +260,15 @@ def _symbol_norm(g: dict[str, list[int]], weight: Array, padded: list[int]) -> f
 
 
 # Arithmetic with bounds
+
+
+def product(a: Any, b: Any) -> Any:
+    """Multiply matrices; strictly by numpy's own loops of long double, which call no library."""
+    if not STRICT.get():
+        return a @ b
+    kind = np.result_type(a, b)
+    wide = np.result_type(kind, np.longdouble)
+    return (a.astype(wide) @ b.astype(wide)).astype(kind)
 
 
 def gamma(count: float, unit: float = UNIT) -> float:
@@ -259,7 +287,7 @@ def spectral_bound(a: Any) -> Any:
     total, lost = norm(a, (-2, -1)), []
     for _ in range(3):
         lost.append(gamma(4 * a.shape[-1] + 8) * norm(a, (-2, -1)) ** 2)
-        a = a @ np.swapaxes(a.conj(), -1, -2)
+        a = product(a, np.swapaxes(a.conj(), -1, -2))
     bound = norm(a, (-2, -1))
     for error in reversed(lost):
         bound = np.sqrt(bound + error)
@@ -271,14 +299,30 @@ def positive(matrix: Array, shift: float) -> bool:
     Prove that a symmetric matrix, its lower triangle given, has no eigenvalue below ``shift``.
 
     A Cholesky factorization that runs to its end proves it up to gamma_n+1 / (1 - gamma_n+1) times
-    the trace (Rump 2006, theorem 2.3). The matrix is overwritten.
+    the trace (Rump 2006, theorem 2.3). Strictly, the factor is multiplied out, and the norm of what
+    it leaves has to be below that. The matrix is overwritten.
     """
     n, theta = len(matrix), gamma(len(matrix) + 1)
     diagonal = matrix.diagonal().copy()
     lost = theta / (1 - theta) * diagonal.sum() + 2 * UNIT * (diagonal.max() + shift)
     matrix.flat[:: n + 1] = diagonal - (shift + lost + n * TINY) * WIDER
+    whole = matrix.copy() if STRICT.get() else None
     _, info = dpotrf(matrix.T, lower=0, overwrite_a=1, clean=0)
-    return bool(info == 0 and np.isfinite(diagonal).all() and np.isfinite(matrix.diagonal()).all())
+    run = bool(info == 0 and np.isfinite(diagonal).all() and np.isfinite(matrix.diagonal()).all())
+    room = theta / (1 - theta) * diagonal.sum()
+    return run and (whole is None or _left(whole, np.tril(matrix)) < room)
+
+
+def _left(matrix: Array, factor: Array) -> float:
+    """Bound the norm of a symmetric matrix, its lower triangle given, less a factor's square."""
+    fine = factor.astype(np.longdouble)
+    total = np.zeros(len(matrix))
+    for start in range(0, len(matrix), BATCH):
+        rows = slice(start, start + BATCH)
+        apart = np.tril(matrix[rows] - fine[rows] @ fine.T, start)
+        total[rows] = norm(apart, 1)
+    rounding = gamma(len(matrix) + 2, FINE) * float(norm(factor)) ** 2
+    return (math.sqrt(2) * float(norm(total)) + rounding) * WIDER
 
 
 def derived(coefficients: tuple[Fraction, ...], order: int) -> tuple[Fraction, ...]:

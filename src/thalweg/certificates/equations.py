@@ -83,7 +83,10 @@ def independent_equations(
     outputs = targets.shape[1]
     if chosen is not None:
         dropped = sorted(set(range(outputs)) - set(chosen))
-        note = f"outputs {dropped} are dropped: nothing is claimed of them"
+        note = (
+            f"outputs {dropped} are dropped and nothing is claimed of them: dimension and nullity"
+            f" are those of the squared loss of outputs {sorted(set(chosen))} alone"
+        )
         return Equations(kept, np.eye(outputs)[chosen], None, (*notes, note), reasons)
     total = _common_sum(targets)
     if total is None or outputs < 2 or features is None or len(kept) <= features:

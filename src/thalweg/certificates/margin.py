@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+import time
+from dataclasses import dataclass, replace
 from typing import Any, Literal, get_args
 
 from torch import Tensor, nn
@@ -16,12 +17,15 @@ from thalweg.certificates.zero import Statement
 from thalweg.errors import InvalidArgument, NotDefined
 from thalweg.landscape.protocols import require
 from thalweg.risk.risk import EmpiricalRisk
-from thalweg.run.progress import Progress, silent
+from thalweg.run.progress import Bar, Progress, silent
 from thalweg.tracing.chain import Network
 
 # The attack ranks so many samples by first-order reach, and bisects on so many inequalities.
 _RANKED, _ATTACKED = 32, 4
 _HALVINGS = 200  # of the half-width, before it counts as zero
+_SHOWN = 50  # units of the bar for each of the two searches
+_FINEST = 1e-9  # relative precision that bisection in float64 reaches
+_DOUBLINGS = 64  # of what is estimated to first order
 ASSUMPTIONS = (
     "weights and inputs are the stored numbers, taken as exact",
     "IEEE double precision; sums of products in any order, by products of the numbers themselves"
@@ -67,6 +71,12 @@ class MarginCertificate:
         Why it was refused.
     assumptions : tuple of str
         What the proof rests on.
+    status : {"converged", "out of time"}
+        Whether both half-widths are known to ``rtol``. Out of time, ``half_width`` is the widest
+        box that was proved till then, and ``attacked`` the smallest that was broken.
+    undecided : float
+        Half-width from which on no box was proved: what lies between it and ``half_width`` was not
+        decided. Infinite where the search ended before a box was too wide.
     passes : int
         Interval passes over samples.
     gradients : int
@@ -91,6 +101,8 @@ class MarginCertificate:
     broken: int | None
     reasons: tuple[str, ...]
     assumptions: tuple[str, ...]
+    status: Literal["converged", "out of time"]
+    undecided: float
     passes: int
     gradients: int
     statement: Statement | None = None
@@ -112,6 +124,7 @@ def certify_margin(
     scale: Scale = "absolute",
     rtol: float = 0.01,
     attack: bool = True,
+    seconds: float = 3600.0,
     progress: Progress = silent,
 ) -> MarginCertificate:
     """
@@ -137,8 +150,11 @@ def certify_margin(
         Relative precision of both half-widths.
     attack : bool
         Whether to attack.
+    seconds : float
+        Time after which no further box is tried, nor a further attack begun; the last one is
+        brought to its end. What was proved till then is the answer, and ``status`` says so.
     progress : Progress
-        Shows steps of the bisection.
+        Shows how far the bisections came.
 
     Returns
     -------
@@ -165,8 +181,11 @@ def certify_margin(
     """
     if scale not in get_args(Scale):
         raise InvalidArgument(f"scale={scale!r}; write 'absolute' or 'layer'.")
-    if not 0 < rtol < 1:
-        raise InvalidArgument(f"rtol={rtol}; write a number between 0 and 1.")
+    if not _FINEST <= rtol < 1:
+        raise InvalidArgument(f"rtol={rtol}; write a number from {_FINEST:g} to 1.")
+    if not seconds > 0:
+        raise InvalidArgument(f"seconds={seconds}; write a positive number.")
+    clock = _Clock(seconds)
     require(risk, Network, "certify_margin", "give an EmpiricalRisk(problem)")
     _check_frozen(risk)
     bounds = MarginBounds(risk, w, scale)
@@ -177,16 +196,18 @@ def certify_margin(
         )
     attacker = Attacker(bounds.chain, bounds.w, bounds.scales)
     near = min(map(attacker.reach, bounds.tightest(0.0, _RANKED)))
-    with progress(2 if attack else 1, "margin") as bar:
-        half_width = _largest(bounds, near, rtol)
-        bar.update()
-        found = _attack(bounds, attacker, half_width, rtol) if attack else None
-        bar.update(int(attack))
+    with progress(2 * _SHOWN if attack else _SHOWN, "margin") as bar:
+        half_width, undecided = _largest(bounds, near, rtol, clock, _Share(bar))
+        share = _Share(bar)
+        found = _attack(bounds, attacker, half_width, rtol, clock, share) if attack else None
+        share.show(1.0)
     layers = {layer: half_width * unit for layer, unit in bounds.layer_scales.items()}
     flat = [layer for layer, width in layers.items() if not 0 < width < math.inf]
     if flat:
-        reason = f"no box of positive half-width was proved in {', '.join(flat)}"
-        return _refused(bounds, scale, margin, sample, reason)
+        late = f" within {seconds:g} s, down to {undecided:.3g}" if clock.over else ""
+        reason = f"no box of positive half-width was proved in {', '.join(flat)}{late}"
+        refusal = _refused(bounds, scale, margin, sample, reason)
+        return replace(refusal, status=clock.status, undecided=undecided)
     if found is not None and found.half_width <= half_width:
         reason = (
             f"the attack misclassifies sample {found.sample} within {found.half_width:.3g}, inside"
@@ -209,6 +230,8 @@ def certify_margin(
         broken=found.sample if found else None,
         reasons=(),
         assumptions=ASSUMPTIONS,
+        status=clock.status,
+        undecided=undecided,
         passes=bounds.passes,
         gradients=attacker.gradients,
         statement=statement,
@@ -243,32 +266,90 @@ def _check_frozen(risk: EmpiricalRisk) -> None:
         )
 
 
-def _largest(bounds: MarginBounds, near: float, rtol: float) -> float:
-    """Bisect the largest half-width with all margins proved positive; 0 where there is none."""
-    low, high = 0.0, near
-    while bounds.lowest(high)[0] > 0:
+def _largest(
+    bounds: MarginBounds, near: float, rtol: float, clock: _Clock, share: _Share
+) -> tuple[float, float]:
+    """
+    Bisect the largest half-width with all margins proved positive.
+
+    Gives it, 0 where there is none, and the smallest for which that failed. Each of the three
+    searches ends after a bounded number of boxes, and all of them when time is up.
+    """
+    low, high = 0.0, near if math.isfinite(near) and near > 0 else 1.0
+    for _ in range(_DOUBLINGS):
+        if clock.is_over() or not bounds.lowest(high)[0] > 0:
+            break
         low, high = high, 2 * high
+    undecided = math.inf if clock.over else high
     for _ in range(_HALVINGS):
-        if low:
+        if low or clock.is_over():
             break
         low = high / 2 if bounds.lowest(high / 2)[0] > 0 else 0.0
         high = high if low else high / 2
-    while low and high > low * (1 + rtol):
+        undecided = high
+    first = math.log(high / low) if low else 1.0
+    while low and high > low * (1 + rtol) and not clock.is_over():
         middle = math.sqrt(low * high)
         low, high = (middle, high) if bounds.lowest(middle)[0] > 0 else (low, middle)
-    return low
+        undecided = high
+        share.show(math.log(first / math.log(high / low)) / math.log(max(first / rtol, math.e)))
+    share.show(1.0)
+    return low, undecided
 
 
 def _attack(
-    bounds: MarginBounds, attacker: Attacker, half_width: float, rtol: float
+    bounds: MarginBounds,
+    attacker: Attacker,
+    half_width: float,
+    rtol: float,
+    clock: _Clock,
+    share: _Share,
 ) -> Attack | None:
     # The inequality that breaks first is among the tightest at w, or among those whose margins are
     # most sensitive, and these are the tightest on the box.
     candidates = bounds.tightest(0.0, _RANKED) + bounds.tightest(half_width, _RANKED)
     distinct = {target.sample: target for target in candidates}.values()
     nearest = sorted(distinct, key=attacker.reach)[:_ATTACKED]
-    inside = attacker.inside(nearest, half_width)
-    return inside or attacker.smallest(nearest, rtol=rtol / 2)
+    best = attacker.inside(nearest, half_width)  # whatever the time: it is what tells of a fault
+    if best is not None:
+        return best
+    for number, target in enumerate(nearest):
+        if clock.is_over():
+            break
+        best = attacker.smallest(target, best, rtol=rtol / 2)
+        share.show((number + 1) / len(nearest))
+    return best
+
+
+class _Clock:
+    """Time that is left, and whether it ran out before the work was done."""
+
+    def __init__(self, seconds: float) -> None:
+        self.end, self.over = time.monotonic() + seconds, False
+
+    def is_over(self) -> bool:
+        """Say whether no further step may begin."""
+        self.over = self.over or time.monotonic() > self.end
+        return self.over
+
+    @property
+    def status(self) -> Literal["converged", "out of time"]:
+        """What the answer says of it."""
+        return "out of time" if self.over else "converged"
+
+
+class _Share:
+    """Part of a bar, told as shares of the whole."""
+
+    def __init__(self, bar: Bar) -> None:
+        self.bar, self.shown = bar, 0
+
+    def show(self, share: float) -> None:
+        """Move the bar to a share between 0 and 1; it never goes back."""
+        more = int(_SHOWN * min(max(share, 0.0), 1.0)) - self.shown
+        if more > 0:
+            self.bar.update(more)
+            self.shown += more
 
 
 def _refused(
@@ -288,6 +369,8 @@ def _refused(
         broken=sample if margin <= 0 else None,
         reasons=(f"{reason}: its margin is {margin:.6g}",),
         assumptions=ASSUMPTIONS,
+        status="converged",
+        undecided=0.0,
         passes=bounds.passes,
         gradients=0,
     )

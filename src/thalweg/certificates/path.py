@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import time
 from dataclasses import dataclass
+from os import PathLike
 from typing import Any, Literal
 
 import torch
@@ -15,6 +16,8 @@ from thalweg.certificates.zero import Certificate, certify_zero, prove, state
 from thalweg.curvature.cholesky import InPlaceCholesky
 from thalweg.errors import InvalidArgument
 from thalweg.landscape.protocols import require
+from thalweg.problems.between import States
+from thalweg.problems.checkpoints import Point, open_point
 from thalweg.risk.risk import EmpiricalRisk
 from thalweg.run.progress import Progress, silent
 from thalweg.tracing.chain import Chain, Network
@@ -82,8 +85,8 @@ class PathCertificate:
 
 def certify_path(
     risk: EmpiricalRisk,
-    w0: Tensor,
-    w1: Tensor,
+    w0: Tensor | Point | str | PathLike[str],
+    w1: Tensor | Point | str | PathLike[str],
     /,
     *,
     steps: int = 1000,
@@ -109,8 +112,9 @@ def certify_path(
     risk : EmpiricalRisk
         As for `certify_zero`, of float64, without copies among the samples and without one-hot
         targets that are dependent. M up to some 200 is quick.
-    w0, w1 : Tensor
-        Shape (W,).
+    w0, w1 : Tensor, Point or path
+        Flat vectors, shape (W,); whole states, from `open_point`; or files of such. The path leads
+        through trained weights: frozen weights and buffers have to be the same at both ends.
     steps : int
         The most steps.
     progress : Progress
@@ -124,7 +128,7 @@ def certify_path(
     Raises
     ------
     InvalidArgument
-        If the risk is not of float64.
+        If the risk is not of float64, or frozen weights or buffers of the ends differ.
     """
     require(risk, Network, "certify_path", "give an EmpiricalRisk(problem, dtype=torch.float64)")
     if risk.dtype != torch.float64:
@@ -132,8 +136,17 @@ def certify_path(
             f"certify_path got a risk of {risk.dtype}, expected float64: write"
             " EmpiricalRisk(problem, dtype=torch.float64)."
         )
-    walk = _Walk(risk, w0.double(), w1.double())
-    with progress(steps, "path of zeros") as bar:
+    ends = [open_point(risk.problem, w) if isinstance(w, str | PathLike) else w for w in (w0, w1)]
+    states = States.of(risk, ends)
+    if states.parts:
+        raise InvalidArgument(
+            f"the two ends differ besides the trained weights in {states.parts.differing}; a path"
+            " of zeros leads through trained weights alone. Give two states of one training, or"
+            " train these weights, too."
+        )
+    first, last = (w.detach().cpu().double() for w in states.weights)
+    with states.visited(risk), progress(steps, "path of zeros") as bar:
+        walk = _Walk(risk, first, last)
         while walk.verdict is None and walk.taken < steps:
             walk.advance()
             bar.update(1)

@@ -26,6 +26,7 @@ from thalweg.errors import InvalidArgument, ThalwegError
 from thalweg.problems.load import BUILT_IN, load_problem
 from thalweg.risk.risk import EmpiricalRisk
 from thalweg.run.files import write_atomic, write_text
+from thalweg.run.progress import Progress, silent
 from thalweg.tracing import chain as links
 
 Array = NDArray[np.float64]
@@ -42,6 +43,8 @@ def write_certificate(
     path: str | os.PathLike[str],
     *,
     problem: dict[str, Any] | None = None,
+    state: str | None = None,
+    progress: Progress = silent,
 ) -> Content:
     """
     Write a certificate as JSON, and beside it, as safetensors, the numbers it speaks of.
@@ -57,6 +60,11 @@ def write_certificate(
     problem : dict, optional
         ``entry`` and ``settings`` of the problem, as for `load_problem`. It is loaded, and its
         network and data are compared; a reader of the file is told of it, and never loads it.
+    state : str, optional
+        Digest of the whole state of the checkpoint that was certified, `Point.sha256`: frozen
+        weights and buffers, too. It is stored for who looks for the file, and proves nothing.
+    progress : Progress
+        Shows the checker's steps.
 
     Returns
     -------
@@ -90,9 +98,10 @@ def write_certificate(
         "outputs": certificate.threshold if isinstance(certificate, MarginCertificate) else outputs,
         "numbers": numbers.name,
         "sha256": None,
+        "state": state,
         "assumptions": list(checker.ASSUMPTIONS),
     }
-    content["claim"] = _claim(certificate, content, arrays)
+    content["claim"] = _claim(certificate, content, arrays, progress)
     if problem is not None and content["claim"]["verdict"] != "refused":
         reasons = _compare_problem(problem["entry"], problem["settings"], content, arrays)
         content["claim"] |= {"verdict": "refused", "reasons": reasons} if reasons else {}
@@ -123,6 +132,7 @@ def _claim(
     certificate: Certificate | PathCertificate | MarginCertificate,
     content: Content,
     arrays: dict[str, Array],
+    progress: Progress,
 ) -> dict[str, Any]:
     """Claim what the checker proves, with room for other machines."""
     kind = checker.FORMATS[content["format"]]
@@ -131,7 +141,8 @@ def _claim(
     if certificate.verdict in ("certified", "connected"):
         for attempt in _attempts(certificate, arrays):
             try:
-                proved, reasons = checker.prove(content | {"claim": attempt}, arrays)
+                asked = content | {"claim": attempt}
+                proved, reasons = checker.prove(asked, arrays, progress=progress)
             except Unknown as error:
                 reasons = [str(error)]
             if not reasons:
@@ -195,7 +206,12 @@ def _with_room(proved: dict[str, Any], arrays: dict[str, Array]) -> dict[str, An
 
 
 def verify(
-    path: str | os.PathLike[str], *, problem: tuple[str, dict[str, Any]] | None = None
+    path: str | os.PathLike[str],
+    *,
+    problem: tuple[str, dict[str, Any]] | None = None,
+    state: str | None = None,
+    strict: bool = False,
+    progress: Progress = silent,
 ) -> Verdict:
     """
     Prove a stored certificate anew, from the stored numbers alone.
@@ -210,6 +226,12 @@ def verify(
         Entry and settings of your own problem, as for `load_problem`: its network and data are
         compared with those stored. The settings on file count besides where both name the same
         built-in problem.
+    state : str, optional
+        `Point.sha256` of your own checkpoint, compared with the digest on file.
+    strict : bool
+        Trust no library's matrix products or factorization: see `checker.check`.
+    progress : Progress
+        Shows steps.
 
     Returns
     -------
@@ -222,7 +244,7 @@ def verify(
     InvalidArgument
         If the file is no certificate.
     """
-    found = checker.check(path)
+    found = checker.check(path, strict=strict, progress=progress)
     content = checker.parse(Path(path).read_bytes())
     try:
         arrays = checker.read(Path(path), content)
@@ -231,8 +253,13 @@ def verify(
     reasons = _other_digests(content, arrays)
     if reasons:
         return Verdict("refused", tuple(reasons))
-    if problem is not None and found.verdict == "verified":
-        reasons = _compare_problem(*problem, content, arrays)
+    if found.verdict == "verified":
+        reasons = [] if problem is None else _compare_problem(*problem, content, arrays)
+        if state is not None and state != content.get("state"):
+            reasons.append(
+                f"the state of the checkpoint has the digest {state}, and the certificate names"
+                f" {content.get('state') or 'none'}"
+            )
     return Verdict("refused", tuple(reasons), found.certificate) if reasons else found
 
 

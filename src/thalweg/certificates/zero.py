@@ -90,7 +90,8 @@ class Certificate:
     dimension : int or None
         W - M: of the manifold that the zeros in the ball form.
     nullity : int or None
-        Of the Hessian of the squared loss at every zero in the ball.
+        Of the Hessian of the squared loss at every zero in the ball; with ``outputs=``, of the
+        squared loss of these outputs alone, and no number is known for that of all.
     reasons : tuple of str
         What failed, with the number that did.
     notes : tuple of str
@@ -159,7 +160,8 @@ def certify_zero(
         Shape (W,); best from ``train(..., optimizer="gauss-newton")``. What is certified is the
         network with exactly these weights, as a function over the real numbers.
     outputs : sequence of int, optional
-        Only these outputs, e.g. all classes but one; nothing is then claimed of the others.
+        Only these outputs, e.g. all classes but one. All that is claimed, nullity and dimension
+        too, is then of the squared loss of these outputs, and nothing of the others.
     strict : bool
         Trust no library's matrix product: bounds rest on products of slices that are exact in
         any order. About six times the time of products.

@@ -112,11 +112,34 @@ def zero(
     answer = found.to_dict()
     if point is not None:
         answer["checkpoint"] = about(point)
-    typer.echo(json.dumps(answer) if as_json else "\n".join(_lines(answer)))
+    written = None
     if out is not None and found.statement is not None:
-        write_certificate(found, out, problem={"entry": entry, "settings": settings})
-    if found.verdict != "certified":
+        named = {"entry": entry, "settings": settings}
+        # A point from which training went on is not the one that is certified.
+        state = point.sha256 if point is not None and not train else None
+        content = write_certificate(found, out, problem=named, state=state, progress=on_screen)
+        written = {"file": str(out), **{k: content["claim"][k] for k in ("verdict", "reasons")}}
+        answer["written"] = written
+    typer.echo(json.dumps(answer) if as_json else "\n".join(_lines(answer)))
+    if not as_json and out is not None:
+        typer.echo("\n".join(_about_file(out, found.verdict, written)))
+    if found.verdict != "certified" or (written or found.to_dict())["verdict"] == "refused":
         raise typer.Exit(1)
+
+
+def _about_file(out: Path, verdict: str, written: dict[str, Any] | None) -> list[str]:
+    """Say what was written, and what the checker makes of it."""
+    if written is None:
+        return [f"nothing is written to {out}: the network's structure is none that files hold"]
+    if written["verdict"] == "certified":
+        return [f"{out} is written, and verified: thalweg certify verify {out}"]
+    if verdict != "certified":
+        return [f"{out} is written and says that the certificate is refused: it will not verify"]
+    return [
+        f"{out} is written and refused, although the proof above holds: the checker, whose bounds"
+        " are others, does not prove it, or the problem that it names is another:",
+        *(f"  - {reason}" for reason in written["reasons"]),
+    ]
 
 
 @app.command()
@@ -133,13 +156,29 @@ def verify(
         list[str] | None,
         typer.Option("--set", metavar="NAME=VALUE", help="A setting of the problem; repeatable."),
     ] = None,
+    checkpoint: Annotated[
+        Path | None,
+        typer.Option(
+            help="Your own checkpoint of --problem: the digest of its whole state is compared."
+        ),
+    ] = None,
+    strict: Annotated[
+        bool,
+        typer.Option(
+            "--strict",
+            help="Trust no library's matrix products or factorization: some hundred times slower.",
+        ),
+    ] = False,
     as_json: Json = False,
 ) -> None:
     """Prove a stored certificate anew from its stored weights and data; exit code 1 if refused."""
     from thalweg.certificates.store import verify as perform
 
     own = None if problem is None else (problem, parse_settings(assign or []))
-    found = perform(certificate, problem=own)
+    if checkpoint is not None and own is None:
+        raise typer.BadParameter("--checkpoint is opened with your problem: give --problem, too.")
+    state = None if own is None or checkpoint is None else _state(own, checkpoint)
+    found = perform(certificate, problem=own, state=state, strict=strict, progress=on_screen)
     answer = found.to_dict()
     proved = answer["certificate"]
     if as_json:
@@ -155,6 +194,13 @@ def verify(
         typer.echo("\n".join(["assumptions:", *(f"  - {text}" for text in found.assumptions)]))
     if found.verdict != "verified":
         raise typer.Exit(1)
+
+
+def _state(own: tuple[str, dict[str, Any]], checkpoint: Path) -> str:
+    """Digest the whole state of a checkpoint."""
+    import thalweg as tw
+
+    return tw.open_point(tw.load_problem(own[0], **own[1]), checkpoint).sha256
 
 
 def _by_adam(problem: Any, epochs: int) -> Tensor:
