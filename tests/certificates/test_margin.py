@@ -420,5 +420,5 @@ def test_a_network_that_no_weight_moves_ends():
             parameter.fill_(-1.0)
     model[2].requires_grad_(False)
     problem = Problem(model, nn.BCEWithLogitsLoss(), (torch.ones(1, 1), torch.zeros(1, 1)))
-    found = certify_margin(EmpiricalRisk(problem), torch.full((2,), -1.0))
+    found = certify_margin(EmpiricalRisk(problem, check=False), torch.full((2,), -1.0))
     assert found.verdict == "certified" and found.half_width >= 1
