@@ -166,7 +166,8 @@ def verify(
         bool,
         typer.Option(
             "--strict",
-            help="Trust no library's matrix products or factorization: some hundred times slower.",
+            help="Trust no library's matrix products or factorization: ten to a hundred times"
+            " slower.",
         ),
     ] = False,
     as_json: Json = False,
