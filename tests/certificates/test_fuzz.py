@@ -58,7 +58,7 @@ def test_the_judge_knows_what_is_false_of_a_zero():
     forgeries = {
         "rank": {"equations": 6, "nullity": len(w) - 6},
         "nullity": {"nullity": found.nullity + 1},
-        "singular value": {"singular_value": 1.05 * found.singular_value},
+        "singular value": {"singular_value": 1.1 * found.singular_value},
         "in the ball": {"slope": 2 * found.singular_value},
         "W is": {"weights": 1061},
     }
