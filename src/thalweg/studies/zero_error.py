@@ -36,7 +36,7 @@ CELLS, CURVES = "zero_error/cells", "zero_error/curves"
 SIZES: dict[str, dict[str, Any]] = {
     "demo": {
         "draws": 8,
-        "checkpoints": 10,
+        "checkpoints": 5,
         "networks": {
             "true-labels": {"labels": "true", "epochs": 30},
             "random-labels": {"labels": "random", "epochs": 60},

@@ -139,7 +139,7 @@ def _narrow(cells: xr.Dataset, labels: str) -> Iterator[Control]:
             far = "far fewer" if part == "control" else "just fewer" if ratio < 1 else "just more"
             yield Control(
                 f"The same training of a network of {weights:,} weights, {far} than samples "
-                f"(W / N = {ratio:.3g}). It misclassifies {missed:.3g} in the mean.",
+                f"(W / N = {ratio:.3g}). It misclassifies {missed:,.1f} in the mean.",
                 _reached(mine) if part == "near" or ratio < 1 else None,
                 near=part == "near",
             )
