@@ -12,6 +12,7 @@ import numpy as np
 
 from thalweg.algebra.network import Array, Network
 from thalweg.algebra.system import ZeroSystem
+from thalweg.curvature.ranks import singular_cutoff
 
 
 def symmetry_directions(network: Network, full: Array) -> Array:
@@ -40,7 +41,7 @@ def dead_directions(system: ZeroSystem) -> Array:
     reads = reads.reshape(-1, layer.reads)
     if layer.bias:
         reads = np.concatenate([reads, np.ones((len(reads), 1))], axis=1)
-    unseen = null_space(reads)
+    unseen = null_space(reads, rcond=singular_cutoff(reads.shape))
     columns: list[Array] = []
     for channel, direction in itertools.product(range(layer.channels_out), unseen.T):
         column = np.zeros(network.size)
@@ -131,7 +132,7 @@ def _kernel(matrix: Array) -> Array:
 
     if not matrix.size or not matrix.any():
         return np.eye(matrix.shape[1])
-    kernel: Array = null_space(matrix, rcond=1e-10)
+    kernel: Array = null_space(matrix, rcond=singular_cutoff(matrix.shape))
     return kernel
 
 

@@ -9,6 +9,7 @@ from numpy.typing import ArrayLike
 
 from thalweg.algebra.network import Array
 from thalweg.algebra.system import ZeroSystem
+from thalweg.curvature.ranks import singular_cutoff
 from thalweg.errors import InvalidArgument
 
 EXACT = 1e-12
@@ -170,7 +171,8 @@ def _step(
 ) -> Array | None:
     _, jacobian = system.evaluate(x[None], signs[None])
     _, sizes, rows = np.linalg.svd(jacobian[0])
-    rank = int((sizes > 1e-9 * max(sizes.max(initial=0), 1e-300)).sum())
+    least = singular_cutoff(jacobian[0].shape) * max(sizes.max(initial=0), 1e-300)
+    rank = int((sizes > least).sum())
     if rank == len(x):
         raise InvalidArgument("The point is an isolated solution; there is nowhere to walk.")
     tangent = rows[rank:].T @ (rows[rank:] @ direction)

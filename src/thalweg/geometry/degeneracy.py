@@ -13,6 +13,7 @@ from torch import Tensor
 
 from thalweg.curvature.gram import dense
 from thalweg.curvature.operators import Jacobian, RiskOperator
+from thalweg.curvature.ranks import singular_cutoff
 from thalweg.errors import InvalidArgument
 from thalweg.geometry.counts import near_zero
 from thalweg.geometry.density import spectral_density
@@ -235,8 +236,7 @@ def _eigenvalues(matrix: Tensor | None, method: Method) -> tuple[Array, Tensor |
 def _spectrum(
     jacobian: Jacobian, values: Array, method: Method, rtol: float | None, quadrature: Any
 ) -> _Spectrum:
-    # Rounding leaves eigenvalues of a Gram matrix uncertain by this share of the largest.
-    share = max(jacobian.shape) * float(np.finfo(float).eps) if rtol is None else rtol**2
+    share = (singular_cutoff(jacobian.shape) if rtol is None else rtol) ** 2
     if method == "lanczos":
         return _estimated(quadrature, share)
     values = np.clip(np.sort(values)[::-1], 0.0, None)

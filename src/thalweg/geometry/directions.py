@@ -11,6 +11,7 @@ from typing import Literal, get_args
 import torch
 from torch import Tensor
 
+from thalweg.curvature.ranks import singular_cutoff
 from thalweg.errors import InvalidArgument
 from thalweg.geometry.anchors import Anchors
 from thalweg.landscape.protocols import Function
@@ -507,7 +508,7 @@ def principal_directions(weights: Tensor, count: int = 2) -> PrincipalDirections
     values, vectors = torch.linalg.eigh(centred @ centred.T)
     values, vectors = values.flip(0), vectors.flip(1)
     # Centring moves every entry by rounding: what is below is no direction of the points.
-    floor = len(weights) * torch.finfo(torch.float64).eps * float(values.clamp_min(0).max())
+    floor = singular_cutoff((len(weights),)) ** 2 * float(values.clamp_min(0).max())
     rank = int((values > floor).sum())
     if count > rank:
         raise InvalidArgument(f"count={count}, and the {len(weights)} points span {rank} dims.")

@@ -12,6 +12,7 @@ from torch import Tensor
 from torch.utils._pytree import tree_leaves
 
 from thalweg.curvature.operators import Jacobian
+from thalweg.curvature.ranks import singular_cutoff
 from thalweg.errors import NotDefined
 from thalweg.geometry.invariances import KINDS, ORTHONORMAL, Invariances
 from thalweg.geometry.scalings import Direction
@@ -25,8 +26,6 @@ if TYPE_CHECKING:
 
 Array = NDArray[np.float64]
 
-# Eigenvalues of the Gram matrix of unit directions below this count as zero.
-_DEPENDENT = 1e-9
 # Directions of a kind that is not in the kernel as a whole are checked one by one up to here.
 _EACH = 2000
 
@@ -170,8 +169,9 @@ def _rank_beside(
     order = np.argsort(labels, kind="stable")
     parts = np.split(order, np.flatnonzero(np.diff(labels[order])) + 1)
     blocks = (products[part][:, part].toarray() for part in parts)
-    rank = sum(int((np.linalg.eigvalsh(block) > _DEPENDENT).sum()) for block in blocks)
-    return len(apart) + rank
+    # Of unit directions: the largest singular value is one or a little more.
+    least = singular_cutoff(columns.shape) ** 2
+    return len(apart) + sum(int((np.linalg.eigvalsh(block) > least).sum()) for block in blocks)
 
 
 def _repeated(risk: EmpiricalRisk) -> int:

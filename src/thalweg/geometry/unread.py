@@ -10,6 +10,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from thalweg.curvature.ranks import singular_cutoff
 from thalweg.geometry.scalings import Direction
 from thalweg.geometry.shifts import CHANNELS, used_once
 from thalweg.tracing.channels import CONVOLUTIONS
@@ -20,8 +21,6 @@ from thalweg.tracing.layers import layer_type
 Indices = NDArray[np.int64]
 Array = NDArray[np.float64]
 
-# Singular values below this share of the largest count as zero.
-_ZERO = 1e-11
 # Layers that read more numbers than this are not looked at: dependence takes its cube.
 _WIDEST = 1024
 
@@ -161,6 +160,6 @@ class Reads:
 def null_space(matrix: Array) -> Array:
     """Give an orthonormal basis of the vectors that a matrix maps to zero, as rows."""
     _, values, vectors = np.linalg.svd(matrix, full_matrices=True)
-    rank = int((values > _ZERO * values.max(initial=0.0)).sum())
+    rank = int((values > singular_cutoff(matrix.shape) * values.max(initial=0.0)).sum())
     basis: Array = vectors[rank:]
     return basis

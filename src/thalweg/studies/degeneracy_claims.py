@@ -104,7 +104,7 @@ def _hessian(zeros: xr.Dataset) -> Claim:
         statement="The Hessian of the squared loss itself has nullity W - M at certified zeros.",
         source=_SOURCE,
         protocol="Small networks, trained and certified likewise; all eigenvalues of the Hessian,"
-        " written out in float64; those below 1e-10 of the largest are zero. The largest"
+        " written out in float64; those below 1e-13 W of the largest are zero. The largest"
         " difference to W - M.",
         statistic=_miss(zeros, "network", certified=True),
         rule=RULES["hessian"],

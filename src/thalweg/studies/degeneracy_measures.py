@@ -11,6 +11,7 @@ from torch.nn import functional as F
 
 from thalweg.certificates import Certificate, certify_margin, certify_zero
 from thalweg.certificates.store import write_certificate
+from thalweg.curvature.ranks import singular_cutoff
 from thalweg.dynamics import train
 from thalweg.geometry import degeneracy
 from thalweg.problems import MLP, Problem, load_problem
@@ -20,8 +21,8 @@ from thalweg.run import Report, Run
 # Steps of Gauss-Newton: all, and for the control that is stopped on the way.
 _STEPS, _EARLY = 40, 1
 _CLASSES = 10
-# Eigenvalues of a Hessian below this share of the largest are zero: products are accurate to 1e-13.
-_ZERO = 1e-10
+# Accuracy of the products that write out a Hessian.
+_PRODUCTS = 1e-13
 
 
 def measure_zero(run: Run, arguments: dict[str, Any], report: Report) -> dict[str, Any]:
@@ -85,11 +86,12 @@ def measure_hessian(run: Run, arguments: dict[str, Any], report: Report) -> dict
     w = train(risk, w0, optimizer="gauss-newton", steps=steps).w
     dense = risk.hessian(w).to_dense()
     values = torch.linalg.eigvalsh((dense + dense.T) / 2).abs()
+    zero = singular_cutoff(tuple(dense.shape), rounding=_PRODUCTS) ** 2
     return {
         "verdict": certify_zero(risk, w).verdict,
         "weights": risk.space.size,
         "equations": _equations(risk),
-        "nullity": int((values <= _ZERO * values.max()).sum()),
+        "nullity": int((values <= zero * values.max()).sum()),
     }
 
 

@@ -19,11 +19,10 @@ from thalweg.algebra import (
     walk,
 )
 from thalweg.algebra.nullity import invariant_directions
+from thalweg.curvature.ranks import singular_cutoff
 from thalweg.run import Report, Run
 from thalweg.studies.polynomial_networks import PolynomialNetwork, build
 
-ZERO = 1e-9
-"""Singular values below this times the largest count as zero."""
 NOISE = 0.1
 """Relative size of the perturbation after which the error is no longer zero."""
 _COUNTS = (
@@ -168,7 +167,8 @@ def _coranks(system: ZeroSystem, found: Solutions | None, real: RealPoints) -> l
     if found is not None and len(found.weights):
         jacobians.append(system.evaluate(found.weights)[1])
     sizes = [np.linalg.svd(one, compute_uv=False) for many in jacobians for one in many]
-    return [system.weights - int((s > ZERO * s.max()).sum()) for s in sizes]
+    least = singular_cutoff(jacobians[0].shape[1:]) if jacobians else 0.0
+    return [system.weights - int((s > least * s.max()).sum()) for s in sizes]
 
 
 def _in_torch(net: PolynomialNetwork, system: ZeroSystem, real: RealPoints) -> list[dict[str, Any]]:
@@ -184,8 +184,9 @@ def _in_torch(net: PolynomialNetwork, system: ZeroSystem, real: RealPoints) -> l
     rows = []
     for weights, signs in zip(real.weights, real.signs, strict=True):
         w = net.loaded(system, weights, signs)
-        sizes = np.linalg.svd(risk.jacobian(w).to_dense().numpy(), compute_uv=False)
-        rank = int((sizes > ZERO * sizes[0]).sum())
+        jacobian = risk.jacobian(w).to_dense().numpy()
+        sizes = np.linalg.svd(jacobian, compute_uv=False)
+        rank = int((sizes > singular_cutoff(jacobian.shape) * sizes[0]).sum())
         rounding = len(w) * np.finfo(np.float64).eps * sizes[0]
         symmetric, _ = invariant_directions(system, w.numpy(), np.zeros(len(w)))
         noise = torch.from_numpy(rng.normal(size=len(w)))
