@@ -72,6 +72,7 @@ def explain(
     seed : int
         Of the combinations that are checked.
     """
+    check = (jacobian, tolerance, seed)
     repeated = jacobian.shape[0] // risk.samples * _repeated(risk)
     try:
         known = Invariances(risk, w.cpu(), batch_statistics=risk.policy == "batch")
@@ -79,30 +80,36 @@ def explain(
     except NotDefined as error:
         counts = dict.fromkeys(KINDS, 0)
         return Explained(counts, {}, repeated, {"symmetry": f"not determined: {error}"})
-    kept: dict[str, list[Direction]] = {}
-    broken: dict[str, int] = {}
-    for kind, directions in listed.items():
-        kept[kind] = _in_kernel(directions, jacobian, tolerance, seed)
-        if len(kept[kind]) < len(directions):
-            broken[kind] = len(directions) - len(kept[kind])
+    listed = {kind: [d for d in found if np.any(d.values)] for kind, found in listed.items()}
+    kept = listed
+    if not _all_in_kernel([d for found in listed.values() for d in found], *check):
+        kept = {kind: _in_kernel(found, *check) for kind, found in listed.items()}
+    broken = {kind: len(found) - len(kept[kind]) for kind, found in listed.items()}
+    broken = {kind: count for kind, count in broken.items() if count}
     counts = _sequential_ranks(kept, risk.space.size)
     return Explained(counts, broken, repeated, known.described)
+
+
+def _all_in_kernel(
+    directions: list[Direction], jacobian: Jacobian, tolerance: float, seed: int
+) -> bool:
+    """Tell whether J maps random combinations of the directions to zero."""
+    if not directions:
+        return True
+    rng = numpy_generator(seed, "invariances")
+    mixed = _columns(directions, jacobian.shape[1]) @ rng.standard_normal((len(directions), 2))
+    return bool(_image(mixed, jacobian).max() <= tolerance)
 
 
 def _in_kernel(
     directions: list[Direction], jacobian: Jacobian, tolerance: float, seed: int
 ) -> list[Direction]:
-    """Keep the directions that J maps to zero: all, if it does so with random combinations."""
-    directions = [d for d in directions if np.any(d.values)]
-    if not directions:
-        return []
-    columns = _columns(directions, jacobian.shape[1])
-    rng = numpy_generator(seed, "invariances")
-    mixed = columns @ rng.standard_normal((len(directions), 2))
-    if _image(mixed, jacobian).max() <= tolerance:
+    """Keep the directions that J maps to zero."""
+    if _all_in_kernel(directions, jacobian, tolerance, seed):
         return directions
     if len(directions) > _EACH:
         return []
+    columns = _columns(directions, jacobian.shape[1])
     kept = [
         float(_image(columns[:, [i]].toarray(), jacobian)[0]) <= tolerance
         for i in range(len(directions))

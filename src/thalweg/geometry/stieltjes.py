@@ -70,19 +70,20 @@ def share_bounds(nodes: Array, weights: Array, at: float, *, whole: bool) -> tup
 def _jacobi(nodes: Array, weights: Array) -> tuple[Array, Array]:
     """Give the tridiagonal matrix of a quadrature: diagonal, and what is beside it."""
     scale = float(np.abs(nodes).max())
-    basis = [np.sqrt(weights / weights.sum())]
+    rows = np.empty((len(nodes) + 1, len(nodes)))
+    rows[0] = np.sqrt(weights / weights.sum())
     diagonal, beside = [], []
-    for _ in nodes:
+    for i in range(len(nodes)):
+        basis = rows[: i + 1]
         image = nodes * basis[-1]
         diagonal.append(float(basis[-1] @ image))
         for _ in range(2):
-            for vector in basis:
-                image = image - (vector @ image) * vector
+            image = image - (basis @ image) @ basis
         norm = float(np.linalg.norm(image))
         if norm <= _ENDED * scale:
             break
         beside.append(norm)
-        basis.append(image / norm)
+        rows[i + 1] = image / norm
     return np.array(diagonal), np.array(beside[: len(diagonal) - 1])
 
 
