@@ -227,3 +227,36 @@ def test_what_has_no_meaning_for_tokens_is_refused_by_name():
     )
     found = certify_zero(tw.EmpiricalRisk(squared), table.space.pack(table.problem.model))
     assert found.verdict == "refused" and "words is a Embedding" in found.reasons[0]
+
+
+def _put(number, where):
+    """Give a risk whose numbers are finite but for one."""
+    x, y = samples()
+    model = Plain().double()
+    if where == "frozen":
+        model.first.requires_grad_(False)
+        model.first.weight.data[0, 0] = number
+    else:
+        {"inputs": x, "targets": y}[where][1, 0] = number
+    return tw.EmpiricalRisk(tw.Problem(model, nn.MSELoss(), (x, y)), check=False)
+
+
+@pytest.mark.parametrize("where", ["frozen", "inputs", "targets"])
+@pytest.mark.parametrize(
+    ("number", "says"), [(math.nan, "NaN or infinite"), (math.inf, "NaN"), (1e-310, "underflow")]
+)
+def test_what_is_no_number_is_refused_by_name(where, number, says):
+    risk = _put(number, where)
+    found = certify_zero(risk, risk.space.pack(risk.problem.model))
+    assert found.verdict == "refused" and says in found.reasons[0]
+    assert ("0.weight" if where == "frozen" else where) in found.reasons[0]
+
+
+def test_a_box_of_what_is_no_number_is_refused():
+    x, y = _labelled()
+    model = Plain().double()
+    model.first.requires_grad_(False)
+    model.first.weight.data[0, 0] = math.nan
+    risk = tw.EmpiricalRisk(tw.Problem(model, nn.BCEWithLogitsLoss(), (x, y)), check=False)
+    with pytest.raises(NotDefined, match="sample 0: the network's outputs are NaN"):
+        certify_margin(risk, risk.space.pack(model))

@@ -58,6 +58,12 @@ class MarginBounds:
         for start in self._starts:
             x = self.chain.inputs(start, min(start + _BATCH, self.samples))
             own, ours = self.chain.whole(self.w, x), self.chain.forward(self.w, x)
+            strange = torch.nonzero(~own.isfinite().flatten(1).all(1)).flatten()
+            if len(strange):
+                raise NotDefined(
+                    f"sample {start + int(strange[0])}: the network's outputs are NaN or infinite;"
+                    " weights, frozen weights and data have to be finite."
+                )
             box = Box.point(x)
             for link in self.chain.links:
                 box = propagate(link.module, *self._interval(link, 0.0), box)

@@ -232,19 +232,25 @@ def state(
     """
     at, count = w.detach().cpu().double(), len(read.samples)
     chain = Chain.of(read, at)
-    _check_sizes(chain.arrays() | {"inputs": read.inputs(0, count).numpy()})
     flat = read.targets(0, count).double().flatten(1).numpy()
     chosen = None if outputs is None else tuple(int(index) for index in outputs)
     if chosen is not None and not (chosen and set(chosen) <= set(range(flat.shape[1]))):
         raise InvalidArgument(f"outputs={chosen}; name some of 0 to {flat.shape[1] - 1}.")
     samples = read.inputs(0, count).flatten(1).numpy()
+    _check_numbers(chain.arrays() | {"inputs": samples, "targets": flat})
     _check_same(chain, samples, read, at)
     return Statement(chain, samples, flat, chosen, strict)
 
 
-def _check_sizes(arrays: dict[str, Array]) -> None:
-    """Refuse numbers so small that products of them lose their digits."""
+def _check_numbers(arrays: dict[str, Array]) -> None:
+    """Refuse what is no number, and numbers so small that products of them lose their digits."""
     for name, array in arrays.items():
+        if not np.isfinite(array).all():
+            count = int((~np.isfinite(array)).sum())
+            raise NotDefined(
+                f"{name} holds {count} of {array.size} numbers that are NaN or infinite: nothing is"
+                " proved of them. Give finite weights and data."
+            )
         sizes = np.abs(array[array != 0])
         if sizes.size and sizes.min() < _SMALL:
             raise NotDefined(
@@ -349,7 +355,8 @@ class _Proof:
         self.details |= {"residual_computed": combined, "residual_error": lost}
         total = self.equations.sum
         held = 0.0 if total is None else _distance_to_sum(self.chain, total)
-        return math.hypot(combined + lost, held) * WIDER
+        # Squares of differences below 1e-154 underflow, and leave no more than this of the norm.
+        return math.hypot(combined + lost, held) * WIDER + 1e-150
 
     def _singular_value(self, passed: list[Passed]) -> float:
         found = smallest_singular_value(
