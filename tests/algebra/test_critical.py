@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 
 from thalweg.algebra import (
+    bound_on_critical_points,
     classify,
     critical_points,
     critical_system,
@@ -60,6 +61,29 @@ def test_three_hidden_units_two_outputs():
     assert (sizes / scale).max() < 1e-12
 
 
+@pytest.mark.parametrize(
+    ("net", "expected"),
+    [
+        (network((1, 1, 2), (0, 1), bias=True, output_bias=True), 9),
+        (network((1, 2, 1), (0, 2), bias=True), 9),
+        (network((1, 2, 1), (0, 1), output_bias=True), 9),
+    ],
+)
+def test_the_bound_holds_with_biases_and_is_reached(net, expected):
+    found = critical_points(random_system(net, samples=1, seed=2), exact=False)
+    assert len(found.complex_points) == found.bound == expected and found.complete
+
+
+def test_no_bound_is_claimed_where_none_is_proved():
+    for net, samples in [
+        (network((1, 2, 1), (0, 1)), 2),
+        (network((1, 2, 1), (0, 0, 1)), 1),
+        (network((1, 2, 1), (1, 1)), 1),
+        (network((1, 1, 1, 1), (0, 1)), 1),
+    ]:
+        assert bound_on_critical_points(random_system(net, samples=samples)) is None
+
+
 SMALL = [
     (network((1, 1, 1), (0, 1, 1), bias=True), 3),
     (network((1, 2, 1), (0, 0, 1)), 1),
@@ -92,6 +116,14 @@ def test_the_trace_test_notices_a_missing_class():
     for left_out in range(4):
         rest = np.delete(found.points, left_out, axis=0)
         assert trace_test(family, rest, found.parameters, rng) > 1e-3
+
+
+def test_a_search_that_is_cut_short_says_so():
+    system = random_system(network((2, 1, 1), (0, 0, 0, 1)), samples=2)
+    found = critical_points(system, most_paths=3, exact=False)
+    assert [s.status for s in found.strata] == ["zero", "limit"]
+    assert "trace test not passed in 1 of them" in found.method and not found.complete
+    assert 1 < len(found.complex_points) < 73 == len(critical_points(system).complex_points)
 
 
 def test_supports_are_the_sets_of_units_that_are_on():

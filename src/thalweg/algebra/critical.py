@@ -23,6 +23,8 @@ from thalweg.run.progress import Progress, silent
 
 SETTLED = 1e-13
 """Relative gradient of a real critical point on a singular set."""
+MOST_PATHS = {"homotopy": 20_000, "monodromy": 2_000}
+"""Paths after which a solver stops, if nothing is said."""
 REGULAR = 1e-9
 """Smallest singular value of the Hessian of a regular point, relative to the largest."""
 
@@ -82,7 +84,7 @@ def critical_points(
     seed: int = 0,
     exact: bool | None = None,
     seconds: float = 30.0,
-    most_paths: int = 20_000,
+    most_paths: int | None = None,
     progress: Progress = silent,
 ) -> CriticalPoints:
     """Find and classify all critical points of ``sum r**2 / 2 + sum penalty w**2 / 2``.
@@ -106,7 +108,9 @@ def critical_points(
     exact, seconds
         As in `solve`.
     most_paths
-        Refuse systems with more paths; with monodromy, stop beyond so many classes of points.
+        Refuse systems with more paths than this, by default 20,000. With monodromy, stop where one
+        set of dead units has more points up to signs, by default 2,000: ``strata`` then says
+        ``"limit"``. A core tracks some hundred paths a second, each several times.
 
     Raises
     ------
@@ -127,6 +131,7 @@ def critical_points(
     solver = _solver(solver, penalties)
     free = ZeroSystem(system.network, Gauge(system.network, False), system.inputs, system.targets)
     unknown = free if any(penalties) else system
+    most_paths = most_paths or MOST_PATHS[solver]
     if solver == "homotopy":
         check_paths(_gradient_degrees(unknown), [len(g) for g in unknown.groups], most_paths)
     equations = critical_system(
