@@ -3,13 +3,20 @@
 from __future__ import annotations
 
 import json
+import os
 
 import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
-from run.killing import kill_at_random_moments
-from thalweg.run.files import read_json, write_atomic, write_json, write_text
+from run.killing import PATIENCE, kill_at_random_moments, script
+from thalweg.run.files import (
+    read_json,
+    remove_leftovers,
+    write_atomic,
+    write_json,
+    write_text,
+)
 
 WRITER = """
 from pathlib import Path
@@ -61,3 +68,16 @@ def test_a_killed_writer_leaves_a_whole_file(tmp_path):
         assert value == [value[0]] * 1_000_000
         caught_writing += any(tmp_path.glob(".*.tmp"))
     assert caught_writing, "no kill fell into a write: the test has shown nothing"
+
+
+def test_what_killed_writers_left_is_removed(tmp_path):
+    with script("print('ready', flush=True)") as process:
+        process.wait(timeout=PATIENCE)
+    left = tmp_path / "a" / f".0.safetensors.{process.pid}.tmp"
+    mine = tmp_path / f".b.json.{os.getpid()}.tmp"
+    others = [tmp_path / name for name in (".hidden", "c.tmp", ".d.x.tmp", "e.json")]
+    left.parent.mkdir()
+    for path in (left, mine, *others):
+        path.write_text("x")
+    remove_leftovers(tmp_path)
+    assert not left.exists() and mine.exists() and all(path.exists() for path in others)

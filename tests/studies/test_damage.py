@@ -9,15 +9,17 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from run.killing import script
 from studies.small import CONFIG, fingerprint
 from thalweg.embedding import embed
-from thalweg.errors import DamagedFile, ThalwegError
+from thalweg.errors import DamagedFile, InvalidArgument, RunConflict, ThalwegError
 from thalweg.report import write_report
 from thalweg.report.about import summary
 from thalweg.run import InProcess, open_run, read_checkpoint, read_events
 from thalweg.run.box import files_below
 from thalweg.run.files import read_json
 from thalweg.run.outcomes import read_outcome
+from thalweg.run.trust import name_entry
 from thalweg.run.verify import verify
 from thalweg.studies import reproduce, resume
 
@@ -220,3 +222,40 @@ def test_a_run_of_before_is_read_and_said_to_be_uncovered(run, tmp_path):
     assert read_events(events) == [{"trajectory": "seed0", "step": 1}]
     assert run.claims == [] and read_checkpoint(path)[1] == {}
     assert np.isfinite(run.result("trajectories/curves").loss.values).any()
+
+
+ENTRY = """
+import torch
+import thalweg as tw
+
+def make():
+    return tw.load_problem("digits", widths=[4], train_size=40, test_size=10)
+"""
+
+
+def test_an_entry_without_a_seed_is_found_before_the_first_task(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "mine.py").write_text(ENTRY)
+    name_entry("mine.py:make")
+    config = CONFIG | {"problem": {"entry": "mine.py:make", "settings": {}}}
+    with pytest.raises(InvalidArgument, match="seed"):
+        reproduce(config, tmp_path / "run", engine=InProcess())
+    assert not list(tmp_path.glob("run/tasks/*"))
+
+
+def test_a_run_that_another_process_holds_is_left_as_it_is(run):
+    (run.path / "measured.json").unlink()
+    before = {path: path.stat().st_mtime_ns for path in files_below(run.path)}
+    code = (
+        "import sys; from thalweg.run import open_run\n"
+        "with open_run(sys.argv[1]).lock(): print('held', flush=True); sys.stdin.read()"
+    )
+    with script(code, run.path) as process:
+        assert process.stdout.readline() == "held\n"
+        with pytest.raises(RunConflict, match="is at work on"):
+            resume(run.path, engine=InProcess())
+    after = {path: path.stat().st_mtime_ns for path in files_below(run.path)}
+    lock = run.path / ".lock"
+    assert {p: t for p, t in before.items() if p != lock} == {
+        p: t for p, t in after.items() if p != lock
+    }

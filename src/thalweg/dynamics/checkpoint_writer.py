@@ -27,6 +27,7 @@ from thalweg.run.checkpoints import (
     write_checkpoint,
 )
 from thalweg.run.events import Log
+from thalweg.run.files import remove_leftovers
 from thalweg.run.store import RECORDING, Run, check_trajectory, create_run, open_run
 
 logger = logging.getLogger("thalweg")
@@ -80,6 +81,7 @@ class CheckpointWriter:
         self.trajectory = check_trajectory(trajectory)
         self.run = as_run(run)
         self.root = self.run.inside("checkpoints")
+        remove_leftovers(self.run.inside("checkpoints", self.trajectory))
         self.log: Log = self.run.log(trajectory=trajectory)
 
     def beside(self) -> CheckpointWriter:

@@ -9,8 +9,10 @@ from pathlib import Path
 from typing import Any
 
 from thalweg.run.bounds import check_file
+from thalweg.run.box import files_below
 from thalweg.run.digests import opened_json, sealed_json
 
+_TEMPORARY = re.compile(r"\..*\.([1-9]\d*)\.tmp")
 # Lists of small numbers take so many times their text.
 _TIMES = 20
 
@@ -43,6 +45,24 @@ def write_atomic(path: Path, write: Callable[[Path], object]) -> None:
     finally:
         temporary.unlink(missing_ok=True)
     _sync(path.parent)
+
+
+def remove_leftovers(folder: Path) -> None:
+    """Remove the temporary files of processes that were killed while they wrote below a folder."""
+    for path in files_below(folder):
+        name = _TEMPORARY.fullmatch(path.name)
+        if name and not _is_alive(int(name[1])):
+            path.unlink(missing_ok=True)
+
+
+def _is_alive(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except (ProcessLookupError, OverflowError):
+        return False
+    except PermissionError:
+        pass  # somebody else's
+    return True
 
 
 def _with_system_errors(write: Callable[[Path], object], path: Path) -> None:

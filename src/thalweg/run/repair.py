@@ -11,7 +11,7 @@ from typing import Any
 
 from thalweg.errors import ThalwegError
 from thalweg.run.events import EventLines
-from thalweg.run.files import read_json, write_atomic
+from thalweg.run.files import read_json, remove_leftovers, write_atomic
 from thalweg.run.outcomes import forget_outcome
 from thalweg.run.store import Run, restore_mark
 from thalweg.run.verify import Finding, verify
@@ -25,8 +25,9 @@ def repair(run: Run) -> list[Finding]:
     """
     Take out what is damaged, and all that has to be done again to have it back.
 
-    Of a training all checkpoints from the first damaged one on go, and its task is not done any
-    more: it goes on from the checkpoint before. Lines of metrics that are damaged are lost.
+    What killed processes had half written is removed, too. Of a training all checkpoints from the
+    first damaged one on go, and its task is not done any more: it goes on from the checkpoint
+    before. Lines of metrics that are damaged are lost.
 
     Parameters
     ----------
@@ -38,6 +39,7 @@ def repair(run: Run) -> list[Finding]:
     list of Finding
         What was damaged; each is said as a warning, too.
     """
+    remove_leftovers(run.path)
     lost = [finding for finding in verify(run) if finding.lost]
     for finding in lost:
         logger.warning("%s is %s: %s; %s.", *_told(finding))

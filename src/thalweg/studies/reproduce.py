@@ -17,6 +17,7 @@ from thalweg.run.files import read_json, write_json
 from thalweg.run.outcomes import batch_of_tasks
 from thalweg.run.repair import repair
 from thalweg.run.tasks import remaining_units
+from thalweg.run.threads import one_thread
 from thalweg.studies.check_config import check_config, tasks_of
 from thalweg.studies.measurement import measure
 from thalweg.studies.preflight import Sizes, refuse_undecidable
@@ -157,13 +158,14 @@ def _complete(
         progress=progress,
         label="studies",
     )
-    summary = {
-        name: study.assemble(run, config, progress=progress) for name, study in studies.items()
-    }
-    path = run.inside("claims.json")
-    before = read_json(path).get("rules") if path.exists() else None
-    by = judged_by(_stated(run.config), run.about.get(STATED), before)
-    write_json(path, {"claims": _judged(run, config), "rules": by})
+    with one_thread():
+        summary = {
+            name: study.assemble(run, config, progress=progress) for name, study in studies.items()
+        }
+        path = run.inside("claims.json")
+        before = read_json(path).get("rules") if path.exists() else None
+        by = judged_by(_stated(run.config), run.about.get(STATED), before)
+        write_json(path, {"claims": _judged(run, config), "rules": by})
     write_json(run.inside("summary.json"), summary)
     return run, summary
 
