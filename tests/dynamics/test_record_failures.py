@@ -114,7 +114,12 @@ def break_the_counting(monkeypatch, path, model):
 def test_the_training_goes_on_unrecorded(breaks, reason, monkeypatch, tmp_path, caplog):
     model, optimizer = make()
     with record(model, optimizer, run=tmp_path / "run", every=2) as recorder:
-        loop(model, optimizer, recorder, {4: lambda: breaks(monkeypatch, tmp_path / "run", model)})
+
+        def break_it():
+            recorder.flush()
+            breaks(monkeypatch, tmp_path / "run", model)
+
+        loop(model, optimizer, recorder, {4: break_it})
     model.state = None
     check(model, recorder)
     (message,) = caplog.messages

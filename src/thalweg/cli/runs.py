@@ -29,7 +29,7 @@ TaskTimeout = Annotated[
         min=1e-3,
         metavar="SECONDS",
         help="End an attempt at a task (a training, a probe) that takes longer, and try it again;"
-        " the third is the last. A worker without a sign of life for 30 s is ended in any case.",
+        " the third is the last. A worker without a sign of life for 20 s is ended in any case.",
     ),
 ]
 RunPath = Annotated[Path, typer.Argument(help="A run directory.")]

@@ -13,6 +13,7 @@ from typing import Any, Self
 import torch
 from torch import Tensor, nn
 
+from thalweg.dynamics.background_writer import BackgroundWriter
 from thalweg.dynamics.checkpoint_writer import CheckpointWriter
 from thalweg.dynamics.optimizer_state import set_rng
 from thalweg.dynamics.optimizer_steps import Rounds, StepWatch, weights_of
@@ -75,6 +76,7 @@ class Recorder:
         self.model, self.optimizers = model, tuple(optimizers)
         self.step = 0
         self._writer, self._every, self._by_hand = writer, every, by_hand
+        self._background = BackgroundWriter()
         self._watch = StepWatch(self.optimizers, model, self, self._stop)
         self._rounds = Rounds(len(self._watch.participants))
         self._metrics: dict[str, float] = {}
@@ -102,6 +104,7 @@ class Recorder:
         self._watch.detach()
         self._entered = False
         self._keep_end(broken=error is not None)
+        self.flush()
         self._say_what_was_not_seen()
 
     def log(self, **metrics: float | Tensor) -> None:
@@ -139,6 +142,7 @@ class Recorder:
         CheckpointMismatch
             If the model or the optimizers are not of the kind that was recorded.
         """
+        self.flush()
         latest = self._writer.latest()
         self._old = []
         if latest is None:
@@ -154,9 +158,14 @@ class Recorder:
                 f"the last checkpoint of {self._writer.trajectory!r} does not fit: {error}"
             ) from None
         set_rng(tensors)
-        self.step = self._kept = about["step"]
+        self.step = self._kept = self._background.written = about["step"]
         self._begin()
         return self.step
+
+    @_never_raising
+    def flush(self) -> None:
+        """Wait until every checkpoint kept so far lies on the disk; leaving the block does so."""
+        self._background.finish()
 
     @_never_raising
     def _enter(self) -> None:
@@ -366,7 +375,7 @@ class Recorder:
             "extra": kept.extra,
             "left_out": kept.left_out,
         }
-        self._writer.keep(self.step, kept.tensors | tensors, about)
+        self._background.keep(self._writer, self.step, kept.tensors | tensors, about)
         self._kept = self.step
 
     def _optimizers_state(self, moment: Moment) -> tuple[dict[str, Tensor], dict[str, Any]]:
@@ -393,12 +402,13 @@ class Recorder:
     def _stop(self, error: Exception) -> None:
         """Give up recording, say so once, and let the training go on."""
         self._stopped = True
-        kept = "nothing" if self._kept is None else f"the checkpoints up to step {self._kept}"
+        written, failed = self._background.written, self._background.failed
+        kept = "nothing" if written is None else f"the checkpoints up to step {written}"
         self._say_once(
             "stopped",
-            f"stopped at step {self.step} by {type(error).__name__}: {error}. The training goes on;"
-            f" {kept} of trajectory {self._writer.trajectory!r} in {self._writer.root} stay, what"
-            " follows is lost.",
+            f"stopped at step {self.step if failed is None else failed} by"
+            f" {type(error).__name__}: {error}. The training goes on; {kept} of trajectory"
+            f" {self._writer.trajectory!r} in {self._writer.root} stay, what follows is lost.",
         )
 
 
@@ -468,10 +478,11 @@ def record(
     -----
     A resumed loop repeats the rest exactly if its data follow from the step or from torch's global
     generators at a step's beginning, and if all that has a state of its own (optimizers,
-    schedulers, a gradient scaler) was given. The checkpoint of a step is written when the next one
+    schedulers, a gradient scaler) was given. The checkpoint of a step is taken when the next one
     begins, or at the end of the block: what follows an optimizer's step (``log``, a scheduler's
-    step, clipped weights) belongs to it. Of the processes of a distributed training, the first one
-    records.
+    step, clipped weights) belongs to it. It is copied at once and written by a thread, at most two
+    at a time: a disk that does not follow makes the training wait, and memory holds two copies of
+    the state. Of the processes of a distributed training, the first one records.
 
     Examples
     --------

@@ -33,7 +33,7 @@ __all__ = ["Report", "Task", "remaining_units", "run_tasks", "task_result"]
 
 _SECONDS_BETWEEN_LOOKS = 0.2
 # Seconds without a sign of life after which a worker is ended: it gives one every two.
-STANDSTILL = 30.0
+STANDSTILL = 20.0
 
 
 @dataclass(frozen=True)
@@ -136,7 +136,7 @@ def run_tasks(
         keep theirs.
     task_timeout : float, optional
         Seconds that an attempt may take; it is then ended, and counts as one that failed. A worker
-        that shows no sign of life for half a minute is ended in any case.
+        that shows no sign of life for 20 seconds is ended in any case.
     progress : Progress
         Gets one bar, whose total is the sum of the tasks' units.
     label : str
@@ -321,6 +321,8 @@ class _Driver:
         faults = {t.key: f for t in self.running.values() if (f := self.watch.fault(t.key))}
         if not faults:
             return
+        for key, fault in faults.items():
+            logger.warning("Task %r: %s; it is ended.", self.tasks[key].name, fault)
         # Workers cannot be ended one by one; those of the other tasks lose no attempt.
         self._end_at_once()
         lost = list(self.running.values())

@@ -20,6 +20,9 @@ if TYPE_CHECKING:
 _TENSORS, _HEADER = "thalweg_crc32c", "thalweg_header_crc32c"
 
 
+_PIECE = 1 << 22
+
+
 def write_tensors(path: Path, tensors: Mapping[str, Tensor], about: Mapping[str, str]) -> None:
     """
     Write contiguous tensors on the CPU atomically, with their checksums.
@@ -130,4 +133,8 @@ def _tensor_checksum(tensor: Tensor) -> str:
 
     values = tensor.detach().reshape(-1).view(torch.uint8).numpy()
     values.flags.writeable = False  # as the library wants what it hashes
-    return f"{checksum(values, checksum(str(tensor.dtype).encode())):08x}"
+    total = checksum(str(tensor.dtype).encode())
+    # In pieces: other threads wait meanwhile, and a training may be one.
+    for start in range(0, len(values), _PIECE):
+        total = checksum(values[start : start + _PIECE], total)
+    return f"{total:08x}"
