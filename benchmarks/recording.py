@@ -65,7 +65,8 @@ def measure() -> Iterator[str]:
                 )
                 shown = ", ".join(f"{value:+.1f}" for value in wall)
                 yield (
-                    f"recording 10^7 weights, {kind}, every {every} steps: {wall[PAIRS // 2]:+.1f} %"
+                    f"recording 10^7 weights, {kind}, every {every} steps:"
+                    f" {wall[PAIRS // 2]:+.1f} %"
                     f" of the time (goal {goal:g} %; pairs: {shown}), {own[PAIRS // 2]:+.1f} % of"
                     " the training thread's"
                 )
