@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING as _TYPE_CHECKING
 if _TYPE_CHECKING:
     from thalweg import algebra
     from thalweg.certificates import certify_margin, certify_path, certify_zero
-    from thalweg.connectivity import barrier, neighbour_barriers
+    from thalweg.connectivity import barrier, mean_state, neighbour_barriers, one_basin
     from thalweg.dynamics import branch, gradient_flow, perturb, record, train
     from thalweg.embedding import embed
     from thalweg.errors import ThalwegError
@@ -59,7 +59,9 @@ __all__ = [
     "gradient_flow",
     "list_runs",
     "load_problem",
+    "mean_state",
     "neighbour_barriers",
+    "one_basin",
     "open_point",
     "open_run",
     "perturb",
@@ -91,7 +93,9 @@ _ROOMS = {
     "flatness": "geometry",
     "list_runs": "run",
     "load_problem": "problems",
+    "mean_state": "connectivity",
     "neighbour_barriers": "connectivity",
+    "one_basin": "connectivity",
     "open_point": "problems",
     "open_run": "run",
     "perturb": "dynamics",

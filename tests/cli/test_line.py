@@ -67,3 +67,25 @@ def test_frozen_statistics_are_refused(ends: list[str]) -> None:
     words = [*ends, *SETTINGS, "--batchnorm", "frozen"]
     done = CliRunner().invoke(app, ["barrier", "digits", *words])
     assert done.exit_code == 1 and "re-estimates" in str(done.exception)
+
+
+@pytest.mark.parametrize("name", ["mean.pt", "mean.safetensors"])
+def test_the_mean_of_both_is_written_and_opens_as_a_checkpoint(
+    ends: list[str], tmp_path: Path, name: str
+) -> None:
+    out = tmp_path / name
+    words = ["--points", "3", "--no-test", "--out", str(out), "--json"]
+    done = CliRunner().invoke(app, ["barrier", "digits", *ends, *SETTINGS, *words])
+    assert done.exit_code == 0, done.output
+    answer = json.loads(done.stdout)
+    assert answer["one_basin"]["verdict"] in ("one basin", "a barrier", "undecided")
+    problem = tw.load_problem("digits", widths=[4, 4], train_size=60, test_size=30)
+    risk = tw.EmpiricalRisk(problem, batchnorm="frozen")
+    w = tw.open_point(problem, out).load_into(risk)
+    assert risk.value(w) == pytest.approx(answer["line"]["loss"][1], rel=1e-5)
+
+
+def test_the_verdict_stands_below_the_table(ends: list[str]) -> None:
+    words = ["--points", "3", "--no-test", "--allowed", "1.5"]
+    done = CliRunner().invoke(app, ["barrier", "digits", *ends, *SETTINGS, *words])
+    assert "one basin along the straight line: error barrier" in done.stdout

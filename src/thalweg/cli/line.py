@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -26,6 +27,9 @@ from thalweg.run.progress import on_screen
 
 if TYPE_CHECKING:
     import xarray as xr
+    from torch import Tensor
+
+    from thalweg.connectivity import OneBasin
 
 _COMPARED = ("barrier", "crossfit", "mean_excess", "mean_over_best")
 
@@ -55,6 +59,21 @@ def barrier(
     picture: Annotated[
         Path | None, typer.Option(help="Draw the line into this file, e.g. line.png.")
     ] = None,
+    allowed: Annotated[
+        float | None,
+        typer.Option(
+            help="Largest barrier of one basin: of the error, by default 0.02, or of the loss,"
+            " where no error is counted.",
+            show_default=False,
+        ),
+    ] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            help="Write the mean of both models into this file, .safetensors or .pt, batch-norm"
+            " statistics re-estimated."
+        ),
+    ] = None,
     part: FileEntry = None,
     partial: Partial = False,
     allow: Allow = None,
@@ -74,6 +93,12 @@ def barrier(
         from matplotlib.backend_bases import FigureCanvasBase
 
         check_output("--picture", picture, FigureCanvasBase.get_supported_filetypes())
+    if out is not None and len(files) > 2:
+        raise typer.BadParameter(
+            f"--out writes the mean of two models, and these are {len(files)}."
+        )
+    if out is not None:
+        check_output("--out", out, ("safetensors", "pt"))
     made = problem_of(entry, assign, run, trust)
     problem = tw.load_problem(made["entry"], progress=on_screen, **made["settings"])
     risk = tw.EmpiricalRisk(problem, batchnorm=batchnorm)
@@ -83,9 +108,37 @@ def barrier(
         _say_neighbours(tw.neighbour_barriers(risk, path, **options), files, as_json)
         return
     found = tw.barrier(risk, *path, **options)
-    typer.echo(json.dumps(_answer(found)) if as_json else "\n".join(_lines(found)))
+    judged = _judged(found, allowed)
+    answer = _answer(found) | {"one_basin": None if judged is None else asdict(judged)}
+    lines = [*_lines(found), *([] if judged is None else ["", str(judged)])]
+    typer.echo(json.dumps(answer) if as_json else "\n".join(lines))
     if picture is not None:
         _draw(found, picture)
+    if out is not None:
+        _write(tw.mean_state(risk, *path), out)
+        typer.echo(f"mean of both models: {out}", err=as_json)
+
+
+def _judged(found: xr.Dataset, allowed: float | None) -> OneBasin | None:
+    """Judge the line, where there is an error or what is allowed of the loss is said."""
+    from thalweg.connectivity import one_basin
+
+    if allowed is None and "error" not in found["quantity"].values:
+        return None
+    return one_basin(found, allowed=allowed)
+
+
+def _write(state: dict[str, Tensor], path: Path) -> None:
+    from thalweg.run.files import write_atomic
+
+    if path.suffix == ".pt":
+        import torch
+
+        write_atomic(path, lambda temporary: torch.save(state, temporary))
+    else:
+        from safetensors.torch import save_file
+
+        write_atomic(path, lambda temporary: save_file(state, temporary))
 
 
 def _files(checkpoints: list[Path], run: Path | None, trajectory: str | None) -> list[Path]:
