@@ -86,6 +86,18 @@ class ByType(Plain):
         return self.network(x.clamp(-FAR, FAR) if type(x) is torch.Tensor else x)
 
 
+class ByTypeElsewhere(Plain):
+    """The same at these weights, and for whoever asks with symbols; another network elsewhere."""
+
+    def forward(self, x):
+        y = self.network(x)
+        if type(x) is torch.Tensor:
+            if not hasattr(self, "start"):
+                self.start = self.first.weight.detach().clone()
+            y = y + 100 * (self.first.weight - self.start).sum()
+        return y
+
+
 class Memory(Plain):
     """The first batch gets another answer than the second."""
 
@@ -321,9 +333,20 @@ def _doubled(model):
 
 HARMLESS = [Plain, Plain, Functional, AsksForShapes, AsksForMode]
 OTHERS = [
-    *(BranchOnValues, BranchOnWeights, Where, ByNumpy, ByType, Memory, Noisy, OfTheBatch, Sorted),
+    *(
+        BranchOnValues,
+        BranchOnWeights,
+        Where,
+        ByNumpy,
+        ByType,
+        ByTypeElsewhere,
+        Memory,
+        Noisy,
+        OfTheBatch,
+        Sorted,
+    ),
     *(Single, SingleInside, InPlace, Residual, Absolute, Rounded, Detached, WithoutGradient, Tied),
-    *(WithExtra, ExtraUnused, ExtraTimesZero, WithBuffer, OwnDerivative),
+    *(WithExtra, ExtraUnused, ExtraTimesZero, WithBuffer, OwnDerivative, ByTypeElsewhere),
 ]
 TOUCHES = {
     "subclass with a forward": _replaced(MaskedLinear),

@@ -66,6 +66,18 @@ class ByType(Plain):
         return self.network(x)
 
 
+class Elsewhere(Plain):
+    """Another network away from the weights that it was given first."""
+
+    start = None
+
+    def forward(self, x):
+        y = self.network(x)
+        if type(x) is torch.Tensor:
+            y = y + 100 * (self.first.weight - Elsewhere.start).sum()
+        return y
+
+
 class Clipping(nn.Tanh):
     def forward(self, x):
         return super().forward(x.clamp(-2, 2))
@@ -96,7 +108,7 @@ def test_the_plain_network_is_certified(zero):
         (ByValue, "branch on values"),
         (ByWeight, "branch on values"),
         (ByNumpy, "cannot be read"),
-        (ByType, f"sample {OUTLIER}: the network's outputs are"),
+        (ByType, f"sample {OUTLIER}: at w, the network's outputs are"),
         (ByActivation, "clamp"),
     ],
 )
@@ -108,6 +120,22 @@ def test_a_network_that_does_more_for_some_samples_is_not(kind, says, zero):
     labels = tw.Problem(kind().double(), nn.BCEWithLogitsLoss(), (x, (y > 0).double()))
     with pytest.raises(NotDefined, match=says):
         certify_margin(tw.EmpiricalRisk(labels), zero)
+
+
+def test_a_network_that_is_another_at_other_weights_is_refused(zero):
+    """At w its outputs are those of its layers; in a box around w they are not."""
+    x, y = samples()
+    Elsewhere.start = zero[: 40 * 3].reshape(40, 3).clone()
+    model = Elsewhere().double()
+    nn.utils.vector_to_parameters(zero, model.parameters())
+    risk = tw.EmpiricalRisk(tw.Problem(model, nn.MSELoss(), (x, y)), check=False)
+    found = certify_zero(risk, zero)
+    assert found.verdict == "refused" and "elsewhere, the network's outputs" in found.reasons[0]
+    with torch.no_grad():
+        labels = (model(x) > 0).double()
+    problem = tw.Problem(model, nn.BCEWithLogitsLoss(), (x, labels))
+    with pytest.raises(NotDefined, match="away from w, the network's outputs"):
+        certify_margin(tw.EmpiricalRisk(problem, check=False), zero)
 
 
 def _shift(module, inputs, output):
@@ -258,5 +286,48 @@ def test_a_box_of_what_is_no_number_is_refused():
     model.first.requires_grad_(False)
     model.first.weight.data[0, 0] = math.nan
     risk = tw.EmpiricalRisk(tw.Problem(model, nn.BCEWithLogitsLoss(), (x, y)), check=False)
-    with pytest.raises(NotDefined, match="sample 0: the network's outputs are NaN"):
+    with pytest.raises(NotDefined, match="outputs of the network are NaN"):
         certify_margin(risk, risk.space.pack(model))
+
+
+class Shifted(nn.MSELoss):
+    def __call__(self, outputs, targets):
+        return super().__call__(outputs, targets) + 1.0
+
+
+class Turned(nn.MSELoss):
+    def forward(self, outputs, targets):
+        return super().forward(-outputs, targets)
+
+
+def _hooked():
+    loss = nn.MSELoss()
+    loss.register_forward_hook(lambda module, inputs, output: output + 1.0)
+    return loss
+
+
+def _before():
+    loss = nn.MSELoss()
+    loss.register_forward_pre_hook(lambda module, inputs: (inputs[0].clamp(-0.1, 0.1), inputs[1]))
+    return loss
+
+
+def _replaced():
+    loss = nn.MSELoss()
+    loss.forward = lambda outputs, targets: ((outputs - targets) ** 2).mean() + 1.0
+    return loss
+
+
+@pytest.mark.parametrize("loss", [Shifted, Turned, _hooked, _before, _replaced])
+def test_a_loss_that_does_more_than_square_is_another_loss(loss, zero):
+    """At a zero of the network's residuals its value is not zero, and nothing is certified."""
+    x, y = samples()
+    problem = tw.Problem(Plain().double(), loss(), (x, y))
+    risk = tw.EmpiricalRisk(problem, dtype=torch.float64)
+    model = Plain().double()
+    nn.utils.vector_to_parameters(zero, model.parameters())
+    with torch.no_grad():
+        assert risk.value(zero) == pytest.approx(float(loss()(model(x), y)), rel=1e-12)
+    assert risk.value(zero) > 0.1
+    with pytest.raises(NotDefined, match="the squared loss, and the loss is"):
+        certify_zero(risk, zero)

@@ -50,31 +50,39 @@ class MarginBounds:
         self.passes = 0
         self.samples = risk.samples
         self._starts = list(range(0, self.samples, _BATCH))
+        self._elsewhere = self.chain.elsewhere(self.w)
         self._check_same()
 
     @torch.no_grad()
     def _check_same(self) -> None:
-        """Compare the chain of layers with the user's own module at w, on all samples."""
+        """Compare the chain of layers with the user's own module, at w and elsewhere."""
         for start in self._starts:
             x = self.chain.inputs(start, min(start + _BATCH, self.samples))
-            own, ours = self.chain.whole(self.w, x), self.chain.forward(self.w, x)
-            strange = torch.nonzero(~own.isfinite().flatten(1).all(1)).flatten()
-            if len(strange):
+            if not self.chain.whole(self.w, x).isfinite().all():
                 raise NotDefined(
-                    f"sample {start + int(strange[0])}: the network's outputs are NaN or infinite;"
-                    " weights, frozen weights and data have to be finite."
+                    f"samples {start} to {start + len(x) - 1}: outputs of the network are NaN or"
+                    " infinite; weights, frozen weights and data have to be finite."
                 )
-            box = Box.point(x)
-            for link in self.chain.links:
-                box = propagate(link.module, *self._interval(link, 0.0), box)
-            apart, rounding = (own - ours).abs().flatten(1), 2 * box.radius.flatten(1)
-            other = torch.nonzero(~(apart <= rounding).all(1)).flatten()
-            if len(other):
-                raise NotDefined(
-                    f"sample {start + int(other[0])}: the network's outputs are"
-                    f" {float(apart[other[0]].max()):.3g} away from those of the chain of its"
-                    " layers, more than rounding explains. It does more than apply its layers."
-                )
+            for w, where in [(self.w, "at w"), *((v, "away from w") for v in self._elsewhere)]:
+                self._compare(start, x, w, where)
+
+    def _compare(self, start: int, x: Tensor, w: Tensor, where: str) -> None:
+        own, ours = self.chain.whole(w, x), self.chain.forward(w, x)
+        box = Box.point(x)
+        for link in self.chain.links:
+            tensors = self.chain.tensors(link, w)
+            box = propagate(link.module, tensors, dict.fromkeys(tensors, 0.0), box)
+        apart, rounding = (own - ours).abs().flatten(1), 2 * box.radius.flatten(1)
+        same = apart <= rounding
+        if where != "at w":  # where numbers overflow, nothing is told apart
+            same |= ~rounding.isfinite()
+        other = torch.nonzero(~same.all(1)).flatten()
+        if len(other):
+            raise NotDefined(
+                f"sample {start + int(other[0])}: {where}, the network's outputs are"
+                f" {float(apart[other[0]].max()):.3g} away from those of the chain of its layers,"
+                " more than rounding explains. It does more than apply its layers."
+            )
 
     @property
     def scales(self) -> Tensor:

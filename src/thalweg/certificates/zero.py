@@ -205,7 +205,10 @@ def certify_zero(
     require(risk, links.Network, "certify_zero", "give an EmpiricalRisk(problem)")
     count = risk.residuals(w).shape[1]  # raises where there is no squared loss
     try:
-        statement = state(links.Chain(risk), w, outputs=outputs, strict=strict)
+        read = links.Chain(risk)
+        statement = state(read, w, outputs=outputs, strict=strict)
+        for there in read.elsewhere(w.detach().cpu().double()):
+            _check_same(Chain.of(read, there), statement.samples, read, there, "elsewhere")
     except NotDefined as error:
         equations = risk.samples * (len(outputs) if outputs else count)
         return _refused(equations, risk.space.size, (str(error),))
@@ -259,7 +262,9 @@ def _check_numbers(arrays: dict[str, Array]) -> None:
             )
 
 
-def _check_same(chain: Chain, samples: Array, read: links.Chain, w: Tensor) -> None:
+def _check_same(
+    chain: Chain, samples: Array, read: links.Chain, w: Tensor, where: str = "at w"
+) -> None:
     """
     Compare what is proved of with the user's own module, on all samples.
 
@@ -270,13 +275,15 @@ def _check_same(chain: Chain, samples: Array, read: links.Chain, w: Tensor) -> N
         stop = min(start + _COMPARED, len(samples))
         expected = read.whole(w, read.inputs(start, stop)).flatten(1).numpy()
         _, outputs, error = run_forward(chain, samples[start:stop], kind)
-        apart, rounding = norm(outputs - expected, axis=1), 2 * error * WIDER
-        other = np.flatnonzero(~(apart <= rounding))
+        with np.errstate(invalid="ignore", over="ignore"):
+            apart, rounding = norm(outputs - expected, axis=1), 2 * error * WIDER
+        same = (apart <= rounding) | (where != "at w") & ~np.isfinite(rounding)
+        other = np.flatnonzero(~same)
         if len(other):
             raise NotDefined(
-                f"sample {start + other[0]}: the network's outputs are {apart[other[0]]:.3g} away"
-                " from those of the chain of its layers, and rounding explains"
-                f" {rounding[other[0]]:.3g}. It does more than apply its layers."
+                f"sample {start + other[0]}: {where}, the network's outputs are"
+                f" {apart[other[0]]:.3g} away from those of the chain of its layers, and rounding"
+                f" explains {rounding[other[0]]:.3g}. It does more than apply its layers."
             )
 
 

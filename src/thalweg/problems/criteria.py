@@ -192,6 +192,8 @@ def _key(criterion: Any) -> Any:
     if isinstance(criterion, partial):
         criterion = criterion.func
     if isinstance(criterion, nn.Module):  # or of a class that adds nothing to its forward
+        if _acted_on(criterion):
+            return None
         own: Any = type(criterion)
         bases: list[Any] = [base for base in own.__mro__ if base in _KINDS]
         return next((base for base in bases if own.forward is base.forward), None)
@@ -199,6 +201,16 @@ def _key(criterion: Any) -> Any:
         return criterion if criterion in _KINDS else None
     except TypeError:  # not hashable
         return None
+
+
+def _acted_on(criterion: nn.Module) -> bool:
+    """Say whether a call of a module does more than its class's forward."""
+    hooks = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
+    return (
+        any(vars(criterion).get(name) for name in hooks)
+        or "forward" in vars(criterion)
+        or type(criterion).__call__ is not nn.Module.__call__
+    )
 
 
 def _options(criterion: Any) -> dict[str, Any]:

@@ -19,6 +19,9 @@ from thalweg.problems.samples import Samples
 from thalweg.tracing.graph import Node, not_a_chain, trace
 from thalweg.tracing.layers import found_around
 
+# Shares of the weights' size by which they are moved where a module is looked at elsewhere.
+_AWAY = (1e-6, 1e-2)
+
 
 @runtime_checkable
 class Network(Protocol):
@@ -159,6 +162,16 @@ class Chain:
         """Evaluate one layer on its inputs ``x``, with its weights out of ``w``."""
         outputs: Tensor = call_with(link.module, self.tensors(link, w), (x,))
         return outputs
+
+    def elsewhere(self, w: Tensor) -> list[Tensor]:
+        """Give other weights at which the module is compared with its layers: near w, and farther.
+
+        What a module does besides its layers may show away from w only.
+        """
+        generator = torch.Generator().manual_seed(0)
+        size = float(w.square().mean().sqrt()) or 1.0
+        way = torch.randn(len(w), generator=generator, dtype=w.dtype)
+        return [w + share * size * way for share in _AWAY]
 
     @torch.no_grad()
     def whole(self, w: Tensor, x: Tensor) -> Tensor:
