@@ -230,3 +230,27 @@ def test_a_probe_that_fills_the_basis_is_followed_by_a_restart():
     answer = top_eigenvalues(QuadraticForm(values), 3, basis=7, probe=4)
     assert answer.status == "converged"
     assert answer.values.numpy() == pytest.approx(values.sort().values.flip(0)[:3], rel=1e-3)
+
+
+LOW_RANK = torch.cat([torch.tensor([5.0, 3.0, 2.0, 1.0]), torch.zeros(56)]).double()
+ROUNDED = {
+    "six decades": torch.logspace(-6, 0, 300, dtype=torch.float64),
+    "low rank": LOW_RANK,
+    "huge null space": overparametrized(300, 40),
+    "equal": torch.full((80,), 7.0, dtype=torch.float64),
+}
+
+
+@pytest.mark.parametrize("name", ROUNDED)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("rtol", [1e-3, 1e-12])
+def test_residuals_and_errors_are_never_stated_below_rounding(name, dtype, rtol):
+    matrix = planted(ROUNDED[name]).to(dtype)
+    found = top_eigenvalues(matrix, 4, rtol=rtol, max_products=200)
+    exact = matrix.double()
+    vectors = found.vectors.double() / found.vectors.double().norm(dim=0)
+    true = (exact @ vectors - vectors * found.values).norm(dim=0)
+    values = torch.linalg.eigvalsh(exact).flip(0)[:4]
+    least = torch.finfo(dtype).eps * float(ROUNDED[name].max())
+    assert (true <= found.residuals).all() and ((found.values - values).abs() <= found.errors).all()
+    assert (found.residuals >= least).all() and (found.errors >= least).all()

@@ -8,6 +8,7 @@ import torch
 
 from studies.small import CONFIG
 from thalweg.dynamics import perturb, train
+from thalweg.errors import InvalidArgument
 from thalweg.landscape.quadratic import Quadratic
 from thalweg.problems import load_problem
 from thalweg.risk import EmpiricalRisk
@@ -17,10 +18,13 @@ from thalweg.studies.claim import Verdict
 from thalweg.studies.displacement import Copy, filter_directions
 from thalweg.studies.known_landscapes import KNOWN
 from thalweg.studies.perturb_and_return_claims import judge
+from thalweg.studies.squared_returns import perturb_zero
 
 SHARED = ("parents", "epochs", "checkpoints", "scale", "branch_epochs", "branch_checkpoints")
+# Long enough to come to zero error: nine epochs of six steps.
+TRAJECTORIES = CONFIG["trajectories"] | {"epochs": 9}
 STUDY = {
-    **{key: CONFIG["trajectories"][key] for key in SHARED},
+    **{key: TRAJECTORIES[key] for key in SHARED},
     "copies": 2,
     "sgd": {"early": {"scales": [0.25], "copies": 2}, "final": {"scales": [0.1], "copies": 2}},
     "gd": {"final": {"scales": [0.1], "copies": 2}},
@@ -53,7 +57,11 @@ STUDY = {
         },
     },
 }
-WHOLE = CONFIG | {"seed": 0, "studies": ["perturb_and_return"], "perturb_and_return": STUDY}
+WHOLE = (
+    CONFIG
+    | {"trajectories": TRAJECTORIES}
+    | {"seed": 0, "studies": ["perturb_and_return"], "perturb_and_return": STUDY}
+)
 
 
 @pytest.fixture(scope="module")
@@ -214,3 +222,11 @@ def test_the_length_of_a_filter_is_no_displacement() -> None:
     space = EmpiricalRisk(load_problem("digits", widths=[4, 4])).space
     w = torch.randn(space.size, generator=torch.Generator().manual_seed(0))
     assert torch.allclose(filter_directions(space, w), filter_directions(space, 3 * w))
+
+
+def test_as_many_equations_as_weights_are_refused(run: Run) -> None:
+    task = next(task for task in perturb_and_return.tasks(WHOLE) if "zeros" in task.label)
+    problem = task.arguments["problem"]
+    many = problem | {"settings": problem["settings"] | {"train_size": 121}}
+    with pytest.raises(InvalidArgument, match=r"1,210 weights for 1,210 equations.*train_size"):
+        perturb_zero(run, task.arguments | {"problem": many}, lambda done: None)

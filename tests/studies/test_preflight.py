@@ -30,6 +30,18 @@ ZEROS = configure("demo")["degeneracy"]["zeros"]
 NETWORKS = {"true-labels": {"labels": "true", "epochs": 2}}
 # What is wrong, what the message says of it, and what is right when that is done.
 CASES: dict[str, tuple[dict[str, Any], Sizes, str, dict[str, Any]]] = {
+    "parents of copies": (
+        changed("perturb_and_return", parents=1),
+        DIGITS,
+        "perturb_and_return.parents = 1: .* write perturb_and_return.parents = 3",
+        changed("perturb_and_return", parents=3),
+    ),
+    "siblings": (
+        changed("perturb_and_return", copies=1),
+        DIGITS,
+        "perturb_and_return.copies = 1: siblings are two copies",
+        changed("perturb_and_return", copies=2),
+    ),
     "draws": (
         changed("zero_error", draws=5),
         DIGITS,

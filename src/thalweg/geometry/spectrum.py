@@ -33,10 +33,12 @@ class Eigenvalues:
     vectors : Tensor
         Orthonormal eigenvectors, shape (W, k), in the operator's dtype and on its device.
     residuals : Tensor
-        Norms of A v - value v, float64, shape (k,): an eigenvalue lies within each.
+        Norms of A v - value v, float64, shape (k,): an eigenvalue lies within each. What rounding
+        may do, 100 eps of the operator's dtype times its norm, is in them.
     errors : Tensor
         Estimated errors of the values, float64, shape (k,): the residual, or its square over the
-        gap to the neighbouring Ritz values where that is less.
+        gap to the neighbouring Ritz values where that is less; and what rounding may do. The
+        operator is that of its dtype: a Hessian in float32 is a little off that in float64.
     products : int
         Products with single vectors spent, the probe for missed copies included.
     probed : int
@@ -182,8 +184,8 @@ class _Search:
         return Eigenvalues(
             values=pairs.values[wanted],
             vectors=self.space.vectors(pairs.coefficients[:, wanted]),
-            residuals=pairs.residuals[wanted],
-            errors=pairs.errors()[wanted],
+            residuals=pairs.residuals[wanted] + self.space.floor,
+            errors=pairs.errors()[wanted] + self.space.floor,
             products=self.space.op.products,
             probed=self.probed,
             status="converged" if self.converged else "max_products",

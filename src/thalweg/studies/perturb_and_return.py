@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from thalweg.landscape.space import ParameterSpace
 from thalweg.problems import load_stored
 from thalweg.run import Progress, Run, Task, silent, task_result
-from thalweg.studies.claim import Claim
+from thalweg.studies.claim import Claim, Rule
 from thalweg.studies.curves import gather_curves
 from thalweg.studies.displacement import (
     Copy,
@@ -21,7 +21,8 @@ from thalweg.studies.displacement import (
 from thalweg.studies.displacement_task import displacement_task
 from thalweg.studies.known_landscapes import KNOWN, known_task
 from thalweg.studies.parents import copy_task, on_draw, parent_task
-from thalweg.studies.perturb_and_return_claims import judge
+from thalweg.studies.perturb_and_return_claims import CLAIMS, RULE, judge
+from thalweg.studies.preflight import Sizes, too_few_for_a_mean, too_few_steps
 from thalweg.studies.returns import MAIN, NARROW, gather_limits, gather_paths, limit_summary
 from thalweg.studies.squared_returns import squared_tasks
 from thalweg.studies.trainings import UNITS_AN_EPOCH, branch_task, trunk_task
@@ -38,7 +39,7 @@ _IMAGES: dict[str, Any] = {
         "batchnorm": False,
         "activation": "tanh",
         "target": "onehot",
-        "train_size": 20,
+        "train_size": 50,
         "test_size": 100,
     },
 }
@@ -332,6 +333,33 @@ def _grouped(copies: list[Copy]) -> Iterator[tuple[str, list[Copy]]]:
     keys = [f"{one.about['moment']}, {one.about['optimizer']}" for one in copies]
     for key in dict.fromkeys(keys):
         yield key, [one for one, name in zip(copies, keys, strict=True) if name == key]
+
+
+def rules(config: dict[str, Any]) -> Mapping[str, Rule]:
+    """Give the rule of each claim; the configuration changes none."""
+    return dict.fromkeys(CLAIMS, RULE)
+
+
+def faults(config: dict[str, Any], sizes: Sizes) -> list[str]:
+    """Find why flatness could not be decided: too few parents or copies, too short a training."""
+    study = config["perturb_and_return"]
+    found = [
+        *too_few_for_a_mean("perturb_and_return.parents", study["parents"]),
+        *too_few_for_a_mean("perturb_and_return.squared.parents", study["squared"]["parents"]),
+        *too_few_steps(
+            "perturb_and_return.epochs",
+            study["epochs"],
+            sizes.samples,
+            config["training"]["batch_size"],
+        ),
+    ]
+    for setting, copies in (("", study["copies"]), ("squared.", study["squared"]["copies"])):
+        if copies < 2:
+            found.append(
+                f"perturb_and_return.{setting}copies = {copies}: siblings are two copies of one"
+                f" parent; write perturb_and_return.{setting}copies = 2 or more."
+            )
+    return found
 
 
 def claims(run: Run, config: dict[str, Any]) -> list[Claim]:

@@ -16,12 +16,17 @@ from thalweg.studies.returns import MAIN, NARROW, PARENT, SIBLINGS, SQUARED
 if TYPE_CHECKING:
     import xarray as xr
 
+CLAIMS = ("flat", "apart", "flat-squared", "apart-squared")
 RULE = Rule(low=ELSEWHERE)
 _SOURCE = "Liao and Poggio (2017): perturbed at a zero-minimizer, copies return to zero error"
 _PAIRS = {
     PARENT: ("flat", "each copy and its parent"),
     SIBLINGS: ("apart", "copies of one parent"),
 }
+_NO_SQUARED = (
+    "Fewer than two parents at zeros of the squared loss: digits and images in CIFAR-10's layout "
+    "have them, problems of one's own not."
+)
 _BOUNDS = (
     "The noise is Gaussian, proportional to each layer's weight scale. Two points of losses L and "
     "L' in a landscape nowhere below zero and of curvature at least m everywhere are at most "
@@ -119,7 +124,7 @@ def _squared(limits: xr.Dataset, config: dict[str, Any], kind: str) -> Claim:
         rule=RULE,
         controls=_known(limits, kind),
         section="perturb_and_return",
-        why="" if found else "Only digits and images in CIFAR-10's layout have such targets here.",
+        why="" if found else _NO_SQUARED,
     )
 
 

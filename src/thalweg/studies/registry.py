@@ -13,12 +13,21 @@ from thalweg.studies import (
     claim,
     degeneracy,
     degeneracy_claims,
+    displacement,
+    displacement_task,
+    flow_copies,
     interpolation,
     intervals,
+    known_landscapes,
+    limits,
     perturb_and_return,
+    perturb_and_return_claims,
     polynomial_activations,
     polynomial_activations_claims,
+    returns,
+    shares,
     spectrum,
+    squared_returns,
     surface,
     trajectories,
     zero_error,
@@ -61,6 +70,7 @@ STUDIES: Mapping[str, Study] = {
 RULES: Mapping[str, Callable[[dict[str, Any]], Mapping[str, Rule]]] = {
     "zero_error": zero_error.rules,
     "polynomial_activations": polynomial_activations.rules,
+    "perturb_and_return": perturb_and_return.rules,
     "interpolation": interpolation.rules,
     "bezout": bezout.rules,
     "degeneracy": degeneracy.rules,
@@ -68,9 +78,22 @@ RULES: Mapping[str, Callable[[dict[str, Any]], Mapping[str, Rule]]] = {
 """For each study that judges, the rule of every claim, by the claim's own name."""
 
 _ALL = (claim, intervals)
+_FLATNESS = (
+    perturb_and_return,
+    perturb_and_return_claims,
+    displacement,
+    displacement_task,
+    flow_copies,
+    known_landscapes,
+    limits,
+    returns,
+    shares,
+    squared_returns,
+)
 JUDGES: Mapping[str, tuple[ModuleType, ...]] = {
     "zero_error": (zero_error, zero_error_claims, *_ALL),
     "polynomial_activations": (polynomial_activations, polynomial_activations_claims, *_ALL),
+    "perturb_and_return": (*_FLATNESS, *_ALL),
     "interpolation": (interpolation, *_ALL),
     "bezout": (bezout, bezout_claims, *_ALL),
     "degeneracy": (degeneracy, degeneracy_claims, *_ALL),
@@ -80,6 +103,7 @@ JUDGES: Mapping[str, tuple[ModuleType, ...]] = {
 CHECKS: Mapping[str, Faults] = {
     "zero_error": zero_error.faults,
     "polynomial_activations": polynomial_activations.faults,
+    "perturb_and_return": perturb_and_return.faults,
     "interpolation": interpolation.faults,
     "degeneracy": degeneracy.faults,
 }

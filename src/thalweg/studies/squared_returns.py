@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from thalweg.dynamics import train
+from thalweg.errors import InvalidArgument
 from thalweg.geometry.spectral_measure import SpectralMeasure
 from thalweg.problems import load_stored
 from thalweg.risk import EmpiricalRisk
@@ -78,10 +79,22 @@ def perturb_zero(run: Run, arguments: dict[str, Any], report: Report) -> dict[st
         As `thalweg.studies.flow_copies.perturb_landscape` gives it, and ``weights``, ``equations``
         (outputs of all samples), ``rank`` of their Jacobian, ``parent_loss`` and ``top``, the
         largest curvature at the parent.
+
+    Raises
+    ------
+    InvalidArgument
+        If there are as many equations as weights.
     """
     problem = load_stored(arguments["problem"], seed=arguments["seed"])
     risk = EmpiricalRisk(problem, dtype=torch.float64)
     begin = risk.space.pack(problem.model).double()
+    equations = risk.residuals(begin).numel()
+    if equations >= risk.space.size:
+        raise InvalidArgument(
+            f"perturb_and_return.squared: {risk.space.size:,} weights for {equations:,} equations,"
+            " an output of a sample each; zeros of the squared loss are degenerate where there are"
+            " fewer equations than weights: write a smaller train_size in squared.settings."
+        )
     near = train(
         risk, begin, epochs=arguments["epochs"], batch_size=risk.samples, seed=arguments["seed"]
     ).w
@@ -96,7 +109,7 @@ def perturb_zero(run: Run, arguments: dict[str, Any], report: Report) -> dict[st
     )
     return found | {
         "weights": risk.space.size,
-        "equations": along.equations,
+        "equations": equations,
         "rank": along.rank,
         "parent_loss": risk.value(home),
         "top": along.top,
@@ -119,10 +132,9 @@ class _AlongCurvatures:
         self._jacobian = risk.jacobian(home)
         gram = risk.gram(home)
         squares, self._vectors = torch.linalg.eigh(gram)
-        self.equations = len(squares)
         self._kept = squares > _RANK * squares.max()
         self._squares, self.rank = squares[self._kept], int(self._kept.sum())
-        ones = torch.ones(self.equations, dtype=gram.dtype)
+        ones = torch.ones(len(squares), dtype=gram.dtype)
         self._factor = float((risk.gauss_newton(home).loss_hessian @ ones)[0])
         self.top = self._factor * float(squares.max())
 
