@@ -34,6 +34,11 @@ def test_margin_proves_and_refuses(checkpoint, tmp_path):
     assert found.exit_code == 0, found.output
     answer = json.loads(found.stdout)
     assert 0 < answer["half_width"] <= answer["attacked"] and answer["dimension"] == 330
+    assert answer["status"] == "converged"
+    short = run(app, ["margin", *SETTINGS, "--checkpoint", str(checkpoint), "--seconds", "1e-9"])
+    assert short.exit_code == 1 and "within 1e-09 s" in short.stdout
+    never = run(app, ["margin", *SETTINGS, "--checkpoint", str(checkpoint), "--seconds", "0"])
+    assert "seconds=0" in str(never.exception)
     problem = tw.load_problem("digits", network="mlp", width=4, train_size=3)
     for tensor in problem.model.parameters():
         nn.init.zeros_(tensor)

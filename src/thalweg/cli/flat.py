@@ -34,6 +34,9 @@ def margin(
     attack: Annotated[
         bool, typer.Option("--attack/--no-attack", help="Look for the smallest box that breaks.")
     ] = True,
+    seconds: Annotated[
+        float, typer.Option(help="Time after which the widest box proved so far is the answer.")
+    ] = 3600.0,
     part: FileEntry = None,
     partial: Partial = False,
     allow: Allow = None,
@@ -45,7 +48,8 @@ def margin(
     how = opening(part, partial, allow)
     risk, point = _at(entry, checkpoint, assign, how, batchnorm="frozen")
     w = point.load_into(risk)
-    found = tw.certify_margin(risk, w, scale=scale, attack=attack, progress=on_screen)  # type: ignore[arg-type]
+    options: Any = {"scale": scale, "attack": attack, "seconds": seconds, "progress": on_screen}
+    found = tw.certify_margin(risk, w, **options)
     _say({**found.to_dict(), "checkpoint": about(point)}, as_json)
     if found.verdict != "certified":
         raise typer.Exit(1)
