@@ -67,6 +67,7 @@ def test_three_hidden_units_two_outputs():
         (network((1, 1, 2), (0, 1), bias=True, output_bias=True), 9),
         (network((1, 2, 1), (0, 2), bias=True), 9),
         (network((1, 2, 1), (0, 1), output_bias=True), 9),
+        (network((2, 2), (0, 1), output_bias=True), 1),
     ],
 )
 def test_the_bound_holds_with_biases_and_is_reached(net, expected):

@@ -32,6 +32,8 @@ def bound_on_critical_points(system: ZeroSystem) -> int | None:
     73
     """
     net = system.network
+    if len(net.layers) == 1:  # the equations are linear, and of full rank by the penalties
+        return 1
     dense = all(layer.whole and layer.positions_in == 1 for layer in net.layers)
     if not dense or len(net.layers) != 2 or system.samples != 1 or net.activation[0] != 0:
         return None
