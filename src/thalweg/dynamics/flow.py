@@ -100,6 +100,8 @@ def gradient_flow(
     Near a minimum the flow is stiff: curvatures spread over many decades, and its end is decided by
     the smallest of them. Two solvers with error control take steps as long as accuracy allows. Both
     measure errors against the distance from ``w0``, so that neither units nor the origin matter.
+    Rest is where there is no slope, at a saddle as at a minimum: the Hessian there tells which. A
+    loss without a lowest point, such as the cross-entropy of a network at zero error, has none.
 
     Parameters
     ----------
