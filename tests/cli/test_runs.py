@@ -25,7 +25,7 @@ SMALL = [
     "--data",
     "digits",
     "--train-size",
-    "100",
+    "201",
     "--set",
     "widths=[8]",
     "--set",

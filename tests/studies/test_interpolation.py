@@ -12,8 +12,8 @@ from thalweg import barrier
 from thalweg.problems import load_problem
 from thalweg.report import write_report
 from thalweg.risk import EmpiricalRisk
-from thalweg.run import InProcess, Run, read_checkpoint
-from thalweg.studies import configure, interpolation, reproduce, trajectories
+from thalweg.run import InProcess, Run, create_run, read_checkpoint
+from thalweg.studies import complete, configure, interpolation, trajectories
 from thalweg.studies.claim import Verdict
 
 SHARED = ("epochs", "checkpoints", "scale", "branch_epochs", "branch_checkpoints")
@@ -29,7 +29,9 @@ WHOLE = CONFIG | {"seed": 0, "studies": ["interpolation"], "interpolation": STUD
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
-    return reproduce(WHOLE, tmp_path_factory.mktemp("runs") / "lines", engine=InProcess())[0]
+    # One rival is too few to judge by, and enough to look at.
+    made = create_run(tmp_path_factory.mktemp("runs") / "lines", WHOLE)
+    return complete(made, engine=InProcess())[0]
 
 
 def end(run: Run, trajectory: str, risk: EmpiricalRisk) -> torch.Tensor:

@@ -84,6 +84,18 @@ CASES: dict[str, tuple[dict[str, Any], Sizes, str, dict[str, Any]]] = {
         "polynomial_activations.parents = 3 or more",
         changed("polynomial_activations", parents=3),
     ),
+    "steps of polynomials": (
+        with_settings("polynomial_activations", train_size=100),
+        Sizes(56_554, 100),
+        "epochs = 8: 8 steps .* write polynomial_activations.epochs = 50 or more, or take more",
+        with_settings("polynomial_activations", train_size=601),
+    ),
+    "steps of ends": (
+        with_settings("interpolation", train_size=300),
+        Sizes(56_554, 300),
+        "interpolation.epochs = 12: 36 steps .* write interpolation.epochs = 17 or more",
+        with_settings("interpolation", train_size=401),
+    ),
     "degrees": (
         changed("polynomial_activations", degrees=[4, 10]),
         DIGITS,

@@ -18,7 +18,9 @@ from thalweg.studies.claim import Rule
 from thalweg.studies.registry import JUDGES, RULES, STUDIES
 
 LINES: dict[str, Any] = {
-    **{key: CONFIG["trajectories"][key] for key in ("epochs", "checkpoints", "scale")},
+    "epochs": 9,
+    "checkpoints": 3,
+    "scale": 0.25,
     "branch_epochs": 1,
     "branch_checkpoints": 1,
     "parents": 2,

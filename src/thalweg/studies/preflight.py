@@ -13,6 +13,8 @@ from thalweg.studies.intervals import clusters_to_decide
 # The soonest that digits came to zero error was after 105 steps: what has fewer than half as many
 # is not one epoch short, but far off.
 _LEAST_STEPS = 50
+# Studies that compare trained networks, whether they reach zero error or not.
+_COMPARE = ("polynomial_activations", "interpolation")
 
 
 @dataclass(frozen=True)
@@ -61,7 +63,7 @@ def refuse_undecidable(config: dict[str, Any], sizes: Sizes, checks: Mapping[str
         f"  {name}: {fault}"
         for name in config["studies"]
         if name in checks
-        for fault in checks[name](config, sizes)
+        for fault in [*checks[name](config, sizes), *_hardly_trained(name, config, sizes)]
     ]
     if faults:
         raise InvalidArgument(
@@ -71,6 +73,14 @@ def refuse_undecidable(config: dict[str, Any], sizes: Sizes, checks: Mapping[str
             " tw.studies.configure gives; --set and --train-size change the problem, and --study"
             " names the studies to run."
         )
+
+
+def _hardly_trained(name: str, config: dict[str, Any], sizes: Sizes) -> list[str]:
+    """Say that networks are compared which hardly left their initial weights: all are alike."""
+    if name not in _COMPARE:
+        return []
+    batch = config["training"]["batch_size"]
+    return too_few_steps(f"{name}.epochs", config[name]["epochs"], sizes.samples, batch)
 
 
 def too_few_for_a_share(setting: str, count: int, threshold: float) -> list[str]:
@@ -92,14 +102,14 @@ def too_few_for_a_mean(setting: str, count: int) -> list[str]:
 
 
 def too_few_steps(setting: str, epochs: int, samples: int, batch_size: int) -> list[str]:
-    """Say that a training is over before it can reach zero error."""
+    """Say that a training is over before it comes to anything."""
     an_epoch = -(-samples // batch_size)
     if epochs * an_epoch >= _LEAST_STEPS:
         return []
     least = -(-_LEAST_STEPS // an_epoch)
     return [
         f"{setting} = {epochs}: {epochs * an_epoch} steps of SGD on {samples:,} samples, of which"
-        f" zero error cannot come; write {setting} = {least} or more, or take more samples."
+        f" no trained network comes; write {setting} = {least} or more, or take more samples."
     ]
 
 
