@@ -38,6 +38,7 @@ def field_changes(value):
             whole = isinstance(value, int) and factor in (2, -1)
             yield f"times {factor}", value * factor if whole else float(value) * factor
         yield from (
+            ("beyond float64", 10**400),
             ("one more", value + 1),
             ("one less", value - 1),
             ("not a number", float("nan")),

@@ -144,9 +144,9 @@ def check(
         arrays = read(Path(path), content)
         _check_claim(kind, content)
         proved, reasons = prove(content, arrays, strict=strict, progress=progress)
+        reasons += _compare(content["claim"], proved)
     except (Unknown, ArithmeticError, MemoryError, np.linalg.LinAlgError) as error:
         return Verdict("refused", (str(error) or repr(error),))
-    reasons += _compare(content["claim"], proved)
     if reasons and FINE > COARSE:
         reasons.append(
             f"this machine has no 80-bit long double, and bounds residuals to {FINE:.1g} of their"
