@@ -185,17 +185,27 @@ def _places(index: Path) -> dict[str, str]:
     return places
 
 
+def _members(path: Path) -> list[zipfile.ZipInfo]:
+    """List what an archive holds."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            return archive.infolist()
+    except (zipfile.BadZipFile, ValueError, NotImplementedError, OverflowError) as error:
+        raise CheckpointRefused(
+            f"{path} is damaged: its list of contents cannot be read ({error}). Copy or download it"
+            " again."
+        ) from None
+
+
 def _is_numpy(path: Path) -> bool:
     if not zipfile.is_zipfile(path):
         return False
-    with zipfile.ZipFile(path) as archive:
-        names = archive.namelist()
+    names = [member.filename for member in _members(path)]
     return bool(names) and all(name.endswith(".npy") for name in names)
 
 
 def _read_numpy(path: Path) -> dict[str, Tensor]:
-    with zipfile.ZipFile(path) as archive:
-        unpacked = sum(member.file_size for member in archive.infolist())
+    unpacked = sum(member.file_size for member in _members(path))
     check_memory(2 * unpacked, f"what {path} unpacks to", "It is not the weights of a model here.")
     try:
         with np.load(path, allow_pickle=False) as archive:
@@ -243,8 +253,7 @@ def _read_torch(path: Path, start: bytes, allow: Iterable[str | type], mapped: b
 
 
 def _check_plain(path: Path) -> None:
-    with zipfile.ZipFile(path) as archive:
-        members = archive.infolist()
+    members = _members(path)
     names = {member.filename.rpartition("/")[2] for member in members}
     if "constants.pkl" in names:
         raise CheckpointRefused(
