@@ -16,6 +16,7 @@ from thalweg.errors import DamagedFile
 # Files of this form carry a checksum; those of before carry none. One flipped bit can hide either
 # the form or the checksum and never both: what has one of them must have both.
 FORMAT = 2
+_PIECE = 1 << 20
 _KEY, _FORM = "crc32c", "format"
 _END = re.compile(rb',\s*"crc32c": "([0-9a-f]{8})"\s*}\s*\Z')
 _FIRST = re.compile(rb'crc32c = "([0-9a-f]{8})"\n')
@@ -122,7 +123,7 @@ def is_sealed_toml(data: bytes) -> bool:
 def file_checksum(path: Path) -> str:
     """Give the checksum of a whole file, in hexadecimal digits."""
     total = 0
-    with path.open("rb") as file:
-        while piece := file.read(1 << 20):
+    with path.open("rb", buffering=0) as file:
+        while piece := file.read(_PIECE):
             total = checksum(piece, total)
     return f"{total:08x}"

@@ -96,7 +96,6 @@ class ResultStore:
         while self.has(name):
             before = _identity(target)
             try:
-                check_tree(target)
                 check_result(target)
                 with xr.open_dataset(target, engine="zarr", consolidated=False) as dataset:
                     _check_room(target, dataset)
@@ -203,6 +202,8 @@ def check_result(folder: Path) -> bool:
     DamagedFile
         Naming the file that is gone, or is not what was written.
     """
+    # The list refuses links, whatever else is found.
+    there = {file.relative_to(folder).as_posix(): file for file in files_below(folder)}
     path = folder / "zarr.json"
     try:
         about = json.loads(path.read_bytes())
@@ -214,7 +215,6 @@ def check_result(folder: Path) -> bool:
         raise DamagedFile(f"{path} is damaged.{_GATHERED}") from None
     if expected != _metadata_checksum(about):
         raise DamagedFile(f"{path} is damaged: its checksum is another.{_GATHERED}")
-    there = {file.relative_to(folder).as_posix(): file for file in files_below(folder)}
     del there["zarr.json"]
     for name in sorted({**files, **there}):
         if name not in files:
