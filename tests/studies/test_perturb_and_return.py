@@ -200,6 +200,15 @@ def test_one_parent_is_not_judged(run: Run) -> None:
         assert claim.verdict is Verdict.NOT_APPLICABLE and claim.why
 
 
+def test_parents_short_of_zero_error_are_not_judged(run: Run) -> None:
+    limits = run.result("perturb_and_return/limits")
+    strict = WHOLE | {"perturb_and_return": STUDY | {"zero_error": -1.0}}
+    flat, apart, *squared = judge(limits, strict)
+    for claim in (flat, apart):
+        assert claim.verdict is Verdict.NOT_APPLICABLE and "reached zero" in claim.why
+    assert [claim.statistic is None for claim in squared] == [False, False]
+
+
 def copy_of(curvature: torch.Tensor) -> Copy:
     """Perturb a bowl's lowest point and descend."""
     bowl = Quadratic(curvature)

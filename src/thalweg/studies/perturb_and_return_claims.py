@@ -64,6 +64,11 @@ def statistic(limits: xr.Dataset, landscape: str, kind: str) -> Statistic | None
 def _own(limits: xr.Dataset, config: dict[str, Any], kind: str) -> Claim:
     study = config["perturb_and_return"]
     name, words = _PAIRS[kind]
+    # Parents that did not come to zero error have nothing for copies to return to.
+    reached = (limits["landscape"].values != MAIN) | (
+        limits["parent_error"].values <= study["zero_error"]
+    )
+    limits = limits.isel(pair=reached)
     found = statistic(limits, MAIN, kind)
     narrow = Control(
         f"a network of widths {study['narrow']['widths']}, whose parent never was at zero error",
@@ -88,7 +93,10 @@ def _own(limits: xr.Dataset, config: dict[str, Any], kind: str) -> Claim:
 
 def _why_own(limits: xr.Dataset, found: Statistic | None, kind: str) -> str:
     if found is None:
-        return "Fewer than two parents were perturbed and trained on: their spread is not known."
+        return (
+            "Fewer than two parents reached zero training error: there is nothing to return to, or "
+            "no spread of parents."
+        )
     if RULE.verdict(found) != "undecided":
         return ""
     mine = (limits["landscape"].values == MAIN) & (limits["between"].values == kind)

@@ -45,6 +45,7 @@ def gather_limits(done: Done, copies: Sequence[Copy], *, scale: float) -> xr.Dat
         Along ``pair``: ``landscape`` (``"main"``, ``"narrow"``, ``"squared"`` or a known one),
         ``between`` (``"parent"`` or ``"siblings"``), ``cluster``, `Limit`'s fields and bounds,
         ``top``, the largest curvature at the parent (0 where it was not measured),
+        ``parent_error`` of networks that SGD trained,
         and shares of the displacement along curvatures, NaN where they were not measured.
     """
     import xarray as xr
@@ -92,7 +93,8 @@ def _trained(done: Done, copies: Sequence[Copy], scale: float) -> Iterator[dict[
 
 def _named(copy: Copy, kind: str) -> dict[str, Any]:
     about = copy.about
-    return {"landscape": about["network"], "cluster": about["parent"], "between": kind}
+    named = {"landscape": about["network"], "cluster": about["parent"], "between": kind}
+    return named | {"parent_error": copy.figures["parent_error"]}
 
 
 def _limit_of(copy: Copy, top: float) -> Limit:
