@@ -56,11 +56,11 @@ def shown_bytes(size: int) -> str:
     Examples
     --------
     >>> shown_bytes(3 << 29), shown_bytes(700), shown_bytes(10**40)
-    ('1.5 GB', '700 bytes', '8.27e+24 PB')
+    ('1.5 GB', '700 bytes', '8.88e+24 PB')
     """
     units = ("bytes", "KB", "MB", "GB", "TB", "PB")
     power = 0 if size < 1024 else min((size.bit_length() - 1) // 10, 5)
-    return f"{size / 1024**power:.3g} {units[power]}"
+    return f"{size / 1024**power:.3g} {units[power]}" if power else f"{size} bytes"
 
 
 def _free() -> int:
