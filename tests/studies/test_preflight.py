@@ -57,7 +57,7 @@ CASES: dict[str, tuple[dict[str, Any], Sizes, str, dict[str, Any]]] = {
     "samples of the sweep": (
         changed("zero_error", sweep=SWEEP | {"samples": 600}),
         DIGITS,
-        "85 to 4,810 weights .* write a number from 86 to 534",
+        "160 to 4,810 weights .* write a number from 161 to 534",
         changed("zero_error", sweep=SWEEP | {"samples": 534}),
     ),
     "labels": (

@@ -174,7 +174,7 @@ def test_a_small_run_counts_what_its_trainings_misclassify(tmp_path: Path) -> No
     config = CONFIG | {"studies": ["zero_error"], "zero_error": sizes}
     run, summary = complete(create_run(tmp_path / "run", config), engine=InProcess())
     found = run.result(zero_error.CELLS)
-    assert found.sizes["cell"] == 2 + 2 * 3 + 2 * 11
+    assert found.sizes["cell"] == 2 + 2 * 3 + 2 * 9
     assert found["misclassified"].attrs["units"] == "training samples"
     row = found.isel(cell=int(np.flatnonzero(found["name"].values == "sweep-random-8-seed0")[0]))
     problem = load_problem(
@@ -200,7 +200,7 @@ def test_a_small_run_counts_what_its_trainings_misclassify(tmp_path: Path) -> No
         picture = "reach" if "/sweep-" in claim["name"] else "curves"
         assert f": {claim['verdict']}." in captions[f"zero_error_{picture}"]
     rows = [len(part.rows) for part in shown.parts if isinstance(part, Table)]
-    assert rows == [8, 11]
+    assert rows == [8, 9]
 
 
 def test_the_picture_marks_every_network_and_the_three_counts() -> None:

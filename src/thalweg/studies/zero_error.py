@@ -35,11 +35,11 @@ CELLS, CURVES = "zero_error/cells", "zero_error/curves"
 # or of fewer samples does, for the estimate of time.
 SIZES: dict[str, dict[str, Any]] = {
     "demo": {
-        "draws": 8,
+        "draws": 6,
         "checkpoints": 5,
         "networks": {
             "true-labels": {"labels": "true", "epochs": 30},
-            "random-labels": {"labels": "random", "epochs": 60},
+            "random-labels": {"labels": "random", "epochs": 50},
         },
         "narrow": [2, 2, 2],
         "sweep": {"draws": 8, "samples": 200, "epochs": 120, "epochs_worth": 3},
@@ -78,7 +78,7 @@ _COSTS = {"narrow": 0.3, "below": 0.45, "above": 0.45}
 # fewer than inequalities and one just more.
 _DIGITS: dict[str, Any] = {
     "settings": {"network": "mlp"},
-    "widths": [[1], [2], [3], [4], [8], [16], [23], [24], [32], [48], [64]],
+    "widths": [[2], [3], [4], [8], [16], [23], [24], [32], [64]],
 }
 _IMAGES: dict[str, Any] = {
     "settings": {"network": "allconv", "test_size": 1000},
