@@ -138,7 +138,7 @@ def test_the_crossfit_does_not_profit_from_the_choice_of_the_highest_point():
     assert naive.mean() > 0.15
     assert abs(fair.mean()) < 4 * fair.std() / np.sqrt(200)
     # It scatters by more than one point's mean of 100 samples, as the bootstrap says.
-    assert 0.1 < fair.std() < error.mean() < 1.4 * fair.std()
+    assert 0.1 < fair.std() < error.mean() < 3 * fair.std()
     low, high = (np.array([row[k] for row in rows]) for k in ("barrier_low", "barrier_high"))
     assert np.mean((low <= 0) & (high >= 0)) >= 0.95 > np.mean(np.abs(naive) <= 1.96 * 0.1)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -42,7 +43,9 @@ def crossfit(values: Array) -> CrossFit:
     Each fold of the samples is judged where the other folds have their maximum. The standard error
     is a bootstrap's over samples, which repeats the choice in every resample: the choices of the
     folds depend on one another and on the data, so that the scatter of the judged values alone is
-    too small. A sample drawn twice stays in its fold.
+    too small. A sample drawn twice stays in its fold. In the mean the largest lies between this
+    estimate and the largest mean of the samples: as if anywhere there, their distance over the root
+    of 3 is added in squares.
 
     Parameters
     ----------
@@ -71,7 +74,9 @@ def crossfit(values: Array) -> CrossFit:
     for k, highest in enumerate(_highest(_sums(values, np.ones((1, samples))))[0]):
         judged[k::_FOLDS] = values[highest, k::_FOLDS]
     spread = np.concatenate([_means(values, counts) for counts in _resamples(samples)])
-    return CrossFit(float(judged.mean()), float(spread.std(ddof=1)), judged)
+    below = float(values.mean(axis=1).max() - judged.mean())
+    stderr = math.hypot(float(spread.std(ddof=1)), below / math.sqrt(3))
+    return CrossFit(float(judged.mean()), stderr, judged)
 
 
 def _sums(values: Array, counts: Array) -> Array:

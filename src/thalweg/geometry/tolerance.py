@@ -54,7 +54,7 @@ _COSTLY = "estimates would cost no less"
 _CARRIED = "few samples carry the loss of most cells, so that a random subset tells little of them"
 # A standard error that one residual dominates is known badly. It is left where it is less than this
 # share of the one asked for, and the larger share is stated, unless it is rounding.
-_NEGLIGIBLE, _STATED, _ROUNDING = 1 / 10, 1 / 5, 1e-6
+_NEGLIGIBLE, _STATED, _ROUNDING = 1 / 10, 1 / 5, 1e-12
 # Where what is still to be evaluated is within this share of all cells, these are evaluated.
 _SPENT = 1 / 4
 
@@ -301,7 +301,8 @@ class _Estimate:
                 columns[f"{name}_stderr"] = self._stderr(name)
                 columns[f"{name}_stderr"][self.nodes] = 0.0
         stderr = columns["loss_stderr"]
-        doubtful = self._moments("loss").dominated & (stderr > _ROUNDING * self._error)
+        rounded = stderr <= _ROUNDING * np.abs(columns["loss"])
+        doubtful = self._moments("loss").dominated & ~rounded
         stderr[doubtful] = np.maximum(stderr[doubtful], _STATED * self._error)
         return columns
 
