@@ -41,7 +41,7 @@ def test_trunks_come_before_their_branches_in_their_colour():
     found = {one.name: one for one in trajectories(data, "checkpoint")}
     assert list(found) == ["seed0", "seed0-early-0", "seed1"]
     assert found["seed0"].color == found["seed0-early-0"].color != found["seed1"].color
-    assert found["seed0"].look == found["seed1"].look != found["seed0-early-0"].look
+    assert found["seed0"].style == found["seed1"].style != found["seed0-early-0"].style
     assert found["seed0-early-0"].points.tolist() == [3, 2, 1, 0]
     assert found["seed0-early-0"].group == "seed0, early branches"
 

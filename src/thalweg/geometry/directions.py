@@ -27,6 +27,8 @@ _ORTHOGONAL = 1e-4
 _BENT = 0.5
 # So many signs or fewer are all tried: 4096 at most.
 _ALL_SIGNS = 12
+# Of so many or fewer, two change at once.
+_ALL_PAIRS = 512
 # Smallest singular value of unit directions that are independent.
 _DEPENDENT = 1e-3
 log = logging.getLogger("thalweg")
@@ -251,15 +253,26 @@ def _balanced(shares: Tensor, enough: float) -> Tensor:
     if len(shares) <= _ALL_SIGNS:
         return _best_signs(shares, enough)
     signs = torch.ones(len(shares), dtype=torch.float64)
-    total = shares.sum(0)
-    while float(total.norm()) > enough:
-        turned = total - 2 * signs[:, None] * shares
-        best = int(turned.norm(dim=1).argmin())
-        if float(turned[best].norm()) >= float(total.norm()):
+    while float((total := signs @ shares).norm()) > enough:
+        signed = signs[:, None] * shares
+        chosen = _turned(total, signed) if len(shares) > _ALL_PAIRS else _turned_pair(total, signed)
+        if float((total - 2 * signed[chosen].sum(0)).norm()) >= float(total.norm()):
             break
-        total = turned[best]
-        signs[best] *= -1
+        signs[chosen] *= -1
     return signs
+
+
+def _turned(total: Tensor, signed: Tensor) -> list[int]:
+    """Give the vector whose turning leaves the shortest sum."""
+    return [int((total - 2 * signed).norm(dim=1).argmin())]
+
+
+def _turned_pair(total: Tensor, signed: Tensor) -> list[int]:
+    """Give the one vector, or the two, whose turning leaves the shortest sum."""
+    both = total - 2 * (signed[:, None] + signed)
+    both[range(len(signed)), range(len(signed))] = total - 2 * signed
+    first, second = divmod(int(both.norm(dim=2).argmin()), len(signed))
+    return [first] if first == second else [first, second]
 
 
 def _best_signs(shares: Tensor, enough: float) -> Tensor:
