@@ -14,6 +14,7 @@ from torch import Tensor
 from thalweg.curvature.ranks import singular_cutoff
 from thalweg.errors import InvalidArgument
 from thalweg.geometry.anchors import Anchors
+from thalweg.geometry.signs import balancing_signs
 from thalweg.landscape.protocols import Function
 from thalweg.landscape.space import Kind, Parameter, ParameterSpace
 from thalweg.problems.between import FixedParts, States
@@ -25,10 +26,6 @@ Normalize = Literal["filter", "layer"]
 _ORTHOGONAL = 1e-4
 # Correlation, the sine of 30 degrees, that groups with room take before others change signs.
 _BENT = 0.5
-# So many signs or fewer are all tried: 4096 at most.
-_ALL_SIGNS = 12
-# Of so many or fewer, two change at once.
-_ALL_PAIRS = 512
 # Smallest singular value of unit directions that are independent.
 _DEPENDENT = 1e-3
 log = logging.getLogger("thalweg")
@@ -241,49 +238,11 @@ def _cancelling(tight: list[_Part], factor: Tensor, capacity: float) -> Tensor:
     if not j or not left:
         return torch.zeros(j, dtype=torch.float64)
     shares = torch.cat(left) @ torch.linalg.pinv(factor).T
-    signs = _balanced(shares, _BENT * capacity)
+    signs = balancing_signs(shares, _BENT * capacity)
     for block, own in zip(blocks, signs.split([len(block) for block in blocks]), strict=True):
         block *= own[:, None]
     row: Tensor = -(signs @ shares) / max(capacity, torch.finfo(torch.float64).tiny)
     return row.div(max(1.0, float(row.norm())))
-
-
-def _balanced(shares: Tensor, enough: float) -> Tensor:
-    """Choose signs of vectors, shape (n, j), few of them -1, so that the sum is short enough."""
-    if len(shares) <= _ALL_SIGNS:
-        return _best_signs(shares, enough)
-    signs = torch.ones(len(shares), dtype=torch.float64)
-    while float((total := signs @ shares).norm()) > enough:
-        signed = signs[:, None] * shares
-        chosen = _turned(total, signed) if len(shares) > _ALL_PAIRS else _turned_pair(total, signed)
-        if float((total - 2 * signed[chosen].sum(0)).norm()) >= float(total.norm()):
-            break
-        signs[chosen] *= -1
-    return signs
-
-
-def _turned(total: Tensor, signed: Tensor) -> list[int]:
-    """Give the vector whose turning leaves the shortest sum."""
-    return [int((total - 2 * signed).norm(dim=1).argmin())]
-
-
-def _turned_pair(total: Tensor, signed: Tensor) -> list[int]:
-    """Give the one vector, or the two, whose turning leaves the shortest sum."""
-    both = total - 2 * (signed[:, None] + signed)
-    both[range(len(signed)), range(len(signed))] = total - 2 * signed
-    first, second = divmod(int(both.norm(dim=2).argmin()), len(signed))
-    return [first] if first == second else [first, second]
-
-
-def _best_signs(shares: Tensor, enough: float) -> Tensor:
-    """Try all: the fewest -1 among those whose sum is short enough, or the shortest sum."""
-    either = torch.tensor([1.0, -1.0], dtype=torch.float64)
-    signs = torch.cartesian_prod(*[either] * len(shares)).reshape(-1, len(shares))
-    lengths, turned = (signs @ shares).norm(dim=1), (signs < 0).sum(1)
-    short = torch.where(lengths <= enough, turned, len(shares) + 1)
-    best = short.argmin() if bool((lengths <= enough).any()) else lengths.argmin()
-    chosen: Tensor = signs[best]
-    return chosen
 
 
 def _frame(part: _Part, count: int) -> Tensor:
