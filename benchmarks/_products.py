@@ -35,13 +35,13 @@ from thalweg.risk import EmpiricalRisk
 
 Multiply = Callable[[], Tensor]
 
-# About how many weights, network and number of images.
-SIZES: dict[str, tuple[Callable[[], nn.Module], int]] = {
-    "1e3": (partial(convolutions, 4, 4, 4, 8), 2000),
-    "1e4": (partial(convolutions, 8, 16, 16, 32), 2000),
-    "1e5": (partial(convolutions, *WIDTHS), 2000),
-    "1e6": (partial(convolutions, 96, 192, 192, 384), 1000),
-    "1e7": (resnet18, 100),
+# About how many weights, network, number of images, and rounds of measuring.
+SIZES: dict[str, tuple[Callable[[], nn.Module], int, int]] = {
+    "1e3": (partial(convolutions, 4, 4, 4, 8), 2000, 7),
+    "1e4": (partial(convolutions, 8, 16, 16, 32), 2000, 7),
+    "1e5": (partial(convolutions, *WIDTHS), 2000, 7),
+    "1e6": (partial(convolutions, 96, 192, 192, 384), 1000, 5),
+    "1e7": (resnet18, 100, 3),
 }
 BATCHES = (25, 50, 100, 250, 1000, 2000)
 WAYS = ("double_backward", "kept_graph", "forward_over_reverse")
@@ -104,7 +104,7 @@ class Case:
 
     def __init__(self, name: str) -> None:
         torch.set_num_threads(1)
-        make, samples = SIZES[name]
+        make, samples, self.rounds = SIZES[name]
         self.model, self.pair = make().eval(), images(samples)
 
     def ours(self) -> Multiply:
@@ -123,9 +123,12 @@ class Case:
         hand.flat, hand.v = hand.flat.double(), [part.double() for part in hand.v]
         return hand.double_backward()
 
-    def hand(self, way: str, batch: int) -> Multiply:
-        """One by hand, after the first."""
-        multiply: Multiply = getattr(Hand(self.model, self.pair, batch), way)
+    def hand(self, way: str, batch: int, images: int | None = None) -> Multiply:
+        """One by hand over all images or the first so many, after the first."""
+        inputs, targets = self.pair
+        multiply: Multiply = getattr(
+            Hand(self.model, (inputs[:images], targets[:images]), batch), way
+        )
         multiply()
         return multiply
 
@@ -141,7 +144,7 @@ class Result(NamedTuple):
     seconds: dict[str, list[float]]
 
 
-def measure(name: str, rounds: int) -> Result:
+def measure(name: str) -> Result:
     """Compare products, and time them in turns."""
     case = Case(name)
     best = {way: _best(case, way) for way in WAYS}
@@ -153,7 +156,7 @@ def measure(name: str, rounds: int) -> Result:
         if key not in products:
             products[key] = case.hand(way, batch)
     seconds: dict[str, list[float]] = {key: [] for key in products}
-    for _ in range(rounds):
+    for _ in range(case.rounds):
         for key, multiply in products.items():
             seconds[key].append(_seconds(multiply))
     exact = case.exact()
@@ -164,11 +167,11 @@ def measure(name: str, rounds: int) -> Result:
 
 
 def _best(case: Case, way: str) -> int:
-    """Size of batch with the least time, after one product."""
+    """Size of batch with the least time an image, by the second product of one batch."""
     times = {}
     for batch in BATCHES:
         if batch <= len(case.pair[0]):
-            times[batch] = _seconds(case.hand(way, batch))
+            times[batch] = _seconds(case.hand(way, batch, batch)) / batch
             gc.collect()
     return min(times, key=lambda batch: times[batch])
 
@@ -188,7 +191,7 @@ def peak(name: str, way: str, batch: int) -> float:
     return (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 - before) / 1e6
 
 
-def report(name: str, rounds: int) -> float:
+def report(name: str) -> float:
     """Print a size; give the ratio to the best by hand."""
     context = multiprocessing.get_context("spawn")
 
@@ -196,7 +199,7 @@ def report(name: str, rounds: int) -> float:
         with context.Pool(1) as pool:
             return pool.apply(function, arguments)
 
-    result: Result = apart(measure, name, rounds)
+    result: Result = apart(measure, name)
     ours = result.seconds.pop("ours")
     print(
         f"{result.weights:,} weights, {result.samples} images: {result.how},"

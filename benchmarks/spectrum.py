@@ -40,7 +40,6 @@ EIGENVALUES_LIMIT = 14.0
 PRODUCT_LIMIT = 1.0  # of the best by hand, on a busy machine
 DENSITY_LIMIT = 320.0
 SAMPLES = 2000
-ROUNDS = 7  # of single products
 
 
 def data(folder: str) -> tuple[Tensor, Tensor]:
@@ -179,7 +178,7 @@ def main() -> int:
     parser.add_argument("--sizes", nargs="*", default=[*_products.SIZES], help="of single products")
     parser.add_argument("--products-only", action="store_true", help="leave out the spectra")
     options = parser.parse_args()
-    slow = [size for size in options.sizes if _products.report(size, ROUNDS) > PRODUCT_LIMIT]
+    slow = [size for size in options.sizes if _products.report(size) > PRODUCT_LIMIT]
     print(f"products over {PRODUCT_LIMIT} of the best by hand: {', '.join(slow) or 'none'}")
     return int(bool(slow)) if options.products_only else spectra(options) or int(bool(slow))
 

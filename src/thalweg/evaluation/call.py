@@ -12,6 +12,8 @@ import torch.utils.checkpoint as checkpointing
 from torch import nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
+from thalweg.evaluation.precision import full_precision
+
 
 def one_function() -> AbstractContextManager[None]:
     """
@@ -21,7 +23,9 @@ def one_function() -> AbstractContextManager[None]:
     derivative and the inference path of ``nn.TransformerEncoder`` passes over what padded tokens
     give; activation checkpoints keep their activations, for what they evaluate anew may meanwhile
     be at other weights, and has no right second derivative where they are reentrant; compiled
-    functions run as they were written.
+    functions run as they were written; float32 is multiplied in float32, not in the shorter
+    formats that GPUs use by default in convolutions (TF32) and others by
+    ``torch.set_float32_matmul_precision``, and by kernels that give the same bits each time.
     """
     # Entered once a pass or for many steps, not once a batch: it costs 70 microseconds.
     return nullcontext() if _Inside.depth else _entered()
@@ -40,6 +44,7 @@ def _entered() -> Iterator[None]:
             setattr(checkpointing, name, replacement)
         stack.enter_context(sdpa_kernel(SDPBackend.MATH))
         stack.enter_context(_uncompiled())
+        stack.enter_context(full_precision())
         yield
 
 

@@ -141,7 +141,8 @@ def cifar10(
     data_seed : int
         Of subsets and random labels.
     device : str
-        Where the network is, ``"cpu"``, ``"cuda"`` or ``"mps"``, and so where all is evaluated.
+        Where network and images are, ``"cpu"``, ``"cuda"`` or ``"mps"``, and so where all is
+        evaluated.
         Numbers differ between devices by rounding, and trainings by more.
     progress : Progress
         Shows the decoding.
@@ -163,14 +164,15 @@ def cifar10(
     model = _network(
         network, shape, coder.outputs, width, widths, (64, 64, 96, 104), activation, batchnorm, seed
     )
+    model = _placed(model, device)  # first: it says what is wrong with a device
     held = None
     if test is not None:
         seen, known = _subset("test_size", test_size, test, data_seed)
-        held = ImageSamples(seen, coder.encode(known), mean, std)
+        held = ImageSamples(seen.to(device), coder.encode(known).to(device), mean, std)
     return Problem(
-        _placed(model, device),
+        model,
         loss or coder.loss(),
-        ImageSamples(pixels, coder.encode(labels), mean, std),
+        ImageSamples(pixels.to(device), coder.encode(labels).to(device), mean, std),
         held,
         name="cifar10" if data == "uoft-cs/cifar10" else data.rstrip("/").rpartition("/")[2],
         error=coder.error,
