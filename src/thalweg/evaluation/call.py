@@ -12,7 +12,7 @@ import torch.utils.checkpoint as checkpointing
 from torch import nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from thalweg.evaluation.precision import full_precision
+from thalweg.problems.precision import full_precision
 
 
 def one_function() -> AbstractContextManager[None]:

@@ -30,6 +30,7 @@ from thalweg.problems.lazy import is_materialized, materialize
 from thalweg.problems.loss import Evaluation, Loss, OutputLoss, TorchLoss, pair, together
 from thalweg.problems.misclassification import wrong
 from thalweg.problems.objects import unbox
+from thalweg.problems.precision import full_precision
 from thalweg.problems.reduction import check_reduction
 from thalweg.problems.samples import Samples, as_samples
 from thalweg.problems.untouched import Untouched
@@ -181,9 +182,10 @@ class Problem:
     ) -> Evaluation:
         """Evaluate a batch with the user's own model, moved a little, and leave no trace on it."""
         placed = _as_taken(batch, self.model)
-        return (by or Untouched(self.model))(
-            lambda model, own: evaluate(model, unbox(own)), placed, move, seed
-        )
+        with full_precision():
+            return (by or Untouched(self.model))(
+                lambda model, own: evaluate(model, unbox(own)), placed, move, seed
+            )
 
     def made_by(self, entry: str, settings: dict[str, Any]) -> Self:
         """Remember the entry and the settings that make this problem."""

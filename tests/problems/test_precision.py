@@ -5,8 +5,11 @@ from typing import Any
 
 import pytest
 import torch
+from torch import nn
 
+from thalweg import Problem
 from thalweg.evaluation.call import one_function
+from thalweg.risk import EmpiricalRisk
 
 backends: Any = torch.backends
 new_settings = pytest.mark.skipif(
@@ -96,3 +99,20 @@ def test_float32_is_multiplied_in_float32_inside_and_as_the_user_set_it_after(
             )
         assert backends.cudnn.deterministic
     assert _settings() == before
+
+
+def test_every_look_at_the_users_model_is_float32() -> None:
+    # In TF32 a loss was said to depend on how samples are put into batches: no GPU could be used.
+    torch.set_float32_matmul_precision("high")
+    seen: list[tuple[bool, str]] = []
+
+    def note(layer: nn.Module, *_: Any) -> None:
+        seen.append((backends.cudnn.allow_tf32, torch.get_float32_matmul_precision()))
+
+    model = nn.Linear(2, 1)
+    model.register_forward_hook(note)
+    risk = EmpiricalRisk(Problem(model, nn.MSELoss(), (torch.randn(9, 2), torch.randn(9, 1))))
+    w = risk.space.pack(model)
+    risk.value(w), risk.gradient(w), risk.hessian(w) @ w
+    assert len(seen) > 8
+    assert set(seen) == {(False, "highest")}
