@@ -9,7 +9,14 @@ from safetensors.torch import save_file
 
 from thalweg.embedding.distances import pairwise_distances
 from thalweg.embedding.source import ArraySource, Block, CheckpointSource
-from thalweg.errors import CheckpointMismatch, CheckpointRefused, InvalidArgument, InvalidWeights
+from thalweg.errors import (
+    CheckpointMismatch,
+    CheckpointRefused,
+    DamagedFile,
+    InvalidArgument,
+    InvalidWeights,
+)
+from thalweg.run.checkpoints import checkpoint_path, write_checkpoint
 
 
 def state(seed=0, **changes):
@@ -104,3 +111,61 @@ def test_layers_of_an_array_must_tile_it(layers):
 def test_an_array_must_be_a_real_matrix(weights):
     with pytest.raises(InvalidArgument, match=r"expected a real \(n, W\) array"):
         ArraySource(weights)
+
+
+def recorded(folder, steps=3):
+    about = {"trajectory": "a", "parameters": ["w", "v"]}
+    paths = [checkpoint_path(folder, "a", step) for step in range(steps)]
+    for step, path in enumerate(paths):
+        tensors = {
+            "w": torch.arange(10.0) + step,
+            "v": torch.full((3,), float(step)),
+            "thalweg/momentum": torch.ones(4),
+        }
+        write_checkpoint(path, tensors, about | {"step": step})
+    return paths
+
+
+def flip(path, value, bit=0):
+    """Flip a bit of the first number of that value."""
+    content = bytearray(path.read_bytes())
+    content[content.index(np.float32(value).tobytes()) + bit // 8] ^= 1 << bit % 8
+    path.write_bytes(content)
+
+
+@pytest.mark.parametrize("memory", [8 * 3 * 2, 8 * 3 * 7, 1 << 20])
+def test_a_flipped_bit_of_a_weight_is_seen_however_it_is_read(tmp_path, memory):
+    paths = recorded(tmp_path)
+    expected = pairwise_distances(CheckpointSource(paths), memory=memory)
+    assert expected["network"][0, 1] == pytest.approx(np.sqrt(13))
+    flip(paths[1], 10.0)  # the last of w
+    with pytest.raises(DamagedFile, match=r"000000001.safetensors is damaged: the checksum of w"):
+        pairwise_distances(CheckpointSource(paths), memory=memory)
+
+
+def test_a_bit_that_makes_a_weight_infinite_is_damage_and_no_divergence(tmp_path):
+    paths = recorded(tmp_path)
+    content = bytearray(paths[2].read_bytes())
+    where = content.index(np.float32(11.0).tobytes())
+    content[where : where + 4] = np.float32(np.inf).tobytes()
+    paths[2].write_bytes(content)
+    with pytest.raises(DamagedFile, match="the checksum of w is another"):
+        pairwise_distances(CheckpointSource(paths))
+
+
+def test_what_is_read_from_the_middle_on_is_checked_from_the_beginning(tmp_path):
+    paths = recorded(tmp_path)
+    flip(paths[0], 3.0)
+    with pytest.raises(DamagedFile, match="the checksum of w"):
+        CheckpointSource(paths).read(0, "w", 5, 10)
+
+
+def test_damage_that_is_not_read_hinders_nobody(tmp_path):
+    paths = recorded(tmp_path)
+    before = pairwise_distances(CheckpointSource(paths)).values
+    content = paths[0].read_bytes()
+    where = content.rindex(np.float32(1.0).tobytes() * 4)
+    paths[0].write_bytes(content[:where] + b"\1" + content[where + 1 :])
+    np.testing.assert_array_equal(pairwise_distances(CheckpointSource(paths)).values, before)
+    with pytest.raises(DamagedFile, match="thalweg/momentum"):
+        CheckpointSource(paths).check(0)

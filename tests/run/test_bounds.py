@@ -4,22 +4,26 @@ from __future__ import annotations
 
 import copy
 import json
+import tracemalloc
 import zipfile
 
 import numpy as np
 import pytest
 import torch
 import xarray as xr
+from numcodecs import Zstd
 
 from thalweg.algebra import network
 from thalweg.connectivity import barrier
-from thalweg.errors import CheckpointRefused, InvalidArgument, OutOfBudget
+from thalweg.errors import CheckpointRefused, DamagedFile, InvalidArgument, OutOfBudget
 from thalweg.geometry import spectral_density, surface, top_eigenvalues
 from thalweg.landscape import Quadratic
 from thalweg.problems import load_problem
 from thalweg.problems.weight_files import read_weights
 from thalweg.run import bounds
+from thalweg.run.bounded_zstd import content_size
 from thalweg.run.bounds import check_memory, memory_limit, shown_bytes
+from thalweg.run.digests import checksum
 from thalweg.run.events import read_events
 from thalweg.run.files import read_json
 from thalweg.run.store import create_run
@@ -117,14 +121,19 @@ def test_files_of_text_that_are_too_long_are_refused(tmp_path, little):
         read_events(tmp_path / "a.jsonl")
 
 
-@pytest.mark.parametrize("key", ["shape", "chunks"])
-def test_a_result_that_asks_for_too_much_is_refused(tmp_path, key):
-    run = create_run(tmp_path / "run", {})
-    run.save_result("old", xr.Dataset({"x": ("n", np.arange(3.0))}))
-    # As an older version, or a stranger, writes it: nothing covers it.
+def uncovered(run, dataset):
+    """Save a result as an older version, or a stranger, writes it: nothing covers it."""
+    run.save_result("old", dataset)
     folder = run.path / "results.zarr/old"
     about = json.loads((folder / "zarr.json").read_text())
     (folder / "zarr.json").write_text(json.dumps(about | {"attributes": {}}))
+    return folder
+
+
+@pytest.mark.parametrize("key", ["shape", "chunks"])
+def test_a_result_that_asks_for_too_much_is_refused(tmp_path, key):
+    run = create_run(tmp_path / "run", {})
+    folder = uncovered(run, xr.Dataset({"x": ("n", np.arange(3.0))}))
     about = json.loads((folder / "x/zarr.json").read_text())
     if key == "shape":
         about["shape"] = [HUGE]
@@ -132,6 +141,62 @@ def test_a_result_that_asks_for_too_much_is_refused(tmp_path, key):
     (folder / "x/zarr.json").write_text(json.dumps(about))
     with pytest.raises(OutOfBudget, match=r"old/x would take about"):
         run.result("old")
+
+
+FRAMES = {
+    # Each unpacks to so many bytes; the sizes of RFC 8878's four widths of the field.
+    **{size: Zstd().encode(bytes(size)) for size in (0, 5, 255, 256, 65_791, 65_792, 1 << 20)},
+    None: b"\x28\xb5\x2f\xfd\x00\x58\x01\x00\x00",  # a frame without the field
+}
+
+
+@pytest.mark.parametrize("size", FRAMES)
+def test_the_length_of_a_frame_is_read_off_its_header(size):
+    assert content_size(FRAMES[size][:18]) == size
+    assert content_size(FRAMES[size][:4]) is None and content_size(b"anything else") is None
+
+
+@pytest.mark.parametrize("in_shards", [False, True])
+@pytest.mark.parametrize("lazily", [False, True])
+def test_a_chunk_that_unpacks_to_more_than_it_holds_is_refused_before(tmp_path, in_shards, lazily):
+    run = create_run(tmp_path / "run", {})
+    folder = uncovered(run, xr.Dataset({"x": ("n", np.arange(3.0 if not in_shards else 3e5))}))
+    (chunk,) = (folder / "x/c").iterdir()
+    bomb = Zstd().encode(bytes(1 << 28))
+    if in_shards:
+        # The index at the end of a shard: offset and length of each chunk, then its CRC-32C.
+        content = bytearray(chunk.read_bytes())
+        index = np.frombuffer(content[-(16 * 64 + 4) : -4], "<u8").copy()
+        index[:2] = len(content), len(bomb)
+        tail = index.tobytes()
+        bomb = bytes(content) + bomb + tail + checksum(tail).to_bytes(4, "little")
+    chunk.write_bytes(bomb)
+    tracemalloc.start()
+    with pytest.raises(DamagedFile, match=r"unpacks to 256 MB, and has (24 bytes|1 MB)"):
+        _ = run.results["old/x"].values if lazily else run.result("old")
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 1 << 26
+
+
+def test_text_that_says_to_hold_more_than_its_chunk_is_refused(tmp_path):
+    run = create_run(tmp_path / "run", {})
+    folder = uncovered(run, xr.Dataset({"x": ("n", ["a", "b"])}))
+    (chunk,) = (folder / "x/c").iterdir()
+    chunk.write_bytes(Zstd().encode((2**31 - 1).to_bytes(4, "little") + bytes(8)))
+    with pytest.raises(DamagedFile, match=r"old: A chunk of text .* has 2147483647 pieces"):
+        run.result("old")
+
+
+def test_an_array_packed_in_another_way_is_refused(tmp_path):
+    run = create_run(tmp_path / "run", {})
+    folder = uncovered(run, xr.Dataset({"x": ("n", np.arange(3.0))}))
+    about = json.loads((folder / "x/zarr.json").read_text())
+    about["codecs"][1] = {"name": "gzip", "configuration": {"level": 5}}
+    (folder / "x/zarr.json").write_text(json.dumps(about))
+    for read in (lambda: run.result("old"), lambda: run.results):
+        with pytest.raises(DamagedFile, match="packed with bytes, gzip, as no result is"):
+            read()
 
 
 def changed(**changes):

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -174,7 +174,9 @@ def _read(
         at = 0
         for name, start, stop in slab.spans:
             values = source.read(point, name, start, stop)
-            if not np.isfinite(values).all():
+            if not _is_finite(values):
+                # A flipped bit can make NaN of a number: damage is said first.
+                getattr(source, "check", _no_check)(point)
                 raise InvalidWeights(
                     f"{source.describe(point)}: {name!r} holds NaN or infinite weights, expected "
                     "finite ones; leave out the checkpoints after training diverged"
@@ -182,6 +184,16 @@ def _read(
             row[at : at + stop - start] = values
             at += stop - start
     return rows
+
+
+def _is_finite(values: NDArray[Any]) -> bool:
+    # The sum of squares is much cheaper, and finite only where all of them are.
+    with np.errstate(over="ignore", invalid="ignore"):
+        return bool(np.isfinite(values @ values)) or bool(np.isfinite(values).all())
+
+
+def _no_check(point: int) -> None:
+    pass
 
 
 def _buffer(slabs: Sequence[_Slab], points: int) -> NDArray[np.float64]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping, Sequence
+from io import FileIO
 from os import PathLike
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
@@ -13,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from thalweg.errors import CheckpointMismatch, CheckpointRefused, DamagedFile, InvalidArgument
-from thalweg.run.tensors import check_tensors
+from thalweg.run.tensors import RunningChecksum, check_tensors, opened_tensors
 
 # The one metadata key and the prefix of extra tensors in a checkpoint of this package.
 _METADATA = "thalweg"
@@ -22,6 +23,12 @@ _EXTRA_PREFIX = "thalweg/"
 _BUFFERS = ("running_mean", "running_var", "num_batches_tracked")
 # bfloat16, which numpy lacks, is the upper half of a float32.
 _DTYPES = {"F64": "<f8", "F32": "<f4", "F16": "<f2", "BF16": "<u2", "C64": "<f4"}
+_OF_TORCH = {
+    **{"F64": "torch.float64", "F32": "torch.float32", "F16": "torch.float16"},
+    **{"BF16": "torch.bfloat16", "C64": "torch.complex64"},
+}
+# Bytes that are read at a time: they are still in the processor's cache when they are checked.
+_PIECE = 1 << 18
 
 
 class Block(NamedTuple):
@@ -139,6 +146,8 @@ def _tiling(layers: Mapping[str, slice], width: int) -> dict[str, slice]:
 class CheckpointSource:
     """Checkpoints in safetensors files, read in pieces and never held open.
 
+    Checksums are checked on the way: what is read to its end in order is what was written.
+
     The weights of a point are those trained at any of the checkpoints, as the ``thalweg`` metadata
     of each names them; where one was frozen, the file holds its value. In a file without that
     metadata they are its floating-point tensors, except the running statistics of batch norm. A
@@ -169,6 +178,12 @@ class CheckpointSource:
         self.paths = tuple(Path(path) for path in paths)
         files = [_read_header(path) for path in self.paths]
         self.metadata: tuple[dict[str, Any], ...] = tuple(file.metadata for file in files)
+        self._checks = {
+            (file.path, name): RunningChecksum(file.path, name, *_kind(file.tensors[name]), total)
+            for file in files
+            for name, total in file.sums.items()
+            if file.tensors[name].dtype in _DTYPES
+        }
         names = _union([file.trained for file in files])
         self._places = [_places(file, names, files) for file in files]
         for path, places in zip(self.paths, self._places, strict=True):
@@ -196,8 +211,10 @@ class CheckpointSource:
         """Weights ``start:stop`` of parameter ``name``, flattened, from one file."""
         path, tensor = self._places[point][name]
         dtype = np.dtype(_DTYPES[tensor.dtype])
-        offset = tensor.offset + start * dtype.itemsize
-        values: NDArray[Any] = np.fromfile(path, dtype=dtype, count=stop - start, offset=offset)
+        values = np.empty(stop - start, dtype)
+        running = self._checks.get((path, name))
+        with path.open("rb", buffering=0) as file:
+            _fill(values, file, tensor.offset, start * dtype.itemsize, running)
         if tensor.dtype == "BF16":
             values = (values.astype("<u4") << 16).view("<f4")
         return values
@@ -205,6 +222,10 @@ class CheckpointSource:
     def describe(self, point: int) -> str:
         """Name one file, for messages."""
         return str(self.paths[point])
+
+    def check(self, point: int) -> None:
+        """Check a file as a whole; `DamagedFile` says that it is not what was written."""
+        check_tensors(self.paths[point])
 
 
 class _Tensor(NamedTuple):
@@ -229,6 +250,7 @@ class _File(NamedTuple):
     metadata: dict[str, Any]
     tensors: dict[str, _Tensor]
     trained: tuple[str, ...]
+    sums: dict[str, str]
 
     @property
     def trajectory(self) -> Path | None:
@@ -244,9 +266,10 @@ class _File(NamedTuple):
 def _read_header(path: Path) -> _File:
     """Read a file's header; safetensors itself checks that it is whole."""
     try:
-        # This validates the header, every tensor's place against the file's length, and checksums;
-        # the library keeps the offsets to itself, so they are read from the same bytes below.
-        check_tensors(path)
+        # This validates the header and every tensor's place against the file's length; the library
+        # keeps the offsets to itself, so they are read from the same bytes below.
+        with opened_tensors(path) as (_, _, sums):
+            pass
         with path.open("rb") as file:
             length = int.from_bytes(file.read(8), "little")
             header = json.loads(file.read(length))
@@ -262,7 +285,31 @@ def _read_header(path: Path) -> _File:
         name: _Tensor(entry["dtype"], tuple(entry["shape"]), 8 + length + entry["data_offsets"][0])
         for name, entry in header.items()
     }
-    return _File(path, metadata, tensors, _trained(path, tensors, metadata))
+    return _File(path, metadata, tensors, _trained(path, tensors, metadata), sums)
+
+
+def _kind(tensor: _Tensor) -> tuple[str, int]:
+    """Give a tensor's torch dtype and its length in bytes."""
+    size = math.prod(tensor.shape) * _reals(tensor) * np.dtype(_DTYPES[tensor.dtype]).itemsize
+    return _OF_TORCH[tensor.dtype], size
+
+
+def _fill(
+    values: NDArray[Any], file: FileIO, offset: int, start: int, running: RunningChecksum | None
+) -> None:
+    """Read an array from byte ``start`` of a tensor on, and check what has no check yet."""
+    if running is not None and running.reached < start:
+        passed = np.empty(start - running.reached, np.uint8)
+        _fill(passed, file, offset, running.reached, running)
+    room = values.view(np.uint8)
+    file.seek(offset + start)
+    for at in range(0, len(room), _PIECE):
+        piece = room[at : at + _PIECE]
+        if file.readinto(piece.data) != len(piece):
+            raise DamagedFile(f"{file.name} is damaged: it ends too early.")
+        if running is not None:
+            piece.flags.writeable = False  # as the library wants what it hashes
+            running.take(start + at, piece)
 
 
 def _trained(

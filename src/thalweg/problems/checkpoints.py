@@ -258,7 +258,7 @@ def _contents(source: Any, allow: tuple[str | type, ...]) -> tuple[Contents, str
     if isinstance(source, Mapping):
         return flattened(source), "the mapping"
     if isinstance(source, str | PathLike):
-        return read_weights(Path(source), allow=allow), str(source)
+        return read_weights(Path(source), allow=allow, resume=False), str(source)
     raise InvalidArgument(
         f"open_point got a {type(source).__name__}; give a path or a mapping, such as"
         " model.state_dict()."

@@ -64,7 +64,11 @@ class Contents(NamedTuple):
 
 
 def read_weights(
-    path: str | Path, *, allow: Iterable[str | type] = (), mapped: bool = False
+    path: str | Path,
+    *,
+    allow: Iterable[str | type] = (),
+    mapped: bool = False,
+    resume: bool = True,
 ) -> Contents:
     """
     Read all tensors of a file or of a folder of a model hub.
@@ -79,6 +83,8 @@ def read_weights(
         passed over, and no code of theirs is run.
     mapped : bool
         Leave the tensors of a file of ``torch.save`` in the file until they are used.
+    resume : bool
+        Read also what Thalweg wrote for a resume alone.
 
     Raises
     ------
@@ -96,7 +102,7 @@ def read_weights(
             " checkpoint it was made from (.safetensors or .pt)."
         )
     if path.suffix == ".safetensors" or start[8:] == b"{":  # 8 bytes of length, then a JSON header
-        tensors, about = read_checkpoint(path)
+        tensors, about = read_checkpoint(path, resume=resume)
         return Contents(tensors, about, {})
     if start.startswith(b"PK") and _is_numpy(path):
         return Contents(_read_numpy(path), {}, {})

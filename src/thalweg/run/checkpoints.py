@@ -90,9 +90,16 @@ def write_checkpoint(path: Path, tensors: Mapping[str, Tensor], about: Mapping[s
     write_tensors(path, stored, {"format": "pt", "thalweg": json.dumps(described)})
 
 
-def read_checkpoint(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
+def read_checkpoint(path: Path, *, resume: bool = True) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """
-    Read a checkpoint: all its tensors (on the CPU), and what it says about itself.
+    Read a checkpoint: its tensors (on the CPU), and what it says about itself.
+
+    Parameters
+    ----------
+    path : Path
+        The file.
+    resume : bool
+        Read also what only a resume needs.
 
     Raises
     ------
@@ -101,9 +108,13 @@ def read_checkpoint(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     DamagedFile
         If it is not what was written.
     """
-    tensors, metadata = read_tensors(path)
+    tensors, metadata = read_tensors(path, lambda name: resume or _is_of_model(name))
     about = _about(path, metadata)
     return _from_stored(tensors, about.pop(_FORMS, {})), about
+
+
+def _is_of_model(name: str) -> bool:
+    return not name.startswith(RESUME_PREFIX) or name.startswith(_SPARSE_PREFIX)
 
 
 def describe_checkpoint(path: Path) -> dict[str, Any]:

@@ -12,11 +12,18 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from thalweg.errors import DamagedFile, InvalidArgument
-from thalweg.run.bounds import check_memory
-from thalweg.run.box import check_name, check_tree, files_below, inside
-from thalweg.run.digests import file_checksum, hex_checksum
+from thalweg.run.box import check_name, check_tree, inside
 from thalweg.run.files import write_text
 from thalweg.run.locks import locked
+from thalweg.run.result_files import (
+    FILES,
+    METADATA,
+    bounded_unpacking,
+    check_result,
+    check_room,
+    read_result,
+    seal,
+)
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -26,9 +33,6 @@ _FOLDER = {"attributes": {"holds": "results"}, "zarr_format": 3, "node_type": "g
 _CHUNK_BYTES = 1 << 20
 _CHUNKS_PER_SHARD = 64
 _SEPARATOR = "|"
-# Attributes of a result: the checksums of the files in its folder, and that of its own metadata,
-# these included. What has one of both must have both.
-_FILES, _METADATA = "thalweg_crc32c", "thalweg_metadata_crc32c"
 
 
 class ResultStore:
@@ -90,16 +94,11 @@ class ResultStore:
         InvalidArgument
             If there is no such result; the message says which there are.
         """
-        import xarray as xr
-
         target = self._target(name)
         while self.has(name):
             before = _identity(target)
             try:
-                check_result(target)
-                with xr.open_dataset(target, engine="zarr", consolidated=False) as dataset:
-                    _check_room(target, dataset)
-                    loaded = _plain(_recast(dataset.load(), "T", str))
+                loaded = _plain(_recast(_loaded(target), "T", str))
             except Exception:
                 # Whatever it is, it counts only if no writer put another folder in its place.
                 if before == _identity(target):
@@ -117,9 +116,9 @@ class ResultStore:
         opened = {}
         for name in self.names():
             check_result(self._target(name))
-            opened[name] = _plain(
-                xr.open_dataset(self._target(name), engine="zarr", consolidated=False)
-            )
+            with bounded_unpacking():
+                dataset = xr.open_dataset(self._target(name), engine="zarr", consolidated=False)
+            opened[name] = _plain(dataset)
         return xr.DataTree.from_dict(opened)
 
     def has(self, name: str) -> bool:
@@ -188,56 +187,23 @@ class ResultStore:
         return f"There are: {', '.join(names)}." if names else "There are no results yet."
 
 
-def check_result(folder: Path) -> bool:
-    """
-    Check every file of one result.
+def _loaded(folder: Path) -> xr.Dataset:
+    """Read a result from what its files held when they were checked."""
+    import xarray as xr
+    from zarr.core.buffer.cpu import Buffer
+    from zarr.storage import MemoryStore
 
-    Returns
-    -------
-    bool
-        Whether checksums cover it; an older version wrote none.
-
-    Raises
-    ------
-    DamagedFile
-        Naming the file that is gone, or is not what was written.
-    """
-    # The list refuses links, whatever else is found.
-    there = {file.relative_to(folder).as_posix(): file for file in files_below(folder)}
-    path = folder / "zarr.json"
+    buffers: dict[str, Any] = {
+        name: Buffer.from_bytes(content) for name, content in read_result(folder).items()
+    }
+    store: Any = MemoryStore(buffers, read_only=True)
     try:
-        about = json.loads(path.read_bytes())
-        attributes = about["attributes"]
-        if _FILES not in attributes and _METADATA not in attributes:
-            return False
-        expected, files = attributes.pop(_METADATA, None), dict(attributes[_FILES])
-    except (ValueError, KeyError, TypeError, RecursionError):
-        raise DamagedFile(f"{path} is damaged.{_GATHERED}") from None
-    if expected != _metadata_checksum(about):
-        raise DamagedFile(f"{path} is damaged: its checksum is another.{_GATHERED}")
-    del there["zarr.json"]
-    for name in sorted({**files, **there}):
-        if name not in files:
-            raise DamagedFile(f"{folder / name} does not belong to the result.{_GATHERED}")
-        if name not in there:
-            raise DamagedFile(f"{folder / name} is gone.{_GATHERED}")
-        if file_checksum(there[name]) != files[name]:
-            raise DamagedFile(f"{folder / name} is damaged: its checksum is another.{_GATHERED}")
-    return True
-
-
-_GATHERED = " thalweg resume gathers results anew."
-
-
-def _check_room(folder: Path, dataset: xr.Dataset) -> None:
-    """Refuse shapes and chunks that ask for more memory than there is."""
-    for name, variable in dataset.variables.items():
-        cells = [variable.shape, *(variable.encoding.get(key) or () for key in _CUTS)]
-        size = max(math.prod(shape) for shape in cells) * max(1, variable.dtype.itemsize)
-        check_memory(size, f"{folder / str(name)}", "It asks for more than any result here has.")
-
-
-_CUTS = ("chunks", "shards")
+        with bounded_unpacking(), xr.open_zarr(store, chunks=None, consolidated=False) as dataset:
+            check_room(folder, dataset)
+            loaded: xr.Dataset = dataset.load()
+            return loaded
+    except DamagedFile as error:
+        raise DamagedFile(f"{folder}: {error}") from None
 
 
 def is_marker(path: Path) -> bool:
@@ -248,26 +214,9 @@ def is_marker(path: Path) -> bool:
         return False
 
 
-def _seal(folder: Path) -> None:
-    """Write the checksums of all files of a result into its metadata."""
-    path = folder / "zarr.json"
-    about = json.loads(path.read_bytes())
-    about["attributes"][_FILES] = {
-        file.relative_to(folder).as_posix(): file_checksum(file)
-        for file in files_below(folder)
-        if file != path
-    }
-    about["attributes"][_METADATA] = _metadata_checksum(about)
-    path.write_text(json.dumps(about), encoding="utf-8")
-
-
-def _metadata_checksum(about: dict[str, Any]) -> str:
-    return hex_checksum(json.dumps(about, sort_keys=True).encode())
-
-
 def _plain(dataset: xr.Dataset) -> xr.Dataset:
     """Take the checksums out of a data set's attributes."""
-    dataset.attrs = {k: v for k, v in dataset.attrs.items() if k not in (_FILES, _METADATA)}
+    dataset.attrs = {k: v for k, v in dataset.attrs.items() if k not in (FILES, METADATA)}
     return dataset
 
 
@@ -289,7 +238,7 @@ def _kind(folder: Path) -> str:
         return "array"
     if attributes == _FOLDER["attributes"]:
         return "folder"
-    if isinstance(attributes, dict) and (_FILES in attributes or _METADATA in attributes):
+    if isinstance(attributes, dict) and (FILES in attributes or METADATA in attributes):
         return "result"
     below = (_kind(child) for child in sorted(folder.iterdir()) if child.is_dir())
     return "folder" if any(kind in ("folder", "result") for kind in below) else "result"
@@ -329,7 +278,7 @@ def _write(folder: Path, dataset: xr.Dataset) -> None:
         encoding=encoding,
         write_empty_chunks=True,
     )
-    _seal(folder)
+    seal(folder)
     _sync_tree(folder)
 
 

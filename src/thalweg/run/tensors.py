@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,6 +13,8 @@ from thalweg.run.digests import checksum, hex_checksum
 from thalweg.run.files import write_atomic
 
 if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
     from torch import Tensor
 
 # Checksums of the tensors by name, and of all that the header says, these included. What has one
@@ -46,11 +48,20 @@ def write_tensors(path: Path, tensors: Mapping[str, Tensor], about: Mapping[str,
     write_atomic(path, lambda temporary: save_file(plain, temporary, metadata=told))
 
 
-def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
+def read_tensors(
+    path: Path, wanted: Callable[[str], bool] = lambda name: True
+) -> tuple[dict[str, Tensor], dict[str, str]]:
     """
-    Read all tensors of a file and its metadata, and check them.
+    Read the tensors of a file and its metadata, and check them.
 
     Of a file without checksums, which others or older versions wrote, only the form is checked.
+
+    Parameters
+    ----------
+    path : Path
+        The file.
+    wanted : callable
+        Says by its name whether a tensor is read; the others are not checked either.
 
     Raises
     ------
@@ -60,9 +71,9 @@ def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
         If it is not what was written.
     """
     with opened_tensors(path) as (file, about, sums):
-        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-        for name, expected in sums.items():
-            _check_tensor(path, name, tensors[name], expected)
+        tensors = {name: file.get_tensor(name) for name in filter(wanted, file.keys())}
+        for name in tensors.keys() & sums.keys():
+            _check_tensor(path, name, tensors[name], sums[name])
     return tensors, about
 
 
@@ -105,6 +116,53 @@ def check_tensors(path: Path) -> bool:
     return bool(sums) or not names
 
 
+class RunningChecksum:
+    """
+    The check of one tensor that is read piece by piece, in its order.
+
+    Parameters
+    ----------
+    path : Path
+        The file.
+    name : str
+        Of the tensor.
+    dtype : str
+        Its torch dtype, such as ``"torch.float32"``.
+    size : int
+        Its length in bytes.
+    expected : str
+        Its checksum, as `opened_tensors` gives it.
+
+    Attributes
+    ----------
+    reached : int
+        How many bytes were added.
+    """
+
+    def __init__(self, path: Path, name: str, dtype: str, size: int, expected: str) -> None:
+        self.path, self.name, self.size, self.expected = path, name, size, expected
+        self.reached, self._total = 0, checksum(dtype.encode())
+
+    def take(self, start: int, piece: NDArray[np.uint8]) -> None:
+        """
+        Add the bytes that were read from ``start`` on, at most `reached`.
+
+        Those that were added before are not again.
+
+        Raises
+        ------
+        DamagedFile
+            Behind the last byte, if the tensor is not what was written.
+        """
+        new = piece[self.reached - start :]
+        if not len(new):
+            return
+        self._total = checksum(new, self._total)
+        self.reached += len(new)
+        if self.reached == self.size and f"{self._total:08x}" != self.expected:
+            raise _damaged(self.path, self.name)
+
+
 def _checked_header(path: Path, file: Any) -> tuple[dict[str, str], dict[str, str]]:
     told: dict[str, str] = dict(file.metadata() or {})
     if _TENSORS not in told and _HEADER not in told:
@@ -119,7 +177,11 @@ def _checked_header(path: Path, file: Any) -> tuple[dict[str, str], dict[str, st
 
 def _check_tensor(path: Path, name: str, tensor: Tensor, expected: str) -> None:
     if _tensor_checksum(tensor) != expected:
-        raise DamagedFile(f"{path} is damaged: the checksum of {name} is another.")
+        raise _damaged(path, name)
+
+
+def _damaged(path: Path, name: str) -> DamagedFile:
+    return DamagedFile(f"{path} is damaged: the checksum of {name} is another.")
 
 
 def _header_checksum(told: Mapping[str, str], shapes: Mapping[str, list[int]]) -> str:

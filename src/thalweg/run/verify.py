@@ -17,7 +17,8 @@ from thalweg.run.digests import (
 )
 from thalweg.run.events import EventLines
 from thalweg.run.outcomes import is_covered, read_outcome
-from thalweg.run.results import check_result, is_marker
+from thalweg.run.result_files import check_result
+from thalweg.run.results import is_marker
 from thalweg.run.store import Run, read_mark
 from thalweg.run.tensors import check_tensors
 
