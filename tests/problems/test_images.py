@@ -11,7 +11,7 @@ import torch
 from PIL import Image
 
 from thalweg.errors import DataUnavailable, InvalidArgument, InvalidProblem, MissingExtra
-from thalweg.problems import cache_folder, images, load_problem, read_images
+from thalweg.problems import cache_folder, images, load_problem, load_stored, read_images
 from thalweg.run.progress import silent
 
 PIXELS = np.random.default_rng(0).integers(0, 256, (12, 6, 5, 3), dtype=np.uint8)
@@ -115,6 +115,16 @@ def test_the_network_is_placed_on_a_device(folder):
     assert {weight.device.type for weight in problem.model.parameters()} == {"meta"}
     with pytest.raises(InvalidArgument, match=r"device='gpu': .* Write 'cpu', or a device"):
         load_problem("cifar10", data=str(folder), widths=(3,), device="gpu")
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has such a device")
+def test_what_was_made_on_a_device_that_is_not_here_is_evaluated_on_the_cpu(folder, caplog):
+    stored = {"entry": "cifar10", "settings": {"data": str(folder), "device": "cuda:0"}}
+    problem = load_stored(stored, widths=(3,))
+    assert {weight.device.type for weight in problem.model.parameters()} == {"cpu"}
+    assert "made with device='cuda:0', which this machine lacks" in caplog.text
+    with pytest.raises(InvalidArgument, match="device='cuda:0'"):  # asked for now, it is refused
+        load_problem("cifar10", **stored["settings"])
 
 
 def test_a_name_on_the_hub(folder, monkeypatch, tmp_path):

@@ -28,6 +28,7 @@ from thalweg.curvature.vector_products import (
     push_forward,
 )
 from thalweg.errors import InvalidArgument
+from thalweg.evaluation.call import one_function
 
 
 class RiskOperator(ABC):
@@ -68,10 +69,11 @@ class RiskOperator(ABC):
                 f" ({self.shape[1]}, k): {self.described['operator']} has shape {self.shape}."
             )
         v = v.detach().to(self.device, self.dtype)
-        if v.dim() == 1:
-            return self._stated(v)
-        # Measured on a CPU: a block of vectors takes as long as its vectors one by one.
-        columns = [self._stated(column) for column in v.unbind(1)]
+        with one_function():  # passes backward, too
+            if v.dim() == 1:
+                return self._stated(v)
+            # Measured on a CPU: a block of vectors takes as long as its vectors one by one.
+            columns = [self._stated(column) for column in v.unbind(1)]
         return torch.stack(columns, dim=1) if columns else v.new_zeros(self.shape[0], 0)
 
     @property

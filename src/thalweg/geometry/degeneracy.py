@@ -228,9 +228,9 @@ def _eigenvalues(matrix: Tensor | None, method: Method) -> tuple[Array, Tensor |
     if matrix is None:
         return np.empty(0), None
     if method == "gram":
-        return torch.linalg.eigvalsh(matrix).numpy(), matrix
+        return torch.linalg.eigvalsh(matrix).cpu().numpy(), matrix
     tall = matrix if matrix.shape[0] >= matrix.shape[1] else matrix.T
-    return torch.linalg.svdvals(tall).square().numpy(), tall.T @ tall
+    return torch.linalg.svdvals(tall).square().cpu().numpy(), tall.T @ tall
 
 
 def _spectrum(

@@ -139,7 +139,7 @@ def quadrature(
         space.extend()
         bar.update()
     pairs = space.ritz()
-    values, first = pairs.values.numpy(), pairs.coefficients[0].numpy()
+    values, first = pairs.values.cpu().numpy(), pairs.coefficients[0].cpu().numpy()
     nodes, weights = np.full(steps, np.nan), np.zeros(steps)
     nodes[: len(values)], weights[: len(values)] = values[::-1], (first**2)[::-1]
     return nodes, weights, space.floor

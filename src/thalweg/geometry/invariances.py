@@ -72,7 +72,7 @@ class Invariances:
     """
 
     def __init__(self, network: Network, w: Tensor, *, batch_statistics: bool) -> None:
-        self._network, self._batch, self._w = network, batch_statistics, w.numpy()
+        self._network, self._batch, self._w = network, batch_statistics, w.cpu().numpy()
         self._model = network.model_in_double()
         named = dict(self._model.named_parameters())
         for name, tensor in network.space.unpack(w).items():
@@ -281,11 +281,11 @@ class _Seen:
         return value
 
     def _rise(self, node: Node, value: Tensor) -> None:
-        highest = value.movedim(CHANNELS[_kind(data_of(node))], 0).flatten(1).amax(1).numpy()
+        highest = value.movedim(CHANNELS[_kind(data_of(node))], 0).flatten(1).amax(1).cpu().numpy()
         self.highest[node] = np.maximum(self.highest.get(node, highest), highest)
 
     def _spread(self, node: Node, value: Tensor) -> None:
-        self.variances[node] = value.movedim(1, 0).flatten(1).var(1, correction=0).numpy()
+        self.variances[node] = value.movedim(1, 0).flatten(1).var(1, correction=0).cpu().numpy()
         self._inputs[node] = value
 
     def _read_inside(self, node: Node, value: Tensor) -> None:
@@ -296,7 +296,7 @@ class _Seen:
     def _read(self, node: Node, value: Tensor) -> None:
         reads = value.unique() if _kind(node) is nn.Embedding else _patches(node, value)
         if reads is not None:
-            self.reads.setdefault(node, []).append(reads.numpy())
+            self.reads.setdefault(node, []).append(reads.cpu().numpy())
 
 
 def _kind(node: Node) -> type[nn.Module]:

@@ -41,7 +41,7 @@ def node_losses(job: Job, parameters: Parameters, start: int, stop: int, bar: Ba
     assert rule is not None
     drawn = drawable(job, parameters["split"]).draw(torch.arange(start, stop))
     losses = drawn.measures(_evaluate(job, drawn, rule.cells, bar))["loss"]
-    return {"loss": losses.double().numpy()}
+    return {"loss": losses.double().cpu().numpy()}
 
 
 def certain_sums(job: Job, parameters: Parameters, start: int, stop: int, bar: Bar) -> Block:
@@ -53,7 +53,7 @@ def certain_sums(job: Job, parameters: Parameters, start: int, stop: int, bar: B
     which = torch.tensor(parameters["certain"][start:stop], dtype=torch.int64)
     drawn = drawable(job, parameters["split"]).draw(which)
     features = _evaluate(job, drawn, range(len(job.grid)), bar)
-    return {n: v.double().sum(1).numpy() for n, v in drawn.measures(features).items()}
+    return {n: v.double().sum(1).cpu().numpy() for n, v in drawn.measures(features).items()}
 
 
 def pilot(job: Job, parameters: Parameters, start: int, stop: int, bar: Bar) -> Block:
@@ -100,11 +100,14 @@ def node_sums(job: Job, parameters: Parameters, start: int, stop: int, bar: Bar)
     rest = every[~torch.isin(every, torch.tensor(parameters["certain"], dtype=torch.int64))]
     drawn = risk.draw(rest[start:stop])
     features = _evaluate(job, drawn, rule.cells, bar)
-    at = {f"{name}_at": v.double().sum(1).numpy() for name, v in drawn.measures(features).items()}
+    at = {
+        f"{name}_at": v.double().sum(1).cpu().numpy()
+        for name, v in drawn.measures(features).items()
+    }
     parts = [_measured(drawn, slab) for slab in _slabs(rule, features, range(len(job.grid)))]
-    sums = {n: torch.cat([p[n].double().sum(1) for p in parts]).numpy() for n in parts[0]}
+    sums = {n: torch.cat([p[n].double().sum(1) for p in parts]).cpu().numpy() for n in parts[0]}
     squares = {
-        f"{n}_control": torch.cat([p[n].double().square().sum(1) for p in parts]).numpy()
+        f"{n}_control": torch.cat([p[n].double().square().sum(1) for p in parts]).cpu().numpy()
         for n in parts[0]
     }
     return at | sums | squares
@@ -167,7 +170,7 @@ def _left(
             found.setdefault(f"{name}_sum", []).append(rest.sum(1))
             found.setdefault(f"{name}_square", []).append(rest.square().sum(1))
             found.setdefault(f"{name}_most", []).append(rest.abs().amax(1))
-    return {name: torch.cat(parts).numpy() for name, parts in found.items()}
+    return {name: torch.cat(parts).cpu().numpy() for name, parts in found.items()}
 
 
 def _measured(drawn: Drawn, features: Tensor) -> dict[str, Tensor]:

@@ -170,12 +170,14 @@ class Scalings:
             return np.zeros(0)
         if self._batch:
             return np.asarray(-self._w[scale] * module.eps / (self._variances[node] + module.eps))
-        share: Array = (module.running_mean / (module.running_var + module.eps).sqrt()).numpy()
+        share: Array = (
+            (module.running_mean / (module.running_var + module.eps).sqrt()).cpu().numpy()
+        )
         return -self._w[scale] * share
 
     def _add_vectors(self) -> None:
         for number, vectors in enumerate(self._channels.vectors):
-            for row, factors in enumerate(vectors.numpy()):
+            for row, factors in enumerate(vectors.cpu().numpy()):
                 for _, root, _ in self._roots(factors):
                     if root in self._classes:
                         self._classes[root].vectors.append((number, row))

@@ -102,7 +102,9 @@ class Shifts:
         module: Any = node.module
         size = math.prod(module.normalized_shape)
         scale, shift = (
-            fallback(size).double().numpy() if tensor is None else tensor.detach().numpy()
+            fallback(size).double().cpu().numpy()
+            if tensor is None
+            else tensor.detach().cpu().numpy()
             for tensor, fallback in ((module.weight, torch.ones), (module.bias, torch.zeros))
         )
         if len(module.normalized_shape) > 1 or not scale.all():
@@ -113,7 +115,7 @@ class Shifts:
                 carried = arrival.carried.along(-1)
                 if carried is None or not _each_once(carried, size):
                     continue
-                values = carried.factors.numpy() / scale[carried.channels.numpy()]
+                values = carried.factors.cpu().numpy() / scale[carried.channels.cpu().numpy()]
                 for row, entries in enumerate(weight):
                     parts = [(entries, values)]
                     if bias is not None:
@@ -165,7 +167,7 @@ class Shifts:
             matrix = torch.diag(matrix / (module.running_var + module.eps).sqrt())
         elif kind in CONVOLUTIONS:
             matrix = matrix.flatten(2).sum(2)
-        return _through(bias, matrix.numpy(), carried)
+        return _through(bias, matrix.cpu().numpy(), carried)
 
     def _of_attention(self, node: Node) -> Iterator[tuple[str, Direction]]:
         """Shift all keys alike, which the softmax takes away, or values, whose weights sum to 1."""
@@ -182,7 +184,7 @@ class Shifts:
         outward = self._entries(node, "out_proj.bias")
         if outward is None:
             return
-        matrix = module.out_proj.weight.detach().numpy()
+        matrix = module.out_proj.weight.detach().cpu().numpy()
         for channel in range(size):
             shifted = np.array([bias[2 * size + channel], *(v[channel] for v in values)])
             parts = [(shifted, np.ones(len(shifted))), (outward, -matrix[:, channel])]
@@ -212,7 +214,7 @@ def _refusing(carried: Carried) -> Maker:
 
 def _through(bias: Indices, matrix: Array, carried: Carried) -> Maker:
     """Make up by a bias for what a matrix makes of a shift."""
-    channels, factors = carried.channels.numpy(), carried.factors.numpy()
+    channels, factors = carried.channels.cpu().numpy(), carried.factors.cpu().numpy()
 
     def maker(channel: int) -> Part | None:
         return bias, -matrix @ (factors * (channels == channel))

@@ -100,8 +100,8 @@ def spectral_measure(op: Any, v: Tensor, *, products: int = 30) -> SpectralMeasu
         space.extend()
     pairs = space.ritz()
     return SpectralMeasure(
-        nodes=pairs.values.numpy()[::-1].copy(),
-        weights=pairs.coefficients[0].square().numpy()[::-1].copy(),
+        nodes=pairs.values.cpu().numpy()[::-1].copy(),
+        weights=pairs.coefficients[0].square().cpu().numpy()[::-1].copy(),
         exact=space.invariant,
         products=operator.products,
     )

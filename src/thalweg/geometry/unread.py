@@ -97,12 +97,12 @@ def _reading(arrival: Arrival, channels: int) -> list[Array] | None:
         weight = module.in_proj_weight.detach().chunk(3)[arrival.place]
     else:
         weight = module.weight.detach().movedim(1, -1).flatten(0, -2)
-    return _by_place(weight.double().numpy(), carried, channels)
+    return _by_place(weight.double().cpu().numpy(), carried, channels)
 
 
 def _by_place(matrix: Array, carried: Carried, channels: int) -> list[Array]:
     """Sort a matrix's columns by channel: a matrix for each place at which channels stand."""
-    which, factors = carried.channels.numpy(), carried.factors.numpy()
+    which, factors = carried.channels.cpu().numpy(), carried.factors.cpu().numpy()
     seen: dict[int, int] = {}
     parts: list[Array] = []
     for column, (channel, factor) in enumerate(zip(which.tolist(), factors.tolist(), strict=True)):
@@ -143,7 +143,7 @@ class Reads:
 
     def _null(self) -> Array:
         assert self._triangle is not None
-        return null_space(self._triangle.numpy())
+        return null_space(self._triangle.cpu().numpy())
 
     @property
     def dependent(self) -> Array:

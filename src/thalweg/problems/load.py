@@ -7,11 +7,15 @@ import hashlib
 import importlib
 import importlib.util
 import inspect
+import logging
 import sys
 from collections.abc import Callable, Mapping
+from functools import lru_cache
 from pathlib import Path
 from types import ModuleType
 from typing import Any
+
+import torch
 
 from thalweg.errors import EntryNotFound, InvalidArgument, InvalidProblem
 from thalweg.problems.datasets import cifar10, digits, teacher
@@ -26,6 +30,12 @@ BUILT_IN: dict[str, Callable[..., Problem]] = {
     "cifar10": cifar10,
     "teacher": teacher,
 }
+# What a machine may lack of devices that runs are made on.
+_DEVICES: dict[str, Callable[[], bool]] = {
+    "cuda": torch.cuda.is_available,
+    "mps": torch.backends.mps.is_available,
+}
+log = logging.getLogger("thalweg")
 _FORMS = "'package.module:make', 'path/file.py:make'"
 
 
@@ -83,6 +93,11 @@ def load_stored(
     **settings
         Besides those of the file.
 
+    Notes
+    -----
+    Where the file names a device that this machine lacks, images are evaluated on the CPU, with a
+    warning.
+
     Raises
     ------
     NotTrusted
@@ -97,7 +112,23 @@ def load_stored(
             f"the problem is {dict(problem)!r}; expected an entry (text) and settings by name."
         )
     require_trust(entry)
+    if ":" not in entry and not _is_here(stored.get("device", "cpu")):
+        stored = stored | {"device": "cpu"}
     return _load(entry, stored | settings, progress)
+
+
+@lru_cache
+def _is_here(device: object) -> bool:
+    """Say whether this machine has a device; warn of another, once a process."""
+    here = _DEVICES.get(str(device).partition(":")[0])
+    if here is None or here():
+        return True
+    log.warning(
+        "made with device=%r, which this machine lacks: evaluated on the CPU. Numbers differ by"
+        " rounding, and trainings by more.",
+        device,
+    )
+    return False
 
 
 def _load(entry: str, settings: dict[str, Any], progress: Progress) -> Problem:

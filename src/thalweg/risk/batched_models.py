@@ -13,6 +13,7 @@ from torch.utils._pytree import tree_map_only
 
 from thalweg.curvature.batch_functions import Forward
 from thalweg.errors import InvalidProblem, NotDefined
+from thalweg.evaluation.call import one_function
 from thalweg.evaluation.model_copy import ModelCopy
 from thalweg.landscape.provenance import Provenance, Word
 from thalweg.landscape.space import ParameterSpace
@@ -87,9 +88,10 @@ class BatchedModels:
         weights = torch.stack([request.w for request in requests])
         buffers = _stack([member.held for member in members])
         try:
-            gradients, (losses, outputs, after) = vmap(grad(self._loss, has_aux=True))(
-                weights, buffers, batches
-            )
+            with one_function():
+                gradients, (losses, outputs, after) = vmap(grad(self._loss, has_aux=True))(
+                    weights, buffers, batches
+                )
         except RuntimeError as error:
             raise InvalidProblem(
                 f"{self.risk.problem.name}: copies cannot be evaluated as one batch of models"

@@ -10,6 +10,7 @@ from torch import Tensor
 from torch.utils._pytree import tree_map_only
 
 from thalweg.errors import NotDefined, NotDeterministic
+from thalweg.evaluation.call import one_function
 from thalweg.evaluation.model_copy import ModelCopy, chunks
 from thalweg.problems.loss import Evaluation
 from thalweg.problems.samples import Samples
@@ -148,7 +149,7 @@ class Passes:
 
     def gradient(self) -> tuple[float, Tensor]:
         """Evaluate loss and gradient (float64) of all samples, through statistics that vary."""
-        with self.measured.at_work():
+        with one_function(), self.measured.at_work():
             loss, total, cotangents = self._at_statistics()
             if cotangents:
                 total += self._through_statistics(cotangents)

@@ -511,7 +511,8 @@ class EmpiricalRisk(ModelState):
         measured, passes = self._measured, self._passes
         measured.load(w)
         measured.gradient.zero_()
-        with measured.norms.mode(self._step_mode(track)), measured.watching():
+        mode = measured.norms.mode(self._step_mode(track))
+        with one_function(), mode, measured.watching():
             evaluation, moved = measured.forward(passes.data.take(batch))
             loss = evaluation.mean()
             loss.backward()

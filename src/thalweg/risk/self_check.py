@@ -169,7 +169,7 @@ class _Check:
     def run(self) -> SelfCheck:
         """Compare all."""
         before = _Untouched(self.problem)
-        with self._as_in_evaluation():
+        with one_function(), self._as_in_evaluation():
             copy = self._compare_values()
             gradient, hessian = self._compare_slopes()
         before.check()

@@ -127,10 +127,10 @@ def _middle(risk: EmpiricalRisk, points: Sequence[Point]) -> dict[str, NDArray[n
     *ends, middle = found
     answer = {}
     for name, values in middle.items():
-        one, other = (end[name].double().numpy() for end in ends)
-        answer[f"over_mean/{name}"] = values.double().numpy() - (one + other) / 2
+        one, other = (end[name].double().cpu().numpy() for end in ends)
+        answer[f"over_mean/{name}"] = values.double().cpu().numpy() - (one + other) / 2
         best = one if one.mean() <= other.mean() else other
-        answer[f"over_best/{name}"] = values.double().numpy() - best
+        answer[f"over_best/{name}"] = values.double().cpu().numpy() - best
     return answer
 
 

@@ -165,8 +165,8 @@ def _points(
     found = through_points(*measured.points, risk=measured.risk)
     path = None
     if measured.path is not None:
-        path = project(measured.path, measured.centre, found.directions).coordinates.numpy()
-    extent = covering_extent(found.coordinates.numpy(), points, margin=0.5, path=path)
+        path = project(measured.path, measured.centre, found.directions).coordinates.cpu().numpy()
+    extent = covering_extent(found.coordinates.cpu().numpy(), points, margin=0.5, path=path)
     rule = f"through {' and '.join(measured.names)}, both as long as the first two are apart"
     if options["dims"] == 1:
         rule = f"from {measured.names[0]} to {measured.names[1]}"
@@ -180,7 +180,7 @@ def _principal(
     found = principal_directions(measured.path, options["dims"])
     projected = project(measured.path, measured.centre, found.directions).coordinates
     rule = f"principal components of the trajectory {measured.trajectory}, of length 1"
-    return Plane(found.directions, rule, covering_extent(projected.numpy(), points), points)
+    return Plane(found.directions, rule, covering_extent(projected.cpu().numpy(), points), points)
 
 
 def _eigen(
@@ -226,8 +226,8 @@ def shown_points(measured: MeasuredPoint, plane: Plane) -> dict[str, Any]:
         share = project(path, measured.centre, plane.directions).variance_share
     m, n = len(path), len(given)
     return {
-        "position": projected.coordinates.numpy(),
-        "distance": projected.distances.numpy(),
+        "position": projected.coordinates.cpu().numpy(),
+        "distance": projected.distances.cpu().numpy(),
         "trajectory": [measured.trajectory] * m + [""] * n,
         "name": [""] * m + list(measured.names[:n]),
         "step": list(measured.steps) + [-1] * n,

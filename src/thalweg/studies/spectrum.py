@@ -173,9 +173,9 @@ def measure_eigenvalues(run: Run, arguments: dict[str, Any], report: Report) -> 
         progress=lambda total, label: Told(report, _UNITS_A_PRODUCT),
     )
     return {
-        "values": found.values.numpy(),
-        "residuals": found.residuals.numpy(),
-        "errors": found.errors.numpy(),
+        "values": found.values.cpu().numpy(),
+        "residuals": found.residuals.cpu().numpy(),
+        "errors": found.errors.cpu().numpy(),
         "products": found.products,
         "status": found.status,
         "described": operator.described,

@@ -141,9 +141,9 @@ class _AlongCurvatures:
     def __call__(self, v: Tensor) -> SpectralMeasure:
         """Measure a displacement."""
         along = (self._vectors.T @ (self._jacobian @ v))[self._kept].square() / self._squares
-        weights = (along / v.square().sum()).numpy()
+        weights = (along / v.square().sum()).cpu().numpy()
         return SpectralMeasure(
-            nodes=np.concatenate([[0.0], self._factor * self._squares.numpy()]),
+            nodes=np.concatenate([[0.0], self._factor * self._squares.cpu().numpy()]),
             weights=np.concatenate([[max(0.0, 1 - weights.sum())], weights]),
             exact=True,
             products=1,

@@ -184,11 +184,11 @@ def _in_torch(net: PolynomialNetwork, system: ZeroSystem, real: RealPoints) -> l
     rows = []
     for weights, signs in zip(real.weights, real.signs, strict=True):
         w = net.loaded(system, weights, signs)
-        jacobian = risk.jacobian(w).to_dense().numpy()
+        jacobian = risk.jacobian(w).to_dense().cpu().numpy()
         sizes = np.linalg.svd(jacobian, compute_uv=False)
         rank = int((sizes > singular_cutoff(jacobian.shape) * sizes[0]).sum())
         rounding = len(w) * np.finfo(np.float64).eps * sizes[0]
-        symmetric, _ = invariant_directions(system, w.numpy(), np.zeros(len(w)))
+        symmetric, _ = invariant_directions(system, w.cpu().numpy(), np.zeros(len(w)))
         noise = torch.from_numpy(rng.normal(size=len(w)))
         rows.append(
             {
