@@ -184,7 +184,9 @@ def place(samples, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path / "here")
     # By import_module: the package has a function of the module's name.
     monkeypatch.setattr(import_module("thalweg.studies.reproduce"), "_complete", no_work)
-    for name in ("train", "surface", "barrier", "certify_zero"):
+    monkeypatch.setattr("thalweg.measurements.record.run_tasks", no_work)
+    monkeypatch.setattr("thalweg.measurements.surface_picture.surface", no_work)
+    for name in ("train", "certify_zero"):
         monkeypatch.setattr(f"thalweg.{name}", no_work, raising=False)
     return tmp_path
 

@@ -9,8 +9,9 @@ import pytest
 
 from made_surfaces import made_density, made_eigenvalues, made_points, made_surface
 from made_trajectories import HOSTILE
+from thalweg.measurements import spectrum_section as spectrum
+from thalweg.measurements import surface_section as surface
 from thalweg.report import write_report
-from thalweg.report.sections import spectrum, surface
 from thalweg.run import create_run
 from thalweg.run.files import write_json
 

@@ -18,6 +18,7 @@ from thalweg.connectivity import barrier
 from thalweg.errors import CheckpointRefused, DamagedFile, InvalidArgument, OutOfBudget
 from thalweg.geometry import spectral_density, surface, top_eigenvalues
 from thalweg.landscape import Quadratic
+from thalweg.measurements.spectrum_parts import check_spectrum
 from thalweg.problems import load_problem
 from thalweg.problems.weight_files import read_weights
 from thalweg.run import bounds
@@ -29,7 +30,7 @@ from thalweg.run.files import read_json
 from thalweg.run.store import create_run
 from thalweg.studies import configure
 from thalweg.studies.check_config import check_config, tasks_of
-from thalweg.studies.spectrum import DEFAULTS, check_spectrum
+from thalweg.studies.spectrum import DEFAULTS
 
 BOWL = Quadratic.of_spectrum(torch.linspace(1, 2, 50, dtype=torch.float64))
 HUGE = 10**12

@@ -12,8 +12,8 @@ from matplotlib.figure import Figure
 
 from studies.small import CONFIG
 from thalweg.certificates.store import verify
+from thalweg.measurements.parts import Picture, Table
 from thalweg.plots import plot_boxes, plot_eigenvalues, plot_split
-from thalweg.report.parts import Picture, Table
 from thalweg.report.sections.degeneracy import section
 from thalweg.run import InProcess, Run
 from thalweg.studies import reproduce

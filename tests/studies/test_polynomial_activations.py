@@ -12,7 +12,7 @@ import xarray as xr
 from numpy.testing import assert_array_equal
 
 from studies.small import CONFIG
-from thalweg.report.parts import Picture, Table
+from thalweg.measurements.parts import Picture, Table
 from thalweg.report.sections.polynomial_activations import section
 from thalweg.run import InProcess, Run, create_run
 from thalweg.studies import complete, configure

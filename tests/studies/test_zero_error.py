@@ -12,9 +12,9 @@ from matplotlib.figure import Figure
 
 from studies.small import CONFIG
 from thalweg.dynamics import train
+from thalweg.measurements.parts import Picture, Table
 from thalweg.plots import plot_reach
 from thalweg.problems import load_problem
-from thalweg.report.parts import Picture, Table
 from thalweg.report.sections.zero_error import section
 from thalweg.risk import EmpiricalRisk
 from thalweg.run import InProcess, create_run

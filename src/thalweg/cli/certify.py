@@ -10,7 +10,7 @@ import typer
 from typer.core import TyperGroup
 
 from thalweg.cli.outputs import check_output
-from thalweg.cli.points import FORMS, Allow, FileEntry, Partial, about, opening
+from thalweg.cli.points import FORMS, Allow, FileEntry, Partial, opening
 from thalweg.cli.runs import Json, parse_settings
 from thalweg.run.progress import on_screen
 
@@ -111,7 +111,9 @@ def zero(
     found = tw.certify_zero(risk, w, strict=strict, progress=on_screen)
     answer = found.to_dict()
     if point is not None:
-        answer["checkpoint"] = about(point)
+        from thalweg.measurements.point import about_point
+
+        answer["checkpoint"] = about_point(point)
     written = None
     if out is not None and found.statement is not None:
         named = {"entry": entry, "settings": settings}

@@ -9,7 +9,7 @@ from typing import Any
 import typer
 
 from thalweg.cli.runs import Json, RunPath
-from thalweg.report.formatting import estimate
+from thalweg.measurements.formatting import estimate
 from thalweg.report.stated_rules import told_rules
 from thalweg.run import open_run
 

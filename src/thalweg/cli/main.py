@@ -10,10 +10,11 @@ from typing import Any
 import typer
 from typer.core import TyperGroup
 
-from thalweg.cli import algebra, certify, flat, geometry, runs
+from thalweg.cli import algebra, certify, runs
 from thalweg.cli.claims import claims
-from thalweg.cli.line import barrier
+from thalweg.cli.measure import command
 from thalweg.errors import ThalwegError
+from thalweg.measurements.registry import MEASUREMENTS
 
 _LONGEST_PATH = 200
 
@@ -47,13 +48,9 @@ app.command()(runs.resume)
 app.command()(runs.report)
 app.command()(runs.verify)
 app.command()(claims)
-app.command()(barrier)
 app.command("runs")(runs.list_all)
-app.command()(geometry.surface)
-app.command()(geometry.spectrum)
-app.command()(flat.margin)
-app.command()(flat.degeneracy)
-app.command()(flat.flatness)
+for record in MEASUREMENTS.values():
+    app.command(record.name)(command(record))
 app.add_typer(algebra.app)
 app.add_typer(certify.app)
 

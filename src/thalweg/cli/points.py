@@ -2,18 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
 from thalweg.cli.runs import parse_settings
 from thalweg.run import is_run, open_run
-from thalweg.run.progress import on_screen, silent
-
-if TYPE_CHECKING:
-    from thalweg.problems import Point, Problem
 
 FORMS = (
     "a file of torch.save, .safetensors, an index of shards, .npz, or a folder with"
@@ -85,20 +80,3 @@ def opening(entry: str | None, partial: bool, allow: list[str] | None) -> dict[s
     """Collect how files are opened: what `thalweg.open_point` takes."""
     asked = {"entry": entry, "partial": partial, "allow": allow}
     return {name: value for name, value in asked.items() if value}
-
-
-def open_all(problem: Problem, files: Sequence[Path], how: dict[str, Any]) -> list[Point]:
-    """Open checkpoints, with a bar where there are many."""
-    from thalweg.problems.checkpoints import open_points
-
-    return open_points(problem, files, progress=on_screen if len(files) > 3 else silent, **how)
-
-
-def about(point: Point) -> dict[str, Any]:
-    """Give what stands in JSON of a point."""
-    return {
-        "file": point.name,
-        "sha256": point.sha256,
-        "notes": list(point.notes),
-        "from_the_problem": list(point.lacking),
-    }

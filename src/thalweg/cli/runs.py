@@ -10,7 +10,7 @@ from typing import Annotated, Any
 import typer
 
 from thalweg.errors import ThalwegError
-from thalweg.report.formatting import count, duration
+from thalweg.measurements.formatting import count, duration
 from thalweg.run import Run, list_runs, on_screen, open_run
 
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object on standard output.")]

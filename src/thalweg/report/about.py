@@ -11,9 +11,9 @@ from typing import Any
 
 import tomli_w
 
+from thalweg.measurements.formatting import count, number
+from thalweg.measurements.parts import Fact, Table
 from thalweg.report.commands import assigned, measurement_command
-from thalweg.report.formatting import count, number
-from thalweg.report.parts import Fact, Table
 from thalweg.run import Run, trained_shapes
 from thalweg.run.files import read_json
 

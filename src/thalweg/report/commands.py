@@ -6,9 +6,8 @@ import json
 import shlex
 from typing import Any
 
-# Options of the configuration that have another name on the command line, or none.
-_NAMES = {"k": "-k"}
-_LEFT_OUT = ("relative",)
+from thalweg.measurements.options import About, about_options
+from thalweg.measurements.registry import MEASUREMENTS
 
 
 def measurement_command(config: dict[str, Any], out: str) -> str:
@@ -37,8 +36,10 @@ def measurement_command(config: dict[str, Any], out: str) -> str:
     words += [
         word for name in ("run", "trajectory") if name in at for word in (f"--{name}", at[name])
     ]
+    about = about_options(MEASUREMENTS[kind].options) if kind in MEASUREMENTS else {}
     for name, value in {**config["risk"], **config[kind]}.items():
-        words += [] if name in _LEFT_OUT else _option(name, value)
+        known = about.get(name, About(""))
+        words += [] if known.hidden else _option(known.flag or _flag(name), value)
     return shlex.join([*words, "--out", out])
 
 
@@ -52,8 +53,11 @@ def assigned(value: Any) -> str:
     return json.dumps(value)
 
 
-def _option(name: str, value: Any) -> list[str]:
-    flag = _NAMES.get(name, f"--{name.replace('_', '-')}")
+def _flag(name: str) -> str:
+    return f"--{name.replace('_', '-')}"
+
+
+def _option(flag: str, value: Any) -> list[str]:
     if isinstance(value, bool):
         return [flag if value else f"--no-{flag[2:]}"]
     if isinstance(value, list):

@@ -6,8 +6,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from thalweg.measurements.formatting import estimate
 from thalweg.report.about import command, shown, shown_path
-from thalweg.report.formatting import estimate
 from thalweg.run import Run
 
 # A sign beside the word: the verdict is not told by colour alone.

@@ -7,9 +7,9 @@ import io
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
+from thalweg.measurements.parts import Picture, Section, Table
 from thalweg.report.about import about, progress_table
 from thalweg.report.ledger import ledger
-from thalweg.report.parts import Picture, Section, Table
 from thalweg.report.stated_rules import told_rules
 from thalweg.run import Run
 from thalweg.run.box import check_name

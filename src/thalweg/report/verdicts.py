@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from thalweg.report.formatting import estimate
+from thalweg.measurements.formatting import estimate
 from thalweg.run import Run
 
 

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 
 from thalweg.errors import InvalidArgument
+from thalweg.measurements.driver import measure
 from thalweg.problems import load_stored
 from thalweg.risk import EmpiricalRisk
 from thalweg.run import Engine, Progress, Run, create_run, is_run, open_run, run_tasks, silent
@@ -19,7 +20,6 @@ from thalweg.run.repair import repair
 from thalweg.run.tasks import remaining_units
 from thalweg.run.threads import one_thread
 from thalweg.studies.check_config import check_config, tasks_of
-from thalweg.studies.measurement import measure
 from thalweg.studies.preflight import Sizes, refuse_undecidable
 from thalweg.studies.registry import CHECKS, JUDGES, RULES, STUDIES
 from thalweg.studies.rules import STATED, judged_by, state

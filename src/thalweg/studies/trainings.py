@@ -11,13 +11,12 @@ from torch import nn
 
 from thalweg import dynamics
 from thalweg.dynamics import TrainResult, moments, train
+from thalweg.measurements.told import UNITS_AN_EPOCH as UNITS_AN_EPOCH
 from thalweg.problems import load_stored
 from thalweg.risk import EmpiricalRisk
 from thalweg.run import Report, Run, Task
 from thalweg.studies.watched_activations import Watch, with_polynomials
 
-# Progress moves in tenths of an epoch of the whole training set; other work counts in these units.
-UNITS_AN_EPOCH = 10
 # Passes forward: to re-estimate statistics, over the training set, and over a test set; an epoch
 # of training is three.
 _UNITS_A_CHECKPOINT = 7

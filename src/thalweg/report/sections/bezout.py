@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from thalweg.measurements.formatting import count, number
+from thalweg.measurements.parts import Fact, Part, Picture, Section, Table
 from thalweg.report.bezout_figures import critical_still, solutions_still, zero_set_still
-from thalweg.report.formatting import count, number
-from thalweg.report.parts import Fact, Part, Picture, Section, Table
 from thalweg.run import Run
 
 if TYPE_CHECKING:

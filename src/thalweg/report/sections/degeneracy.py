@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 from matplotlib.figure import Figure
 
+from thalweg.measurements.formatting import number
+from thalweg.measurements.parts import Fact, Part, Picture, Section, Table
 from thalweg.plots import plot_boxes, plot_eigenvalues, plot_split
-from thalweg.report.formatting import number
-from thalweg.report.parts import Fact, Part, Picture, Section, Table
 from thalweg.report.verdicts import verdict
 from thalweg.run import Run
 

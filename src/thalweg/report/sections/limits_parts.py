@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from matplotlib.figure import Figure
 
+from thalweg.measurements.formatting import number
+from thalweg.measurements.parts import Fact, Part, Picture, Table
 from thalweg.plots.palette import COLORS
-from thalweg.report.formatting import number
-from thalweg.report.parts import Fact, Part, Picture, Table
 from thalweg.report.verdicts import verdict
 from thalweg.run import Run
 from thalweg.studies.displacement import ELSEWHERE

@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from matplotlib.figure import Figure
 
+from thalweg.measurements.formatting import number
+from thalweg.measurements.parts import Fact, Part, Picture, Section, Table
 from thalweg.plots import plot_bands, plot_matrix
 from thalweg.plots.palette import COLORS
-from thalweg.report.formatting import number
-from thalweg.report.parts import Fact, Part, Picture, Section, Table
 from thalweg.report.sections.limits_parts import (
     LIMITS,
     PATHS,

@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from matplotlib.figure import Figure
 
+from thalweg.measurements.formatting import number, percent
+from thalweg.measurements.parts import Fact, Part, Picture, Section, Table
 from thalweg.plots import plot_bands, plot_excursions
 from thalweg.plots.curves import LABELS, is_measured
 from thalweg.plots.palette import COLORS
 from thalweg.report.about import summary
-from thalweg.report.formatting import number, percent
-from thalweg.report.parts import Fact, Part, Picture, Section, Table
 from thalweg.report.verdicts import verdict
 from thalweg.run import Run
 

@@ -5,15 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from thalweg.report.parts import Section
+from thalweg.measurements.parts import Section
+from thalweg.measurements.registry import MEASUREMENTS
 from thalweg.report.sections import (
     bezout,
     degeneracy,
     interpolation,
     perturb_and_return,
     polynomial_activations,
-    spectrum,
-    surface,
     trajectories,
     zero_error,
 )
@@ -47,7 +46,6 @@ SECTIONS: tuple[Entry, ...] = (
     Entry("perturb_and_return", perturb_and_return.RESULTS, perturb_and_return.section),
     Entry("interpolation", interpolation.RESULTS, interpolation.section),
     Entry("bezout", bezout.RESULTS, bezout.section),
-    Entry("surface", surface.RESULTS, surface.section),
-    Entry("spectrum", spectrum.RESULTS, spectrum.section),
+    *(Entry(record.name, record.results, record.section) for record in MEASUREMENTS.values()),
     Entry("degeneracy", degeneracy.RESULTS, degeneracy.section),
 )

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from thalweg.measurements.formatting import count, listing, number, percent, span
+from thalweg.measurements.parts import Fact, Part, Picture, Section, Table
 from thalweg.plots import curves_figure, embedding_figure, height_figure
 from thalweg.plots.interactive.curves import panels_of
 from thalweg.plots.logscale import log_scale
@@ -20,8 +22,6 @@ from thalweg.report.figures import (
     layers_still,
     stress_still,
 )
-from thalweg.report.formatting import count, listing, number, percent, span
-from thalweg.report.parts import Fact, Part, Picture, Section, Table
 from thalweg.run import Run
 
 if TYPE_CHECKING:

@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 from matplotlib.figure import Figure
 
+from thalweg.measurements.formatting import listing, number, percent, span
+from thalweg.measurements.parts import Fact, Part, Picture, Section, Table
 from thalweg.plots import curves_figure, plot_reach
 from thalweg.plots.interactive.curves import panels_of
 from thalweg.report.figures import curves_still
-from thalweg.report.formatting import listing, number, percent, span
-from thalweg.report.parts import Fact, Part, Picture, Section, Table
 from thalweg.report.verdicts import verdict
 from thalweg.run import Run
 

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +17,7 @@ from torch import Tensor
 from thalweg.errors import InvalidArgument
 from thalweg.problems import Problem, load_stored
 from thalweg.problems.between import States
-from thalweg.problems.checkpoints import open_points
+from thalweg.problems.checkpoints import Point, open_points
 from thalweg.problems.trajectory_files import TrajectoryFiles, holds_files, trajectory_files
 from thalweg.problems.weight_files import files_of
 from thalweg.risk import EmpiricalRisk
@@ -236,6 +238,79 @@ def load_measured_point(
         steps=steps,
         trajectory=at.get("trajectory", ""),
     )
+
+
+def open_spec(spec: dict[str, Any], run: Run | None = None) -> tuple[EmpiricalRisk, list[Point]]:
+    """
+    Open the points of a specification as whole states, for a task.
+
+    Parameters
+    ----------
+    spec : dict
+        As for `load_measured_point`.
+    run : Run, optional
+        Whose tasks these are: they share one problem.
+
+    Returns
+    -------
+    risk : EmpiricalRisk
+        At none of them.
+    points : list of Point
+        Those that are given, or else the last of the trajectory.
+    """
+    problem = _problem("" if run is None else str(run.path), json.dumps(spec["problem"]))
+    at = spec["at"]
+    way, _ = _way(at, None)
+    files = [Path(path) for path in at.get("checkpoints", [])] or way[-1:]
+    return _risk(problem, spec), open_points(problem, files, tell=False, **at.get("opening", {}))
+
+
+def count_points(at: dict[str, Any]) -> int:
+    """Count the points that a place names: checkpoints, or those of its trajectory."""
+    return len(at.get("checkpoints", ())) or len(_way(at, None)[0])
+
+
+def open_path(spec: dict[str, Any], run: Run | None = None) -> tuple[EmpiricalRisk, list[Point]]:
+    """Open the points of a specification, or all of its trajectory, in order."""
+    way, _ = _way(spec["at"], None)
+    at = spec["at"] if spec["at"].get("checkpoints") else {**spec["at"], "checkpoints": way}
+    return open_spec(spec | {"at": at}, run)
+
+
+def open_one(spec: dict[str, Any], run: Run | None = None) -> tuple[EmpiricalRisk, Tensor, Point]:
+    """Open the first point of a specification: the risk is there, and holds what it has to."""
+    risk, (point, *_) = open_spec(spec, run)
+    w = point.load_into(risk)
+    return (risk.held(w) if spec["risk"]["batchnorm"] == "held" else risk), w, point
+
+
+@lru_cache(maxsize=1)
+def _problem(run: str, stored: str) -> Problem:
+    """Make a problem once for all tasks of a run: its data may take long to read."""
+    return load_stored(json.loads(stored))
+
+
+def about_point(point: Point) -> dict[str, Any]:
+    """Give what stands in JSON of a point."""
+    return {
+        "file": point.name,
+        "sha256": point.sha256,
+        "notes": list(point.notes),
+        "from_the_problem": list(point.lacking),
+    }
+
+
+def each_point(spec: dict[str, Any]) -> list[tuple[str, dict[str, Any]]]:
+    """Part a specification into one for each point, with its name."""
+    at = spec["at"]
+    files = at.get("checkpoints")
+    if not files:
+        return [(at["trajectory"], spec)]
+    names = _names([Path(path) for path in files])
+    return [
+        (name, spec | {"at": at | {"checkpoints": [path]}})
+        for name, path in zip(names, files, strict=True)
+    ]
 
 
 def _way(at: dict[str, Any], run: Run | None) -> tuple[list[Path], tuple[int, ...]]:

@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from thalweg.measurements.figures import contour_still, height_still, profile_still, slices_still
+from thalweg.measurements.formatting import count, number, percent
+from thalweg.measurements.parts import Fact, Part, Picture, Section, Table
 from thalweg.plots import surface_figure
 from thalweg.plots.grids import heights, outside
-from thalweg.report.formatting import count, number, percent
-from thalweg.report.geometry_figures import contour_still, height_still, profile_still, slices_still
-from thalweg.report.parts import Fact, Part, Picture, Section, Table
 from thalweg.run import Run
 
 if TYPE_CHECKING:

@@ -6,6 +6,9 @@ from typing import Self
 
 from thalweg.run import Report
 
+# Progress moves in tenths of an epoch of the whole training set; other work counts in these units.
+UNITS_AN_EPOCH = 10
+
 
 class Told:
     """

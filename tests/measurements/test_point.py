@@ -10,9 +10,9 @@ from torch import nn
 
 import thalweg as tw
 from thalweg.errors import CheckpointRefused, InvalidArgument
+from thalweg.measurements.driver import RISK
+from thalweg.measurements.point import load_measured_point, place, trajectory_in
 from thalweg.problems import load_problem
-from thalweg.studies.point import load_measured_point, place, trajectory_in
-from thalweg.studies.surface import RISK
 
 ENTRY = """
 import torch

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
+from thalweg.measurements.figures import density_still
+from thalweg.measurements.formatting import count, number, percent
+from thalweg.measurements.parts import Fact, Part, Picture, Section, Table
 from thalweg.plots.density import single_bump
-from thalweg.report.formatting import count, number, percent
-from thalweg.report.geometry_figures import density_still
-from thalweg.report.parts import Fact, Part, Picture, Section, Table
 from thalweg.run import Run
 
 if TYPE_CHECKING:

@@ -21,8 +21,8 @@ from thalweg.geometry import (
 )
 from thalweg.geometry.directions import not_orthogonal
 from thalweg.geometry.grid import check_cells
+from thalweg.measurements.point import MeasuredPoint
 from thalweg.run import Progress, silent
-from thalweg.studies.point import MeasuredPoint
 
 RULES = ("random", "principal", "points", "eigen")
 

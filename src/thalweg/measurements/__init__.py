@@ -1,0 +1,1 @@
+"""Instruments at given checkpoints as runs: one record each, from which commands are made."""

@@ -1,0 +1,243 @@
+"""``thalweg barrier``: loss and error on the straight line between two checkpoints."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from thalweg.measurements.options import defaults, option
+from thalweg.measurements.record import Job, Measurement, Output
+from thalweg.measurements.told import UNITS_AN_EPOCH, Told
+from thalweg.run import Report, Run, Task
+
+if TYPE_CHECKING:
+    import xarray as xr
+    from torch import Tensor
+
+    from thalweg.measurements.parts import Section
+
+RESULT = "barrier/lines"
+COMPARED = {
+    "barrier": "barrier: highest above the chord",
+    "crossfit": "the same, chosen on other samples",
+    "mean_excess": "mean of both minus mean of the ends",
+    "mean_over_best": "mean of both minus the better end",
+}
+_ENDS = ("", "_stderr", "_low", "_high")
+
+
+@dataclass(frozen=True)
+class Options:
+    """What `thalweg.barrier` and `thalweg.one_basin` take."""
+
+    points: int = option(21, "Points of the line, both ends included; odd.", least=3)
+    test: bool = option(True, "Evaluate test data too.")
+    allowed: float | None = option(
+        None,
+        "Largest barrier of one basin: of the error, by default 0.02, or of the loss, where no"
+        " error is counted.",
+    )
+
+
+def settle(given: dict[str, Any], points: int, trajectory: bool) -> dict[str, Any]:
+    """Complete the options."""
+    return {**defaults(Options), **given}
+
+
+def perform(job: Job) -> dict[str, Any]:
+    """Measure the line, or all lines of a path, and judge it."""
+    from thalweg.measurements.dataset_codec import unpack
+
+    chosen = {name: job.options[name] for name in ("points", "test")}
+    task = Task(
+        "thalweg.measurements.barrier:measure_lines",
+        {**job.spec, "options": chosen},
+        label="lines",
+        units=job.options["points"] * UNITS_AN_EPOCH // 3,
+    )
+    (result,) = job.perform([task], "barrier")
+    data, files = unpack(result)["lines"], result["files"]
+    job.run.save_result(RESULT, data)
+    if "pair" in data.dims:
+        return {"lines": _of_neighbours(data, files)}
+    judged = _judged(data, job.options.get("allowed"))
+    return _of_line(data) | {"one_basin": None if judged is None else asdict(judged)}
+
+
+def measure_lines(run: Run, arguments: dict[str, Any], report: Report) -> dict[str, Any]:
+    """Measure the lines from each point to the next, in a worker."""
+    from thalweg.connectivity import barrier, neighbour_barriers
+    from thalweg.measurements.dataset_codec import pack
+    from thalweg.measurements.point import open_path
+
+    risk, points = open_path(arguments, run)
+    told = Told(report, UNITS_AN_EPOCH / 3)
+    options: Any = {**arguments["options"], "progress": lambda total, label: told}
+    if len(points) == 2:
+        data = barrier(risk, *points, **options)
+    else:
+        data = neighbour_barriers(risk, points, **options)
+    return pack({"lines": data}) | {"files": [point.name for point in points]}
+
+
+def _judged(data: xr.Dataset, allowed: float | None) -> Any:
+    """Judge the line, where there is an error or what is allowed of the loss is said."""
+    from thalweg.connectivity import one_basin
+
+    if allowed is None and "error" not in data["quantity"].values:
+        return None
+    return one_basin(data, allowed=allowed)
+
+
+def _of_neighbours(data: xr.Dataset, files: list[str]) -> list[dict[str, Any]]:
+    return [
+        {"from": files[i], "to": files[i + 1], **_of_line(data.isel(pair=i))}
+        for i in range(data.sizes["pair"])
+    ]
+
+
+def _of_line(data: xr.Dataset) -> dict[str, Any]:
+    quantities = [str(name) for name in data["quantity"].values]
+    along = {name: data[name].values.tolist() for name in quantities}
+    errors = {f"{name}_stderr": data[f"{name}_stderr"].values.tolist() for name in quantities}
+    keys = [part + end for part in COMPARED for end in _ENDS]
+    compared = {
+        name: {key: float(data[key].sel(quantity=name)) for key in (*keys, "barrier_at")}
+        for name in quantities
+    }
+    line = {"t": data["t"].values.tolist(), **along, **errors}
+    of_pair = {name: data[name].item() for name in ("length", "between") if name in data}
+    return {"line": line, **compared, "about": {**data.attrs, **of_pair}}
+
+
+def answer(run: Run, found: dict[str, Any]) -> dict[str, Any]:
+    """Give what was found without the notes, which stand in it already."""
+    return {name: value for name, value in found.items() if name != "notes"}
+
+
+def lines(found: dict[str, Any]) -> list[str]:
+    """Write a row for each point of one line, or one for each of several lines."""
+    return _rows_of_lines(found["lines"]) if "lines" in found else _rows_of_points(found)
+
+
+def _rows_of_points(found: dict[str, Any]) -> list[str]:
+    from thalweg.connectivity import OneBasin
+
+    quantities = [name for name in found["line"] if name in found]
+    rows = [f"{'t':>6}" + "".join(f"{name.replace('_', ' '):>14}" for name in quantities)]
+    for i, t in enumerate(found["line"]["t"]):
+        cells = "".join(f"{found['line'][name][i]:>14.5g}" for name in quantities)
+        rows.append(f"{t:>6.3f}{cells}")
+    for name in quantities:
+        here = found[name]
+        rows.append(f"\n{name.replace('_', ' ')} (at t = {here['barrier_at']:.3f})")
+        for key, head in COMPARED.items():
+            value, error, low, high = (here[key + end] for end in _ENDS)
+            ends = f"95% {low:.3g} to {high:.3g}"
+            rows.append(f"  {head:<36} {value:>10.4g} ± {error:.2g} (standard error), {ends}")
+    rows += ["", *_told([found])]
+    judged = found["one_basin"]
+    return rows if judged is None else [*rows, "", str(OneBasin(**judged))]
+
+
+def _rows_of_lines(found: list[dict[str, Any]]) -> list[str]:
+    wide = max(len(name) for one in found for name in (one["from"], one["to"]))
+    rows = []
+    for name in [name for name in found[0]["line"] if name in found[0]]:
+        rows.append(f"{name.replace('_', ' ')}: highest above the chord, ± standard error")
+        for one in found:
+            here = one[name]
+            rows.append(
+                f"  {one['from']:<{wide}} to {one['to']:<{wide}} {here['barrier']:>11.4g} ±"
+                f" {here['barrier_stderr']:<8.2g} at t = {here['barrier_at']:.3f}"
+            )
+        rows.append("")
+    return [*rows, *_told(found)]
+
+
+def _told(found: list[dict[str, Any]]) -> list[str]:
+    """Say how it was measured, and what files lacked or held besides."""
+    about = found[0]["about"]
+    between = next((str(b) for one in found if (b := one["about"].get("between"))), "")
+    notes = [*about.get("notes", []), *([between] if between else [])]
+    head = ["notes:"] if notes else []
+    return [f"{about['batchnorm']}; {about['stderr']}.", *head, *(f"  - {note}" for note in notes)]
+
+
+def section(run: Run) -> Section | None:
+    """Give the section of the report."""
+    from thalweg.measurements.barrier_section import section as drawn
+
+    return drawn(run)
+
+
+def _figure_endings() -> Collection[str]:
+    from matplotlib.backend_bases import FigureCanvasBase
+
+    endings: Collection[str] = FigureCanvasBase.get_supported_filetypes()
+    return endings
+
+
+def _draw(job: Job, path: Path) -> None:
+    from thalweg.measurements.barrier_section import line_still
+
+    line_still(job.run.result(RESULT)).savefig(path, dpi=160)
+
+
+def _write_mean(job: Job, path: Path) -> None:
+    from thalweg.connectivity import mean_state
+    from thalweg.measurements.point import open_path
+
+    risk, points = open_path(job.spec, job.run)
+    write_state(mean_state(risk, *points), path)
+
+
+def write_state(state: dict[str, Tensor], path: Path) -> None:
+    """Write a state to a file of ``torch.save`` or safetensors, by its ending."""
+    from thalweg.run.files import write_atomic
+
+    if path.suffix == ".pt":
+        import torch
+
+        write_atomic(path, lambda temporary: torch.save(state, temporary))
+    else:
+        from safetensors.torch import save_file
+
+        write_atomic(path, lambda temporary: save_file(state, temporary))
+
+
+RECORD = Measurement(
+    name="barrier",
+    question="Measure loss and error on the line between two checkpoints, and the barrier on it."
+    "\n\nOf more checkpoints, or of a trajectory (--run), each is joined to the next.",
+    options=Options,
+    perform=perform,
+    lines=lines,
+    section=section,
+    results=(RESULT,),
+    settle=settle,
+    checkpoints=(2, None),
+    too_few="a line has two ends: --checkpoint A --checkpoint B",
+    answer=answer,
+    outputs=(
+        Output(
+            "--picture",
+            "Draw the line into this file, e.g. line.png.",
+            _figure_endings,
+            _draw,
+            of_two="draws one line",
+        ),
+        Output(
+            "--mean",
+            "Write the mean of both models into this file, .safetensors or .pt, batch-norm"
+            " statistics re-estimated; so does --out with such a name.",
+            lambda: ("safetensors", "pt"),
+            _write_mean,
+            is_out=True,
+            of_two="writes the mean of two models",
+            said="mean of both models",
+        ),
+    ),
+)

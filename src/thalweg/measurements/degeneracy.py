@@ -1,0 +1,142 @@
+"""``thalweg degeneracy``: rank and nullity of the outputs' Jacobian at a checkpoint."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from thalweg.measurements.options import defaults, option
+from thalweg.measurements.parts import Fact, Section, Table
+from thalweg.measurements.record import Job, Measurement, in_order, table_of
+from thalweg.measurements.told import UNITS_AN_EPOCH, Told
+from thalweg.run import Report, Run, Task
+
+if TYPE_CHECKING:
+    import xarray as xr
+
+RESULT = "nullity/points"
+_COUNTS = ("weights", "equations", "rank", "rank_low", "rank_high", "nullity")
+
+
+@dataclass(frozen=True)
+class Options:
+    """What `thalweg.degeneracy` takes."""
+
+    probes: int = option(10, "Random vectors, where eigenvalues are too many to list.", least=2)
+    steps: int = option(60, "Products with each of them.", least=2)
+    seed: int = option(0, "Seed of all that is random.", least=0)
+
+
+def settle(given: dict[str, Any], points: int, trajectory: bool) -> dict[str, Any]:
+    """Complete the options."""
+    return {**defaults(Options), **given}
+
+
+def perform(job: Job) -> dict[str, Any]:
+    """Measure each checkpoint in a task of its own."""
+    from thalweg.measurements.point import each_point
+
+    tasks = [
+        Task(
+            "thalweg.measurements.degeneracy:measure_degeneracy",
+            {**spec, "options": job.options},
+            label=f"degeneracy of {name}",
+            units=UNITS_AN_EPOCH,
+        )
+        for name, spec in each_point(job.spec)
+    ]
+    found = job.answers(tasks, "degeneracy")
+    job.run.save_result(RESULT, dataset(found))
+    return {"checkpoints": found}
+
+
+def measure_degeneracy(run: Run, arguments: dict[str, Any], report: Report) -> dict[str, Any]:
+    """Measure one checkpoint, in a worker."""
+    from thalweg.geometry import degeneracy
+    from thalweg.measurements.point import about_point, open_one
+
+    risk, w, point = open_one(arguments, run)
+    told = Told(report, 0.0)
+    answer = degeneracy(risk, w, **arguments["options"], progress=lambda total, label: told)
+    return in_order({**answer.to_dict(), "checkpoint": about_point(point)})
+
+
+def dataset(found: list[dict[str, Any]]) -> xr.Dataset:
+    """Label ranks, and directions by what explains them, by checkpoint."""
+    import xarray as xr
+
+    kinds = list(found[0]["split"])
+    split = [[one["split"].get(kind, 0) for kind in kinds] for one in found]
+    return xr.Dataset(
+        {
+            **{name: ("checkpoint", [one[name] for one in found]) for name in _COUNTS},
+            "split": (("checkpoint", "kind"), split, {"units": "directions"}),
+            "clear": ("checkpoint", [one["clear"] for one in found]),
+        },
+        coords={"checkpoint": [one["checkpoint"]["file"] for one in found], "kind": kinds},
+        attrs=found[0]["described"] | {"method": found[0]["method"]},
+    )
+
+
+def section(run: Run) -> Section | None:
+    """Give a table of what explains the kernel, a column for each checkpoint."""
+    if not run.has_result(RESULT):
+        return None
+    data = run.result(RESULT)
+    files = [str(name).rpartition("/")[2] for name in data["checkpoint"].values]
+    rows = [
+        (str(kind), *(f"{int(n):,}" for n in data["split"].sel(kind=kind).values))
+        for kind in data["kind"].values
+        if data["split"].sel(kind=kind).values.any()
+    ]
+    facts = [_fact(name, data.isel(checkpoint=i)) for i, name in enumerate(files)]
+    clear = all(bool(c) for c in data["clear"].values)
+    gap = "" if clear else " The eigenvalues leave no clear gap at the threshold."
+    return Section(
+        name="degeneracy",
+        title="Degeneracy",
+        lead="Directions of the weights that change no output on the data to first order, and what"
+        " explains them.",
+        facts=facts,
+        parts=[
+            Table(
+                "The kernel of the outputs' Jacobian",
+                ("directions by what explains them", *files),
+                rows,
+                note=f"Kinds are counted one after the other, none twice.{gap}",
+            )
+        ],
+    )
+
+
+def _fact(name: str, here: xr.Dataset) -> Fact:
+    weights, nullity = int(here["weights"]), int(here["nullity"])
+    low, high = weights - int(here["rank_high"]), weights - int(here["rank_low"])
+    note = f"of {weights:,} weights; {low:,} to {high:,}"
+    return Fact(f"flat directions at {name}", f"{nullity:,}", note)
+
+
+def answer(run: Run, found: dict[str, Any]) -> dict[str, Any]:
+    """Give one checkpoint's own fields, or a list of several."""
+    points: list[dict[str, Any]] = found["checkpoints"]
+    return points[0] if len(points) == 1 else {"checkpoints": points}
+
+
+def lines(found: dict[str, Any]) -> list[str]:
+    """Write every field."""
+    return [line for one in found["checkpoints"] for line in table_of(one)]
+
+
+RECORD = Measurement(
+    name="degeneracy",
+    question="Measure rank and nullity of the outputs' Jacobian, and what explains the nullity.",
+    options=Options,
+    perform=perform,
+    lines=lines,
+    section=section,
+    results=(RESULT,),
+    settle=settle,
+    batchnorm="batch",
+    checkpoints=(1, None),
+    answer=answer,
+)

@@ -1,0 +1,185 @@
+"""``thalweg flatness``: how flat the loss is around each of several checkpoints."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from thalweg.measurements.options import defaults, option
+from thalweg.measurements.parts import Fact, Section, Table
+from thalweg.measurements.record import Job, Measurement, cell, in_order
+from thalweg.measurements.told import UNITS_AN_EPOCH, Told
+from thalweg.run import Report, Run, Task
+
+if TYPE_CHECKING:
+    import xarray as xr
+
+RESULT = "flatness/measures"
+# Gradients and products of all measures, roughly, in epochs of training.
+_EPOCHS = 400
+
+
+@dataclass(frozen=True)
+class Options:
+    """What `thalweg.flatness` takes."""
+
+    noise: float = option(0.05, "Size of noise, relative to the weights.")
+    radius: float = option(0.01, "Distance of the worst direction, relative to the weights.")
+    rise: float = option(0.1, "Rise of the loss that noise may bring.")
+    error_rise: float = option(0.01, "Rise of the error, as a share of samples.")
+    pairs: int = option(20, "Pairs of noise in a mean.", least=2)
+    copies: int = option(20, "Noisy copies of a level.", least=6)
+    seed: int = option(0, "Seed of all that is random.", least=0)
+
+
+def settle(given: dict[str, Any], points: int, trajectory: bool) -> dict[str, Any]:
+    """Complete the options."""
+    return {**defaults(Options), **given}
+
+
+def perform(job: Job) -> dict[str, Any]:
+    """Measure each checkpoint in a task of its own."""
+    from thalweg.measurements.point import each_point
+
+    tasks = [
+        Task(
+            "thalweg.measurements.flatness:measure_flatness",
+            {**spec, "options": job.options},
+            label=f"flatness of {name}",
+            units=_EPOCHS * UNITS_AN_EPOCH,
+        )
+        for name, spec in each_point(job.spec)
+    ]
+    found = job.answers(tasks, "flatness")
+    job.run.save_result(RESULT, dataset(found))
+    return {"checkpoints": found}
+
+
+def measure_flatness(run: Run, arguments: dict[str, Any], report: Report) -> dict[str, Any]:
+    """Take all measures at one checkpoint, in a worker."""
+    from thalweg.geometry import flatness
+    from thalweg.measurements.point import about_point, open_one
+
+    risk, w, point = open_one(arguments, run)
+    told = Told(report, UNITS_AN_EPOCH)
+    answer = flatness(risk, w, **arguments["options"], progress=lambda total, label: told)
+    return in_order({**answer.to_dict(), "checkpoint": about_point(point)})
+
+
+def dataset(found: list[dict[str, Any]]) -> xr.Dataset:
+    """Label measures by checkpoint, name and form: NaN where a measure has no such number."""
+    import numpy as np
+    import xarray as xr
+
+    first = found[0]["measures"]
+    numbers = {
+        key: np.array([[_float(m[key]) for m in one["measures"]] for one in found])
+        for key in ("value", "low", "high", "stderr")
+    }
+    words = {key: [str(m[key]) for m in first] for key in ("name", "form", "flatter")}
+    words["invariant"] = [", ".join(m["invariant"]) for m in first]
+    status = [[str(m["status"]) for m in one["measures"]] for one in found]
+    return xr.Dataset(
+        {
+            **{key: (("checkpoint", "measure"), table) for key, table in numbers.items()},
+            "status": (("checkpoint", "measure"), status),
+            "loss": ("checkpoint", [one["value"] for one in found]),
+        },
+        coords={
+            "checkpoint": [one["checkpoint"]["file"] for one in found],
+            **{key: ("measure", column) for key, column in words.items()},
+        },
+        attrs={**found[0]["described"], **found[0]["settings"]},
+    )
+
+
+def _float(value: float | None) -> float:
+    return float("nan") if value is None else value
+
+
+def lines(found: dict[str, Any]) -> list[str]:
+    """Write a row a measure for each checkpoint."""
+    return [line for one in found["checkpoints"] for line in _lines(one)]
+
+
+def _lines(one: dict[str, Any]) -> list[str]:
+    rows = [f"{one['checkpoint']['file']}: loss {one['value']:.5g}"]
+    rows += [f"  - {note}" for note in one["checkpoint"]["notes"]]
+    heads = f"{'measure':<12} {'units':<9} {'value':>10} {'from':>10} {'to':>10}"
+    rows.append(f"{heads}  {'flatter is':<10} {'status':<13} invariant under")
+    for measure in one["measures"]:
+        numbers = " ".join(f"{cell(measure[key]):>10}" for key in ("value", "low", "high"))
+        rows.append(
+            f"{measure['name']:<12} {measure['form']:<9} {numbers}  {measure['flatter']:<10}"
+            f" {measure['status']:<13} {', '.join(measure['invariant'])}"
+        )
+    return rows
+
+
+def section(run: Run) -> Section | None:
+    """Give a table of all measures, a column for each checkpoint."""
+    if not run.has_result(RESULT):
+        return None
+    data = run.result(RESULT)
+    names = list(short_names(data["checkpoint"].values))
+    rows = [
+        (
+            str(data["name"].values[j]),
+            str(data["form"].values[j]),
+            str(data["flatter"].values[j]),
+            "yes" if "rescaling" in str(data["invariant"].values[j]) else "no",
+            *(_with_interval(data.isel(checkpoint=i, measure=j)) for i in range(len(names))),
+        )
+        for j in range(data.sizes["measure"])
+    ]
+    head = ("measure", "units", "flatter is", "invariant under rescaling", *names)
+    note = (
+        "Intervals of 95%: over noise, over random vectors, of an eigenvalue its error; the worst"
+        " direction is a lower bound. A value that is not invariant changes where one layer is"
+        " multiplied and the next divided, though the network computes the same."
+    )
+    facts = [
+        Fact(f"loss of {name}", f"{float(data['loss'][i]):.4g}") for i, name in enumerate(names)
+    ]
+    return Section(
+        name="flatness",
+        title="Flatness",
+        lead="How far the loss rises around each checkpoint, in units of all weights, of each, and"
+        " of each filter.",
+        facts=facts,
+        parts=[Table("Measures of flatness", head, rows, words=4, note=note)],
+    )
+
+
+def short_names(files: Any) -> list[str]:
+    """Name checkpoints by their files, with the folder where these are the same."""
+    from pathlib import Path
+
+    paths = [Path(str(file)) for file in files]
+    stems = [path.stem for path in paths]
+    return [
+        path.stem if stems.count(path.stem) == 1 else f"{path.parent.name}/{path.stem}"
+        for path in paths
+    ]
+
+
+def _with_interval(here: xr.Dataset) -> str:
+    value, low, high = (float(here[key]) for key in ("value", "low", "high"))
+    if low != low:
+        return f"{value:.4g}"
+    ends = f"from {low:.3g}" if high != high else f"{low:.3g}, {high:.3g}"
+    return f"{value:.4g} ({ends})"
+
+
+RECORD = Measurement(
+    name="flatness",
+    question="Measure how flat the loss is around checkpoints, in plain and in relative units.",
+    options=Options,
+    perform=perform,
+    lines=lines,
+    section=section,
+    results=(RESULT,),
+    settle=settle,
+    checkpoints=(1, None),
+    answer=lambda _, found: {"checkpoints": found["checkpoints"]},
+)

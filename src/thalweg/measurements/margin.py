@@ -1,0 +1,139 @@
+"""``thalweg margin``: a box of weights on which no training sample is misclassified."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal
+
+from thalweg.measurements.options import defaults, option
+from thalweg.measurements.parts import Fact, Section, Table
+from thalweg.measurements.record import Job, Measurement, in_order, table_of
+from thalweg.measurements.told import Told
+from thalweg.run import Report, Run, Task
+
+if TYPE_CHECKING:
+    import xarray as xr
+
+RESULT = "margin/points"
+_NUMBERS = ("half_width", "attacked", "margin")
+
+
+@dataclass(frozen=True)
+class Options:
+    """What `thalweg.certify_margin` takes."""
+
+    scale: Literal["absolute", "layer"] = option(
+        "absolute", "absolute, or layer: in units of each layer's scale."
+    )
+    attack: bool = option(True, "Look for the smallest box that breaks.")
+    seconds: float = option(3600.0, "Time after which the widest box proved so far is the answer.")
+
+
+def settle(given: dict[str, Any], points: int, trajectory: bool) -> dict[str, Any]:
+    """Complete the options."""
+    return {**defaults(Options), **given}
+
+
+def perform(job: Job) -> dict[str, Any]:
+    """Prove and attack a box at each checkpoint, in a task of its own."""
+    from thalweg.measurements.point import each_point
+
+    tasks = [
+        Task(
+            "thalweg.measurements.margin:measure_margin",
+            {**spec, "options": job.options},
+            label=f"margin of {name}",
+        )
+        for name, spec in each_point(job.spec)
+    ]
+    found = job.answers(tasks, "margin")
+    job.run.save_result(RESULT, dataset(found))
+    return {"checkpoints": found}
+
+
+def measure_margin(run: Run, arguments: dict[str, Any], report: Report) -> dict[str, Any]:
+    """Certify one checkpoint, in a worker."""
+    from thalweg.certificates import certify_margin
+    from thalweg.measurements.point import about_point, open_one
+
+    risk, w, point = open_one(arguments, run)
+    told = Told(report, 0.0)
+    answer = certify_margin(risk, w, **arguments["options"], progress=lambda total, label: told)
+    return in_order({**answer.to_dict(), "checkpoint": about_point(point)})
+
+
+def dataset(found: list[dict[str, Any]]) -> xr.Dataset:
+    """Label half widths by checkpoint: NaN where there is none."""
+    import xarray as xr
+
+    def column(name: str) -> list[float]:
+        return [float("nan") if one[name] is None else one[name] for one in found]
+
+    return xr.Dataset(
+        {
+            **{name: ("checkpoint", column(name)) for name in _NUMBERS},
+            "verdict": ("checkpoint", [one["verdict"] for one in found]),
+            "why": ("checkpoint", ["; ".join(one["reasons"]) for one in found]),
+        },
+        coords={"checkpoint": [one["checkpoint"]["file"] for one in found]},
+        attrs={"scale": found[0]["scale"], "samples": found[0]["samples"]},
+    )
+
+
+def section(run: Run) -> Section | None:
+    """Give a row a checkpoint: the box that was proved, and the smallest that breaks."""
+    if not run.has_result(RESULT):
+        return None
+    data = run.result(RESULT)
+    rows: list[tuple[str, ...]] = []
+    facts = []
+    for i, file in enumerate(data["checkpoint"].values):
+        here, name = data.isel(checkpoint=i), str(file).rpartition("/")[2]
+        proved, broken = float(here["half_width"]), float(here["attacked"])
+        verdict = str(here["verdict"].values)
+        rows.append((name, verdict, str(here["why"].values), f"{proved:.4g}", f"{broken:.4g}"))
+        facts.append(Fact(f"half width proved at {name}", f"{proved:.3g}", verdict))
+    units = "of the weights" if data.attrs["scale"] == "absolute" else "of each layer's scale"
+    return Section(
+        name="margin",
+        title="A box without errors",
+        lead="Every weight may move by the half width, all at once, and no training sample is"
+        " misclassified: proved in interval arithmetic.",
+        facts=facts,
+        parts=[
+            Table(
+                f"Half widths in units {units}",
+                ("checkpoint", "verdict", "why", "proved", "broken at"),
+                rows,
+                words=3,
+                note="Between the two columns nothing is known.",
+            )
+        ],
+    )
+
+
+def answer(run: Run, found: dict[str, Any]) -> dict[str, Any]:
+    """Give one checkpoint's own fields, or a list of several."""
+    points: list[dict[str, Any]] = found["checkpoints"]
+    return points[0] if len(points) == 1 else {"checkpoints": points}
+
+
+def lines(found: dict[str, Any]) -> list[str]:
+    """Write every field."""
+    return [line for one in found["checkpoints"] for line in table_of(one)]
+
+
+RECORD = Measurement(
+    name="margin",
+    question="Prove a box of weights on which no training sample is misclassified, and attack it.",
+    options=Options,
+    perform=perform,
+    lines=lines,
+    section=section,
+    results=(RESULT,),
+    settle=settle,
+    batchnorm="frozen",
+    checkpoints=(1, None),
+    answer=answer,
+    failed=lambda found: any(one["verdict"] != "certified" for one in found["checkpoints"]),
+)

@@ -1,0 +1,186 @@
+"""What an instrument of the command line is: one record, from which all else is made."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from thalweg.measurements.parts import Section
+from thalweg.run import Engine, InProcess, Progress, Run, Task, run_tasks, task_result
+
+Summary = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Job:
+    """
+    A measurement under way.
+
+    Attributes
+    ----------
+    run : Run
+        Where tasks and results are kept.
+    spec : dict
+        ``problem``, ``at``, ``risk`` and ``evaluation_batch``: what
+        `thalweg.measurements.point.load_measured_point` takes.
+    options : dict
+        All options of the record.
+    engine : callable or None
+        Makes the executor of tasks; None for this process.
+    task_timeout : float or None
+        Seconds that an attempt at a task may take.
+    progress : callable
+        Shows how far it has come.
+    """
+
+    run: Run
+    spec: dict[str, Any]
+    options: dict[str, Any]
+    engine: Engine | None
+    task_timeout: float | None
+    progress: Progress
+
+    def perform(self, tasks: Sequence[Task], label: str) -> list[dict[str, Any]]:
+        """Do the tasks that are not done, and give the results of all in their order."""
+        run_tasks(
+            self.run,
+            tasks,
+            engine=self.engine or InProcess(),
+            task_timeout=self.task_timeout,
+            progress=self.progress,
+            label=label,
+        )
+        found = (task_result(self.run, task) for task in tasks)
+        return [result for result in found if result is not None]
+
+    def answers(self, tasks: Sequence[Task], label: str) -> list[dict[str, Any]]:
+        """Do tasks whose results are those of `in_order`, and give these as they were."""
+        return [json.loads(result["answer"]) for result in self.perform(tasks, label)]
+
+
+@dataclass(frozen=True)
+class Output:
+    """
+    A file that a command writes beside its answer.
+
+    Attributes
+    ----------
+    flag, help : str
+        Of the command line.
+    endings : callable
+        Gives what its name may end in, without the dot.
+    write : callable
+        Takes the job and the path, after the measurement.
+    is_out : bool
+        Whether ``--out`` with an ending means this file.
+    of_two : str
+        What it does, where it can be done of two checkpoints alone.
+    said : str
+        What is said when it is written.
+    """
+
+    flag: str
+    help: str
+    endings: Callable[[], Collection[str]]
+    write: Callable[[Job, Path], object]
+    is_out: bool = False
+    of_two: str = ""
+    said: str = ""
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """
+    An instrument: its command, help, JSON, resume, rerun command and section come from here.
+
+    Attributes
+    ----------
+    name : str
+        Of the command, of the configuration's ``measurement``, and of the folder of its results.
+    question : str
+        What it measures, as the help of the command.
+    options : type
+        A dataclass whose fields are made by `thalweg.measurements.options.option`.
+    perform : callable
+        Takes a `Job`, does all that is missing, saves results, and gives the summary as JSON
+        values.
+    lines : callable
+        Writes a summary for people.
+    section : callable
+        Gives the section of the report, or None where the run holds nothing of it.
+    results : tuple of str
+        Names of the results that the section reads.
+    settle : callable
+        Takes the options that were given, how many checkpoints there are and whether there is a
+        trajectory; completes and checks them before a run is made.
+    batchnorm : str
+        Default of the policy.
+    checkpoints : (int, int or None)
+        The least and the most that it takes; a trajectory may stand for them.
+    too_few : str
+        What is wrong with fewer.
+    in_order : callable
+        Says of the options whether several checkpoints are a trajectory.
+    kept : bool
+        Whether a run is made without ``--out``, too.
+    answer : callable
+        Takes run and summary, and gives what stands in JSON.
+    outputs : tuple of Output
+        Files that may be asked for.
+    failed : callable
+        Says of a summary whether the exit code is 1.
+    """
+
+    name: str
+    question: str
+    options: type[Any]
+    perform: Callable[[Job], Summary]
+    lines: Callable[[Summary], list[str]]
+    section: Callable[[Run], Section | None]
+    results: tuple[str, ...]
+    settle: Callable[[dict[str, Any], int, bool], dict[str, Any]]
+    batchnorm: str = "recalibrate"
+    checkpoints: tuple[int, int | None] = (1, 1)
+    too_few: str = ""
+    in_order: Callable[[dict[str, Any]], bool] = field(default=lambda _: False)
+    kept: bool = False
+    answer: Callable[[Run, Summary], Mapping[str, Any]] = field(default=lambda _, found: found)
+    outputs: tuple[Output, ...] = ()
+    failed: Callable[[Summary], bool] = field(default=lambda _: False)
+
+    @property
+    def folder(self) -> str:
+        """The name under which its results lie in ``results.zarr``."""
+        return self.results[0].partition("/")[0]
+
+
+def in_order(answer: Mapping[str, Any]) -> dict[str, Any]:
+    """Make a task's result of an answer whose fields have an order: files keep none."""
+    return {"answer": json.dumps(answer)}
+
+
+def cell(value: object) -> str:
+    """Write a value as a cell of a table: four digits of a number, a dash for nothing."""
+    if value is None:
+        return "-"
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
+
+
+def table_of(answer: Mapping[str, Any]) -> list[str]:
+    """Write the fields of an answer, one a line; dicts and lists below their names."""
+    rows: list[str] = []
+    for name, value in answer.items():
+        title = name.replace("_", " ")
+        if isinstance(value, dict):
+            rows.append(f"{title}:")
+            for key, part in value.items():
+                head = f"  {key.replace('_', ' '):<28} "
+                rows += [head + line for line in (part if isinstance(part, list) else [cell(part)])]
+        elif isinstance(value, list | tuple):
+            rows += [f"{title}:", *(f"  - {text}" for text in value)] if value else []
+        else:
+            rows.append(f"{title:<18} {cell(value)}")
+    return rows

@@ -1,0 +1,13 @@
+"""The measurements by name, in the order in which they are listed."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from thalweg.measurements import barrier, degeneracy, flatness, margin, spectrum, surface
+from thalweg.measurements.record import Measurement
+
+MEASUREMENTS: Mapping[str, Measurement] = {
+    module.RECORD.name: module.RECORD
+    for module in (surface, spectrum, flatness, barrier, degeneracy, margin)
+}

@@ -1,0 +1,110 @@
+"""What is made of each record: a command, a run that resumes, its section, its rerun command."""
+
+from __future__ import annotations
+
+import json
+import shlex
+from pathlib import Path
+
+import pytest
+from safetensors.torch import save_file
+from typer.testing import CliRunner
+
+import thalweg as tw
+from thalweg.cli.main import app
+from thalweg.measurements.options import about_options
+from thalweg.measurements.registry import MEASUREMENTS
+from thalweg.report.commands import measurement_command
+from thalweg.run import open_run
+from thalweg.run.files import read_json
+
+SETTINGS = {"network": "mlp", "width": 4, "train_size": 3, "test_size": 20}
+SMALL = {
+    "surface": ["--points", "3"],
+    "spectrum": ["-k", "1"],
+    "flatness": ["--pairs", "2", "--copies", "6"],
+    "barrier": ["--points", "3"],
+    "degeneracy": [],
+    "margin": ["--seconds", "5", "--no-attack"],
+}
+
+
+@pytest.fixture(scope="module")
+def ends(tmp_path_factory):
+    """Two checkpoints of one training that has its three labels right."""
+    problem = tw.load_problem("digits", **SETTINGS)
+    risk = tw.EmpiricalRisk(problem)
+    folder, w = tmp_path_factory.mktemp("ends"), risk.space.pack(problem.model)
+    for name, epochs in (("a", 60), ("b", 20)):
+        w = tw.train(risk, w, lr=0.1, momentum=0.9, epochs=epochs, batch_size=3).w
+        state = {key: tensor.clone() for key, tensor in risk.space.unpack(w).items()}
+        save_file(state, folder / f"{name}.safetensors")
+    return folder
+
+
+def words(name, ends, *more):
+    settings = [word for key, value in SETTINGS.items() for word in ("--set", f"{key}={value}")]
+    files = ["a", "b"] if MEASUREMENTS[name].checkpoints[0] > 1 else ["a"]
+    points = [
+        word for file in files for word in ("--checkpoint", str(ends / f"{file}.safetensors"))
+    ]
+    return [name, "digits", *settings, *points, *SMALL[name], *more]
+
+
+def invoke(arguments):
+    done = CliRunner().invoke(app, arguments, catch_exceptions=False)
+    assert done.exit_code == 0, done.output
+    return done.stdout
+
+
+@pytest.mark.parametrize("name", MEASUREMENTS)
+def test_a_record_makes_a_run_that_resumes_and_has_a_section(name, ends, tmp_path):
+    out = tmp_path / "run"
+    answer = json.loads(invoke(words(name, ends, "--out", str(out), "--json")))
+    assert answer["run"] == str(out) and answer["report"] == str(out / "report.html")
+    page = (out / "report.html").read_text()
+    assert f'id="{name}"' in page
+    run = open_run(out)
+    assert all(run.has_result(r) for r in MEASUREMENTS[name].results[:1])
+    results = {r: run.result(r) for r in MEASUREMENTS[name].results if run.has_result(r)}
+    before = read_json(out / "summary.json")
+    (out / "summary.json").unlink()
+    tasks = {path: path.stat().st_mtime_ns for path in (out / "tasks").glob("*.json")}
+    invoke(["resume", str(out), "--workers", "1", "--json"])
+    assert read_json(out / "summary.json") == before
+    assert {path: path.stat().st_mtime_ns for path in (out / "tasks").glob("*.json")} == tasks
+    assert all(run.result(r).identical(data) for r, data in results.items())
+
+
+@pytest.mark.parametrize("name", MEASUREMENTS)
+def test_the_rerun_command_makes_the_same_configuration(name, ends, tmp_path, monkeypatch):
+    out, again = tmp_path / "run", tmp_path / "again"
+    no_work = {name: {"notes": [], "checkpoints": []}}
+    monkeypatch.setattr("thalweg.measurements.driver.measure", lambda run, **_: (run, no_work))
+    monkeypatch.setattr("thalweg.cli.measure._say", lambda *_: None)
+    monkeypatch.setattr("thalweg.report.write_report", lambda run: run.path / "report.html")
+    invoke(words(name, ends, "--out", str(out)))
+    config = open_run(out).config
+    command = shlex.split(measurement_command(config, str(again)))
+    assert command[0] == "thalweg"
+    invoke(command[1:])
+    assert open_run(again).config == config
+
+
+def test_every_option_has_help_and_a_default():
+    for record in MEASUREMENTS.values():
+        for name, about in about_options(record.options).items():
+            assert about.help.endswith("."), (record.name, name)
+
+
+def test_without_out_nothing_is_left_behind(ends, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    found = json.loads(invoke(words("degeneracy", ends, "--json")))
+    assert "run" not in found and found["nullity"] == found["weights"] - found["rank"]
+    assert list(Path().iterdir()) == []
+
+
+def test_several_checkpoints_of_a_degeneracy(ends):
+    more = ["--checkpoint", str(ends / "b.safetensors"), "--json"]
+    found = json.loads(invoke(words("degeneracy", ends, *more)))["checkpoints"]
+    assert [Path(one["checkpoint"]["file"]).stem for one in found] == ["a", "b"]
