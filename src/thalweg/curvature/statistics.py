@@ -9,7 +9,6 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
-from torch.autograd.graph import saved_tensors_hooks
 from torch.utils._pytree import tree_map_only
 
 from thalweg.curvature.batch_functions import BatchFunctions
@@ -18,6 +17,7 @@ from thalweg.curvature.double_backward import differentiable_twice
 from thalweg.curvature.linearize import Tensors, stored_bytes
 from thalweg.evaluation.call import one_function
 from thalweg.evaluation.model_copy import CALIBRATION_BATCH, chunks
+from thalweg.evaluation.saved_tensors import watch_saved
 from thalweg.problems.functional import call_with
 
 log = logging.getLogger("thalweg")
@@ -220,13 +220,7 @@ class Statistics:
 
     def _counted(self, start: int, stop: int) -> tuple[_Batch, int]:
         """Make a batch, and count the bytes that its graphs hold."""
-        saved: list[Tensor] = []
-
-        def pack(tensor: Tensor) -> Tensor:
-            saved.append(tensor.detach())
-            return tensor
-
-        with saved_tensors_hooks(pack, lambda tensor: tensor):
+        with watch_saved() as saved:
             batch = self._batch(start, stop)
         return batch, stored_bytes(saved)
 

@@ -10,7 +10,6 @@ from typing import Any, Literal, get_args
 
 import torch
 from torch import Tensor
-from torch.autograd.graph import saved_tensors_hooks
 from torch.func import grad, jvp, vjp
 from torch.utils._pytree import TreeSpec, tree_map
 
@@ -18,6 +17,7 @@ from thalweg.curvature.batch_functions import BatchFunctions
 from thalweg.curvature.differences import along, in_double
 from thalweg.curvature.linearize import Tensors, TracedMap, stored_bytes, trace_linear
 from thalweg.errors import InvalidArgument, NotDefined
+from thalweg.evaluation.saved_tensors import watch_saved
 
 Method = Literal["trace", "graph", "recompute", "differences"]
 Apply = Callable[[Tensors], Tensors]
@@ -338,13 +338,7 @@ class Products:
         return tuple(part.to(self.pinned.measured.dtype) for part in product)
 
     def _kept_graph(self, constants: Tensors, spec: TreeSpec) -> tuple[Apply, int]:
-        saved: list[Tensor] = []
-
-        def pack(tensor: Tensor) -> Tensor:
-            saved.append(tensor.detach())
-            return tensor
-
-        with saved_tensors_hooks(pack, lambda tensor: tensor):
+        with watch_saved() as saved:
             apply = self.map.graph(self.pinned, constants, spec)
         return apply, self._bytes(saved)
 

@@ -5,10 +5,9 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import torch
-from torch import Tensor
-from torch.autograd.graph import saved_tensors_hooks
 
 from thalweg.evaluation.model_copy import ModelCopy
+from thalweg.evaluation.saved_tensors import watch_saved
 from thalweg.problems.samples import Samples
 
 # Blocks up to this size are kept by the allocator once one has been freed.
@@ -91,18 +90,13 @@ def measure_activations(measured: ModelCopy, samples: Samples) -> Activations:
     """Run the model on two samples, and see what it keeps of each."""
     size = min(2, len(samples))
     sizes: dict[int, int] = {}
-    held: list[Tensor] = []  # so that no place is used twice
-
-    def count(tensor: Tensor) -> Tensor:
-        place = tensor.untyped_storage().data_ptr()
-        if place not in known:
-            sizes[place] = max(sizes.get(place, 0), tensor.nbytes)
-        held.append(tensor)
-        return tensor
-
-    with measured.derivatives(), saved_tensors_hooks(count, lambda tensor: tensor):
+    with measured.derivatives(), watch_saved() as saved:
         state = (*measured.model.parameters(), *measured.model.buffers())
         known = {tensor.untyped_storage().data_ptr() for tensor in state}
         measured.forward(samples.slice(0, size))
+    for tensor in saved:
+        place = tensor.untyped_storage().data_ptr()
+        if place not in known:
+            sizes[place] = max(sizes.get(place, 0), tensor.nbytes)
     total, largest = sum(sizes.values()), max(sizes.values(), default=0)
     return Activations(max(1, total // size), max(1, largest // size))
