@@ -146,4 +146,4 @@ def test_a_test_set_that_all_parents_share_widens_the_interval() -> None:
 def test_the_report_shows_lines_and_verdicts(run: Run) -> None:
     page = write_report(run).read_text()
     assert (run.path / "figures" / "lines.png").stat().st_size > 10_000
-    assert 'id="interpolation"' in page and "Verdict on" in page
+    assert 'id="interpolation"' in page and "Highest barrier of a parent: " in page

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import base64
+import gzip
 import io
+import re
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
 from thalweg.measurements.parts import Picture, Section, Table
 from thalweg.report.about import about, progress_table
 from thalweg.report.ledger import ledger
+from thalweg.report.paper import PAPER
 from thalweg.report.stated_rules import told_rules
+from thalweg.report.stills import embedded, thumbnail
 from thalweg.run import Run
 from thalweg.run.box import check_name
 from thalweg.run.files import write_atomic, write_text
@@ -21,6 +25,7 @@ if TYPE_CHECKING:
     from jinja2 import Environment
 
 _DPI = 160
+_SHOWN = {claim.picture for claim in PAPER}
 _CONFIG = {"displaylogo": False, "responsive": True, "displayModeBar": "hover"}
 
 
@@ -41,25 +46,25 @@ def write_report(run: Run) -> Path:
     Path
         Of the page. Page and figures are each written in one step.
     """
-    from plotly.offline import get_plotlyjs
-
     from thalweg.report.sections.registry import SECTIONS  # they draw with matplotlib
 
     sections = [section for entry in SECTIONS if (section := entry.section(run)) is not None]
     shown = {section.name for section in sections}
     wanted = set(run.config.get("studies", []))
     absent = [entry for entry in SECTIONS if entry.study in wanted - shown]
+    blocks = [(section, _blocks(run, section)) for section in sections]
     page = (
         _environment()
         .get_template("report.html.jinja")
         .render(
             about=about(run),
             claims=ledger(run, {section.name: section.title for section in sections}),
+            thumbnails=_thumbnails(blocks),
             rules=told_rules(run),
             progress=progress_table(run),
-            sections=[(section, _blocks(run, section)) for section in sections],
+            sections=blocks,
             absent=absent,
-            plotly=get_plotlyjs() if any(map(_is_interactive, sections)) else "",
+            plotly=_plotly() if any(map(_is_interactive, sections)) else "",
         )
     )
     path = run.inside("report.html")
@@ -81,8 +86,25 @@ def _blocks(run: Run, section: Section) -> list[dict[str, Any]]:
 
 def _picture_block(run: Run, picture: Picture) -> dict[str, Any]:
     png = _save(run, picture)
-    still = f"data:image/png;base64,{base64.b64encode(png).decode('ascii')}"
-    return {"picture": picture, "still": still, "interactive": _interactive(picture)}
+    return {
+        "picture": picture,
+        "still": embedded(png),
+        "small": thumbnail(png) if picture.name in _SHOWN else "",
+        "interactive": _interactive(picture),
+    }
+
+
+def _thumbnails(sections: list[tuple[Section, list[dict[str, Any]]]]) -> dict[str, str]:
+    pictures = [block for _, blocks in sections for block in blocks if "picture" in block]
+    return {block["picture"].name: block["small"] for block in pictures if block["small"]}
+
+
+@cache
+def _plotly() -> str:
+    """Give plotly.js compressed, in base64: 2 MB in place of 5; the page's script unpacks it."""
+    from plotly.offline import get_plotlyjs
+
+    return base64.b64encode(gzip.compress(get_plotlyjs().encode(), 9, mtime=0)).decode("ascii")
 
 
 def _save(run: Run, picture: Picture) -> bytes:
@@ -99,14 +121,15 @@ def _save(run: Run, picture: Picture) -> bytes:
 def _interactive(picture: Picture) -> str:
     if picture.interactive is None:
         return ""
-    # The page brings plotly.js along once; the name keeps the page the same from run to run.
+    # The page brings plotly.js along once, and runs the scripts when it has unpacked it; the name
+    # keeps the page the same from run to run.
     html: str = picture.interactive.to_html(
         full_html=False,
         include_plotlyjs=False,
         div_id=f"plot-{picture.name}",
         config=_CONFIG,
     )
-    return html
+    return re.sub(r'<script( type="text/javascript")?>', '<script type="text/plotly">', html)
 
 
 @cache

@@ -40,7 +40,6 @@ def section(run: Run) -> Section | None:
     tables = {name: run.result(name) for name in RESULTS if run.has_result(name)}
     if not tables:
         return None
-    verdicts = {claim["name"]: claim["verdict"] for claim in run.claims}
     return Section(
         name="bezout",
         title="Zero error as polynomial equations",
@@ -50,7 +49,7 @@ def section(run: Run) -> Section | None:
         "for sets of positive dimension their degree; the same modulo the finite symmetry group; "
         "real solutions modulo symmetry, for sets the points found.",
         facts=list(_facts(tables)),
-        parts=list(_parts(tables, verdicts)),
+        parts=list(_parts(tables)),
         missing=[name for name in RESULTS if name not in tables],
     )
 
@@ -73,15 +72,15 @@ def _facts(tables: dict[str, xr.Dataset]) -> Iterator[Fact]:
         yield Fact("their largest training loss", number(float(zeros["loss"].max())))
 
 
-def _parts(tables: dict[str, xr.Dataset], verdicts: dict[str, str]) -> Iterator[Part]:
+def _parts(tables: dict[str, xr.Dataset]) -> Iterator[Part]:
     if "bezout/systems" in tables:
         yield _systems(tables["bezout/systems"])
     if "bezout/solutions" in tables:
-        yield _solutions(tables["bezout/solutions"], verdicts)
+        yield _solutions(tables["bezout/solutions"])
     if "bezout/surface" in tables:
-        yield _surface(tables["bezout/surface"], verdicts)
+        yield _surface(tables["bezout/surface"])
     if "bezout/critical" in tables:
-        yield _critical(tables["bezout/critical"], verdicts)
+        yield _critical(tables["bezout/critical"])
     if "bezout/losses" in tables:
         yield _losses(tables["bezout/losses"])
     if "bezout/cases" in tables:
@@ -134,7 +133,7 @@ def _among(found: list[float]) -> str:
     return f"{several} in {len(found)} draws"
 
 
-def _solutions(solutions: xr.Dataset, verdicts: dict[str, str]) -> Picture:
+def _solutions(solutions: xr.Dataset) -> Picture:
     real = int(solutions["real"].values.sum())
     return Picture(
         "bezout_solutions",
@@ -143,28 +142,23 @@ def _solutions(solutions: xr.Dataset, verdicts: dict[str, str]) -> Picture:
         f"weights) is one point in each panel: {count(solutions.sizes['solution'], 'solution')}, "
         f"{real} of them equivalent to a real one by roots of unity and the order of the units. "
         "The pattern of each panel repeats under the rotations that the roots of unity make. "
-        "Units: those of the weights. "
-        + _verdict(verdicts, "bezout/many", "Exponentially many zero-minimizers")
-        + _verdict(verdicts, "bezout/bound-is-count", "As many as Bezout's number")
-        + _verdict(verdicts, "bezout/always-real", "Always a real one"),
+        "Units: those of the weights.",
         solutions_still(solutions),
     )
 
 
-def _surface(surface: xr.Dataset, verdicts: dict[str, str]) -> Picture:
+def _surface(surface: xr.Dataset) -> Picture:
     return Picture(
         "bezout_zero_set",
         "A valley floor that is known exactly",
         f"The loss of a network with two weights ({surface.attrs['network']}) on one sample, and "
         "the curve on which it is zero, walked from one real solution with every step corrected "
-        "to a relative residual of 1e-12. W − N = 1: the set has one dimension. "
-        + _verdict(verdicts, "bezout/dimension", "Dimension W − N")
-        + _verdict(verdicts, "bezout/zeros-degenerate", "Degenerate beyond symmetry"),
+        "to a relative residual of 1e-12. W − N = 1: the set has one dimension.",
         zero_set_still(surface),
     )
 
 
-def _critical(critical: xr.Dataset, verdicts: dict[str, str]) -> Picture:
+def _critical(critical: xr.Dataset) -> Picture:
     return Picture(
         "bezout_critical",
         "All critical points: value against index",
@@ -173,12 +167,7 @@ def _critical(critical: xr.Dataset, verdicts: dict[str, str]) -> Picture:
         "decay included, relative to the squared targets; points of one index are spread sideways "
         "where they would overlap. Without decay every point has a zero eigenvalue from the "
         "rescaling of its unit; crosses have others that neither symmetry nor dead inputs "
-        "explain. "
-        + _verdict(verdicts, "bezout/minima-one-unit", "Nonzero minima not degenerate, one unit")
-        + _verdict(verdicts, "bezout/minima-any", "For any number of units")
-        + _verdict(
-            verdicts, "bezout/generic-decay", "No critical point degenerate under generic decay"
-        ),
+        "explain.",
         critical_still(critical),
     )
 
@@ -221,7 +210,3 @@ def _whole(value: Any) -> str:
     if np.isnan(amount):
         return "–"
     return f"{amount:,.0f}" if amount < 1e9 else f"{amount:.3g}"
-
-
-def _verdict(verdicts: dict[str, str], name: str, words: str) -> str:
-    return f"{words}: {verdicts[name]}. " if name in verdicts else ""

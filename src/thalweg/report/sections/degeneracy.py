@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from thalweg.measurements.formatting import number
 from thalweg.measurements.parts import Fact, Part, Picture, Section, Table
 from thalweg.plots import plot_boxes, plot_eigenvalues, plot_split
-from thalweg.report.verdicts import verdict
+from thalweg.report.measured import measured
 from thalweg.run import Run
 
 if TYPE_CHECKING:
@@ -85,7 +85,7 @@ def _parts(run: Run, zeros: xr.Dataset) -> Iterator[Part]:
             "Eigenvalues of J Jᵀ, the squares of J's singular values, in descending order, one "
             "line a network. The rank is their number above the threshold that rounding sets. In "
             "the control “repeated”, a tenth of the samples stand twice, and as many eigenvalues "
-            "fall to rounding size. " + verdict(run, "degeneracy/nullity"),
+            "fall to rounding size. " + measured(run, "degeneracy/nullity"),
             _drawn(plot_eigenvalues, run.result(SPECTRA), (7.5, 4)),
         )
     if run.has_result(SPLIT):
@@ -97,7 +97,7 @@ def _parts(run: Run, zeros: xr.Dataset) -> Iterator[Part]:
             "dead units and dead inputs are written out as tangent vectors, each checked to change "
             "no output, and counted so that none counts twice; permutations of units are discrete "
             "and explain none. More weights than equations explain what is left beyond them. "
-            + verdict(run, "degeneracy/hessian"),
+            + measured(run, "degeneracy/hessian"),
             _drawn(plot_split, split, (7.5, 1.6 + 0.3 * split.sizes["network"])),
         )
     if run.has_result(BOXES):
@@ -134,7 +134,7 @@ def _proofs(run: Run, zeros: xr.Dataset) -> Table:
                 f"{int(one['nullity']):,}",
             )
         )
-    told = verdict(run, "degeneracy/certified")
+    told = measured(run, "degeneracy/certified")
     return Table("What was proved", head, rows, note=f"{_THEOREM} {told}".strip())
 
 
@@ -178,7 +178,7 @@ def _refusals(zeros: xr.Dataset) -> Table:
 
 def _boxes(run: Run, boxes: xr.Dataset) -> Iterator[Part]:
     own = _case(boxes, "network")
-    told = verdict(run, "degeneracy/box")
+    told = measured(run, "degeneracy/box")
     if bool((own["half_width"].values > 0).any()):
         yield Picture(
             "degeneracy-boxes",

@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from thalweg.measurements.formatting import count, number
 from thalweg.measurements.parts import Fact, Part, Picture, Section, Table
 from thalweg.plots import plot_lines
-from thalweg.report.verdicts import verdict
+from thalweg.report.measured import measured
 from thalweg.run import Run
 
 if TYPE_CHECKING:
@@ -62,7 +62,7 @@ def _parts(run: Run, pairs: xr.Dataset) -> Iterator[Part]:
             "Each curve is the line between two models, with the 95 % interval of a mean over "
             "samples as band; batch-norm statistics are re-estimated at every point. t = 0 and "
             "t = 1 are the models, t = 0.5 their mean. "
-            + " ".join(verdict(run, f"interpolation/{name}") for name in _CLAIMS).strip(),
+            + measured(run, *(f"interpolation/{name}" for name in _CLAIMS)),
             _still(lines),
         )
     yield _table(pairs)

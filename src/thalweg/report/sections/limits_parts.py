@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from thalweg.measurements.formatting import number
 from thalweg.measurements.parts import Fact, Part, Picture, Table
 from thalweg.plots.palette import COLORS
-from thalweg.report.verdicts import verdict
+from thalweg.report.measured import measured
 from thalweg.run import Run
 from thalweg.studies.displacement import ELSEWHERE
 from thalweg.studies.known_landscapes import KNOWN
@@ -55,8 +55,8 @@ def limit_parts(run: Run, copies: xr.Dataset) -> Iterator[Part]:
             "Left in the limit of ever longer training",
             "Distance from the parent along the gradient flow, in lengths of the perturbation. A "
             "bowl, however slow, closes it in the end; a flat direction never does. Each line is "
-            f"a copy. {verdict(run, 'perturb_and_return/flat-squared')} "
-            + verdict(run, "perturb_and_return/apart-squared"),
+            "a copy. "
+            + measured(run, "perturb_and_return/flat-squared", "perturb_and_return/apart-squared"),
             _paths(run.result(PATHS)),
         )
     if run.has_result(LIMITS):

@@ -12,13 +12,13 @@ from thalweg.measurements.formatting import number
 from thalweg.measurements.parts import Fact, Part, Picture, Section, Table
 from thalweg.plots import plot_bands, plot_matrix
 from thalweg.plots.palette import COLORS
+from thalweg.report.measured import measured
 from thalweg.report.sections.limits_parts import (
     LIMITS,
     PATHS,
     limit_facts,
     limit_parts,
 )
-from thalweg.report.verdicts import verdict
 from thalweg.run import Run
 
 if TYPE_CHECKING:
@@ -90,7 +90,7 @@ def _parts(run: Run, copies: xr.Dataset, main: xr.Dataset) -> Iterator[Part]:
             "epoch is one step, and it stops at zero error), by the moment of the perturbation "
             "(columns) and its scale relative to each layer's weights (colours). Lines are means "
             "of the copies, bands reach from the lowest to the highest. "
-            + verdict(run, "perturb_and_return/flat"),
+            + measured(run, "perturb_and_return/flat"),
             _returns(run.result(CURVES), run.result(DISTANCES), main),
         )
     if run.has_result(ENDS):
@@ -99,7 +99,7 @@ def _parts(run: Run, copies: xr.Dataset, main: xr.Dataset) -> Iterator[Part]:
             "How far apart they end",
             "Euclidean distances between the weights at the end of every copy, and from the parent "
             "at each moment; blocks share moment, optimizer and scale. Dark within a block: "
-            "siblings ended near one another. " + verdict(run, "perturb_and_return/apart"),
+            "siblings ended near one another. " + measured(run, "perturb_and_return/apart"),
             _ends(run.result(ENDS)),
         )
     yield _table(copies)

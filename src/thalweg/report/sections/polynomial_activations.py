@@ -15,7 +15,7 @@ from thalweg.plots import plot_bands, plot_excursions
 from thalweg.plots.curves import LABELS, is_measured
 from thalweg.plots.palette import COLORS
 from thalweg.report.about import summary
-from thalweg.report.verdicts import verdict
+from thalweg.report.measured import measured
 from thalweg.run import Run
 
 if TYPE_CHECKING:
@@ -92,7 +92,7 @@ def _curves(run: Run, curves: xr.Dataset, runs: xr.Dataset) -> Picture:
         "Training and test error over time",
         f"Means over {runs.sizes['seed']} seeds; bands reach from the lowest seed to the highest. "
         "Errors on logarithmic axes, zero drawn at the smallest positive one. "
-        + " ".join(verdict(run, name) for name in _CLAIMS),
+        + measured(run, *_CLAIMS),
         figure,
     )
 
@@ -145,7 +145,7 @@ def _excursions(run: Run, excursions: xr.Dataset) -> Picture:
         "How far pre-activations went",
         "The largest absolute pre-activation of any layer and seed since the mark before, in units "
         f"of the half-width of its polynomial's interval; logarithmic axis.{note} "
-        + verdict(run, "polynomial_activations/interval"),
+        + measured(run, "polynomial_activations/interval"),
         figure,
     )
 

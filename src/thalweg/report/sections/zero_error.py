@@ -13,7 +13,7 @@ from thalweg.measurements.parts import Fact, Part, Picture, Section, Table
 from thalweg.plots import curves_figure, plot_reach
 from thalweg.plots.interactive.curves import panels_of
 from thalweg.report.figures import curves_still
-from thalweg.report.verdicts import verdict
+from thalweg.report.measured import measured
 from thalweg.run import Run
 
 if TYPE_CHECKING:
@@ -126,7 +126,7 @@ def _reach(run: Run, sweep: xr.Dataset) -> Picture:
         f"many weights as equations by each count, N = {samples:,}, N(C−1) = "
         f"{samples * (outputs - 1):,} and NC = {samples * outputs:,}. True labels have structure "
         "and ask for fewer weights than random ones, which must be memorized. "
-        + _verdicts(run, sweep=True),
+        + _measured(run, sweep=True),
         figure,
     )
 
@@ -141,15 +141,15 @@ def _training(run: Run, curves: xr.Dataset, whole: xr.Dataset) -> Picture:
         "Training at full size",
         f"Losses and errors over all samples of the first draw against the epoch, batch-norm "
         f"statistics re-estimated where they were measured; training stops at zero error.{narrow} "
-        + _verdicts(run, sweep=False),
+        + _measured(run, sweep=False),
         curves_still(curves, panels, "epoch"),
         curves_figure(curves, against="epoch"),
     )
 
 
-def _verdicts(run: Run, *, sweep: bool) -> str:
+def _measured(run: Run, *, sweep: bool) -> str:
     names = [claim["name"] for claim in run.claims if claim["study"] == "zero_error"]
-    return " ".join(verdict(run, name) for name in names if ("/sweep-" in name) == sweep)
+    return measured(run, *(name for name in names if ("/sweep-" in name) == sweep))
 
 
 def _network(trajectory: str) -> str:
