@@ -18,7 +18,14 @@ from typing import TYPE_CHECKING as _TYPE_CHECKING
 if _TYPE_CHECKING:
     from thalweg import algebra
     from thalweg.certificates import certify_margin, certify_path, certify_zero
-    from thalweg.connectivity import barrier, mean_state, neighbour_barriers, one_basin
+    from thalweg.connectivity import (
+        align,
+        align_all,
+        barrier,
+        mean_state,
+        neighbour_barriers,
+        one_basin,
+    )
     from thalweg.dynamics import branch, gradient_flow, perturb, record, train
     from thalweg.embedding import embed
     from thalweg.errors import ThalwegError
@@ -48,6 +55,8 @@ __all__ = [
     "ThalwegError",
     "Whole",
     "algebra",
+    "align",
+    "align_all",
     "barrier",
     "branch",
     "certify_margin",
@@ -83,6 +92,8 @@ _ROOMS = {
     "Run": "run",
     "ThalwegError": "errors",
     "Whole": "problems",
+    "align": "connectivity",
+    "align_all": "connectivity",
     "barrier": "connectivity",
     "branch": "dynamics",
     "certify_margin": "certificates",

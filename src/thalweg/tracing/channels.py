@@ -26,12 +26,14 @@ _MAXIMA = (nn.MaxPool1d, nn.MaxPool2d, nn.MaxPool3d, nn.AdaptiveMaxPool1d, nn.Ad
 POOLS = (*_AVERAGES, *_MAXIMA)
 SAME = (nn.Identity, *DROPOUTS)
 _HOMOGENEOUS = (nn.ReLU, nn.LeakyReLU, nn.PReLU)
-# No factor passes these, as everybody knows: nothing is missed where they stand.
-_BENT = (
+_ELEMENTWISE_BENT = (
     *(nn.Tanh, nn.Sigmoid, nn.GELU, nn.SiLU, nn.Softplus, nn.ELU, nn.SELU, nn.CELU, nn.ReLU6),
-    *(nn.Softmax, nn.LogSoftmax, nn.Hardtanh, nn.Hardswish, nn.Hardsigmoid, nn.Mish),
-    *(nn.Softsign, nn.LogSigmoid, nn.Tanhshrink, PolynomialActivation),
+    *(nn.Hardtanh, nn.Hardswish, nn.Hardsigmoid, nn.Mish),
+    *(nn.Softsign, nn.LogSigmoid, nn.Tanhshrink),
 )
+ELEMENTWISE = (nn.ReLU, nn.LeakyReLU, *_ELEMENTWISE_BENT)
+# No factor passes these, as everybody knows: nothing is missed where they stand.
+_BENT = (*_ELEMENTWISE_BENT, nn.Softmax, nn.LogSoftmax, PolynomialActivation)
 _BENT_FUNCTIONS = frozenset({"softmax", "log_softmax", "sin", "cos", "exp", "erf", "abs", "rsub"})
 # Functions that move entries about: they are applied to numbers of channels as they are.
 MOVES = frozenset(
@@ -177,6 +179,8 @@ class Channels:
         Places of each trained tensor's entries in the flat vector, in its shape.
     batch_statistics : bool
         Whether batch norm uses the statistics of the batch, which take factors away.
+    ties : Ties, optional
+        How factors are tied to one another; by default as powers.
 
     Attributes
     ----------
@@ -194,9 +198,14 @@ class Channels:
     """
 
     def __init__(
-        self, graph: Graph, places: Mapping[str, Indices], *, batch_statistics: bool
+        self,
+        graph: Graph,
+        places: Mapping[str, Indices],
+        *,
+        batch_statistics: bool,
+        ties: Ties | None = None,
     ) -> None:
-        self.ties, self.groups = Ties(), list[Group]()
+        self.ties, self.groups = ties or Ties(), list[Group]()
         self.corrections, self.vectors = list[Correction](), list[Tensor]()
         self.unknown: set[str] = set()
         self._graph, self._places, self._batch = graph, places, batch_statistics
@@ -335,7 +344,7 @@ class Channels:
         channels = self._vector(node.reads[0], 1)
         if layer_type(cast("nn.Module", node.module)) in _MAXIMA:
             self._bend(channels)
-        return _spread(channels, node.shape, 1)
+        return lay_along(channels, node.shape, 1)
 
     def _averaged(self, node: Node) -> Any:
         """Tie what is averaged, and let it pass."""
@@ -413,7 +422,7 @@ class Channels:
             columns = weight.swapaxes(0, 1)
             self._group(columns.reshape(len(columns), -1), read, -1)
         self._shift(node, given)
-        return _spread(given, node.shape, dim)
+        return lay_along(given, node.shape, dim)
 
     def _shift(self, node: Node, given: Tensor, name: str = "bias") -> None:
         """Let a bias go with what it is added to."""
@@ -430,7 +439,7 @@ class Channels:
             self.ties.fix_all(given)
         elif self._claim(node.weights["weight"], "table", given[:0], given):
             self._group(np.ascontiguousarray(weight.T), given, 1)
-        return _spread(given, node.shape, -1)
+        return lay_along(given, node.shape, -1)
 
     def _normed(self, node: Node) -> Any:
         """Let no factor into a norm, and those of its scale out."""
@@ -447,7 +456,7 @@ class Channels:
             self._group(scale[:, None], given, 1)
         self._shift(node, given)
         self._bend(given)
-        return _spread(given, node.shape, dim)
+        return lay_along(given, node.shape, dim)
 
     def _batch_normed(self, node: Node) -> Any:
         """Take factors away (by the batch's statistics), or divide the scale by them."""
@@ -491,7 +500,7 @@ class Channels:
         self._shift(node, given, "out_proj.bias")
         for name in tensors:
             self._claims.setdefault(node.weights[name], ("attention", given[:0], given))
-        return _spread(given, query.shape, -1), torch.zeros(1, dtype=torch.int64)
+        return lay_along(given, query.shape, -1), torch.zeros(1, dtype=torch.int64)
 
     def _unattended(self, node: Node) -> Any:
         self._unknown(node)
@@ -564,7 +573,7 @@ def averaged_dims(node: Node, rank: int) -> list[int] | None:
     return [dim % rank for dim in dims]
 
 
-def _spread(channels: Tensor, shape: tuple[int, ...] | None, dim: int) -> Tensor:
+def lay_along(channels: Tensor, shape: tuple[int, ...] | None, dim: int) -> Tensor:
     """Lay a vector along a dimension of a shape."""
     assert shape is not None
     view = [1] * len(shape)

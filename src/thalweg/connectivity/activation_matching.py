@@ -1,0 +1,146 @@
+"""Matching of units by what they give on data: correlations of activations."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from torch import Tensor, nn
+from torch.utils._pytree import tree_leaves
+
+from thalweg.connectivity.matching import assign
+from thalweg.connectivity.symmetries import Block, Symmetries, kind_of
+from thalweg.tracing.channels import CONVOLUTIONS, data_of
+from thalweg.tracing.graph import Node
+
+Indices = NDArray[np.int64]
+Array = NDArray[np.float64]
+
+# Samples that are looked at, at most, and so many at once.
+_SAMPLES, _AT_ONCE = 2000, 250
+
+
+def match_activations(symmetries: Symmetries, first: Array, second: Array) -> dict[str, Indices]:
+    """
+    Match the units of two networks by correlations of what linear layers read.
+
+    Parameters
+    ----------
+    symmetries : Symmetries
+        What may move.
+    first, second : ndarray
+        States.
+
+    Returns
+    -------
+    dict of str to ndarray
+        Of each block that layers read, the order of the second's units of the largest sum of
+        correlations with the first's.
+
+    References
+    ----------
+    Y. Li et al., Convergent Learning (2016), section 3; N. Tatro et al., Optimizing Mode
+    Connectivity via Neuron Alignment (2020).
+    """
+    watched = list(_watched(symmetries))
+    moments = [_Moments() for _ in watched]
+    for start, stop in _bounds(symmetries):
+        values = [_values(symmetries, state, start, stop) for state in (first, second)]
+        for (node, dim, _, places), sums in zip(watched, moments, strict=True):
+            sums.add(*(_by_unit(value[node], dim, places) for value in values))
+    total: dict[str, Array] = {}
+    for (_, _, block, _), sums in zip(watched, moments, strict=True):
+        total[block.name] = total.get(block.name, 0.0) + sums.correlations()
+    return {name: assign(-correlations) for name, correlations in total.items()}
+
+
+def _watched(symmetries: Symmetries) -> Iterator[tuple[Node, int, Block, Indices]]:
+    """List what layers read: the dimension of channels, and where each unit of a block is."""
+    units, seen = symmetries.units, set()
+    for layer in symmetries.graph.nodes:
+        if kind_of(layer) not in (nn.Linear, nn.MultiheadAttention, *CONVOLUTIONS):
+            continue
+        node, dim = data_of(layer), 1 if kind_of(layer) in CONVOLUTIONS else -1
+        if (node, dim) in seen or node.shape is None:
+            continue
+        seen.add((node, dim))
+        channels = units.numbers(node).movedim(dim, 0).flatten(1)[:, 0].tolist()
+        roots = np.array([units.root(channel) for channel in channels])
+        for block in symmetries.blocks:
+            places = [np.flatnonzero(roots == channel) for channel in block.channels]
+            if len(places[0]) and len({len(row) for row in places}) == 1:
+                yield node, dim, block, np.stack(places)
+
+
+def _by_unit(value: Tensor, dim: int, places: Indices) -> Array:
+    """Lay out what a node gives: shape (units, count)."""
+    rows = value.movedim(dim, 0).flatten(1).numpy()
+    return np.asarray(rows[places].reshape(len(places), -1))
+
+
+class _Moments:
+    """Sums over data of two sets of units, and of their products."""
+
+    def __init__(self) -> None:
+        self._count = 0
+        self._sums: list[Any] = [0.0] * 5
+
+    def add(self, one: Array, other: Array) -> None:
+        """Take in values, shape (units, count) each."""
+        self._count += one.shape[1]
+        parts = (one.sum(1), other.sum(1), (one**2).sum(1), (other**2).sum(1), one @ other.T)
+        self._sums = [a + b for a, b in zip(self._sums, parts, strict=True)]
+
+    def correlations(self) -> Array:
+        """Give those of each with each; zeros for a unit that never changes."""
+        n, (one, other, squares, others, products) = self._count, self._sums
+        spread = np.sqrt(np.maximum(squares / n - (one / n) ** 2, 0.0))
+        spreads = np.sqrt(np.maximum(others / n - (other / n) ** 2, 0.0))
+        covariance = products / n - np.outer(one / n, other / n)
+        scale = np.outer(spread, spreads)
+        # A unit that is constant has a variance of rounding alone.
+        floor = 1e-12 * max(float(scale.max(initial=0.0)), 1e-300)
+        return np.asarray(np.where(scale > floor, covariance / np.maximum(scale, floor), 0.0))
+
+
+def _bounds(symmetries: Symmetries) -> Iterator[tuple[int, int]]:
+    """Cut samples into as many as the graph takes at once."""
+    data = symmetries.risk.data
+    if not data.joined:
+        yield from ((i, i + 1) for i in range(min(len(data), _SAMPLES // _AT_ONCE)))
+        return
+    step, stop = (_AT_ONCE, min(len(data), _SAMPLES)) if _takes_any(symmetries) else (2, 100)
+    for start in range(0, stop, step):
+        if start + step <= len(data) or step == _AT_ONCE:
+            yield start, min(start + step, stop)
+
+
+def _takes_any(symmetries: Symmetries) -> bool:
+    """Whether the graph is that of any number of samples, not only of the example's."""
+    if symmetries.graph.how == "torch.fx" or len(symmetries.risk.data) < 3:
+        return True
+    args, kwargs = symmetries.call(0, 3)
+    try:
+        symmetries.graph.run(_tensors((args, kwargs)), lambda node, value: None)
+    except Exception:  # the program says in many ways that it is made for one number
+        return False
+    return True
+
+
+def _tensors(call: Any) -> list[Tensor]:
+    return [leaf for leaf in tree_leaves(call) if isinstance(leaf, Tensor)]
+
+
+def _values(symmetries: Symmetries, state: Array, start: int, stop: int) -> dict[Node, Tensor]:
+    wanted = {node for node, *_ in _watched(symmetries)}
+    found: dict[Node, Tensor] = {}
+
+    def see(node: Node, value: Any) -> None:
+        if node in wanted:
+            found[node] = value
+
+    with symmetries.at(state):
+        symmetries.graph.run(_tensors(symmetries.call(start, stop)), see)
+    return found
