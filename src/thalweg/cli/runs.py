@@ -56,6 +56,14 @@ def reproduce(
         list[str] | None,
         typer.Option("--set", metavar="NAME=VALUE", help="A setting of the problem; repeatable."),
     ] = None,
+    size: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="STUDY.NAME=VALUE",
+            help="Another size of a study than the preset's, e.g. perturb_and_return.copies=5;"
+            " repeatable. Of networks that several studies share it changes in all of them.",
+        ),
+    ] = None,
     seed: Annotated[
         int, typer.Option(min=0, help="Added to every seed: another one repeats all independently.")
     ] = 0,
@@ -75,7 +83,8 @@ def reproduce(
     settings = parse_settings(assign or []) | (
         {} if train_size is None else {"train_size": train_size}
     )
-    config = configure(preset, data=data, studies=study, settings=settings, seed=seed)
+    sizes = parse_settings(size or [], option="--size", example="interpolation.points=9")
+    config = configure(preset, data=data, studies=study, settings=settings, sizes=sizes, seed=seed)
     place = out or Path("runs") / _default_name(preset, config["problem"])
     _run(place, lambda: perform(config, place, **_ways(workers, task_timeout)), as_json)
 
@@ -239,12 +248,16 @@ def _announce(seconds: float, workers: int) -> None:
         )
 
 
-def parse_settings(assignments: list[str]) -> dict[str, Any]:
+def parse_settings(
+    assignments: list[str], *, option: str = "--set", example: str = "width=64"
+) -> dict[str, Any]:
     """Read settings written as NAME=VALUE, where values are JSON or else text."""
     pairs = [text.partition("=") for text in assignments]
     for name, equals, _ in pairs:
         if not (name and equals):
-            raise typer.BadParameter(f"--set {name!r}: expected NAME=VALUE, e.g. --set width=64.")
+            raise typer.BadParameter(
+                f"{option} {name!r}: expected NAME=VALUE, e.g. {option} {example}."
+            )
     return {name.replace("-", "_"): _value(text) for name, _, text in pairs}
 
 

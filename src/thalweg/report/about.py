@@ -16,6 +16,7 @@ from thalweg.measurements.parts import Fact, Table
 from thalweg.report.commands import assigned, measurement_command
 from thalweg.run import Run, trained_shapes
 from thalweg.run.files import read_json
+from thalweg.studies.sizes import changed_sizes
 
 
 @dataclass(frozen=True)
@@ -89,6 +90,8 @@ def command(config: dict[str, Any], out: str) -> str:
         words += ["--study", str(study)]
     for name, value in settings.items():
         words += ["--set", f"{name}={assigned(value)}"]
+    for name, value in changed_sizes(config).items():
+        words += ["--size", f"{name}={assigned(value)}"]
     words += ["--seed", str(config["seed"])] if config.get("seed") else []
     return shlex.join([*words, "--out", out])
 

@@ -69,9 +69,8 @@ def refuse_undecidable(config: dict[str, Any], sizes: Sizes, checks: Mapping[str
         raise InvalidArgument(
             "Nothing has been started, for this run could not decide what it is for:\n"
             + "\n".join(faults)
-            + "\nSizes of a study, such as zero_error.draws, stand in the configuration that"
-            " tw.studies.configure gives; --set and --train-size change the problem, and --study"
-            " names the studies to run."
+            + "\nWrite sizes of a study as --size zero_error.draws=3; --set and --train-size change"
+            " the problem, and --study names the studies to run."
         )
 
 

@@ -8,6 +8,7 @@ from typing import Any
 from thalweg.errors import InvalidArgument
 from thalweg.run.trust import name_entry
 from thalweg.studies.registry import STUDIES
+from thalweg.studies.sizes import with_sizes
 
 # The paper's: batches of 100, momentum 0.9; our learning rate and schedule.
 _TRAINING = {"lr": 0.05, "momentum": 0.9, "batch_size": 100, "schedule": "cosine"}
@@ -27,6 +28,7 @@ def configure(
     data: str | None = None,
     studies: list[str] | None = None,
     settings: dict[str, Any] | None = None,
+    sizes: dict[str, Any] | None = None,
     seed: int = 0,
 ) -> dict[str, Any]:
     """
@@ -43,6 +45,8 @@ def configure(
         Which studies; by default all.
     settings : dict, optional
         Given on to `thalweg.load_problem`.
+    sizes : dict, optional
+        Other sizes than the preset's: ``{"perturb_and_return.copies": 5}``; see `with_sizes`.
     seed : int
         Added to every seed of the studies: another one repeats all of it independently.
 
@@ -54,7 +58,7 @@ def configure(
     Raises
     ------
     InvalidArgument
-        If preset or study is unknown.
+        If preset, study or size is unknown.
     """
     if preset not in PRESETS:
         raise InvalidArgument(f"preset {preset!r}; write one of {', '.join(PRESETS)}.")
@@ -62,7 +66,7 @@ def configure(
     unknown = [name for name in chosen if name not in STUDIES]
     if unknown:
         raise InvalidArgument(f"study {unknown[0]!r}; write one of {', '.join(STUDIES)}.")
-    return {
+    config = {
         "preset": preset,
         "seed": seed,
         "studies": chosen,
@@ -70,6 +74,7 @@ def configure(
         "training": _TRAINING,
         **{name: STUDIES[name].SIZES[preset] for name in chosen},
     }
+    return with_sizes(config, sizes or {})
 
 
 def _problem(base: dict[str, Any], data: str | None, settings: dict[str, Any]) -> dict[str, Any]:

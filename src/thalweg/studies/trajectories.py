@@ -51,12 +51,12 @@ SIZES: dict[str, dict[str, Any]] = {
         "branch_checkpoints": 3,
     },
 }
-_SHARED = ("parents", "epochs", "checkpoints", "scale", "branch_epochs", "branch_checkpoints")
+SHARED = ("parents", "epochs", "checkpoints", "scale", "branch_epochs", "branch_checkpoints")
 
 
 def shared_sizes(preset: str, **own: Any) -> dict[str, Any]:
     """Give another study the sizes of trunks and branches, so that they are trained only once."""
-    return {key: SIZES[preset][key] for key in _SHARED} | own
+    return {key: SIZES[preset][key] for key in SHARED} | own
 
 
 def tasks(config: dict[str, Any]) -> list[Task]:

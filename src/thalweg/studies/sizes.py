@@ -1,0 +1,123 @@
+"""Other sizes of studies than a preset's: how many parents, copies, epochs, and so on."""
+
+from __future__ import annotations
+
+import copy
+import difflib
+from collections.abc import Mapping
+from typing import Any
+
+from thalweg.errors import InvalidArgument
+from thalweg.studies.registry import STUDIES
+from thalweg.studies.trajectories import SHARED
+
+
+def with_sizes(config: dict[str, Any], sizes: Mapping[str, Any]) -> dict[str, Any]:
+    """
+    Change sizes of a configuration's studies.
+
+    Trunks and branches are trained once for several studies. Their sizes (parents, epochs,
+    checkpoints, scale, branch_epochs, branch_checkpoints) change in all of these together.
+
+    Parameters
+    ----------
+    config : dict
+        As `configure` writes it; it is left as it is.
+    sizes : mapping
+        ``{"perturb_and_return.copies": 5}``; names within names go on with a dot.
+
+    Returns
+    -------
+    dict
+        The configuration with these sizes.
+
+    Raises
+    ------
+    InvalidArgument
+        If there is no such study in the configuration or no such size, if a value is of another
+        kind than the preset's, or if two studies ask for different trainings of one trunk.
+    """
+    changed = copy.deepcopy(config)
+    shared: dict[str, tuple[str, Any]] = {}
+    for name, value in sizes.items():
+        study, _, inner = name.partition(".")
+        _place(changed, study, inner, name, value)
+        if inner in SHARED and study in _sharing(changed):
+            before, known = shared.setdefault(inner, (name, value))
+            if known != value:
+                raise InvalidArgument(
+                    f"{name} is {value!r} and {before} is {known!r}: the networks of both are"
+                    " trained once. Write one of the two."
+                )
+    for inner, (_, value) in shared.items():
+        for study in _sharing(changed):
+            changed[study][inner] = value
+    return changed
+
+
+def changed_sizes(config: Mapping[str, Any]) -> dict[str, Any]:
+    """
+    List the sizes of a configuration that are not its preset's, as `with_sizes` takes them.
+
+    Examples
+    --------
+    >>> from thalweg.studies import configure
+    >>> changed_sizes(configure("demo", sizes={"interpolation.points": 9}))
+    {'interpolation.points': 9}
+    """
+    found: dict[str, Any] = {}
+    for study in config.get("studies", []):
+        known = STUDIES[study].SIZES.get(str(config.get("preset")), {}) if study in STUDIES else {}
+        # A run of an older version may have other names, which this one cannot be given.
+        for name in known.keys() & config.get(study, {}).keys():
+            found |= _differences(config[study][name], known[name], f"{study}.{name}")
+    return dict(sorted(found.items()))
+
+
+def _differences(here: Any, there: Any, name: str) -> dict[str, Any]:
+    if isinstance(here, Mapping) and isinstance(there, Mapping) and here.keys() == there.keys():
+        parts = (_differences(here[key], there[key], f"{name}.{key}") for key in here)
+        return {key: value for part in parts for key, value in part.items()}
+    return {} if here == there else {name: here}
+
+
+def _sharing(config: Mapping[str, Any]) -> list[str]:
+    """Which studies of a configuration train the same trunks."""
+    return [study for study in config["studies"] if config[study].keys() >= set(SHARED)]
+
+
+def _place(config: dict[str, Any], study: str, inner: str, name: str, value: Any) -> None:
+    if study not in config["studies"]:
+        raise InvalidArgument(
+            f"size {name!r}: the run has the studies {', '.join(config['studies'])}; write"
+            " STUDY.NAME=VALUE with one of them."
+        )
+    place, *above = reversed(inner.split("."))
+    holder = config[study]
+    for key in reversed(above):
+        holder = _inside(holder, key, name)
+    before = _inside(holder, place, name)
+    if not _alike(before, value):
+        raise InvalidArgument(
+            f"size {name} is {value!r}; expected a value like the preset's, {before!r}."
+        )
+    holder[place] = value
+
+
+def _inside(holder: Any, key: str, name: str) -> Any:
+    if isinstance(holder, dict) and key in holder:
+        return holder[key]
+    known = list(holder) if isinstance(holder, dict) else []
+    near = difflib.get_close_matches(key, known, 1)
+    hint = f"did you mean {near[0]!r}? " if near else ""
+    listed = ", ".join(known) or "nothing: it is one value"
+    raise InvalidArgument(f"size {name!r}: {hint}{key!r} is not among {listed}.")
+
+
+def _alike(before: Any, value: Any) -> bool:
+    """Say whether two values are of one kind; a whole number is a number."""
+    if isinstance(before, bool) or isinstance(value, bool):
+        return isinstance(before, bool) and isinstance(value, bool)
+    if isinstance(before, float):
+        return isinstance(value, int | float)
+    return isinstance(value, type(before))
