@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 import torch
@@ -13,6 +12,7 @@ from thalweg.dynamics.settings import Settings
 from thalweg.errors import InvalidArgument
 from thalweg.landscape import Landscape
 from thalweg.run.seeds import torch_generator
+from thalweg.sampling import langevin_step
 
 
 class Langevin:
@@ -56,8 +56,8 @@ class Langevin:
         generator = torch_generator(self.settings.seed, "langevin", step)
         noise = torch.randn(self.w.shape, generator=generator, dtype=self.w.dtype)
         drift = gradient.to(self.w) + self.settings.weight_decay * self.w
-        self.w.sub_(rate * drift)
-        self.w.add_(noise.to(self.w.device), alpha=math.sqrt(2 * rate * self.temperature))
+        noise = noise.to(self.w.device)
+        langevin_step(self.w, drift, noise, rate=rate, temperature=self.temperature)
         return Outcome(loss, wrong)
 
     def state(self) -> tuple[dict[str, Tensor], Any]:

@@ -1,7 +1,9 @@
 """What every instrument takes: functions of one flat vector, and the space of their points."""
 
+from thalweg.landscape.deep_linear import DeepLinear
 from thalweg.landscape.protocols import (
     Batched,
+    Blocked,
     Curved,
     Described,
     Documented,
@@ -19,6 +21,7 @@ from thalweg.landscape.protocols import (
     Stateful,
     Stepped,
     Trainable,
+    Vectorized,
 )
 from thalweg.landscape.provenance import Provenance
 from thalweg.landscape.quadratic import Quadratic
@@ -26,7 +29,9 @@ from thalweg.landscape.space import Parameter, ParameterSpace
 
 __all__ = [
     "Batched",
+    "Blocked",
     "Curved",
+    "DeepLinear",
     "Described",
     "Documented",
     "Drawable",
@@ -47,4 +52,5 @@ __all__ = [
     "Stateful",
     "Stepped",
     "Trainable",
+    "Vectorized",
 ]

@@ -128,6 +128,27 @@ class Curved(Landscape, Protocol):
 
 
 @runtime_checkable
+class Vectorized(Landscape, Protocol):
+    """A landscape that evaluates many points as one batch."""
+
+    def values_and_gradients(self, points: Tensor, /) -> tuple[Tensor, Tensor]:
+        """Evaluate both at points of shape (k, W): shapes (k,) and (k, W)."""
+
+
+@runtime_checkable
+class Blocked(Vectorized, Protocol):
+    """A landscape that is quadratic in each tensor of weights while the others rest."""
+
+    def block_curvature(self, points: Tensor, block: int, /) -> tuple[Tensor, Tensor]:
+        """
+        Give the Hessian of one tensor at points, shape (k, W), as a Kronecker product.
+
+        ``left`` of shape (k, a, a) and ``right`` (k, b, b), symmetric and not negative, with a b
+        the tensor's entries; b is 1 where there is no such structure.
+        """
+
+
+@runtime_checkable
 class Responsive(Batched, Protocol):
     """A landscape with outputs, of which it gives the Jacobian."""
 

@@ -1,0 +1,80 @@
+"""Annealed importance sampling between two densities, forward and backward."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from thalweg.sampling.kernel import Kernel
+
+
+@dataclass(frozen=True)
+class LogRatio:
+    """
+    Logarithm of the ratio of two densities' integrals, as chains' works tell it.
+
+    Attributes
+    ----------
+    works : Tensor
+        Shape (k,): logarithms of independent weights.
+    value : float
+        Logarithm of the mean weight.
+    """
+
+    works: Tensor
+
+    @property
+    def value(self) -> float:
+        """Logarithm of the mean weight."""
+        return float(self.works.logsumexp(0)) - math.log(len(self.works))
+
+
+def anneal(
+    points: Tensor,
+    generator: torch.Generator,
+    *,
+    rungs: Sequence[float],
+    difference: Callable[[Tensor], Tensor],
+    make: Callable[[float], Kernel],
+) -> tuple[LogRatio, Tensor]:
+    """
+    Carry points from the first rung's density to the last, and weigh the way.
+
+    Densities are ``exp(-(A + s D))`` at rung s; ``difference`` is D. The weight's expectation is
+    the ratio of the last integral to the first, if the points are drawn from the first.
+
+    Parameters
+    ----------
+    points : Tensor
+        Shape (k, W), drawn from the density of ``rungs[0]``.
+    generator : torch.Generator
+        Of all that is random.
+    rungs : sequence of float
+        From first to last, rising or falling.
+    difference : callable
+        ``D(points)``, shape (k,).
+    make : callable
+        ``make(s)``: a kernel that leaves the density of rung s as it is.
+
+    Returns
+    -------
+    tuple of LogRatio and Tensor
+        The second holds the points at the end.
+
+    References
+    ----------
+    Neal, Annealed importance sampling (2001); Grosse et al., Measuring the reliability of MCMC
+    inference with bidirectional Monte Carlo (2016).
+    """
+    works = torch.zeros(len(points), dtype=torch.float64)
+    for here, there in itertools.pairwise(rungs):
+        works -= (there - here) * difference(points)
+        kernel = make(there)
+        state, _ = kernel.step(kernel.init(points), generator)
+        points = state.points
+    return LogRatio(works), points
