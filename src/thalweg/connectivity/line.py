@@ -121,25 +121,67 @@ def barrier(
     require(risk, Function, "barrier", "give an EmpiricalRisk(problem)")
     states = States.of(risk, (w0, w1))
     first, last = states.weights
-    _check(risk, first, last, points)
+    check_line(risk, first, last, points)
     places = np.linspace(0.0, 1.0, points)
-    ends = _alike(risk, first, last)
-    evaluate = _evaluator(risk, test)
-    rows = []
-    with states.visited(risk), progress(points, "line") as bar:
+    ends = alike(risk, first, last)
+    length = float((ends[1] - ends[0]).double().norm())
+    with progress(points, "line") as bar:
+        return measure_along(
+            risk, states, lambda t: torch.lerp(*ends, t), places, length=length, test=test, bar=bar
+        )
+
+
+def measure_along(
+    risk: Function,
+    states: States,
+    at: Callable[[float], Tensor],
+    places: NDArray[np.float64],
+    *,
+    length: float,
+    test: bool,
+    bar: Bar,
+) -> xr.Dataset:
+    """
+    Measure a landscape along a curve, and how far it rises above its ends.
+
+    Parameters
+    ----------
+    risk : Function
+        What is measured.
+    states : States
+        The ends; what differs besides the weights is mixed in the shares 1 - t and t.
+    at : callable
+        From t to the point there, shape (W,).
+    places : ndarray
+        From 0 to 1, an odd number, evenly spaced.
+    length : float
+        Of the curve.
+    test : bool
+        Evaluate the test data as well.
+    bar : Bar
+        Told of every point.
+
+    Returns
+    -------
+    xarray.Dataset
+        What `barrier` gives.
+    """
+    evaluate, rows = _evaluator(risk, test), []
+    with states.visited(risk):
         for t in places.tolist():
             states.go(risk, (1 - t, t))
-            rows.append(_told(bar, evaluate(torch.lerp(*ends, t))))
-    found = _dataset(risk, places, rows, float((ends[1] - ends[0]).double().norm()))
-    return found.assign_attrs(states.told)
+            rows.append(_told(bar, evaluate(at(t))))
+    return _dataset(risk, places, rows, length).assign_attrs(states.told)
 
 
-def _alike(risk: Function, w0: Tensor, w1: Tensor) -> tuple[Tensor, Tensor]:
+def alike(risk: Function, w0: Tensor, w1: Tensor) -> tuple[Tensor, Tensor]:
+    """Give two points on one device, in one dtype: the widest of theirs and the landscape's."""
     dtype = torch.promote_types(w1.dtype, at_least_its_precision(risk, w0))
     return w0.detach().to(dtype), w1.detach().to(w0.device, dtype)
 
 
-def _check(risk: Function, w0: Tensor, w1: Tensor, points: int) -> None:
+def check_line(risk: Function, w0: Tensor, w1: Tensor, points: int) -> None:
+    """Refuse ends that are no points, a number of points that is even, and constant statistics."""
     # Values of every sample at every point: of a thousand samples at least.
     check_memory(points * 16000, f"a line of {points} points", "Write fewer points, such as 51.")
     if points < 3 or points % 2 == 0:
