@@ -165,9 +165,10 @@ def connect(
     if bends < 1 or steps < 1:
         raise InvalidArgument(f"bends={bends}, steps={steps}; write positive numbers.")
     states = States.of(landscape, (w0, w1))
-    check_line(landscape, *states.weights, points)
-    ends = alike(landscape, *states.weights)
-    line = Curve.line(kind, *(placed(landscape, w).to(ends[0].dtype) for w in ends), bends)
+    first, last = states.weights
+    check_line(landscape, first, last, points)
+    ends = [placed(landscape, w) for w in alike(landscape, first, last)]
+    line = Curve.line(kind, ends[0], ends[1], bends)
     with states.visited(landscape), progress(steps + 2 * points, f"{kind}") as bar:
         search = _Search(landscape, states, line, points, seed)
         found = search.band(steps, bar.update) if kind == "band" else None

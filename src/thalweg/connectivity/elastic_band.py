@@ -126,7 +126,7 @@ def _forces(
     lengths = ahead.norm(dim=1, keepdim=True) - behind.norm(dim=1, keepdim=True)
     # Springs as stiff as the landscape is steep over the distance of two images.
     spacing = (images[1:] - images[:-1]).norm(dim=1).mean().clamp_min(1e-300)
-    force = along * tangents - slopes + (scale / spacing) * lengths * tangents
+    force: Tensor = along * tangents - slopes + (scale / spacing) * lengths * tangents
     if climbing is not None:
         i = climbing - 1
         force[i] = 2 * along[i] * tangents[i] - slopes[i]
@@ -145,4 +145,5 @@ def _tangents(values: Tensor, ahead: Tensor, behind: Tensor) -> Tensor:
     slope = (up > 0) != (down > 0)
     tangent = torch.where(slope, plain, mixed)
     tangent = torch.where(tangent.norm(dim=1, keepdim=True) > 0, tangent, ahead + behind)
-    return tangent / tangent.norm(dim=1, keepdim=True).clamp_min(1e-300)
+    unit: Tensor = tangent / tangent.norm(dim=1, keepdim=True).clamp_min(1e-300)
+    return unit
