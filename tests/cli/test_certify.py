@@ -6,10 +6,13 @@ import json
 
 import pytest
 import torch
+from safetensors.numpy import load_file as load_numbers
+from safetensors.numpy import save_file as save_numbers
 from safetensors.torch import save_file
 from typer.testing import CliRunner
 
 import thalweg as tw
+from thalweg.certificates.store import digests
 from thalweg.cli.main import app
 
 TEACHER = ["teacher", *["--set", "inputs=2", "--set", "samples=5", "--set", "widths=[8]"]]
@@ -32,6 +35,25 @@ def test_trains_certifies_writes_and_verifies(tmp_path):
     out.with_suffix(".safetensors").write_bytes(numbers)
     refused = run(app, ["certify", "verify", str(out)])
     assert refused.exit_code == 1 and "not those certified" in refused.stdout
+
+
+@pytest.mark.parametrize("bad", [float("nan"), float("inf")])
+def test_a_certificate_with_numbers_that_are_none_is_refused_in_one_line(tmp_path, bad):
+    out = tmp_path / "cert.json"
+    run(app, ["certify", *TEACHER, "--train", "--epochs", "3", "--out", str(out)])
+    arrays, content = load_numbers(out.with_suffix(".safetensors")), json.loads(out.read_text())
+    for name in arrays:
+        changed = {key: value.copy() for key, value in arrays.items()}
+        changed[name].flat[0] = bad
+        save_numbers(changed, out.with_suffix(".safetensors"))
+        # Its digests fit, as a stranger would write it.
+        out.write_text(json.dumps(content | {"sha256": digests(content["network"], changed)}))
+        refused = run(app, ["certify", "verify", str(out), "--json"])
+        assert refused.exit_code == 1
+        answer = json.loads(refused.stdout)
+        assert answer["verdict"] == "refused" and answer["certificate"] is None
+        assert len(answer["reasons"]) == 1
+        assert f"{name} holds numbers that are not finite" in answer["reasons"][0]
 
 
 @pytest.mark.parametrize("word", [[], ["zero"]])

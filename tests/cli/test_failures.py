@@ -10,9 +10,12 @@ import sys
 import time
 
 import pytest
+import torch
 from typer.testing import CliRunner
 
 from thalweg.cli.main import app, main
+from thalweg.errors import TaskFailed
+from thalweg.problems import load_problem
 from thalweg.run import create_run
 
 
@@ -122,3 +125,55 @@ def test_one_bad_run_does_not_hide_the_others(tmp_path):
     answer = CliRunner().invoke(app, ["runs", str(tmp_path)])
     assert answer.exit_code == 0 and len(answer.output.splitlines()) == 3
     assert "unreadable" in answer.output and "demo" in answer.output
+
+
+def test_a_closed_output_is_said_before_the_work(tmp_path):
+    words = f"{sys.executable} -m thalweg reproduce --study trajectories --json >&-"
+    done = subprocess.run(words, shell=True, cwd=tmp_path, stderr=subprocess.PIPE, text=True)
+    assert done.returncode == 1 and not list(tmp_path.iterdir())
+    assert done.stderr.startswith("Error: standard output is closed")
+    assert len(done.stderr.splitlines()) == 1
+
+
+def test_an_output_that_nobody_reads_ends_the_program_as_others(tmp_path):
+    reader, writer = os.pipe()
+    os.close(reader)
+    words = [sys.executable, "-m", "thalweg", "runs", str(tmp_path)]
+    done = subprocess.run(words, stdout=writer, stderr=subprocess.PIPE, text=True)
+    os.close(writer)
+    assert done.returncode == -signal.SIGPIPE and done.stderr == ""
+
+
+def test_an_output_without_space_is_said(tmp_path):
+    words = [sys.executable, "-m", "thalweg", "runs", str(tmp_path)]
+    with open("/dev/full", "w") as full:
+        done = subprocess.run(words, stdout=full, stderr=subprocess.PIPE, text=True)
+    assert done.returncode == 1 and done.stderr.startswith("Error: No space left on device")
+    assert len(done.stderr.splitlines()) == 1
+
+
+def test_a_pipe_to_a_worker_that_breaks_is_an_error(monkeypatch):
+    def refuse(*_):
+        raise BrokenPipeError(32, "Broken pipe")
+
+    monkeypatch.setattr("thalweg.cli.runs.list_runs", refuse)
+    monkeypatch.setattr("thalweg.cli.main._reader_has_gone", lambda: False)
+    answer = CliRunner().invoke(app, ["runs"])
+    assert answer.exit_code == 1 and "Error: Broken pipe" in answer.output
+
+
+@pytest.mark.parametrize(
+    ("command", "where"), [("surface", "geometry.blocks"), ("spectrum", "measurements.record")]
+)
+def test_tasks_of_a_measurement_are_timed(tmp_path, monkeypatch, command, where):
+    monkeypatch.chdir(tmp_path)
+    model = load_problem("digits", widths=[2], train_size=20, test_size=10).model
+    torch.save(model.state_dict(), "w.pt")
+
+    def refuse(*_, engine, task_timeout, **__):
+        raise TaskFailed(f"{engine.workers} {task_timeout}")
+
+    monkeypatch.setattr(f"thalweg.{where}.run_tasks", refuse)
+    words = [command, "digits", "--checkpoint", "w.pt", "--task-timeout", "7", "--set"]
+    answer = CliRunner().invoke(app, [*words, "widths=[2]", "--set", "train_size=20"])
+    assert isinstance(answer.exception, TaskFailed) and str(answer.exception) == "1 7.0"

@@ -1,11 +1,20 @@
-"""Malformed files and command lines: one line that names the cause, and nothing outside the run."""
+"""Malformed files and command lines: one line that names the cause, and nothing outside the run.
+
+Each is read with little memory left, twice the limit that is stated then, and nothing in it is run:
+some hold programs, which make a folder wherever somebody does.
+"""
 
 from __future__ import annotations
 
+import io
 import json
+import os
+import pickle
+import resource
 import shutil
 import sys
 import warnings
+from contextlib import contextmanager
 from importlib import import_module
 from pathlib import Path
 
@@ -22,6 +31,7 @@ from thalweg.embedding.source import CheckpointSource
 from thalweg.errors import TaskFailed, ThalwegError
 from thalweg.problems.weight_files import read_weights
 from thalweg.run import create_run, open_run, read_checkpoint, read_events
+from thalweg.run.bounds import memory_limit
 from thalweg.run.checkpoints import describe_checkpoint, trained_shapes, write_checkpoint
 from thalweg.run.files import read_json, write_json
 from thalweg.run.outcomes import read_outcome
@@ -29,7 +39,58 @@ from thalweg.run.verify import verify
 
 QUICK, WHOLE = 60, 500
 FEW = settings(max_examples=QUICK, deadline=None, suppress_health_check=list(HealthCheck))
+# The limit of memory that is stated meanwhile; half of it would not hold the threads' own room.
+LIMIT = 1 << 30
+MARK = "thalweg-was-made-to-run-this"
 MANY = settings(max_examples=WHOLE, deadline=None, suppress_health_check=list(HealthCheck))
+
+
+@contextmanager
+def watched(folder):
+    """Leave twice the stated limit of memory; nothing read meanwhile may make the folder."""
+    taken = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+    soft, hard = resource.getrlimit(resource.RLIMIT_AS)
+    resource.setrlimit(resource.RLIMIT_AS, (taken + 2 * LIMIT, hard))
+    try:
+        assert memory_limit() <= LIMIT
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_AS, (soft, hard))
+    assert not (folder / MARK).exists(), "something in a file was run"
+
+
+class Program:
+    """What makes the folder as it is unpickled."""
+
+    def __init__(self, folder):
+        self.folder = str(folder / MARK)
+
+    def __reduce__(self):
+        return os.mkdir, (self.folder,)
+
+
+def programs(folder):
+    """Give files of several kinds that hold one."""
+    program, torchs, numpys = Program(folder), io.BytesIO(), io.BytesIO()
+    torch.save({"w": torch.ones(2), "more": program}, torchs)
+    np.savez(numpys, w=np.array([program], dtype=object), allow_pickle=True)
+    return [pickle.dumps(program), torchs.getvalue(), numpys.getvalue()]
+
+
+def test_programs_run_where_somebody_lets_them(tmp_path):
+    loads = [
+        pickle.load,
+        lambda file: torch.load(file, weights_only=False),
+        lambda file: np.load(file, allow_pickle=True)["w"],
+    ]
+    for load, program in zip(loads, programs(tmp_path), strict=True):
+        load(io.BytesIO(program))
+        (tmp_path / MARK).rmdir()
+
+
+def test_too_much_memory_is_noticed(tmp_path):
+    with pytest.raises(MemoryError), watched(tmp_path):
+        np.zeros(3 * LIMIT, dtype=np.uint8)
 
 
 @pytest.fixture(scope="module")
@@ -84,9 +145,12 @@ JSON = st.recursive(
 
 
 @st.composite
-def contents(draw, whole):
+def contents(draw, whole, folder):
     """Give bytes that are no file of the kind, or nearly one."""
-    way = draw(st.sampled_from(["random", "json", "cut", "changed", "repeated", "swapped"]))
+    ways = ["random", "json", "cut", "changed", "repeated", "swapped", "program"]
+    way = draw(st.sampled_from(ways))
+    if way == "program":
+        return draw(st.sampled_from(programs(folder)))
     if way == "random":
         return draw(st.binary(max_size=200))
     if way == "json":
@@ -108,11 +172,11 @@ def read_malformed(samples, data, folder):
     shutil.rmtree(work, ignore_errors=True)
     shutil.copytree(samples, work)
     path = work / name
-    path.write_bytes(data.draw(contents(path.read_bytes())))
+    path.write_bytes(data.draw(contents(path.read_bytes(), folder)))
     if name == "run/run.toml":
         (path.parent / ".run.toml").unlink()
     try:
-        with warnings.catch_warnings():
+        with warnings.catch_warnings(), watched(folder):
             warnings.simplefilter("ignore")
             READERS[name](path)
     except ThalwegError as error:
@@ -164,6 +228,7 @@ WORDS = [
     ),
     *("é\u202e", "{", "[1,", "width=", "=3", "widths=[2]", "width=1000000000000", "file.txt"),
     *("folder", "run", "run/claims.json", "file.txt:make", "os:system", "no.py:make", "a:b:c"),
+    *("strange", "strange/run.toml", "strange/claims.json"),
     *("demo", "trajectories", "main", "../../out", "1000000,1000000,1", "0,0,1", "poly99999"),
 ]
 LINES = st.tuples(
@@ -181,6 +246,9 @@ def place(samples, tmp_path, monkeypatch):
     shutil.copytree(samples / "run", tmp_path / "here/run")
     (tmp_path / "here/folder").mkdir()
     (tmp_path / "here/file.txt").write_text("x")
+    stranger = create_run(tmp_path / "here/strange", {"problem": {"entry": "strange.py:make"}})
+    write_json(stranger.path / "claims.json", {"claims": []})
+    (tmp_path / "here/strange.py").write_text(f"import os\nos.mkdir({MARK!r})\n")
     monkeypatch.chdir(tmp_path / "here")
     # By import_module: the package has a function of the module's name.
     monkeypatch.setattr(import_module("thalweg.studies.reproduce"), "_complete", no_work)
@@ -193,7 +261,8 @@ def place(samples, tmp_path, monkeypatch):
 
 def call_malformed(words, place, capsys):
     before = sorted(path.name for path in place.iterdir())
-    with pytest.MonkeyPatch.context() as patch, warnings.catch_warnings():
+    patched = pytest.MonkeyPatch.context()
+    with patched as patch, warnings.catch_warnings(), watched(place / "here"):
         warnings.simplefilter("ignore")
         patch.setattr(sys, "argv", ["thalweg", *words])
         try:
@@ -208,7 +277,7 @@ def call_malformed(words, place, capsys):
         assert said.err.strip() or said.out.strip(), words
     if code == 1:
         (line,) = [part for part in said.err.splitlines() if part.startswith("Error: ")]
-        assert len(line) > 10
+        assert len(line) > 10 and "there is not enough memory" not in line
     assert sorted(path.name for path in place.iterdir()) == before
     for made in ("runs", "out"):
         shutil.rmtree(Path(made), ignore_errors=True)

@@ -16,6 +16,7 @@ from thalweg.dynamics.optimizer_steps import StepWatch
 from thalweg.embedding import embed
 from thalweg.errors import CheckpointMismatch, InvalidArgument, RunConflict
 from thalweg.run import describe_checkpoint, open_run, read_checkpoint
+from thalweg.run.verify import verify
 
 X = torch.randn(64, 5, generator=torch.Generator().manual_seed(0))
 Y = (X.sum(1) > 0).long()
@@ -334,3 +335,24 @@ def test_a_place_where_no_run_can_be_is_refused_before_the_loop(tmp_path):
         record(model, optimizer, run=tmp_path / "file" / "run")
     with pytest.raises(RunConflict, match=r"thesis\.tex"):
         record(model, optimizer, run=tmp_path / "other")
+
+
+def test_a_checkpoint_that_is_taken_out_of_a_recording_is_missed(tmp_path, caplog):
+    model, optimizer = make()
+    with record(model, optimizer, run=tmp_path / "run", every=2) as recorder:
+        loop(model, optimizer, recorder)
+    run = open_run(tmp_path / "run")
+    assert not any(finding.lost for finding in verify(run))
+    # A recording that goes on knows what was kept before.
+    with record(model, optimizer, run=tmp_path / "run", every=2) as recorder:
+        recorder.restore()
+        loop(model, optimizer, recorder, steps=4)
+    befores = [describe_checkpoint(path).get("before") for path in run.checkpoints()]
+    assert befores == [None, 0, 2, 4, 6, 8, 10]
+    run.checkpoints()[4].unlink()
+    (finding,) = (finding for finding in verify(run) if finding.lost)
+    assert finding.file == "checkpoints/main/000000008.safetensors"
+    assert (finding.state, finding.why) == ("gone", "step 10 followed it")
+    assert finding.remedy == "its step is lost; the others are whole"
+    embed(run)
+    assert "main/000000008.safetensors is not there any more" in caplog.text

@@ -13,6 +13,7 @@ from run.killing import script
 from studies.small import CONFIG, fingerprint
 from thalweg.embedding import embed
 from thalweg.errors import DamagedFile, InvalidArgument, RunConflict, ThalwegError
+from thalweg.measurements.point import trajectory_in
 from thalweg.report import write_report
 from thalweg.report.about import summary
 from thalweg.run import InProcess, open_run, read_checkpoint, read_events
@@ -200,12 +201,20 @@ def test_damage_that_nothing_makes_good_is_said(run):
 
 
 def test_a_damaged_checkpoint_is_not_embedded(run):
-    path = run.checkpoints("seed0")[3]
-    data = bytearray(path.read_bytes())
-    data[-5] ^= 1
-    path.write_bytes(data)
-    with pytest.raises(DamagedFile, match="000000"):
-        embed(run.checkpoints("seed0"))
+    paths = run.checkpoints("seed0")
+    content, whole = paths[3].read_bytes(), embed(paths)
+    tensors, about = read_checkpoint(paths[3])
+    for name in tensors:
+        data = bytearray(content)
+        data[content.index(tensors[name].numpy().tobytes())] ^= 1
+        paths[3].write_bytes(data)
+        if name in about["parameters"]:
+            with pytest.raises(DamagedFile, match="000000"):
+                embed(paths)
+        else:  # what only a resume needs is not read here
+            assert embed(paths).identical(whole)
+        with pytest.raises(DamagedFile, match="000000"):
+            read_checkpoint(paths[3])
 
 
 def test_a_run_of_before_is_read_and_said_to_be_uncovered(run, tmp_path):
@@ -259,3 +268,45 @@ def test_a_run_that_another_process_holds_is_left_as_it_is(run):
     assert {p: t for p, t in before.items() if p != lock} == {
         p: t for p, t in after.items() if p != lock
     }
+
+
+def hole(run, trajectory="seed0", which=3):
+    path = run.checkpoints(trajectory)[which]
+    path.unlink()
+    return path, path.relative_to(run.path).as_posix()
+
+
+@pytest.mark.parametrize("which", [0, 3, -1])
+def test_a_checkpoint_that_is_gone_is_named_and_trained_anew(whole, run, which, caplog):
+    path, name = hole(run, which=which)
+    (finding,) = (finding for finding in verify(run) if finding.lost)
+    assert (finding.file, finding.state) == (name, "gone") and "trains it anew" in finding.remedy
+    resumed, _ = resume(run.path, engine=InProcess())
+    assert path.exists() and fingerprint(resumed) == fingerprint(whole)
+    assert f"{name} is gone" in caplog.text
+    assert not [finding for finding in verify(resumed) if finding.lost]
+
+
+def test_a_trajectory_that_is_gone_is_trained_anew(whole, run):
+    shutil.rmtree(run.path / "checkpoints/seed0-early-1")
+    assert {finding.file.split("/")[1] for finding in verify(run) if finding.lost} == {
+        "seed0-early-1"
+    }
+    resumed, _ = resume(run.path, engine=InProcess())
+    assert fingerprint(resumed) == fingerprint(whole)
+
+
+def test_readers_of_a_trajectory_with_a_hole_say_so(run, caplog):
+    embed(run, layers=["network"])
+    trajectory_in(run.path, "seed0")
+    assert "not there any more" not in caplog.text
+    path, _ = hole(run)
+    for read in (lambda: embed(run, layers=["network"]), lambda: trajectory_in(run.path, "seed0")):
+        caplog.clear()
+        read()
+        assert f"seed0/{path.name} is not there any more; what follows is without it" in caplog.text
+    caplog.clear()
+    # Files that somebody chose are no trajectory with a hole.
+    embed(run.checkpoints("seed0"), layers=["network"])
+    trajectory_in(run.path, "seed1")
+    assert "not there any more" not in caplog.text

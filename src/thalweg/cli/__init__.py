@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
 
 __all__ = ["main"]
 
@@ -12,9 +13,18 @@ def main() -> None:
     """Run the program, which Ctrl-C ends in one line from the first moment on."""
     # Libraries take seconds to load, and an interrupt among them would be a traceback.
     signal.signal(signal.SIGINT, _stop)
+    if sys.stdout is None:  # closed by whoever called: the first file opened would take its place
+        os.write(2, _CLOSED)
+        sys.exit(1)
     from thalweg.cli.main import main as program
 
     program()
+
+
+_CLOSED = (
+    b"Error: standard output is closed, so that no answer could be written. Give it a file, or"
+    b" /dev/null.\n"
+)
 
 
 def _stop(*_: object) -> None:

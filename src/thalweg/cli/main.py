@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import logging
+import os
+import select
 import signal
 import sys
-from typing import Any
+from typing import Any, NoReturn
 
 import typer
 from typer.core import TyperGroup
@@ -31,6 +33,11 @@ class _Program(TyperGroup):
         except KeyboardInterrupt:
             typer.echo("\nStopped.", err=True)
             raise typer.Exit(130) from None
+        except BrokenPipeError as error:
+            if _reader_has_gone():
+                _end_by_the_pipe()
+            typer.echo(f"Error: {_of_the_system(error)}", err=True)
+            raise typer.Exit(1) from None
         finally:
             signal.signal(signal.SIGINT, before)
 
@@ -96,6 +103,20 @@ def main() -> None:
 
 _NO_MEMORY = "there is not enough memory. Measure less, or in parts."
 _TORCH_SIGNS = ("can't allocate memory", "out of memory", "Storage size calculation overflowed")
+
+
+def _reader_has_gone() -> bool:
+    """Say whether nobody reads standard output any more."""
+    look = select.poll()
+    look.register(sys.stdout.fileno(), 0)
+    return any(event & select.POLLERR for _, event in look.poll(0))
+
+
+def _end_by_the_pipe() -> NoReturn:
+    """End as other programs do whose output nobody reads, such as `cat FILE | head -1`."""
+    signal.signal(signal.SIGPIPE, signal.SIG_DFL)
+    os.kill(os.getpid(), signal.SIGPIPE)
+    raise SystemExit(1)
 
 
 def _of_the_system(error: OSError) -> str:

@@ -25,7 +25,7 @@ from thalweg.cli.points import (
     opening,
     problem_of,
 )
-from thalweg.cli.runs import Json, Trust
+from thalweg.cli.runs import Json, TaskTimeout, Trust
 from thalweg.measurements.options import About, about_options
 from thalweg.measurements.record import Measurement, Output
 from thalweg.run import Run, on_screen
@@ -39,7 +39,11 @@ Assign = Annotated[
     typer.Option("--set", metavar="NAME=VALUE", help="A setting of the problem; repeatable."),
 ]
 Workers = Annotated[
-    int | None, typer.Option(min=1, help="Processes; by default this one, with all its threads.")
+    int | None,
+    typer.Option(
+        min=1,
+        help="Processes; by default this one, with all its threads, or one where tasks are timed.",
+    ),
 ]
 # Whatever is measured: a name, a type with help, a default.
 _PLACES: list[tuple[str, Any, Any]] = [
@@ -85,8 +89,8 @@ def command(record: Measurement) -> Callable[..., None]:
         _measure(record, given)
 
     parameters = [*_PLACES, *_own(record), *_risk(record), *_files(record)]
-    parameters += [("workers", Workers, None), ("out", _out(record), None)]
-    parameters += [("as_json", Json, False)]
+    parameters += [("workers", Workers, None), ("task_timeout", TaskTimeout, None)]
+    parameters += [("out", _out(record), None), ("as_json", Json, False)]
     named = inspect.Parameter.KEYWORD_ONLY
     measure_and_say.__signature__ = inspect.Signature(  # type: ignore[attr-defined]
         [
@@ -155,7 +159,7 @@ def _measure(record: Measurement, given: dict[str, Any]) -> None:
     problem = problem_of(given["entry"], given["assign"], given["run"], given["trust"])
     config = configure(record, problem, at, {name: given[name] for name in _RISK}, options)
     with _run_in(record, config, out) as (run, shown):
-        found = _perform(run, given["workers"], shown)
+        found = _perform(run, given["workers"], given["task_timeout"], shown)
         _say(record, run, found, shown, given["as_json"])
         _write(run, files, given["as_json"])
     if record.failed(found):
@@ -230,13 +234,17 @@ def _run_in(
         yield create_run(place, config), place
 
 
-def _perform(run: Run, workers: int | None, shown: Path | None) -> dict[str, Any]:
+def _perform(
+    run: Run, workers: int | None, task_timeout: float | None, shown: Path | None
+) -> dict[str, Any]:
     from thalweg.measurements.driver import measure
     from thalweg.run import LocalProcesses
 
-    engine = None if workers is None else LocalProcesses(workers)
+    # Only a process of its own can be ended.
+    here = workers is None and task_timeout is None
+    engine = None if here else LocalProcesses(workers or 1)
     try:
-        _, summary = measure(run, engine=engine, progress=on_screen)
+        _, summary = measure(run, engine=engine, task_timeout=task_timeout, progress=on_screen)
     except KeyboardInterrupt:
         if shown is None:
             raise

@@ -28,6 +28,7 @@ from thalweg.run.checkpoints import (
 )
 from thalweg.run.events import Log
 from thalweg.run.files import remove_leftovers
+from thalweg.run.holes import BEFORE
 from thalweg.run.store import RECORDING, Run, check_trajectory, create_run, open_run
 
 logger = logging.getLogger("thalweg")
@@ -83,6 +84,7 @@ class CheckpointWriter:
         self.root = self.run.inside("checkpoints")
         remove_leftovers(self.run.inside("checkpoints", self.trajectory))
         self.log: Log = self.run.log(trajectory=trajectory)
+        self._kept: list[int] | None = None
 
     def beside(self) -> CheckpointWriter:
         """Give that of the first free trajectory named after this one: "main-2", ..."""
@@ -94,11 +96,20 @@ class CheckpointWriter:
         return self.run.checkpoints(self.trajectory)
 
     def keep(self, step: int, tensors: Mapping[str, Tensor], about: Mapping[str, Any]) -> None:
-        """Write the checkpoint of a step."""
+        """Write the checkpoint of a step, which says what the one before it is."""
         about = {"trajectory": self.trajectory, "step": step, **about}
+        if earlier := [kept for kept in self._steps() if kept < step]:
+            about[BEFORE] = earlier[-1]
         path = checkpoint_path(self.root, self.trajectory, step)
         self.run.inside(*path.relative_to(self.run.path).parts)
         write_checkpoint(path, tensors, about)
+        self._kept = [*earlier, step]
+
+    def _steps(self) -> list[int]:
+        """Give the steps that are kept: of what another program left, as they were found once."""
+        if self._kept is None:
+            self._kept = [int(path.stem) for path in self.paths() if path.stem.isdecimal()]
+        return self._kept
 
     def latest(self) -> Found | None:
         """Read the last checkpoint that is whole; None if there is none."""

@@ -19,6 +19,7 @@ from thalweg.embedding.orientation import orient
 from thalweg.embedding.pca import principal_components
 from thalweg.embedding.source import ArraySource, CheckpointSource, WeightSource
 from thalweg.errors import InvalidArgument
+from thalweg.run.holes import gone_before, said_of
 from thalweg.run.progress import Progress, silent
 
 logger = logging.getLogger("thalweg")
@@ -188,7 +189,7 @@ def _as_source(
     if isinstance(given, str | PathLike):
         given = _at_path(given)
     if hasattr(given, "checkpoints"):
-        given = given.checkpoints()
+        return _of_run(given.checkpoints(), entry, allow)
     if hasattr(given, "read") and hasattr(given, "blocks"):
         source: WeightSource = given
         return source
@@ -203,6 +204,16 @@ def _as_source(
             f"cannot embed {type(given).__name__} ({error}); pass a run, a list of checkpoint "
             "paths, or an array of shape (n, W)"
         ) from None
+
+
+def _of_run(paths: list[Path], entry: str | None, allow: Iterable[str | type]) -> WeightSource:
+    """Open all that a run recorded, and say what it has not any more."""
+    source = _files(paths, entry, allow)
+    abouts = getattr(source, "metadata", ())
+    gone = [before for pair in zip(paths, abouts, strict=True) if (before := gone_before(*pair))]
+    if gone:
+        logger.warning("embed: %s", said_of(gone))
+    return source
 
 
 def _files(

@@ -75,20 +75,34 @@ class Blocks:
         Where finished blocks are kept.
     engine : Engine, optional
         Where they are computed; by default in this process.
+    task_timeout : float, optional
+        Seconds that a block may take there.
 
     Raises
     ------
     InvalidArgument
-        If an engine is given without a run, or workers cannot make the job again.
+        If an engine is given without a run, a time without an engine, or workers cannot make the
+        job again.
     """
 
-    def __init__(self, job: Job, run: Run | None = None, engine: Engine | None = None) -> None:
+    def __init__(
+        self,
+        job: Job,
+        run: Run | None = None,
+        engine: Engine | None = None,
+        task_timeout: float | None = None,
+    ) -> None:
+        if task_timeout is not None and engine is None:
+            raise InvalidArgument(
+                "task_timeout was given without engine: what this process computes cannot be ended."
+                " Write engine=LocalProcesses(), or leave out task_timeout."
+            )
         if engine is not None and run is None:
             raise InvalidArgument(
                 "engine was given without run: workers write finished blocks to a run directory."
                 " Write run=create_run('runs/mine', {}), or leave out engine."
             )
-        self.job, self.run, self.engine = job, run, engine
+        self.job, self.run, self.engine, self.task_timeout = job, run, engine, task_timeout
         if run is None:
             return
         key = job.key  # of the state the risk has now: cells may bring their own
@@ -112,6 +126,7 @@ class Blocks:
                 self.run,
                 [self._task(phase, *bounds) for bounds in missing],
                 engine=self.engine,
+                task_timeout=self.task_timeout,
                 progress=within(bar),
             )
         # What an engine's earlier call has done and somebody has deleted since is done here.

@@ -65,6 +65,7 @@ def surface(
     test: bool = True,
     run: Run | None = None,
     engine: Engine | None = None,
+    task_timeout: float | None = None,
     seed: int = 0,
     progress: Progress = silent,
 ) -> xr.Dataset:
@@ -107,6 +108,8 @@ def surface(
         Compute the blocks there, such as in `LocalProcesses` or on a cluster; needs ``run``, and a
         problem of `load_problem`, which workers make again by its entry string. By default they
         are computed in this process.
+    task_timeout : float, optional
+        Seconds that a block may take on the engine, see `thalweg.run.run_tasks`.
     seed : int
         Of random directions and random subsets of samples.
     progress : Progress
@@ -169,7 +172,7 @@ def surface(
     job = Job(risk, _grid(risk, w, directions, extent, points), test, anchors)
     goal = None if tolerance is None else Goal(tolerance, relative, seed)
     with states.visited(risk):
-        blocks = Blocks(job, run, engine)
+        blocks = Blocks(job, run, engine, task_timeout)
         with blocks.hold():
             columns, about = _columns(blocks, goal, progress)
     return _dataset(risk, job.grid, columns, attrs | states.told | about)

@@ -93,7 +93,7 @@ def measure(
     engine : callable, optional
         Makes the executor of the work; by default it is done in this process.
     task_timeout : float, optional
-        Seconds that a task may take; blocks of surfaces are not timed.
+        Seconds that a task, or a block of a surface, may take on the engine.
     progress : callable
         Shows how far it has come.
 

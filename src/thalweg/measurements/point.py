@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -22,6 +23,9 @@ from thalweg.problems.trajectory_files import TrajectoryFiles, holds_files, traj
 from thalweg.problems.weight_files import files_of
 from thalweg.risk import EmpiricalRisk
 from thalweg.run import Progress, Run, is_run, open_run, silent
+from thalweg.run.holes import holes, said_of
+
+log = logging.getLogger("thalweg")
 
 _DTYPES = {"own": None, "float32": torch.float32, "float64": torch.float64}
 
@@ -169,6 +173,9 @@ def trajectory_in(run: str | os.PathLike[str], name: str | None = None) -> Traje
     opened = open_run(run)
     name = _the_trajectory(opened, name)
     files = tuple(opened.checkpoints(name))
+    gone = [path for path in holes(opened) if path.parent == files[0].parent]
+    if gone:
+        log.warning("%s: %s", name, said_of(gone))
     return TrajectoryFiles(files, tuple(int(file.stem) for file in files), name)
 
 

@@ -86,7 +86,15 @@ def perform(job: Job) -> dict[str, Any]:
     options = {"extent": None, **job.options}
     measured = load_measured_point(job.spec, progress=job.progress)
     plane = kept_plane(job.run, measured, options, job.progress)
-    found = picture(measured, plane, options, run=job.run, engine=job.engine, progress=job.progress)
+    found = picture(
+        measured,
+        plane,
+        options,
+        run=job.run,
+        engine=job.engine,
+        task_timeout=job.task_timeout,
+        progress=job.progress,
+    )
     return save(job.run, found)
 
 

@@ -29,6 +29,7 @@ def picture(
     *,
     run: Run | None = None,
     engine: Engine | None = None,
+    task_timeout: float | None = None,
     progress: Progress = silent,
 ) -> dict[str, xr.Dataset]:
     """
@@ -42,7 +43,7 @@ def picture(
         Where.
     options : dict
         ``tolerance``, ``relative``, ``test``, ``seed``.
-    run, engine, progress
+    run, engine, task_timeout, progress
         As for `thalweg.surface`.
 
     Returns
@@ -64,6 +65,7 @@ def picture(
         points=plane.points,
         run=run,
         engine=engine,
+        task_timeout=task_timeout,
         progress=progress,
         **kept,
     )

@@ -18,6 +18,7 @@ from thalweg.run.box import inside
 from thalweg.run.digests import checksum, is_sealed_json
 from thalweg.run.files import read_json, write_atomic, write_json
 from thalweg.run.heartbeat import Reporter, progress_path
+from thalweg.run.holes import STEPS
 from thalweg.run.store import Run, open_run
 from thalweg.run.trust import handed_on
 
@@ -48,7 +49,7 @@ def perform(spec: dict[str, Any]) -> dict[str, Any]:
             handed_on(spec["trusted"]),
         ):
             values = _resolve(spec["function"])(run, spec["arguments"], report)
-            _write_outcome(run.tasks, spec, values)
+            _write_outcome(run, spec, values)
     except Exception as error:
         passing = isinstance(error, OSError | MemoryError) and not isinstance(error, ThalwegError)
         text = f"{type(error).__name__}: {error}"
@@ -119,7 +120,7 @@ def _resolve(entry: str) -> Callable[[Run, dict[str, Any], Report], Any]:
     return function
 
 
-def _write_outcome(tasks: Path, spec: dict[str, Any], values: Any) -> None:
+def _write_outcome(run: Run, spec: dict[str, Any], values: Any) -> None:
     if not isinstance(values, Mapping) or not all(isinstance(name, str) for name in values):
         raise InvalidArgument(
             f"{spec['function']} returned {type(values).__name__}; expected a dict of str to JSON "
@@ -130,12 +131,14 @@ def _write_outcome(tasks: Path, spec: dict[str, Any], values: Any) -> None:
     if arrays:
         for name, array in arrays.items():
             _check_array(name, array)
-        path = _arrays_path(tasks, spec["key"])
+        path = _arrays_path(run.tasks, spec["key"])
         write_atomic(path, lambda temporary: _save_arrays(temporary, list(arrays.values())))
     about = {name: spec[name] for name in ("function", "arguments", "label", "needs")}
     about |= {"scalars": scalars, "arrays": list(arrays), "order": list(values)}
     about["sums"] = [_array_checksum(array) for array in arrays.values()]
-    write_json(_json_path(tasks, spec["key"]), about)
+    if trajectory := spec["arguments"].get("trajectory"):
+        about[STEPS] = [int(path.stem) for path in run.checkpoints(trajectory)]
+    write_json(_json_path(run.tasks, spec["key"]), about)
 
 
 def _save_arrays(path: Path, arrays: list[np.ndarray[Any, Any]]) -> None:

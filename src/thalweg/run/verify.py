@@ -16,6 +16,7 @@ from thalweg.run.digests import (
     opened_json,
 )
 from thalweg.run.events import EventLines
+from thalweg.run.holes import holes
 from thalweg.run.outcomes import is_covered, read_outcome
 from thalweg.run.result_files import check_result
 from thalweg.run.results import is_marker
@@ -169,6 +170,10 @@ def _gone(run: Run) -> Iterator[Finding]:
     for name in run.covered:
         if not run.inside(*name.split("/")).exists():
             yield Finding(name, "gone", "it was written, and is not there", _remedy(run, name))
+    for path, why in holes(run).items():
+        name = path.relative_to(run.path).as_posix()
+        remedy = "its step is lost; the others are whole" if run.recorded else _remedy(run, name)
+        yield Finding(name, "gone", why, remedy)
 
 
 def _short(error: Exception, path: Path, name: str) -> str:
