@@ -33,7 +33,7 @@ SIZES: dict[str, dict[str, Any]] = {
     "laptop": shared_sizes(
         "laptop", rivals=3, moments={"early": 2, "middle": 2, "final": 2}, points=7
     ),
-    "paper": shared_sizes("paper", rivals=2, moments={"middle": 2, "final": 2}, points=5),
+    "paper": shared_sizes("paper", rivals=3, moments={"middle": 2, "final": 2}, points=5),
 }
 LINES, PAIRS, MIDDLES = (f"interpolation/{name}" for name in ("lines", "pairs", "middles"))
 SEEDS = "seeds"

@@ -94,10 +94,15 @@ def too_few_for_a_share(setting: str, count: int, threshold: float) -> list[str]
 
 
 def too_few_for_a_mean(setting: str, count: int) -> list[str]:
-    """Say that a mean over one cluster has no interval."""
-    if count >= 2:
+    """Say that a mean over one cluster has no interval, and one over two none that decides."""
+    if count >= 3:
         return []
-    return [f"{setting} = {count}: one does not say how they differ; write {setting} = 3 or more."]
+    why = (
+        "the 95 % interval of a mean of two is 12.7 standard errors to either side"
+        if count == 2
+        else "one does not say how they differ"
+    )
+    return [f"{setting} = {count}: {why}; write {setting} = 3 or more."]
 
 
 def too_few_steps(setting: str, epochs: int, samples: int, batch_size: int) -> list[str]:
