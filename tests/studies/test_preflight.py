@@ -114,6 +114,12 @@ CASES: dict[str, tuple[dict[str, Any], Sizes, str, dict[str, Any]]] = {
         "interpolation.parents = 3 or more.*\n.*interpolation.rivals = 3 or more",
         changed("interpolation", parents=3, rivals=3),
     ),
+    "two rivals": (
+        changed("interpolation", rivals=2),
+        DIGITS,
+        "rivals = 2: the 95 % interval of a mean of two is 12.7 standard errors",
+        changed("interpolation", rivals=3),
+    ),
     "rivals": (
         changed("interpolation", rivals=9),
         DIGITS,

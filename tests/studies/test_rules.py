@@ -23,8 +23,8 @@ LINES: dict[str, Any] = {
     "scale": 0.25,
     "branch_epochs": 1,
     "branch_checkpoints": 1,
-    "parents": 2,
-    "rivals": 2,
+    "parents": 3,
+    "rivals": 3,
     "moments": {"final": 2},
     "points": 3,
 }

@@ -89,5 +89,5 @@ def _numbers(value: Any, name: str) -> Iterator[tuple[str, float]]:
     if isinstance(value, Mapping):
         for key, inner in value.items():
             yield from _numbers(inner, f"{name}/{key}")
-    elif isinstance(value, Real) and not isinstance(value, bool) and math.isfinite(value):
+    elif type(value) is not bool and isinstance(value, Real) and math.isfinite(value):
         yield name, float(value)

@@ -263,7 +263,7 @@ def faults(config: dict[str, Any], sizes: Sizes) -> list[str]:
     late = {moment: study["moments"].get(moment, 0) for moment in _LATE}
     found = [
         *too_few_for_a_mean("interpolation.parents", study["parents"]),
-        *too_few_for_a_mean("interpolation.rivals", study["rivals"]),
+        *too_few_for_a_mean("interpolation.rivals", study["rivals"], least=3),
     ]
     if study["rivals"] > study["parents"]:
         found.append(

@@ -93,9 +93,14 @@ def too_few_for_a_share(setting: str, count: int, threshold: float) -> list[str]
     ]
 
 
-def too_few_for_a_mean(setting: str, count: int) -> list[str]:
-    """Say that a mean over one cluster has no interval, and one over two none that decides."""
-    if count >= 3:
+def too_few_for_a_mean(setting: str, count: int, *, least: int = 2) -> list[str]:
+    """
+    Say that a mean over one cluster has no interval.
+
+    Where clusters are known to differ by a tenth or more, a mean over two has none that decides:
+    ``least`` is then 3.
+    """
+    if count >= least:
         return []
     why = (
         "the 95 % interval of a mean of two is 12.7 standard errors to either side"
