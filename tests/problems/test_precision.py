@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from thalweg import Problem, train
 from thalweg.evaluation.call import one_function
+from thalweg.problems import precision
 from thalweg.risk import EmpiricalRisk
 
 backends: Any = torch.backends
@@ -46,7 +47,9 @@ def _read(reader: Callable[[], Any]) -> Any:
 
 
 @pytest.fixture(autouse=True)
-def as_torch_comes() -> Iterator[None]:
+def as_torch_comes(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    # Only where there is a GPU do its kernels matter, and are they set.
+    monkeypatch.setattr(precision, "_has_gpu", lambda: True)
     yield
     for kernel in _kernels():
         kernel.fp32_precision = "none"
@@ -79,6 +82,10 @@ def _kernels_bf16() -> None:
 
 def _everything_tf32() -> None:
     backends.fp32_precision = "tf32"
+
+
+def _everything_bf16() -> None:
+    backends.fp32_precision = "bf16"
 
 
 @new_settings
@@ -172,3 +179,19 @@ def test_every_pass_there_and_back_is_float32(look: Callable[[EmpiricalRisk, Ten
     assert 0 < checked < len(Note.seen)
     assert {way for way, *_ in Note.seen} == {"forward", "backward"}
     assert {(tf32, products) for _, tf32, products in Note.seen} == {(False, "highest")}
+
+
+@new_settings
+@pytest.mark.parametrize("allow", [_older, _kernels_bf16, _everything_tf32, _everything_bf16])
+def test_without_a_gpu_the_cpus_kernels_are_exact(
+    allow: Callable[[], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(precision, "_has_gpu", lambda: False)
+    with precision.full_precision():
+        assert backends.cudnn.allow_tf32  # as it comes: nothing has been set
+    allow()
+    before = _settings()
+    with precision.full_precision():
+        for kernel in _kernels()[3:]:
+            assert kernel.fp32_precision == "ieee"
+    assert _settings() == before

@@ -28,7 +28,7 @@ from thalweg.curvature.vector_products import (
     push_forward,
 )
 from thalweg.errors import InvalidArgument
-from thalweg.evaluation.call import one_function
+from thalweg.problems.precision import full_precision
 
 
 class RiskOperator(ABC):
@@ -69,7 +69,7 @@ class RiskOperator(ABC):
                 f" ({self.shape[1]}, k): {self.described['operator']} has shape {self.shape}."
             )
         v = v.detach().to(self.device, self.dtype)
-        with one_function():  # passes backward, too
+        with full_precision():  # of passes backward, too
             if v.dim() == 1:
                 return self._stated(v)
             # Measured on a CPU: a block of vectors takes as long as its vectors one by one.

@@ -29,6 +29,7 @@ from thalweg.evaluation.model_copy import ModelCopy
 from thalweg.evaluation.normalization import check_policy
 from thalweg.landscape.provenance import Provenance, Split, Word
 from thalweg.problems.batches import digest
+from thalweg.problems.precision import full_precision
 from thalweg.problems.problem import Problem
 from thalweg.problems.samples import Samples
 from thalweg.problems.weighing import Totals
@@ -512,7 +513,7 @@ class EmpiricalRisk(ModelState):
         measured.load(w)
         measured.gradient.zero_()
         mode = measured.norms.mode(self._step_mode(track))
-        with one_function(), mode, measured.watching():
+        with full_precision(), mode, measured.watching():
             evaluation, moved = measured.forward(passes.data.take(batch))
             loss = evaluation.mean()
             loss.backward()
