@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -89,3 +90,52 @@ def test_the_verdict_stands_below_the_table(ends: list[str]) -> None:
     words = ["--points", "3", "--no-test", "--allowed", "1.5"]
     done = CliRunner().invoke(app, ["barrier", "digits", *ends, *SETTINGS, *words])
     assert "one basin along the straight line: error barrier" in done.stdout
+
+
+@pytest.fixture
+def short_searches(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let alignments and curves take few steps."""
+    import thalweg.connectivity as rooms
+
+    monkeypatch.setattr(rooms, "align", partial(rooms.align, steps=30, restarts=2))
+    monkeypatch.setattr(rooms, "connect", partial(rooms.connect, steps=30))
+
+
+@pytest.mark.usefixtures("short_searches")
+def test_the_second_network_is_aligned_and_a_curve_is_looked_for(
+    ends: list[str], tmp_path: Path
+) -> None:
+    mean = tmp_path / "mean.pt"
+    words = ["barrier", "digits", *SETTINGS, *ends, "--points", "5", "--align", "--curve", "chain"]
+    done = CliRunner().invoke(app, [*words, "--json", "--mean", str(mean)])
+    assert done.exit_code == 0, done.output
+    found = json.loads(done.stdout.splitlines()[0])
+    plain = CliRunner().invoke(
+        app, ["barrier", "digits", *SETTINGS, *ends, "--points", "5", "--json"]
+    )
+    without = json.loads(plain.stdout)
+    alignment, path = found["alignment"], found["curve"]
+    assert alignment["losses"]["aligned"] < alignment["losses"]["unaligned"]
+    assert alignment["cost"] != alignment["unaligned"] and alignment["difference"] < 1e-6
+    assert sorted(alignment["permutations"]["conv1"]) == [0, 1, 2, 3]
+    # The aligned network has its own loss at the end of the line, and stands elsewhere.
+    assert found["line"]["loss"][-1] == pytest.approx(without["line"]["loss"][-1], rel=1e-5)
+    assert found["line"]["loss"][2] != without["line"]["loss"][2]
+    assert alignment["unaligned_barriers"]["loss"] == without["loss"]["barrier"]
+    assert path["kind"] == "chain" and path["highest"] <= path["line_highest"]
+    assert path["line_highest"] >= max(found["line"]["loss"]) - path["error"] - 1e-9
+    problem = tw.load_problem("digits", widths=[4, 4], train_size=60, test_size=30)
+    risk = tw.EmpiricalRisk(problem)
+    merged = tw.open_point(problem, mean).load_into(risk)
+    assert risk.value(merged) == pytest.approx(found["line"]["loss"][2], rel=1e-4)
+    table = CliRunner().invoke(app, words)
+    assert "the second network is aligned to the first: squared distance" in table.stdout
+    assert "chain path (" in table.stdout and "the straight line" in table.stdout
+
+
+def test_alignments_and_curves_are_between_two_networks(ends: list[str]) -> None:
+    third = [*ends, *ends[:2]]
+    done = CliRunner().invoke(app, ["barrier", "digits", *SETTINGS, *third, "--align"])
+    assert "--align and --curve are between two networks" in str(done.exception)
+    done = CliRunner().invoke(app, ["barrier", "digits", *SETTINGS, *ends, "--curve", "arc"])
+    assert "--curve arc; write one of bezier, chain, band" in str(done.exception)

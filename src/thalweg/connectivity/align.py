@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import torch
@@ -25,6 +25,7 @@ from thalweg.errors import InvalidArgument, InvalidWeights, SelfCheckFailed
 from thalweg.problems.between import States
 from thalweg.problems.checkpoints import Point
 from thalweg.problems.problem import Problem
+from thalweg.problems.state_names import unwrapped
 from thalweg.risk.risk import EmpiricalRisk
 from thalweg.run.progress import Progress, silent
 from thalweg.run.seeds import numpy_generator
@@ -88,6 +89,24 @@ class Alignment:
     def gap(self) -> float:
         """Share of the squared distance by which the bound lies below it."""
         return (self.cost - self.bound) / self.cost if self.cost > 0 else 0.0
+
+    def state_of(self, risk: EmpiricalRisk, point: Point) -> Point:
+        """
+        Give the aligned network as a whole state.
+
+        Parameters
+        ----------
+        risk : EmpiricalRisk
+            Whose networks these are.
+        point : Point
+            The one that was aligned: its frozen weights and other buffers stay.
+        """
+        moved = risk.space.unpack(self.w.cpu()) | self.statistics
+        state = {
+            name: moved.get(unwrapped(name), tensor).to(tensor.dtype)
+            for name, tensor in point.state.items()
+        }
+        return replace(point, state=state, name=f"{point.name}, aligned")
 
 
 def align(

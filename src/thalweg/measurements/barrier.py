@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from thalweg.errors import InvalidArgument
 from thalweg.measurements.options import defaults, option
 from thalweg.measurements.record import Job, Measurement, Output
 from thalweg.measurements.told import UNITS_AN_EPOCH, Told
@@ -16,9 +17,12 @@ if TYPE_CHECKING:
     import xarray as xr
     from torch import Tensor
 
+    from thalweg.connectivity import Alignment
+    from thalweg.connectivity import Path as LowPath
     from thalweg.measurements.parts import Section
 
 RESULT = "barrier/lines"
+ALIGNED = "barrier/aligned"
 COMPARED = {
     "barrier": "barrier: highest above the chord",
     "crossfit": "the same, chosen on other samples",
@@ -26,6 +30,7 @@ COMPARED = {
     "mean_over_best": "mean of both minus the better end",
 }
 _ENDS = ("", "_stderr", "_low", "_high")
+_CURVES = ("bezier", "chain", "band")
 
 
 @dataclass(frozen=True)
@@ -39,18 +44,40 @@ class Options:
         "Largest barrier of one basin: of the error, by default 0.02, or of the loss, where no"
         " error is counted.",
     )
+    align: bool = option(
+        False,
+        "Bring the second network's units into the order of the first's; the line without stands"
+        " beside.",
+    )
+    curve: str | None = option(
+        None, "Look for a path of low loss, too: bezier, chain or band (docs: Alignment and paths)."
+    )
 
 
 def settle(given: dict[str, Any], points: int, trajectory: bool) -> dict[str, Any]:
-    """Complete the options."""
-    return {**defaults(Options), **given}
+    """
+    Complete the options.
+
+    Raises
+    ------
+    InvalidArgument
+        If an alignment or a curve is asked for between other than two points.
+    """
+    options = {**defaults(Options), **given}
+    if options["curve"] is not None and options["curve"] not in _CURVES:
+        raise InvalidArgument(f"--curve {options['curve']}; write one of {', '.join(_CURVES)}.")
+    if (options["align"] or options["curve"]) and (trajectory or points != 2):
+        raise InvalidArgument(
+            "--align and --curve are between two networks; write --checkpoint A --checkpoint B."
+        )
+    return options
 
 
 def perform(job: Job) -> dict[str, Any]:
     """Measure the line, or all lines of a path, and judge it."""
     from thalweg.measurements.dataset_codec import unpack
 
-    chosen = {name: job.options[name] for name in ("points", "test")}
+    chosen = {name: job.options[name] for name in ("points", "test", "align", "curve")}
     task = Task(
         "thalweg.measurements.barrier:measure_lines",
         {**job.spec, "options": chosen},
@@ -58,28 +85,90 @@ def perform(job: Job) -> dict[str, Any]:
         units=job.options["points"] * UNITS_AN_EPOCH // 3,
     )
     (result,) = job.perform([task], "barrier")
-    data, files = unpack(result)["lines"], result["files"]
+    found, files = unpack(result), result["files"]
+    data = found["lines"]
     job.run.save_result(RESULT, data)
+    if "aligned" in found:
+        job.run.save_result(ALIGNED, found["aligned"])
     if "pair" in data.dims:
         return {"lines": _of_neighbours(data, files)}
     judged = _judged(data, job.options.get("allowed"))
-    return _of_line(data) | {"one_basin": None if judged is None else asdict(judged)}
+    beside = {name: result[name] for name in ("alignment", "curve") if name in result}
+    return _of_line(data) | {"one_basin": None if judged is None else asdict(judged)} | beside
 
 
 def measure_lines(run: Run, arguments: dict[str, Any], report: Report) -> dict[str, Any]:
     """Measure the lines from each point to the next, in a worker."""
-    from thalweg.connectivity import barrier, neighbour_barriers
+    from thalweg.connectivity import align, barrier, connect, neighbour_barriers
     from thalweg.measurements.dataset_codec import pack
     from thalweg.measurements.point import open_path
 
     risk, points = open_path(arguments, run)
     told = Told(report, UNITS_AN_EPOCH / 3)
-    options: Any = {**arguments["options"], "progress": lambda total, label: told}
-    if len(points) == 2:
-        data = barrier(risk, *points, **options)
-    else:
-        data = neighbour_barriers(risk, points, **options)
-    return pack({"lines": data}) | {"files": [point.name for point in points]}
+    chosen = arguments["options"]
+    options: Any = {**chosen, "progress": lambda total, label: told}
+    options = {name: options[name] for name in ("points", "test", "progress")}
+    files = [point.name for point in points]
+    if len(points) != 2:
+        return pack({"lines": neighbour_barriers(risk, points, **options)}) | {"files": files}
+    results, beside = {}, {}
+    if chosen.get("align"):
+        plain = barrier(risk, *points, **options)
+        found = align(risk, *points)
+        beside["alignment"] = _of_alignment(found, plain)
+        points = [points[0], found.state_of(risk, points[1])]
+        results["aligned"] = _as_dataset(found)
+    results["lines"] = barrier(risk, *points, **options)
+    if chosen.get("align"):
+        results["lines"].attrs["aligned"] = _words_of(beside["alignment"])
+    if chosen.get("curve"):
+        path = connect(risk, *points, kind=chosen["curve"], points=chosen["points"], test=False)
+        beside["curve"] = _of_path(path)
+    return pack(results) | beside | {"files": files}
+
+
+def _as_dataset(found: Alignment) -> xr.Dataset:
+    import xarray as xr
+
+    about = {"long_name": "weights of the second network, aligned", "units": "weights"}
+    return xr.Dataset({"w": ("weight", found.w.cpu().numpy(), about)})
+
+
+def _of_alignment(found: Alignment, plain: xr.Dataset) -> dict[str, Any]:
+    """Write down an alignment, and the barriers without it."""
+    numbers = ("cost", "bound", "unaligned", "losses", "difference")
+    orders = {name: order.tolist() for name, order in found.permutations.items()}
+    barriers = {
+        str(name): float(plain["barrier"].sel(quantity=name)) for name in plain["quantity"].values
+    }
+    return {
+        **{name: getattr(found, name) for name in numbers},
+        "left": list(found.left),
+        "permutations": orders,
+        "unaligned_barriers": barriers,
+    }
+
+
+def _words_of(alignment: dict[str, Any]) -> str:
+    was = ", ".join(
+        f"{name.replace('_', ' ')} {value:.4g}"
+        for name, value in alignment["unaligned_barriers"].items()
+    )
+    return (
+        f"the second network is aligned to the first: squared distance {alignment['cost']:.4g},"
+        f" {alignment['unaligned']:.4g} without, never below {alignment['bound']:.4g}; barriers"
+        f" without: {was}"
+    )
+
+
+def _of_path(path: LowPath) -> dict[str, Any]:
+    names = ("highest", "at", "error", "stderr", "barrier", "line_highest", "line_barrier")
+    profile = {name: path.profile[name].values.tolist() for name in ("t", "loss")}
+    return {
+        "kind": path.curve.kind,
+        **{name: getattr(path, name) for name in (*names, "status", "steps", "slope")},
+        "profile": profile,
+    }
 
 
 def _judged(data: xr.Dataset, allowed: float | None) -> Any:
@@ -138,8 +227,20 @@ def _rows_of_points(found: dict[str, Any]) -> list[str]:
             ends = f"95% {low:.3g} to {high:.3g}"
             rows.append(f"  {head:<36} {value:>10.4g} ± {error:.2g} (standard error), {ends}")
     rows += ["", *_told([found])]
+    if "aligned" in found["about"]:
+        rows += ["", found["about"]["aligned"]]
+    if "curve" in found:
+        rows += ["", _row_of_path(found["curve"])]
     judged = found["one_basin"]
     return rows if judged is None else [*rows, "", str(OneBasin(**judged))]
+
+
+def _row_of_path(path: dict[str, Any]) -> str:
+    return (
+        f"{path['kind']} path ({path['status']}): training loss at most {path['highest']:.4g} ±"
+        f" {path['stderr']:.2g} at t = {path['at']:.3f}, {path['barrier']:.3g} above the chord;"
+        f" the straight line {path['line_highest']:.4g}, {path['line_barrier']:.3g} above it"
+    )
 
 
 def _rows_of_lines(found: list[dict[str, Any]]) -> list[str]:
@@ -191,6 +292,12 @@ def _write_mean(job: Job, path: Path) -> None:
     from thalweg.measurements.point import open_path
 
     risk, points = open_path(job.spec, job.run)
+    if job.options.get("align"):
+        import torch
+
+        moved = torch.from_numpy(job.run.result(ALIGNED)["w"].values)
+        write_state(mean_state(risk, points[0], moved), path)
+        return
     write_state(mean_state(risk, *points), path)
 
 

@@ -31,6 +31,8 @@ def section(run: Run) -> Section | None:
     lead = "Loss and error on the straight line in weight space" + (
         " from each checkpoint to the next." if several else " between both checkpoints."
     )
+    aligned = data.attrs.get("aligned", "")
+    lead += f" {aligned[:1].upper()}{aligned[1:]}." if aligned else ""
     return Section("barrier", "The line between checkpoints", lead, verdict, parts)
 
 
