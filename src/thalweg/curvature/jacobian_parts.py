@@ -356,19 +356,24 @@ class Columns(Part):
 
     def begin(self, samples: int, count: int) -> None:
         """Make room for all samples, each with ``count`` rows."""
-        self._columns = np.zeros((samples, count, self.columns))
+        # Not zeros: memory that is read before it is written to is mapped twice.
+        self._columns = np.empty((samples, count, self.columns))
 
     def add(
         self, span: Span, output: int, uses: Mapping[Path, Found], slopes: Mapping[Path, Tensor]
     ) -> None:
         """Take what a batch gives for one output."""
         here = self._columns[span.start : span.stop, output]
-        for path in self._paths:
+        if self._together:
+            here[:] = 0.0
+        for number, path in enumerate(self._paths):
             use, layout = uses[path].use, uses[path].layout
             use = use if self._units is None else use.narrow(*self._units)
             gradients = use.gradients(use.arrange(slopes[path]), layout, span.size).numpy()
             if self._together:
                 here[:, use.entries.reshape(-1).numpy()] += gradients
+            elif number == 0:
+                here[:] = gradients
             else:
                 here += gradients
 

@@ -15,15 +15,15 @@ if TYPE_CHECKING:
     import xarray as xr
 
 
-def _bounds(density: xr.Dataset, at: float) -> tuple[Array, Array]:
-    """Bound each probe's share of eigenvalues up to a point: shape (probes,) each."""
+def _bounds(density: xr.Dataset, points: Array) -> tuple[Array, Array]:
+    """Bound each probe's share of eigenvalues up to points: shape (probes, points) each."""
     nodes, weights = density.node.to_numpy(), density.weight.to_numpy()
     whole = ended(nodes) | (nodes.shape[1] == int(density.attrs["size"]))
     rows = [
-        share_bounds(node[~np.isnan(node)], weight[~np.isnan(node)], at, whole=bool(done))
+        share_bounds(node[~np.isnan(node)], weight[~np.isnan(node)], points, whole=bool(done))
         for node, weight, done in zip(nodes, weights, whole, strict=True)
     ]
-    low, high = np.array(rows).T
+    low, high = np.array(rows).swapaxes(0, 1)
     return low, high
 
 
@@ -60,8 +60,8 @@ def shares_below(density: xr.Dataset, eigenvalues: Array) -> xr.Dataset:
     points = np.asarray(eigenvalues, float)
     rounding = density.attrs["rounding"]
     size, probes = int(density.attrs["size"]), len(density.node)
-    least = np.array([_bounds(density, at - rounding)[0].mean() for at in points])
-    most = np.array([_bounds(density, at + rounding)[1].mean() for at in points])
+    least = _bounds(density, points - rounding)[0].mean(axis=0)
+    most = _bounds(density, points + rounding)[1].mean(axis=0)
     ends = [share_interval(*both, size, probes) for both in zip(least, most, strict=True)]
     low, high = np.array(ends).T
     share = shares_at(density.node.to_numpy(), density.weight.to_numpy(), points).mean(axis=0)
@@ -169,10 +169,9 @@ def _within(density: xr.Dataset, threshold: float) -> tuple[float, float]:
     """Bound the share of magnitudes up to a threshold: means over probes."""
     rounding = density.attrs["rounding"]
     outer, inner = threshold + rounding, threshold - rounding
-    before = np.nextafter(-outer, -np.inf)
-    most = _bounds(density, outer)[1] - _bounds(density, float(before))[0]
+    before = [float(np.nextafter(-edge, -np.inf)) for edge in (outer, inner)]
+    low, high = _bounds(density, np.array([outer, before[0], inner, before[1]]))
+    most = (high[:, 0] - low[:, 1]).mean()
     if inner < 0:
-        return 0.0, float(most.mean())
-    before = np.nextafter(-inner, -np.inf)
-    least = np.maximum(_bounds(density, inner)[0] - _bounds(density, float(before))[1], 0.0)
-    return float(least.mean()), float(most.mean())
+        return 0.0, float(most)
+    return float(np.maximum(low[:, 2] - high[:, 3], 0.0).mean()), float(most)

@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from thalweg.curvature.gram import dense
+from thalweg.curvature.gram import dense, gram
 from thalweg.curvature.operators import Jacobian, RiskOperator
 from thalweg.curvature.ranks import singular_cutoff
 from thalweg.errors import InvalidArgument
@@ -176,8 +176,10 @@ def degeneracy(
     require(risk, Network, "degeneracy", "give an EmpiricalRisk(problem)")
     exact = _in_float64(risk)
     w = risk.space.check(w).detach().to(exact.device, torch.float64)
-    jacobian = exact.jacobian(w)
+    # A few products: what is kept to make many of them cheap costs more than they do.
+    jacobian = exact.jacobian(w, method="recompute")
     matrix, method = _matrix(exact, w, jacobian, progress)
+    jacobian = exact.jacobian(w) if method == "lanczos" else jacobian
     with progress(3, "degeneracy") as bar:
         values, square = _eigenvalues(matrix, method)
         bar.update()
@@ -186,15 +188,15 @@ def degeneracy(
         spectrum = _spectrum(jacobian, values, method, rtol, quadrature)
         bar.update()
         tolerance = math.sqrt(spectrum.threshold)
-        # A few products: what is kept to make many of them cheap costs more than they do.
-        few = jacobian if method == "lanczos" else exact.jacobian(w, method="recompute")
-        found = explain(exact, w, few, tolerance=tolerance, seed=seed)
+        found = explain(exact, w, jacobian, tolerance=tolerance, seed=seed)
         bar.update()
     return _answer(exact, jacobian, spectrum, found, quadrature)
 
 
 def _in_float64(risk: EmpiricalRisk) -> EmpiricalRisk:
     policy = "frozen" if risk.provenance.constant else "batch"
+    if risk.dtype == torch.float64 and risk.policy == policy:
+        return risk
     exact = EmpiricalRisk(
         risk.problem,
         split=risk.split,
@@ -204,6 +206,7 @@ def _in_float64(risk: EmpiricalRisk) -> EmpiricalRisk:
         check=False,  # of the same problem, which was checked
     )
     exact.set_fixed(risk.fixed())
+    exact.checked = risk.checked
     return exact
 
 
@@ -214,13 +217,18 @@ def _matrix(
     rows, columns = jacobian.shape
     mixed, joined = risk.provenance.batchnorm == "batch", risk.data.joined
     if rows <= min(columns, LARGEST) and joined and not mixed:
-        return risk.gram(w, progress=progress), "gram"
+        return gram(_on_cpu(risk, w, jacobian), progress=progress), "gram"
     if min(rows, columns) > LARGEST or rows * columns > _HELD:
         return None, "lanczos"
     if not joined or (mixed and columns <= rows):
-        by_columns = columns <= rows
-        return (jacobian.to_dense() if by_columns else jacobian.T.to_dense().T).cpu(), "dense"
-    return dense(risk.in_double().jacobian(w.cpu()), progress=progress), "dense"
+        many = risk.jacobian(w)
+        return (many.to_dense() if columns <= rows else many.T.to_dense().T).cpu(), "dense"
+    return dense(_on_cpu(risk, w, jacobian), progress=progress), "dense"
+
+
+def _on_cpu(risk: EmpiricalRisk, w: Tensor, jacobian: Jacobian) -> Jacobian:
+    exact = risk.in_double()
+    return jacobian if exact is risk else exact.jacobian(w.cpu())
 
 
 def _eigenvalues(matrix: Tensor | None, method: Method) -> tuple[Array, Tensor | None]:

@@ -6,8 +6,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
+from torch import Generator, Tensor
 
 from thalweg.errors import InvalidArgument
+from thalweg.geometry.dense_quadrature import dense_quadratures
 from thalweg.geometry.lanczos import SearchSpace
 from thalweg.geometry.operator import SymmetricOperator
 from thalweg.geometry.stieltjes import share_stderr
@@ -101,12 +103,12 @@ def spectral_density(
             " 2 probes, 1 step, 2 points, and a positive width or None."
         )
     check_quadratures(probes, steps)
-    nodes, weights = np.empty((probes, steps)), np.empty((probes, steps))
-    rounding = 0.0
     with progress(probes * steps, "spectral density") as bar:
-        for probe in range(probes):
-            nodes[probe], weights[probe], floor = quadrature(operator, steps, seed, probe, bar)
-            rounding = max(rounding, floor)
+        if isinstance(op, Tensor):
+            starts = [_start(seed, probe) for probe in range(probes)]
+            nodes, weights, rounding = dense_quadratures(operator, steps, starts, bar)
+        else:
+            nodes, weights, rounding = _one_by_one(operator, steps, seed, probes, bar)
     return density_of(
         nodes, weights, operator.size, width=width, points=points, rounding=rounding
     ).assign_attrs(**words_of(op), products=operator.products, seed=seed)
@@ -122,6 +124,22 @@ def check_quadratures(probes: int, steps: int) -> None:
     )
 
 
+def _one_by_one(
+    operator: SymmetricOperator, steps: int, seed: int, probes: int, bar: Bar
+) -> tuple[Array, Array, float]:
+    """Hold one basis at a time: of many weights more would not fit, and products save nothing."""
+    nodes, weights = np.empty((probes, steps)), np.empty((probes, steps))
+    rounding = 0.0
+    for probe in range(probes):
+        nodes[probe], weights[probe], floor = quadrature(operator, steps, seed, probe, bar)
+        rounding = max(rounding, floor)
+    return nodes, weights, rounding
+
+
+def _start(seed: int, probe: int) -> Generator:
+    return torch_generator(seed, "spectral_density", probe)
+
+
 def quadrature(
     operator: SymmetricOperator, steps: int, seed: int, probe: int, bar: Bar
 ) -> tuple[Array, Array, float]:
@@ -131,8 +149,7 @@ def quadrature(
     Where fewer steps exhaust the space, the rest is NaN and 0. The third is what rounding may do
     to an eigenvalue.
     """
-    generator = torch_generator(seed, "spectral_density", probe)
-    space = SearchSpace(operator, steps, generator)
+    space = SearchSpace(operator, steps, _start(seed, probe))
     space.begin()
     bar.update()
     while not (space.full or space.invariant):

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -26,7 +29,10 @@ if TYPE_CHECKING:
 
 Array = NDArray[np.float64]
 
-# Directions of a kind that is not in the kernel as a whole are checked one by one up to here.
+# Sizes of a random projection of J v, in units of what counts as zero: at most one of 10,000
+# vectors that are longer is below the first, and none (1e-23) that count as zero are above the second.
+_SMALL, _LARGE = 1e-4, 10.0
+# As many directions of a kind in between are multiplied one by one; where more are, none counts.
 _EACH = 2000
 
 
@@ -70,9 +76,8 @@ def explain(
     tolerance : float
         Largest ``|J v|`` of a unit vector v that counts as zero.
     seed : int
-        Of the combinations that are checked.
+        Of the vector that directions are checked with.
     """
-    check = (jacobian, tolerance, seed)
     repeated = jacobian.shape[0] // risk.samples * _repeated(risk)
     try:
         known = Invariances(risk, w.cpu(), batch_statistics=risk.policy == "batch")
@@ -81,56 +86,58 @@ def explain(
         counts = dict.fromkeys(KINDS, 0)
         return Explained(counts, {}, repeated, {"symmetry": f"not determined: {error}"})
     listed = {kind: [d for d in found if np.any(d.values)] for kind, found in listed.items()}
-    kept = listed
-    if not _all_in_kernel([d for found in listed.values() for d in found], *check):
-        kept = {kind: _in_kernel(found, *check) for kind, found in listed.items()}
+    kernel = _Kernel(jacobian, tolerance, seed)
+    kept = {kind: kernel.holding(directions) for kind, directions in listed.items()}
     broken = {kind: len(found) - len(kept[kind]) for kind, found in listed.items()}
     broken = {kind: count for kind, count in broken.items() if count}
     counts = _sequential_ranks(kept, risk.space.size)
     return Explained(counts, broken, repeated, known.described)
 
 
-def _all_in_kernel(
-    directions: list[Direction], jacobian: Jacobian, tolerance: float, seed: int
-) -> bool:
-    """Tell whether J maps random combinations of the directions to zero."""
-    if not directions:
-        return True
-    rng = numpy_generator(seed, "invariances")
-    mixed = _columns(directions, jacobian.shape[1]) @ rng.standard_normal((len(directions), 2))
-    return bool(_image(mixed, jacobian).max() <= tolerance)
+class _Kernel:
+    """
+    The kernel of J, as far as it holds given directions.
 
+    Of a random vector y of variance one, ``(J^T y) v`` has mean zero and variance ``|J v|^2``: one
+    product with the transpose tells of all directions v at once whether J maps them to zero.
+    """
 
-def _in_kernel(
-    directions: list[Direction], jacobian: Jacobian, tolerance: float, seed: int
-) -> list[Direction]:
-    """Keep the directions that J maps to zero."""
-    if _all_in_kernel(directions, jacobian, tolerance, seed):
-        return directions
-    if len(directions) > _EACH:
-        return []
-    columns = _columns(directions, jacobian.shape[1])
-    kept = [
-        float(_image(columns[:, [i]].toarray(), jacobian)[0]) <= tolerance
-        for i in range(len(directions))
-    ]
-    return [d for d, keep in zip(directions, kept, strict=True) if keep]
+    def __init__(self, jacobian: Jacobian, tolerance: float, seed: int) -> None:
+        self._jacobian, self._tolerance, self._seed = jacobian, tolerance, seed
 
+    @cached_property
+    def _pulled(self) -> Array:
+        rng = numpy_generator(self._seed, "invariances")
+        y = torch.from_numpy(rng.standard_normal(self._jacobian.shape[0]))
+        pulled: Array = (self._jacobian.T @ y).cpu().numpy()
+        return pulled
 
-def _image(vectors: Array, jacobian: Jacobian) -> Array:
-    unit = torch.from_numpy(vectors / np.linalg.norm(vectors, axis=0))
-    image: Array = (jacobian @ unit).norm(dim=0).cpu().numpy()
-    return image
+    def holding(self, directions: list[Direction]) -> list[Direction]:
+        """Keep the directions that J maps to zero."""
+        if not directions:
+            return directions
+        columns = _columns(directions, self._jacobian.shape[1])
+        sizes = np.abs(columns.T @ self._pulled) / self._tolerance
+        keep = sizes <= _SMALL
+        doubtful = np.flatnonzero(~keep & (sizes <= _LARGE))
+        if len(doubtful) <= _EACH:
+            keep[doubtful] = [self._is_zero(columns[:, [i]].toarray()) for i in doubtful]
+        return list(itertools.compress(directions, keep))
+
+    def _is_zero(self, unit: Array) -> bool:
+        return float((self._jacobian @ torch.from_numpy(unit)).norm()) <= self._tolerance
 
 
 def _columns(directions: list[Direction], size: int) -> sparse.csc_array:
     """Unit vectors as the columns of a sparse matrix."""
     from scipy import sparse
 
-    values = [d.values / np.linalg.norm(d.values) for d in directions]
-    places = np.cumsum([0, *(len(v) for v in values)])
+    lengths = [len(d.values) for d in directions]
+    places = np.cumsum([0, *lengths])
+    values = np.concatenate([d.values for d in directions])
     entries = np.concatenate([d.entries for d in directions])
-    return sparse.csc_array((np.concatenate(values), entries, places), (size, len(directions)))
+    norms = np.sqrt(np.add.reduceat(np.square(values), places[:-1]))
+    return sparse.csc_array((values / norms.repeat(lengths), entries, places), (size, len(lengths)))
 
 
 def _sequential_ranks(kinds: dict[str, list[Direction]], size: int) -> dict[str, int]:
@@ -138,6 +145,7 @@ def _sequential_ranks(kinds: dict[str, list[Direction]], size: int) -> dict[str,
     single: set[int] = set()
     rest: list[Direction] = []
     apart: list[Direction] = []
+    rank_of = _block_ranks()
     counts, before = {}, 0
     for kind, directions in kinds.items():
         single |= {int(d.entries[0]) for d in directions if len(d.entries) == 1}
@@ -146,13 +154,33 @@ def _sequential_ranks(kinds: dict[str, list[Direction]], size: int) -> dict[str,
             apart += longer
         else:
             rest += longer
-        rank = len(single) + _rank_beside(rest, apart, single, size) if directions else before
-        counts[kind], before = rank - before, rank
+        if directions:
+            rank = len(single) + _rank_beside(rest, apart, single, size, rank_of)
+            counts[kind], before = rank - before, rank
+        else:
+            counts[kind] = 0
     return counts
 
 
+def _block_ranks() -> Callable[[Array, float], int]:
+    """Give a function of Gram matrices that knows those again that no further kind has changed."""
+    known: dict[tuple[bytes, float], int] = {}
+
+    def rank(block: Array, least: float) -> int:
+        key = block.tobytes(), least
+        if key not in known:
+            known[key] = int((np.linalg.eigvalsh(block) > least).sum())
+        return known[key]
+
+    return rank
+
+
 def _rank_beside(
-    directions: list[Direction], apart: list[Direction], single: set[int], size: int
+    directions: list[Direction],
+    apart: list[Direction],
+    single: set[int],
+    size: int,
+    rank_of: Callable[[Array, float], int],
 ) -> int:
     """Rank of directions, ``apart`` orthonormal, with the coordinates in ``single`` struck out."""
     from scipy import sparse
@@ -178,7 +206,7 @@ def _rank_beside(
     blocks = (products[part][:, part].toarray() for part in parts)
     # Of unit directions: the largest singular value is one or a little more.
     least = singular_cutoff(columns.shape) ** 2
-    return len(apart) + sum(int((np.linalg.eigvalsh(block) > least).sum()) for block in blocks)
+    return len(apart) + sum(rank_of(block, least) for block in blocks)
 
 
 def _repeated(risk: EmpiricalRisk) -> int:

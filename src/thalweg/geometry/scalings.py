@@ -41,10 +41,12 @@ class Direction:
         """Join parts; values at one place are added."""
         entries = np.concatenate([entries.reshape(-1) for entries, _ in parts])
         values = np.concatenate([values.reshape(-1) for _, values in parts])
-        distinct, places = np.unique(entries, return_inverse=True)
-        sums = np.zeros(len(distinct))
-        np.add.at(sums, places, values)
-        return cls(distinct, sums)
+        order = entries.argsort(kind="stable")
+        entries, values = entries[order], values[order]
+        first = np.flatnonzero(np.diff(entries, prepend=-1))
+        if len(first) == len(entries):
+            return cls(entries, values)
+        return cls(entries[first], np.add.reduceat(values, first))
 
 
 @dataclass

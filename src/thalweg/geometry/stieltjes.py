@@ -10,9 +10,11 @@ Array = NDArray[np.float64]
 _ENDED = 1e-13
 
 
-def share_bounds(nodes: Array, weights: Array, at: float, *, whole: bool) -> tuple[float, float]:
+def share_bounds(
+    nodes: Array, weights: Array, points: Array, *, whole: bool
+) -> tuple[Array, Array]:
     """
-    Bound the share of a measure up to a point by the moments that a Gauss quadrature knows.
+    Bound the share of a measure up to some points by the moments that a Gauss quadrature knows.
 
     Of all measures with these moments, the one with a node at the point has the least mass before
     it and the most up to it (the inequalities of Chebyshev, Markov and Stieltjes: Szego,
@@ -24,35 +26,42 @@ def share_bounds(nodes: Array, weights: Array, at: float, *, whole: bool) -> tup
     ----------
     nodes, weights : float64 array
         Shape (k,), of a quadrature of total weight 1.
-    at : float
-        The point.
+    points : float64 array
+        Shape (points,).
     whole : bool
         Whether the measure has no more points than the quadrature, which is it, then.
 
     Returns
     -------
-    low, high : float
-        Between 0 and 1.
+    low, high : float64 array
+        Between 0 and 1, shape (points,) each.
 
     Examples
     --------
     Two nodes know mean and variance, and Chebyshev's inequality of one side follows:
 
-    >>> low, high = share_bounds(np.array([-1.0, 1.0]), np.array([0.5, 0.5]), -2.0, whole=False)
-    >>> low, round(high, 12)
-    (0.0, 0.2)
+    >>> two, half = np.array([-1.0, 1.0]), np.array([0.5, 0.5])
+    >>> low, high = share_bounds(two, half, np.array([-2.0]), whole=False)
+    >>> low.tolist(), high.round(12).tolist()
+    ([0.0], [0.2])
     """
     if whole:
-        share = float(weights[nodes <= at].sum())
-        return share, share
-    diagonal, beside = _jacobi(nodes, weights)
-    matrix = np.diag(diagonal) + np.diag(beside, 1) + np.diag(beside, -1)
-    if len(diagonal) == 1:
+        shares = np.array([weights[nodes <= at].sum() for at in points])
+        return shares, shares
+    matrix = _jacobi(nodes, weights)
+    low, high = np.array([_bounds_at(matrix.copy(), at, nodes) for at in points]).T
+    return low, high
+
+
+def _bounds_at(matrix: Array, at: float, nodes: Array) -> tuple[float, float]:
+    """Change the tridiagonal matrix of a quadrature to have a node at a point: masses there."""
+    size = len(matrix)
+    if size == 1:
         return 0.0, 1.0
     with np.errstate(all="ignore"):
-        head = matrix[:-1, :-1] - at * np.eye(len(diagonal) - 1)
-        last = np.zeros(len(head))
-        last[-1] = beside[-1] ** 2
+        head = matrix[:-1, :-1] - at * np.eye(size - 1)
+        last = np.zeros(size - 1)
+        last[-1] = matrix[-1, -2] ** 2
         try:
             matrix[-1, -1] = at + np.linalg.solve(head, last)[-1]
         except np.linalg.LinAlgError:
@@ -67,8 +76,8 @@ def share_bounds(nodes: Array, weights: Array, at: float, *, whole: bool) -> tup
     return before, min(1.0, before + float(shares[here]))
 
 
-def _jacobi(nodes: Array, weights: Array) -> tuple[Array, Array]:
-    """Give the tridiagonal matrix of a quadrature: diagonal, and what is beside it."""
+def _jacobi(nodes: Array, weights: Array) -> Array:
+    """Give the tridiagonal matrix of a quadrature: shape (k, k), or less where it ends before."""
     scale = float(np.abs(nodes).max())
     rows = np.empty((len(nodes) + 1, len(nodes)))
     rows[0] = np.sqrt(weights / weights.sum())
@@ -84,7 +93,9 @@ def _jacobi(nodes: Array, weights: Array) -> tuple[Array, Array]:
             break
         beside.append(norm)
         rows[i + 1] = image / norm
-    return np.array(diagonal), np.array(beside[: len(diagonal) - 1])
+    beside = beside[: len(diagonal) - 1]
+    matrix: Array = np.diag(diagonal) + np.diag(beside, 1) + np.diag(beside, -1)
+    return matrix
 
 
 def share_interval(low: float, high: float, size: int, probes: int) -> tuple[float, float]:
@@ -117,18 +128,19 @@ def share_interval(low: float, high: float, size: int, probes: int) -> tuple[flo
     (0.486, 0.514)
     """
     from scipy.optimize import brentq
-    from scipy.stats import beta
+    from scipy.special import betainc
 
     if size == 1:
         return low, high
     degrees = probes * (size / 2 + 1) - 1
     least, most = 1e-3 / size, 1 - 1e-3 / size
+    low, high = (min(max(share, 0.0), 1.0) for share in (low, high))  # up to rounding
 
     def beyond(share: float) -> float:
-        return float(beta.sf(low, share * degrees, (1 - share) * degrees)) - 0.025
+        return 0.975 - float(betainc(share * degrees, (1 - share) * degrees, low))
 
     def before(share: float) -> float:
-        return float(beta.cdf(high, share * degrees, (1 - share) * degrees)) - 0.025
+        return float(betainc(share * degrees, (1 - share) * degrees, high)) - 0.025
 
     # A share that no other could have led to but one beyond the last is 0 or 1 itself.
     bottom = top = float("nan")

@@ -123,23 +123,28 @@ class Reads:
     ----------
     bias : bool
         Whether a constant is read besides.
+
+    Attributes
+    ----------
+    open : bool
+        Whether some combination of all may be zero: further reads matter.
     """
 
     def __init__(self, bias: bool) -> None:
         self._bias, self._count = bias, 0
         self._triangle: Tensor | None = None
-        self._open = True
+        self.open = True
 
     def add(self, reads: Tensor) -> None:
         """Take reads in, shape (n, fan-in), while some combination of all may be zero."""
-        self._open &= reads.shape[1] < _WIDEST
-        if not self._open:
+        self.open &= reads.shape[1] < _WIDEST
+        if not self.open:
             return
         self._count += len(reads)
         rows = torch.cat([reads, torch.ones(len(reads), 1)], 1) if self._bias else reads
         rows = rows if self._triangle is None else torch.cat([self._triangle, rows])
         self._triangle = torch.linalg.qr(rows.double(), mode="r").R
-        self._open = len(rows) < rows.shape[1] or bool(len(self._null()))
+        self.open = len(rows) < rows.shape[1] or bool(len(self._null()))
 
     def _null(self) -> Array:
         assert self._triangle is not None
@@ -152,7 +157,7 @@ class Reads:
 
         With fewer reads than numbers any reads leave some: these are the work of W > M.
         """
-        if not self._open or self._triangle is None or self._count <= self._triangle.shape[1]:
+        if not self.open or self._triangle is None or self._count <= self._triangle.shape[1]:
             return np.zeros((0, 0))
         return self._null()
 

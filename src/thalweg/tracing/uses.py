@@ -267,7 +267,8 @@ class Convolution(Use):
         """Multiply patches and cotangents, where it is plain; else differentiate each image."""
         by_patches = self._plain and self.inputs.dim() in (3, 4)
         each = self._by_patches(cotangent) if by_patches else self._by_torch(cotangent)
-        return layout.by_sample(each.flatten(1), samples).sum(1)
+        by_sample = layout.by_sample(each.flatten(1), samples)
+        return by_sample[:, 0] if by_sample.shape[1] == 1 else by_sample.sum(1)
 
     def _by_patches(self, cotangent: Tensor) -> Tensor:
         inputs, size = self.inputs, tuple(self.weight.shape[2:])
