@@ -290,7 +290,9 @@ def oracle(risk):
     """J, a row at a time, by plain autograd on what the risk evaluates."""
     w = risk.space.pack(risk.problem.model)
     rows = OutputRows(risk.jacobian(w), None)
-    return torch.cat([rows._one_by_one(rows.names, i) for i in range(len(rows.spans))])
+    return torch.cat(
+        [rows._one_by_one(rows.names, i, lambda done: None) for i in range(len(rows.spans))]
+    )
 
 
 @pytest.mark.parametrize("name", MODELS)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import time
 
 import numpy as np
 import pytest
@@ -165,3 +166,66 @@ def test_as_plain_values():
     answer = found.to_dict()
     assert answer["rank"] == 4 and "eigenvalues" not in answer
     np.testing.assert_array_equal(np.sort(found.eigenvalues)[::-1], found.eigenvalues)
+
+
+class Recorded:
+    """Progress that keeps what it was told: total and sum of units by label."""
+
+    def __init__(self) -> None:
+        self.told: dict[str, list[int]] = {}
+
+    def __call__(self, total: int, label: str) -> Recorded:
+        self.now = self.told[label] = [total]
+        return self
+
+    def update(self, n: int = 1) -> None:
+        self.now.append(n)
+
+    def __enter__(self) -> Recorded:
+        return self
+
+    def __exit__(self, *_: object) -> None: ...
+
+
+class Branched(nn.Module):
+    """A convolution beside a shortcut."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv, self.norm = nn.Conv2d(1, 3, 3, padding=1), nn.BatchNorm2d(3)
+        self.skip, self.head = nn.Conv2d(1, 3, 1), nn.Linear(3, 2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.head(torch.relu(self.norm(self.conv(x)) + self.skip(x)).mean((2, 3)))
+
+
+@pytest.mark.parametrize(("policy", "first"), [("frozen", "Gram matrix"), ("batch", "Jacobian")])
+def test_each_long_phase_of_a_branched_network_tells_how_far_it_is(monkeypatch, policy, first):
+    monkeypatch.setattr("thalweg.geometry.symmetric_eigenvalues._SHORT", 10)
+    monkeypatch.setattr("thalweg.geometry.symmetric_eigenvalues._FIRST", 10)
+    for place in ("jacobian_plan", "gram"):
+        monkeypatch.setattr(f"thalweg.curvature.{place}.UNIT", 100)
+    torch.manual_seed(0)
+    x = torch.randn(24, 1, 4, 4)
+    problem = Problem(Branched(), nn.MSELoss(), (x, torch.zeros(24, 2)))
+    risk = EmpiricalRisk(problem, batchnorm=policy)
+    progress = Recorded()
+    w = risk.space.pack(problem.model)
+    found = degeneracy(risk, w, probes=3, steps=10, progress=progress)
+    assert found.rank == degeneracy(risk, w).rank
+    matrix = [first, "eigenvalues"] if policy == "frozen" else [first]
+    assert list(progress.told) == [*matrix, "spectral density", "symmetries"]
+    for label, (total, *units) in progress.told.items():
+        assert sum(units) == pytest.approx(total, rel=0.05), (label, total, units)
+    assert len(progress.told[first]) > 2 and progress.told["spectral density"][0] == 30
+
+
+def test_a_bar_by_the_clock_goes_on_while_the_call_lasts_and_ends_with_it():
+    from thalweg.geometry.symmetric_eigenvalues import _by_the_clock
+
+    for seconds in (0.8, 0.01):  # as long as it takes, and far too short
+        progress = Recorded()
+        with progress(1000, "eigenvalues") as bar, _by_the_clock(bar, seconds):
+            time.sleep(0.5)
+        _, *units = progress.told["eigenvalues"]
+        assert sum(units) == 1000 and len(units) >= 2 and units[-1] >= 20

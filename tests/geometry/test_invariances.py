@@ -16,6 +16,7 @@ from thalweg.geometry.degeneracy import degeneracy
 from thalweg.geometry.invariances import Invariances
 from thalweg.geometry.scalings import MIXED
 from thalweg.polynomial import PolynomialActivation
+from thalweg.run.progress import silent
 
 
 def data(count, *shape, seed=0):
@@ -212,7 +213,7 @@ def test_no_direction_changes_any_output(name):
     risk = risk_of(*EXPLAINED[name][:3])
     dense, w = jacobian(risk), risk.space.pack(risk.problem.model)
     known = Invariances(risk, w, batch_statistics=risk.policy == "batch")
-    for directions in known.directions().values():
+    for directions in known.directions(silent(1, "symmetries")).values():
         for direction in directions:
             vector = torch.zeros(len(w), dtype=torch.float64)
             vector[direction.entries] = torch.from_numpy(direction.values)
@@ -342,7 +343,7 @@ def test_mixings_that_are_too_many_are_left_out_and_said():
     risk = risk_of(lambda: model, data(20, 3), "frozen")
     known = Invariances(risk, risk.space.pack(model), batch_statistics=False)
     # A factor on each channel, and a shift of each.
-    assert len(known.directions()["rescaling"]) == 2 * width
+    assert len(known.directions(silent(1, "symmetries"))["rescaling"]) == 2 * width
     assert (
         known.described["symmetry"] == f"not looked for: sums of {width} channels of linear layers"
     )
@@ -462,7 +463,9 @@ def test_networks_that_users_write(name):
     explained = {kind: n for kind, n in found.split.items() if kind != "rest"}
     assert least <= sum(explained.values()) <= found.nullity and not found.broken
     known = Invariances(risk, w, batch_statistics=False)
-    directions = [d for listed in known.directions().values() for d in listed]
+    directions = [
+        d for listed in known.directions(silent(1, "symmetries")).values() for d in listed
+    ]
     for direction in directions:
         vector = torch.zeros(len(w), dtype=torch.float64)
         vector[direction.entries] = torch.from_numpy(direction.values)

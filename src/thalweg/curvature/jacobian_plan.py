@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
+from functools import partial
 from typing import Any, TypeVar
 
 import torch
@@ -133,11 +134,14 @@ class Plan:
         for index, bounds in enumerate(rows.spans):
             span = Span(*bounds)
             distinct = list(dict.fromkeys(names))
-            blocks = rows.differentiate(distinct, index).split([sizes[n] for n in distinct], 1)
+            each = self._whole_work // rows.rows
+            told = partial(_add_rows, meter, each)
+            blocks = rows.differentiate(distinct, index, told).split(
+                [sizes[n] for n in distinct], 1
+            )
             found = dict(zip(distinct, blocks, strict=True))
             for part in group:
                 part.put(span, torch.cat([found[n][:, e] for n, e in part.entries], 1))
-            meter.add(self._whole_work * span.size // rows.samples)
 
     def _of_unknown(self, names: list[str]) -> list[Columns]:
         """Cut the columns of tensors of unknown use so that each part can be held."""
@@ -148,6 +152,10 @@ class Plan:
             for entries in torch.arange(size).tensor_split(pieces):
                 parts.append(Columns([(name, entries)], self.rows.count))
         return parts
+
+
+def _add_rows(meter: Meter, each: int, count: int) -> None:
+    meter.add(each * count)
 
 
 def _ended(group: Sequence[Part]) -> Iterator[tuple[Part, Factor]]:

@@ -110,9 +110,20 @@ class OutputRows:
             total += _slopes(along, list(leaves.values()))
         return total
 
-    def differentiate(self, names: Sequence[str], index: int) -> Tensor:
+    def differentiate(
+        self, names: Sequence[str], index: int, told: Callable[[int], None]
+    ) -> Tensor:
         """
         Differentiate a batch's outputs in some tensors of weights, whatever they are used for.
+
+        Parameters
+        ----------
+        names : sequence of str
+            The tensors.
+        index : int
+            Which batch.
+        told : callable
+            Is told of each few rows that are done, how many.
 
         Returns
         -------
@@ -122,7 +133,7 @@ class OutputRows:
         while True:
             way = self._ways[0]
             try:
-                return way(names, index)
+                return way(names, index, told)
             except Exception as error:  # torch's transforms know many models, not all
                 if len(self._ways) == 1:
                     raise
@@ -134,7 +145,7 @@ class OutputRows:
         """Take each batch as a whole from now on: for samples that depend on one another."""
         self._ways = [way for way in self._ways if way != self._by_sample]
 
-    def _by_sample(self, names: Sequence[str], index: int) -> Tensor:
+    def _by_sample(self, names: Sequence[str], index: int, told: Callable[[int], None]) -> Tensor:
         """Differentiate each sample by itself, all of them at once (``torch.func``)."""
         functions = self._functions
         constants, spec = functions.batch(index)
@@ -159,10 +170,13 @@ class OutputRows:
             return tuple(part.flatten(1) for part in parts)
 
         at_once = max(1, 4 * (stop - start) // self.count)
-        parts = vmap(of_sample, chunk_size=at_once)(*data)
-        return torch.cat(parts, 2).flatten(0, 1).detach()
+        blocks: list[Tensor] = []
+        for some in zip(*(leaf.split(at_once) for leaf in data), strict=True):
+            blocks.append(torch.cat(vmap(of_sample)(*some), 2).flatten(0, 1).detach())
+            told(len(blocks[-1]))
+        return torch.cat(blocks)
 
-    def _together(self, names: Sequence[str], index: int) -> Tensor:
+    def _together(self, names: Sequence[str], index: int, told: Callable[[int], None]) -> Tensor:
         """Pull several unit vectors back at once."""
         leaves, outputs = self.evaluate(index)
         given = [leaves[name] for name in names]
@@ -176,13 +190,18 @@ class OutputRows:
                 is_grads_batched=True,
             )
             blocks.append(torch.cat([slope.flatten(1) for slope in slopes], 1))
+            told(len(block))
         return torch.cat(blocks)
 
-    def _one_by_one(self, names: Sequence[str], index: int) -> Tensor:
+    def _one_by_one(self, names: Sequence[str], index: int, told: Callable[[int], None]) -> Tensor:
         """Pull one unit vector back after the other."""
         leaves, outputs = self.evaluate(index)
         given = [leaves[name] for name in names]
-        return torch.stack([_slopes(entry, given) for entry in outputs.reshape(-1)])
+        rows: list[Tensor] = []
+        for entry in outputs.reshape(-1):
+            rows.append(_slopes(entry, given))
+            told(1)
+        return torch.stack(rows)
 
 
 def _slopes(value: Tensor, given: list[Tensor]) -> Tensor:

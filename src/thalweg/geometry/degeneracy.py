@@ -18,6 +18,7 @@ from thalweg.errors import InvalidArgument
 from thalweg.geometry.counts import near_zero
 from thalweg.geometry.density import spectral_density
 from thalweg.geometry.kernel_sources import Explained, explain
+from thalweg.geometry.symmetric_eigenvalues import symmetric_eigenvalues
 from thalweg.landscape.protocols import require
 from thalweg.landscape.provenance import Word
 from thalweg.risk.risk import EmpiricalRisk
@@ -147,7 +148,7 @@ def degeneracy(
     seed : int
         Of the quadrature's vectors and the checks'.
     progress : Progress
-        Shows what is being computed.
+        A bar each for the matrix, its eigenvalues, their density, and what explains the kernel.
 
     Returns
     -------
@@ -180,16 +181,12 @@ def degeneracy(
     jacobian = exact.jacobian(w, method="recompute")
     matrix, method = _matrix(exact, w, jacobian, progress)
     jacobian = exact.jacobian(w) if method == "lanczos" else jacobian
-    with progress(3, "degeneracy") as bar:
-        values, square = _eigenvalues(matrix, method)
-        bar.update()
-        op = _Product(jacobian) if square is None else square
-        quadrature = spectral_density(op, probes=probes, steps=steps, seed=seed)
-        spectrum = _spectrum(jacobian, values, method, rtol, quadrature)
-        bar.update()
-        tolerance = math.sqrt(spectrum.threshold)
-        found = explain(exact, w, jacobian, tolerance=tolerance, seed=seed)
-        bar.update()
+    values, square = _eigenvalues(matrix, method, progress)
+    op = _Product(jacobian) if square is None else square
+    quadrature = spectral_density(op, probes=probes, steps=steps, seed=seed, progress=progress)
+    spectrum = _spectrum(jacobian, values, method, rtol, quadrature)
+    tolerance = math.sqrt(spectrum.threshold)
+    found = explain(exact, w, jacobian, tolerance=tolerance, seed=seed, progress=progress)
     return _answer(exact, jacobian, spectrum, found, quadrature)
 
 
@@ -231,12 +228,14 @@ def _on_cpu(risk: EmpiricalRisk, w: Tensor, jacobian: Jacobian) -> Jacobian:
     return jacobian if exact is risk else exact.jacobian(w.cpu())
 
 
-def _eigenvalues(matrix: Tensor | None, method: Method) -> tuple[Array, Tensor | None]:
+def _eigenvalues(
+    matrix: Tensor | None, method: Method, progress: Progress
+) -> tuple[Array, Tensor | None]:
     """Give the eigenvalues of J J^T or J^T J, whichever is smaller, and that matrix."""
     if matrix is None:
         return np.empty(0), None
     if method == "gram":
-        return torch.linalg.eigvalsh(matrix).cpu().numpy(), matrix
+        return symmetric_eigenvalues(matrix, progress=progress).cpu().numpy(), matrix
     tall = matrix if matrix.shape[0] >= matrix.shape[1] else matrix.T
     return torch.linalg.svdvals(tall).square().cpu().numpy(), tall.T @ tall
 

@@ -21,6 +21,7 @@ from thalweg.geometry.scalings import Direction, Scalings
 from thalweg.geometry.shifts import CHANNELS, Shifts, used_once
 from thalweg.geometry.unread import Reads, UnreadOutputs
 from thalweg.landscape.provenance import Word
+from thalweg.run.progress import Bar
 from thalweg.tracing.calls import arguments_of
 from thalweg.tracing.chain import Network
 from thalweg.tracing.channels import CONVOLUTIONS, MOVES, NORMS, SAME, Channels, data_of
@@ -89,6 +90,8 @@ class Invariances:
         if not self._takes_any_number():
             self._graph = self._read(self._step)
         self._once = used_once(self._graph)
+        trained = {name: self._places[name] for name in self._once if name in self._places}
+        self._seen = _Seen(self._graph, batch_statistics, self._places, trained)
         self._channels = Channels(self._graph, self._places, batch_statistics=batch_statistics)
 
     def _read(self, samples: int) -> Graph:
@@ -120,8 +123,14 @@ class Invariances:
         batch = to(self._network.data.slice(start, stop), torch.device("cpu"), torch.float64)
         return arguments_of(self._network.problem, self._model, batch)
 
-    def directions(self) -> dict[str, list[Direction]]:
-        """List the directions of each of `KINDS`."""
+    @property
+    def passes(self) -> int:
+        """How many pieces the samples are evaluated in."""
+        return math.ceil(len(self._network.data) / self._step)
+
+    def directions(self, bar: Bar) -> dict[str, list[Direction]]:
+        """List the directions of each of `KINDS`; the bar is told of each of the `passes`."""
+        self._look(bar)
         shifts = Shifts(self._graph, self._places, batch_statistics=self._batch)
         found: dict[str, list[Direction]] = {kind: [] for kind in KINDS}
         found["dead units"] += self._dead_units()
@@ -210,17 +219,14 @@ class Invariances:
             for direction in reads.dependent:
                 yield from (Direction(row, direction) for row in rows)
 
-    @cached_property
-    def _seen(self) -> _Seen:
-        """What is seen of values on all samples."""
-        trained = {name: self._places[name] for name in self._once if name in self._places}
-        seen = _Seen(self._graph, self._batch, self._places, trained)
+    def _look(self, bar: Bar) -> None:
+        """See values on all samples."""
         count = len(self._network.data)
         for start in range(0, count, self._step):
             stop = min(start + self._step, count)
             # The last ones overlap: a graph may be that of one number of samples.
-            self._graph.run(self._inputs(stop - min(self._step, count), stop), seen.look)
-        return seen
+            self._graph.run(self._inputs(stop - min(self._step, count), stop), self._seen.look)
+            bar.update()
 
 
 class _Seen:

@@ -22,6 +22,7 @@ from thalweg.geometry.scalings import Direction
 from thalweg.landscape.provenance import Word
 from thalweg.problems.loss import pair
 from thalweg.risk.risk import EmpiricalRisk
+from thalweg.run.progress import Bar, Progress, silent
 from thalweg.run.seeds import numpy_generator
 
 if TYPE_CHECKING:
@@ -30,7 +31,7 @@ if TYPE_CHECKING:
 Array = NDArray[np.float64]
 
 # Sizes of a random projection of J v, in units of what counts as zero: at most one of 10,000
-# vectors that are longer is below the first, and none (1e-23) that count as zero are above the second.
+# longer vectors is below the first, and none (1e-23) of those that count as zero above the other.
 _SMALL, _LARGE = 1e-4, 10.0
 # As many directions of a kind in between are multiplied one by one; where more are, none counts.
 _EACH = 2000
@@ -60,7 +61,13 @@ class Explained:
 
 
 def explain(
-    risk: EmpiricalRisk, w: Tensor, jacobian: Jacobian, *, tolerance: float, seed: int = 0
+    risk: EmpiricalRisk,
+    w: Tensor,
+    jacobian: Jacobian,
+    *,
+    tolerance: float,
+    seed: int = 0,
+    progress: Progress = silent,
 ) -> Explained:
     """
     Count the directions of the kernel of J that symmetry and dead weights explain.
@@ -77,20 +84,28 @@ def explain(
         Largest ``|J v|`` of a unit vector v that counts as zero.
     seed : int
         Of the vector that directions are checked with.
+    progress : Progress
+        Counts passes over the samples, and kinds as they are checked and as they are ranked.
     """
     repeated = jacobian.shape[0] // risk.samples * _repeated(risk)
     try:
         known = Invariances(risk, w.cpu(), batch_statistics=risk.policy == "batch")
-        listed = known.directions()
     except NotDefined as error:
         counts = dict.fromkeys(KINDS, 0)
         return Explained(counts, {}, repeated, {"symmetry": f"not determined: {error}"})
-    listed = {kind: [d for d in found if np.any(d.values)] for kind, found in listed.items()}
     kernel = _Kernel(jacobian, tolerance, seed)
-    kept = {kind: kernel.holding(directions) for kind, directions in listed.items()}
-    broken = {kind: len(found) - len(kept[kind]) for kind, found in listed.items()}
+    with progress(known.passes + 2 * len(KINDS), "symmetries") as bar:
+        listed = {
+            kind: [d for d in directions if np.any(d.values)]
+            for kind, directions in known.directions(bar).items()
+        }
+        kept: dict[str, list[Direction]] = {}
+        for kind, directions in listed.items():
+            kept[kind] = kernel.holding(directions)
+            bar.update()
+        counts = _sequential_ranks(kept, risk.space.size, bar)
+    broken = {kind: len(directions) - len(kept[kind]) for kind, directions in listed.items()}
     broken = {kind: count for kind, count in broken.items() if count}
-    counts = _sequential_ranks(kept, risk.space.size)
     return Explained(counts, broken, repeated, known.described)
 
 
@@ -140,7 +155,7 @@ def _columns(directions: list[Direction], size: int) -> sparse.csc_array:
     return sparse.csc_array((values / norms.repeat(lengths), entries, places), (size, len(lengths)))
 
 
-def _sequential_ranks(kinds: dict[str, list[Direction]], size: int) -> dict[str, int]:
+def _sequential_ranks(kinds: dict[str, list[Direction]], size: int, bar: Bar) -> dict[str, int]:
     """Rank of all kinds up to each, less that of the kinds before it."""
     single: set[int] = set()
     rest: list[Direction] = []
@@ -159,6 +174,7 @@ def _sequential_ranks(kinds: dict[str, list[Direction]], size: int) -> dict[str,
             counts[kind], before = rank - before, rank
         else:
             counts[kind] = 0
+        bar.update()
     return counts
 
 
