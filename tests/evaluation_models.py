@@ -206,6 +206,25 @@ class Embedded(nn.Module):
         return self.last(found if found.dim() == 2 else found.mean(1))
 
 
+class ReadSparsely(nn.Module):
+    """A table that is read by a function which asks for sparse gradients."""
+
+    def __init__(self, how: str) -> None:
+        super().__init__()
+        self.table, self.last, self.how = nn.Parameter(torch.randn(9, 4)), nn.Linear(4, 3), how
+
+    def forward(self, ids: Tensor) -> Tensor:
+        if self.how == "bag":
+            read = F.embedding_bag(ids, self.table, mode="sum", sparse=True)
+        elif self.how == "gather":
+            places = ids[:, :1].expand(-1, 4)
+            read = torch.gather(self.table, 0, places, sparse_grad=True)
+            read = read + self.table.gather(0, places, sparse_grad=True).square()
+        else:
+            read = F.embedding(ids, self.table, sparse=True).sum(1)
+        return self.last(torch.tanh(read))
+
+
 class Radial(nn.Module):
     def __init__(self) -> None:
         super().__init__()
@@ -336,6 +355,9 @@ MODELS: dict[str, tuple[Callable[[], nn.Module], Tensor]] = {
         lambda: Embedded(nn.EmbeddingBag(9, 4, mode="sum", sparse=True, padding_idx=0)),
         TOKENS,
     ),
+    "F.embedding, sparse": (lambda: ReadSparsely("embedding"), TOKENS),
+    "F.embedding_bag, sparse": (lambda: ReadSparsely("bag"), TOKENS),
+    "gather, sparse": (lambda: ReadSparsely("gather"), TOKENS),
     "cdist": (Radial, VECTORS),
     "complex": (FourierFilter, VECTORS),
     "old function": (lambda: Applies(Tanh.apply), VECTORS),

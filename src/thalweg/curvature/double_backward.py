@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import inspect
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -33,9 +34,31 @@ def _weight_norm(v: Tensor, g: Tensor, dim: int = 0) -> Tensor:
     return v * (g / torch.norm_except_dim(v, 2, dim))
 
 
+def _dense(function: Callable[..., Tensor]) -> Callable[..., Tensor]:
+    """Take gradients whole that a call asks to be sparse: these cannot be viewed, nor summed."""
+    signature = inspect.signature(function)
+
+    def call(*args: Any, **options: Any) -> Tensor:
+        given = signature.bind(*args, **options)
+        if given.arguments.get("sparse"):
+            given.arguments["sparse"] = False
+        return function(*given.args, **given.kwargs)
+
+    return call
+
+
+def _gather(input: Tensor, *args: Any, sparse_grad: bool = False, **options: Any) -> Tensor:
+    """Take the gradient whole, as `_dense` does."""
+    return torch.gather(input, *args, **options)
+
+
 _WRITTEN_OUT: dict[Callable[..., Any], Callable[..., Any]] = {
     F.mse_loss: _squared_loss,
     torch._weight_norm: _weight_norm,
+    F.embedding: _dense(F.embedding),
+    F.embedding_bag: _dense(F.embedding_bag),
+    torch.gather: _gather,
+    Tensor.gather: _gather,
 }
 
 
