@@ -240,3 +240,36 @@ def test_is_not_repeated_for_the_same_content(monkeypatch):
 def test_bad_levels_are_refused():
     with pytest.raises(InvalidArgument, match="'quick', 'full' or False"):
         tw.EmpiricalRisk(tw.Problem(chain(), CRITERION, (VECTORS, LABELS)), check="thorough")
+
+
+@pytest.mark.parametrize(
+    ("steps", "agrees", "differences"),
+    [
+        ([(0.03, 0.008), (1e-6, 1e-7)], True, False),  # the long step crosses a kink
+        ([(0.03, 0.008), (0.03, 0.009)], False, False),  # no step tells
+        ([(0.03, 0.008), (0.03, 1e-7)], False, True),  # a short step tells, and it is wrong
+    ],
+)
+def test_kinks_that_a_step_crosses_are_no_fault_of_the_product(
+    monkeypatch, caplog, steps, agrees, differences
+):
+    """Differences off by ``share`` that state an error each: as ReLUs near zero make them."""
+    from thalweg.risk import self_check
+
+    exact = self_check._differences
+
+    def crossing(function, fixed, direction):
+        found = next(iter(exact(function, fixed, direction)))[0]
+        if len(found) == 1 and found[0].dim() == 0:  # of the value
+            yield found, 1e-9
+            return
+        for share, error in steps:
+            yield tuple(part * (1 + share) for part in found), error
+
+    monkeypatch.setattr(self_check, "_differences", crossing)
+    torch.manual_seed(0)
+    problem = tw.Problem(chain().double(), CRITERION, (VECTORS.double(), LABELS))
+    with caplog.at_level(logging.WARNING, "thalweg"):
+        checked = tw.EmpiricalRisk(problem).checked
+    assert (checked.hessian is not None) == agrees
+    assert checked.differences == differences == ("products are taken" in caplog.text)
