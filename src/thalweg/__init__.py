@@ -40,6 +40,7 @@ if _TYPE_CHECKING:
         trace,
     )
     from thalweg.landscape import Landscape, ParameterSpace
+    from thalweg.measurements.checkup import inspect
     from thalweg.problems import Batches, Problem, Whole, load_problem, open_point
     from thalweg.risk import EmpiricalRisk
     from thalweg.run import Run, list_runs, open_run
@@ -68,6 +69,7 @@ __all__ = [
     "embed",
     "flatness",
     "gradient_flow",
+    "inspect",
     "list_runs",
     "load_problem",
     "mean_state",
@@ -105,6 +107,7 @@ _ROOMS = {
     "degeneracy": "geometry",
     "embed": "embedding",
     "flatness": "geometry",
+    "inspect": "measurements.checkup",
     "list_runs": "run",
     "load_problem": "problems",
     "mean_state": "connectivity",

@@ -199,6 +199,8 @@ def _place(record: Measurement, given: dict[str, Any], options: dict[str, Any]) 
 
     checkpoints, run, trajectory = (given[name] for name in ("checkpoint", "run", "trajectory"))
     number = len(checkpoints or [])
+    if trajectory is not None and run is None and Path(trajectory).exists():
+        run, trajectory = Path(trajectory), None
     if trajectory is not None and run is None:
         raise typer.BadParameter(f"--trajectory {trajectory}: in which run? Write --run RUN too.")
     if record.checkpoints[0] > 1 and checkpoints and run is not None:
@@ -244,7 +246,14 @@ def _perform(
     here = workers is None and task_timeout is None
     engine = None if here else LocalProcesses(workers or 1)
     try:
-        _, summary = measure(run, engine=engine, task_timeout=task_timeout, progress=on_screen)
+        _, summary = measure(
+            run,
+            engine=engine,
+            task_timeout=task_timeout,
+            progress=on_screen,
+            announce=lambda text: typer.echo(text, err=True),
+            finished=lambda: _page(run, shown),
+        )
     except KeyboardInterrupt:
         if shown is None:
             raise

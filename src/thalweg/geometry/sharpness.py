@@ -43,11 +43,14 @@ class AverageSharpness:
         Its standard error over noise; the samples are those of the landscape.
     pairs : int
         Pairs of opposite noise.
+    rises : tuple of float
+        Mean rise of each pair: those of one seed at two points are of the same noise.
     """
 
     value: float
     stderr: float
     pairs: int
+    rises: tuple[float, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -148,7 +151,8 @@ def average_sharpness(
             rises.append((landscape.value(w + step) + landscape.value(w - step)) / 2 - base)
             bar.update()
     sample = torch.tensor(rises, dtype=torch.float64)
-    return AverageSharpness(float(sample.mean()), float(sample.std()) / math.sqrt(pairs), pairs)
+    stderr = float(sample.std()) / math.sqrt(pairs)
+    return AverageSharpness(float(sample.mean()), stderr, pairs, tuple(rises))
 
 
 def worst_sharpness(

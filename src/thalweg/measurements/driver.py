@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -82,6 +84,8 @@ def measure(
     engine: Engine | None = None,
     task_timeout: float | None = None,
     progress: Progress = silent,
+    announce: Callable[[str], object] = lambda _: None,
+    finished: Callable[[], object] = lambda: None,
 ) -> tuple[Run, dict[str, Any]]:
     """
     Do all that is missing in a run of one measurement, and save its results.
@@ -96,6 +100,8 @@ def measure(
         Seconds that a task, or a block of a surface, may take on the engine.
     progress : callable
         Shows how far it has come.
+    announce, finished : callable
+        Of `thalweg.measurements.record.Job`.
 
     Returns
     -------
@@ -109,6 +115,7 @@ def measure(
         repair(run)
         record = record_of(run.config)
         job, notes = prepare(run, engine, task_timeout, progress)
+        job = replace(job, announce=announce, finished=finished)
         found = {**record.perform(job), "notes": notes}
         write_json(run.inside("summary.json"), {record.name: found})
     return run, {record.name: found}

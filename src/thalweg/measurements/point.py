@@ -27,7 +27,7 @@ from thalweg.run.holes import holes, said_of
 
 log = logging.getLogger("thalweg")
 
-_DTYPES = {"own": None, "float32": torch.float32, "float64": torch.float64}
+DTYPES = {"own": None, "float32": torch.float32, "float64": torch.float64}
 
 
 @dataclass(frozen=True)
@@ -265,11 +265,24 @@ def open_spec(spec: dict[str, Any], run: Run | None = None) -> tuple[EmpiricalRi
     points : list of Point
         Those that are given, or else the last of the trajectory.
     """
+    problem, points = open_states(spec, run)
+    return _risk(problem, spec), points
+
+
+def open_states(spec: dict[str, Any], run: Run | None = None) -> tuple[Problem, list[Point]]:
+    """Open the points of a specification, without a risk."""
     problem = _problem("" if run is None else str(run.path), json.dumps(spec["problem"]))
     at = spec["at"]
     way, _ = _way(at, None)
     files = [Path(path) for path in at.get("checkpoints", [])] or way[-1:]
-    return _risk(problem, spec), open_points(problem, files, tell=False, **at.get("opening", {}))
+    return problem, open_points(problem, files, tell=False, **at.get("opening", {}))
+
+
+def open_way(problem: Problem, at: dict[str, Any]) -> list[Point]:
+    """Open the checkpoints of a trajectory, named by their files, in order; none where none is."""
+    way, _ = _way(at, None)
+    points = open_points(problem, way, tell=False, **at.get("opening", {}))
+    return [replace(point, name=name) for point, name in zip(points, _names(way), strict=True)]
 
 
 def count_points(at: dict[str, Any]) -> int:
@@ -336,7 +349,7 @@ def _risk(problem: Problem, spec: dict[str, Any]) -> EmpiricalRisk:
         split=how["split"],
         # Held statistics are those at the point, to which the risk goes first.
         batchnorm="recalibrate" if how["batchnorm"] == "held" else how["batchnorm"],
-        dtype=_DTYPES[how["dtype"]],
+        dtype=DTYPES[how["dtype"]],
         batch_size=spec.get("evaluation_batch"),
     )
 

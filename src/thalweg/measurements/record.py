@@ -34,6 +34,10 @@ class Job:
         Seconds that an attempt at a task may take.
     progress : callable
         Shows how far it has come.
+    announce : callable
+        Told in words what will be done, before it is.
+    finished : callable
+        Called when a part is done and its results are saved.
     """
 
     run: Run
@@ -42,6 +46,8 @@ class Job:
     engine: Engine | None
     task_timeout: float | None
     progress: Progress
+    announce: Callable[[str], object] = field(default=lambda _: None)
+    finished: Callable[[], object] = field(default=lambda: None)
 
     def perform(self, tasks: Sequence[Task], label: str) -> list[dict[str, Any]]:
         """Do the tasks that are not done, and give the results of all in their order."""

@@ -1,0 +1,232 @@
+"""The check-up from Python: what is there, how good, how flat, one basin or several."""
+
+from __future__ import annotations
+
+import html
+import os
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from thalweg.errors import InvalidArgument
+from thalweg.measurements import checkup_parts as measure
+from thalweg.measurements.checkup_plan import make_plan, told_plan
+from thalweg.measurements.checkup_subject import Subject
+from thalweg.measurements.checkup_verdicts import Verdict, verdicts
+from thalweg.measurements.dataset_codec import unpack
+from thalweg.problems import Problem
+from thalweg.problems.checkpoints import Point, open_point
+from thalweg.run.progress import Progress, silent
+
+# Does a part, or gives what was found before: name, places of points, sizes.
+Do = Callable[[str, tuple[int, ...], Any], dict[str, Any]]
+
+
+@dataclass(frozen=True)
+class CheckUp:
+    """
+    What a check-up found.
+
+    Attributes
+    ----------
+    verdicts : tuple of Verdict
+        One for each question and point, or pair of points.
+    plan : dict
+        The sizes that the time allowed.
+    parts : dict
+        What was measured, by part and point.
+    """
+
+    verdicts: tuple[Verdict, ...]
+    plan: dict[str, Any]
+    parts: dict[str, Any]
+
+    def __getitem__(self, question: str) -> list[Verdict]:
+        """Give the verdicts on a question, by the beginning of its words."""
+        found = [v for v in self.verdicts if v.question.startswith(question)]
+        if not found:
+            known = sorted({v.question for v in self.verdicts})
+            raise KeyError(f"{question!r}; there are {', '.join(known)}")
+        return found
+
+    def __str__(self) -> str:
+        return "\n".join(told(self.to_dict()))
+
+    def _repr_html_(self) -> str:
+        rows = "".join(
+            "<tr>"
+            + "".join(
+                f'<td style="text-align:left">{html.escape(text)}</td>'
+                for text in (v.question, v.about, v.answer, v.trust)
+            )
+            + "</tr>"
+            for v in self.verdicts
+        )
+        head = "".join(f"<th>{text}</th>" for text in ("question", "of", "answer", "trust"))
+        return f"<table><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table>"
+
+    def to_dict(self) -> dict[str, Any]:
+        """Give verdicts and sizes as JSON values."""
+        return {"plan": self.plan, "verdicts": [v.to_dict() for v in self.verdicts]}
+
+
+def told(found: Mapping[str, Any]) -> list[str]:
+    """Write a check-up in lines."""
+    rows = told_plan(found["plan"])
+    question = ""
+    for verdict in found["verdicts"]:
+        if verdict["question"] != question:
+            question = verdict["question"]
+            rows.append(f"\n{question}")
+        rows += [f"  {verdict['about']}: {verdict['answer']}", f"    ({verdict['trust']})"]
+    return rows
+
+
+def inspect(
+    problem: Problem,
+    points: Mapping[str, Any] | Sequence[Any],
+    *,
+    minutes: float = 2.0,
+    dtype: torch.dtype | None = None,
+    seed: int = 0,
+    progress: Progress = silent,
+) -> CheckUp:
+    """
+    Look at points of a problem: how good, how flat, in one basin, worth averaging.
+
+    Parameters
+    ----------
+    problem : Problem
+        Model, loss and data.
+    points : sequence or mapping by name
+        Whole states (`thalweg.open_point`), paths of checkpoints, state dicts, or flat vectors.
+    minutes : float
+        That it may take: one value, gradient and product are timed, and the sizes of all parts
+        chosen. It may take longer where the machine becomes busier.
+    dtype : torch.dtype, optional
+        To compute in; by default the model's own.
+    seed : int
+        Of the choice of samples and of all noise.
+    progress : Progress
+        Shows the parts.
+
+    Returns
+    -------
+    CheckUp
+        ``checkup["Which is flatter?"][0].answer``; a notebook shows it as a table.
+
+    Raises
+    ------
+    InvalidArgument
+        If there are no points, or ``minutes`` is not positive.
+
+    Examples
+    --------
+    >>> import thalweg as tw
+    >>> problem = tw.load_problem("digits", network="mlp", width=4, train_size=40, test_size=20)
+    >>> start = problem.model.state_dict()
+    >>> found = inspect(problem, {"a": start, "b": start}, minutes=0.1)
+    >>> found["Do they compute the same?"][0].verdict
+    'same predictions'
+    """
+    check_minutes(minutes)
+    named = dict(points) if isinstance(points, Mapping) else _named(points)
+    if not named:
+        raise InvalidArgument("no point is given; write tw.inspect(problem, [state]).")
+    opened = [_opened(problem, name, point) for name, point in named.items()]
+    subject = Subject(problem, opened, list(named), dtype, seed)
+    with progress(1, "check-up") as bar:
+        plan = make_plan(subject, minutes)
+        parts = collect(list(named), plan, partial(do, subject))
+        bar.update()
+    return CheckUp(tuple(verdicts(parts, list(named))), plan, parts)
+
+
+def check_minutes(minutes: float) -> None:
+    """Refuse times that are none."""
+    if not minutes > 0:
+        raise InvalidArgument(f"minutes={minutes}; write a positive number, such as 2.")
+
+
+def _named(points: Sequence[Any]) -> dict[str, Any]:
+    return {
+        str(point) if isinstance(point, str | os.PathLike) else chr(ord("a") + i): point
+        for i, point in enumerate(points)
+    }
+
+
+def _opened(problem: Problem, name: str, point: Any) -> Point:
+    if isinstance(point, Tensor):
+        from thalweg.risk import EmpiricalRisk
+
+        risk = EmpiricalRisk(problem, check=False)
+        point = {**risk.fixed(), **risk.space.unpack(point)}
+    found = point if isinstance(point, Point) else open_point(problem, point)
+    return replace(found, name=name)
+
+
+def do(subject: Subject, part: str, places: tuple[int, ...], sizes: Any) -> dict[str, Any]:
+    """Measure one part of a check-up."""
+    if part == "there":
+        return measure.there(subject)
+    if part == "fit":
+        return measure.fit(subject, places[0])
+    if part == "line":
+        return measure.line(subject, places[0], places[1], sizes)
+    if part == "surface":
+        return measure.surface(subject, sizes)
+    of_a_point = {"flatness": measure.flatness, "kernel": measure.kernel}[part]
+    return of_a_point(subject, places[0], sizes)
+
+
+def collect(
+    names: list[str],
+    plan: dict[str, Any],
+    do: Do,
+    finished: Callable[[dict[str, Any]], object] = lambda _: None,
+) -> dict[str, Any]:
+    """
+    Do all parts that a plan has room for, and gather them.
+
+    Parameters
+    ----------
+    names : list of str
+        Of the points.
+    plan : dict
+        Of `make_plan`.
+    do : callable
+        Does one part: name, places, sizes.
+    finished : callable
+        Told of all parts so far whenever one is done.
+    """
+    pairs = Subject.pairs_of(len(names))
+    parts: dict[str, Any] = {"pairs": pairs, "there": do("there", (), None)}
+    for part, places, sizes in _steps(len(names), pairs, plan):
+        found = do(part, places, sizes)
+        if part == "surface":
+            parts[part] = unpack(found)
+        elif part == "line":
+            parts.setdefault(part, {})[places] = unpack(found)["line"]
+        else:
+            parts.setdefault(part, {})[places[0]] = found
+        finished(parts)
+    return parts
+
+
+def _steps(
+    count: int, pairs: list[tuple[int, int]], plan: dict[str, Any]
+) -> list[tuple[str, tuple[int, ...], Any]]:
+    """List what is done, the cheapest and most asked for first."""
+    points = [(i,) for i in range(count)]
+    steps: list[tuple[str, tuple[int, ...], Any]] = [("fit", place, None) for place in points]
+    if plan["lines"]:
+        steps += [("line", pair, plan["lines"]) for pair in pairs]
+    if plan["flatness"]:
+        steps += [("flatness", place, plan["flatness"]) for place in points]
+    if plan["degeneracy"]:
+        steps += [("kernel", place, plan["degeneracy"]) for place in points]
+    return [*steps, ("surface", (), plan["surface"])] if plan["surface"] else steps

@@ -1,0 +1,291 @@
+"""The verdicts of a check-up: for each question an answer in words, and how far to trust it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from thalweg.connectivity import one_basin
+from thalweg.landscape.sample_means import mean_interval
+from thalweg.measurements.checkup_statistics import (
+    calibration,
+    compare_flatness,
+    confidence,
+    same_function,
+)
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """
+    The answer to one question.
+
+    Attributes
+    ----------
+    question : str
+        Which.
+    about : str
+        Names of the points.
+    verdict : str
+        In a word or two, for code: "flatter", "one basin", ...
+    answer : str
+        In words, with numbers and intervals.
+    trust : str
+        How far it goes, and what it leaves out.
+    numbers : dict
+        The numbers of the answer.
+    """
+
+    question: str
+    about: str
+    verdict: str
+    answer: str
+    trust: str
+    numbers: dict[str, Any]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Give it as JSON values."""
+        return asdict(self)
+
+
+def verdicts(parts: Mapping[str, Any], names: list[str]) -> list[Verdict]:
+    """
+    Judge all parts that there are.
+
+    Parameters
+    ----------
+    parts : mapping
+        ``there``; ``fit``, ``flatness`` and ``kernel`` by the place of the point; ``line`` by the
+        places of its ends. What is missing has no verdict.
+    names : list of str
+        Of the points.
+    """
+    fits, flats = parts.get("fit", {}), parts.get("flatness", {})
+    found = [_measured(parts["there"], names)] if "there" in parts else []
+    found += [_fits(fit, names[i]) for i, fit in fits.items()]
+    found += [v for i, fit in fits.items() if (v := _calibrated(fit, names[i])) is not None]
+    found += [_curved(flat, names[i]) for i, flat in flats.items()]
+    found += [_degenerate(one, names[i]) for i, one in parts.get("kernel", {}).items()]
+    for i, j in parts.get("pairs", []):
+        both = names[i], names[j]
+        if i in fits and j in fits:
+            found += _predicts_better(fits[i], fits[j], *both)
+            found.append(_same_function(fits[i], fits[j], *both))
+        if i in flats and j in flats:
+            found.append(flatter(flats[i], flats[j], *both))
+        if (i, j) in parts.get("line", {}):
+            found += _line(parts["line"][i, j], *both)
+    return found
+
+
+def _measured(there: dict[str, Any], names: list[str]) -> Verdict:
+    frozen = f", {there['frozen']:,} frozen" if there["frozen"] else ""
+    answer = (
+        f"{there['weights']:,} trained weights in {there['layers']} layers{frozen},"
+        f" {there['buffers']:,} numbers in buffers; measured in {there['dtype']}"
+    )
+    if there["batchnorm"] not in (None, "none"):
+        answer += ", batch-norm statistics re-estimated on the training set"
+    return Verdict(
+        "Is this your model?",
+        ", ".join(names),
+        "yes",
+        answer,
+        f"self-check: {there['self_check']}",
+        there,
+    )
+
+
+def _fits(fit: dict[str, Any], name: str) -> Verdict:
+    numbers, told = {}, []
+    for split in ("train", "test"):
+        for quantity, largest in (("loss", None), ("error", 1.0)):
+            values = fit.get(f"{split}_{quantity}")
+            if values is None:
+                continue
+            low, high = mean_interval(values, largest=largest)
+            low = max(low, 0.0) if quantity == "error" else low
+            numbers[f"{split}_{quantity}"] = [float(values.mean()), low, high]
+            told.append(f"{split} {quantity} {values.mean():.4g} ({low:.3g}, {high:.3g})")
+    trust = "95% intervals over samples"
+    trust += "; those of the training set do not count that weights were fitted to it"
+    return Verdict("How good is it?", name, "", "; ".join(told), trust, numbers)
+
+
+def _calibrated(fit: dict[str, Any], name: str) -> Verdict | None:
+    if "outputs" not in fit or f"{fit['judged']}_error" not in fit:
+        return None
+    probabilities = confidence(fit["outputs"], fit["kind"])
+    if probabilities is None:
+        return None
+    found = calibration(probabilities, fit[f"{fit['judged']}_error"])
+    if found["excess_low"] > 0:
+        verdict = "too sure"
+    elif found["excess_high"] < 0:
+        verdict = "not sure enough"
+    else:
+        beyond = found["ece"] > found["ece_of_chance"]
+        verdict = "miscalibrated" if beyond else "no miscalibration seen"
+    answer = (
+        f"{verdict}: confidence minus accuracy {found['excess']:+.3f} ({found['excess_low']:+.3f},"
+        f" {found['excess_high']:+.3f}); expected calibration error {found['ece']:.3f}"
+        f" ({found['ece_low']:.3f}, {found['ece_high']:.3f})"
+    )
+    trust = (
+        f"on {len(probabilities):,} {fit['judged']} samples; chance alone would show an expected"
+        f" calibration error up to {found['ece_of_chance']:.3f}"
+    )
+    return Verdict("Can its confidence be trusted?", name, verdict, answer, trust, found)
+
+
+def _curved(flat: dict[str, Any], name: str) -> Verdict:
+    numbers = {k: v for k, v in flat.items() if not k.endswith("_each")}
+    answer = (
+        f"noise of {flat['loss noise']:.3g} of the weights ({flat['loss noise_low']:.3g},"
+        f" {flat['loss noise_high']:.3g}) raises the loss by 0.1; noise of 0.05 by"
+        f" {flat['average']:.3g}; the worst step of 0.01 by {flat['worst']:.3g} or more; largest"
+        f" eigenvalue in relative units {flat['eigenvalue']:.4g} ± {flat['eigenvalue_error']:.2g};"
+        f" trace of the Hessian {flat['trace']:.4g} ± {flat['trace_error']:.2g}"
+    )
+    trust = (
+        f"noise on {flat['samples']:,} training samples, curvature on {flat['curved_samples']:,};"
+        f" eigenvalue {flat['eigenvalue_status']}, trace {flat['trace_status']}; the trace changes"
+        " where layers are rescaled, the others do not"
+    )
+    return Verdict("How flat is it there?", name, "", answer, trust, numbers)
+
+
+def _degenerate(one: dict[str, Any], name: str) -> Verdict:
+    question = "How degenerate is it?"
+    if "refused" in one:
+        return Verdict(question, name, "not measured", one["refused"], "", one)
+    causes = sorted(one["split"].items(), key=lambda item: -item[1])
+    told = ", ".join(f"{count:,} {kind}" for kind, count in causes[:3] if count)
+    answer = f"{one['nullity']:,} of {one['weights']:,} directions change no output"
+    answer += f": {told}" if told else ""
+    trust = f"to first order, on {one['samples']:,} training samples; more samples leave fewer"
+    if not one["clear"]:
+        trust += f"; no clear gap: {one['weights'] - one['rank_high']:,} to"
+        trust += f" {one['weights'] - one['rank_low']:,}"
+    return Verdict(question, name, "", answer, trust, {k: one[k] for k in ("nullity", "split")})
+
+
+def _predicts_better(
+    first: dict[str, Any], last: dict[str, Any], one: str, other: str
+) -> list[Verdict]:
+    key = next((k for k in ("test_error", "test_loss") if k in first), None)
+    if key is None:
+        return []
+    differences = last[key] - first[key]
+    low, high = mean_interval(differences, largest=1.0 if key == "test_error" else None)
+    value, word = float(differences.mean()), key.replace("_", " ")
+    better = other if high < 0 else one if low > 0 else ""
+    verdict = f"{better} is better" if better else "no difference seen"
+    answer = (
+        f"{verdict}: {word} of {other} minus that of {one} {value:+.4g} ({low:+.3g}, {high:+.3g})"
+    )
+    trust = f"95% interval over {len(differences):,} test samples, paired"
+    numbers = {"difference": value, "low": low, "high": high}
+    return [Verdict("Which predicts better?", f"{one}, {other}", verdict, answer, trust, numbers)]
+
+
+def _same_function(first: dict[str, Any], last: dict[str, Any], one: str, other: str) -> Verdict:
+    found = same_function(first, last)
+    told = []
+    if "disagree" in found:
+        ends = f"({found['disagree_low']:.3g}, {found['disagree_high']:.3g})"
+        told.append(f"other classes for {found['disagree']:.3g} {ends} of the samples")
+    if "cka" in found:
+        told.append(f"linear CKA of outputs {found['cka']:.4f}")
+    told.append(f"weights {found['relative']:.3g} lengths apart, cosine {found['cosine']:.3f}")
+    verdict = ""
+    if "disagree" in found:
+        verdict = "same predictions" if found["disagree"] == 0 else "other predictions"
+    trust = (
+        f"on the {first['judged']} samples; distance of weights says little: hidden units may be"
+    )
+    trust += " permuted and layers rescaled"
+    question = "Do they compute the same?"
+    return Verdict(question, f"{one}, {other}", verdict, "; ".join(told), trust, found)
+
+
+def flatter(first: dict[str, Any], last: dict[str, Any], one: str, other: str) -> Verdict:
+    """Say which of two points is flatter: where more than half of the measures agree."""
+    rows = compare_flatness(first, last)
+    votes = {end: sum(row["flatter"] == end for row in rows) for end in ("first", "last")}
+    winner = max(votes, key=lambda end: votes[end])
+    loser = "last" if winner == "first" else "first"
+    told = "; ".join(
+        f"{row['measure']} {row['first']:.3g} and {row['last']:.3g} (p {row['p']:.2g})"
+        for row in rows
+    )
+    if votes[winner] > len(rows) / 2 and not votes[loser]:
+        a, b = (one, other) if winner == "first" else (other, one)
+        verdict = f"{a} is flatter"
+        answer = f"{a} is flatter than {b} by {votes[winner]} of {len(rows)} invariant measures"
+    else:
+        verdict = "no difference" if not any(votes.values()) else "measures differ"
+        answer = (
+            f"no verdict: {votes['first']} of {len(rows)} invariant measures for {one},"
+            f" {votes['last']} for {other}"
+        )
+    trust = (
+        "paired tests over shared noise and samples, Holm-corrected, at level 0.01; differences"
+        " under 1% (10% of the worst direction, a lower bound) count as none. Of training samples:"
+        " flatness does not tell which predicts better"
+    )
+    numbers = {"measures": rows, **votes}
+    about = f"{one}, {other}"
+    return Verdict("Which is flatter?", about, verdict, f"{answer}: {told}", trust, numbers)
+
+
+def _line(data: Any, one: str, other: str) -> list[Verdict]:
+    about, question = f"{one}, {other}", "Do they lie in one basin?"
+    counted = "error" in data["quantity"].values
+    found = []
+    if counted:
+        judged = one_basin(data)
+        samples = data.attrs.get("samples", 0)
+        trust = (
+            f"95% interval over {samples:,} training samples, paired, with the choice of the"
+            f" highest of {data.sizes['t']} points; allowed {judged.allowed:g}. A barrier on the"
+            " straight line may vanish on another path, or in another order of hidden units"
+        )
+        numbers = {"barrier": judged.barrier, "low": judged.low, "high": judged.high}
+        words = f"{judged.verdict}: error barrier {max(judged.barrier, 0):.3g} ({judged.low:.3g},"
+        words += f" {judged.high:.3g})"
+        found.append(Verdict(question, about, judged.verdict, words, trust, numbers))
+    else:
+        here = data.sel(quantity="loss")
+        numbers = {k: float(here[f"barrier{e}"]) for k, e in _ENDS.items()}
+        words = (
+            f"loss barrier {numbers['barrier']:.4g} ({numbers['low']:.3g}, {numbers['high']:.3g})"
+        )
+        trust = "a loss has no unit of its own: say what is small, --allowed of thalweg barrier"
+        found.append(Verdict(question, about, "not judged", words, trust, numbers))
+    return [*found, *_mean(data, about)]
+
+
+_ENDS = {"barrier": "", "low": "_low", "high": "_high"}
+
+
+def _mean(data: Any, about: str) -> list[Verdict]:
+    known = [str(name) for name in data["quantity"].values]
+    name = next((k for k in ("test_error", "error", "test_loss") if k in known), "loss")
+    here = data.sel(quantity=name)
+    value, low, high = (float(here[f"mean_over_best{e}"]) for e in ("", "_low", "_high"))
+    verdict = "no cost seen"
+    if low > 0:
+        verdict = "averaging costs"
+    elif high < 0:
+        verdict = "averaging gains"
+    points = name.endswith("error")
+    scale, unit = (100, " points") if points else (1, "")
+    answer = (
+        f"{verdict}: the mean has {scale * value:+.3g}{unit} of {name.replace('_', ' ')} against"
+        f" the better one ({scale * low:+.3g}, {scale * high:+.3g})"
+    )
+    trust = "batch-norm statistics re-estimated at the mean; 95% interval over samples, paired"
+    numbers = {"difference": value, "low": low, "high": high}
+    return [Verdict("Can they be averaged?", about, verdict, answer, trust, numbers)]

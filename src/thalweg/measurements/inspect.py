@@ -1,0 +1,140 @@
+"""``thalweg inspect``: the check-up of one or several checkpoints in a given time."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+from thalweg.measurements.options import defaults, option
+from thalweg.measurements.record import Job, Measurement
+from thalweg.run import Report, Run, Task
+from thalweg.run.files import read_json, write_json
+
+if TYPE_CHECKING:
+    from thalweg.measurements.checkup_subject import Subject
+    from thalweg.measurements.parts import Section
+
+_FILE = "checkup.json"
+
+
+@dataclass(frozen=True)
+class Options:
+    """How long a check-up may take."""
+
+    minutes: float = option(2.0, "Minutes that it may take; they decide the sizes of all parts.")
+    seed: int = option(0, "Seed of all that is random.", least=0)
+
+
+def settle(given: dict[str, Any], points: int, trajectory: bool) -> dict[str, Any]:
+    """Complete the options, and check them."""
+    from thalweg.measurements.checkup import check_minutes
+
+    chosen = {**defaults(Options), **given}
+    check_minutes(chosen["minutes"])
+    return chosen
+
+
+def perform(job: Job) -> dict[str, Any]:
+    """Plan, then do part after part; the page is written whenever one is done."""
+    from thalweg.measurements.checkup import CheckUp, collect
+    from thalweg.measurements.checkup_plan import told_plan
+    from thalweg.measurements.checkup_verdicts import verdicts
+    from thalweg.measurements.point import each_point
+
+    names = [name for name, _ in each_point(job.spec)]
+
+    def do(part: str, places: tuple[int, ...], sizes: Any) -> dict[str, Any]:
+        wanted = {"part": part, "places": list(places), "sizes": sizes, "options": job.options}
+        label = " ".join([part, *(names[i] for i in places)])
+        task = Task("thalweg.measurements.inspect:do_part", {**job.spec, **wanted}, label=label)
+        return job.perform([task], label)[0]
+
+    def finished(parts: dict[str, Any]) -> None:
+        found = CheckUp(tuple(verdicts(parts, names)), plan, parts).to_dict()
+        write_json(job.run.inside(_FILE), found)
+        _save(job.run, parts, names)
+        job.finished()
+
+    plan = do("plan", (), None)
+    job.announce("\n".join(told_plan(plan)))
+    parts = collect(names, plan, do, finished)
+    return CheckUp(tuple(verdicts(parts, names)), plan, parts).to_dict()
+
+
+def do_part(run: Run, arguments: dict[str, Any], report: Report) -> dict[str, Any]:
+    """Do one part, in a worker."""
+    from thalweg.measurements.checkup import do
+    from thalweg.measurements.checkup_plan import make_plan
+
+    subject = _subject(run, arguments)
+    if arguments["part"] == "plan":
+        return make_plan(subject, arguments["options"]["minutes"])
+    return do(subject, arguments["part"], tuple(arguments["places"]), arguments["sizes"])
+
+
+_KEPT: dict[str, Subject] = {}
+
+
+def _subject(run: Run, arguments: dict[str, Any]) -> Subject:
+    """Make the problem, its risk and the points once for all parts that a process does."""
+    import json
+
+    names = ("problem", "at", "risk", "evaluation_batch")
+    key = json.dumps([str(run.path), *(arguments[name] for name in names)])
+    if key not in _KEPT:
+        _KEPT.clear()
+        _KEPT[key] = _made(run, arguments)
+    return _KEPT[key]
+
+
+def _made(run: Run, arguments: dict[str, Any]) -> Subject:
+    from thalweg.measurements.checkup_subject import Subject
+    from thalweg.measurements.point import DTYPES, each_point, open_states, open_way
+
+    problem, opened = open_states(arguments, run)
+    names = [name for name, _ in each_point(arguments)]
+    points = [replace(point, name=name) for point, name in zip(opened, names, strict=True)]
+    dtype, seed = DTYPES[arguments["risk"]["dtype"]], arguments["options"]["seed"]
+    along = open_way(problem, arguments["at"])
+    batch = arguments["evaluation_batch"]
+    return Subject(problem, points, names, dtype, seed, batch, along)
+
+
+def _save(run: Run, parts: dict[str, Any], names: list[str]) -> None:
+    """Save what has a section of its own where that looks for it."""
+    from thalweg.measurements import barrier, surface_picture
+
+    lines = parts.get("line", {})
+    if len(lines) == 1:
+        run.save_result(barrier.RESULT, next(iter(lines.values())))
+    if "surface" in parts:
+        surface_picture.save(run, parts["surface"])
+
+
+def lines(found: dict[str, Any]) -> list[str]:
+    """Write the sizes, and an answer for each question."""
+    from thalweg.measurements.checkup import told
+
+    return told(found)
+
+
+def section(run: Run) -> Section | None:
+    """Give the answers as far as there are any."""
+    from thalweg.measurements.checkup_section import section_of
+
+    path = run.inside(_FILE)
+    return section_of(read_json(path)) if path.exists() else None
+
+
+RECORD = Measurement(
+    name="inspect",
+    question="Check up on checkpoints: how good, how flat, one basin, worth averaging?",
+    options=Options,
+    perform=perform,
+    lines=lines,
+    section=section,
+    results=("inspect/verdicts",),
+    settle=settle,
+    checkpoints=(1, None),
+    kept=True,
+)

@@ -1,0 +1,230 @@
+"""The check-up on planted truths: rescaled, permuted, from one parent, sharper."""
+
+from __future__ import annotations
+
+import json
+from functools import cache
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+from typer.testing import CliRunner
+
+import thalweg as tw
+from thalweg.cli.main import app
+from thalweg.measurements import checkup_parts
+from thalweg.measurements.checkup_statistics import (
+    calibration,
+    compare_flatness,
+    holm,
+    linear_cka,
+)
+from thalweg.measurements.checkup_subject import Subject
+from thalweg.measurements.checkup_verdicts import flatter, verdicts
+from thalweg.problems import Problem, open_point
+from thalweg.run import open_run
+
+SIZES = {"samples": 200, "draws": 20, "curved_samples": 200}
+LINE = {"samples": 200, "points": 5}
+
+
+def network(seed):
+    torch.manual_seed(seed)
+    return nn.Sequential(nn.Linear(64, 16), nn.ReLU(), nn.Linear(16, 10)).double()
+
+
+def digits(seed):
+    """A small problem in float64, where equal functions are equal to many digits."""
+    whole = tw.load_problem("digits", train_size=200, test_size=100)
+    data = [(x.flatten(1).double(), y) for x, y in (whole.train, whole.test)]
+    return Problem(network(seed), nn.CrossEntropyLoss(), *data)
+
+
+def trained(problem, seed, *, noise=0.0, epochs=60, start=None):
+    """Train by gradient descent with momentum, with noise on the weights at every step."""
+    model = problem.model
+    if start is not None:
+        model.load_state_dict(start)
+    x, y = problem.train
+    generator = torch.Generator().manual_seed(seed)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.02, momentum=0.9)
+    for _ in range(epochs):
+        for batch in torch.randperm(len(x), generator=generator).split(50):
+            drawn = [
+                noise * p.detach().abs() * torch.randn(p.shape, generator=generator).double()
+                for p in model.parameters()
+            ]
+            with torch.no_grad():
+                for p, d in zip(model.parameters(), drawn, strict=True):
+                    p += d
+            optimizer.zero_grad()
+            nn.functional.cross_entropy(model(x[batch]), y[batch]).backward()
+            with torch.no_grad():
+                for p, d in zip(model.parameters(), drawn, strict=True):
+                    p -= d
+            optimizer.step()
+    return {name: tensor.detach().clone() for name, tensor in model.state_dict().items()}
+
+
+def rescaled(state, factor=3.7):
+    """Multiply one layer and divide the next: ReLU leaves the function as it is."""
+    scales = {"0.weight": factor, "0.bias": factor, "2.weight": 1 / factor, "2.bias": 1.0}
+    return {name: tensor * scales[name] for name, tensor in state.items()}
+
+
+def permuted(state, seed):
+    """Put the hidden units in another order."""
+    order = torch.randperm(16, generator=torch.Generator().manual_seed(seed))
+    return {
+        "0.weight": state["0.weight"][order],
+        "0.bias": state["0.bias"][order],
+        "2.weight": state["2.weight"][:, order],
+        "2.bias": state["2.bias"],
+    }
+
+
+class Planted:
+    """A parent, and what was made of it."""
+
+    def __init__(self, seed):
+        self.problem = problem = digits(seed)
+        self.a = trained(problem, seed)
+        states = {
+            "a": self.a,
+            "rescaled": rescaled(self.a),
+            "permuted": permuted(self.a, seed),
+            "copy": trained(digits(seed), seed + 1000, epochs=10, start=self.a),
+            "sharp": trained(digits(seed), seed, noise=0.02, epochs=15),
+            "sturdy": trained(digits(seed), seed, noise=0.5, epochs=150),
+        }
+        self.names = list(states)
+        points = [open_point(problem, state) for state in states.values()]
+        self.subject = Subject(problem, points, self.names)
+
+    @cache  # noqa: B019, a parent lives as long as its test
+    def flatness(self, name):
+        return checkup_parts.flatness(self.subject, self.names.index(name), SIZES)
+
+    def verdict(self, one, other):
+        return flatter(self.flatness(one), self.flatness(other), one, other)
+
+    def line(self, one, other):
+        from thalweg.measurements.dataset_codec import unpack
+
+        places = self.names.index(one), self.names.index(other)
+        data = unpack(checkup_parts.line(self.subject, *places, LINE))["line"]
+        found = verdicts({"pairs": [(0, 1)], "line": {(0, 1): data}}, [one, other])
+        return found[0].verdict
+
+
+def check_planted(seed):
+    planted = Planted(seed)
+    a, again = planted.flatness("a"), planted.flatness("rescaled")
+    for measure in ("average", "loss noise", "eigenvalue", "worst"):
+        assert again[measure] == pytest.approx(a[measure], rel=1e-5), measure
+    assert again["trace"] != pytest.approx(a["trace"], rel=0.1), "the plain trace changes"
+    assert planted.verdict("a", "rescaled").verdict == "no difference"
+    assert "flatter" not in planted.verdict("a", "permuted").verdict
+    assert planted.verdict("sharp", "sturdy").verdict == "sturdy is flatter"
+    assert planted.line("a", "copy") == "one basin"
+    assert planted.line("a", "permuted") == "a barrier"
+    assert planted.line("a", "a") == "one basin"
+
+
+@pytest.mark.parametrize("seed", [0, 3])
+def test_planted_truths_are_found(seed):
+    check_planted(seed)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", range(20))
+def test_planted_truths_are_found_in_twenty_seeds(seed):
+    check_planted(seed)
+
+
+def test_calibration_of_known_networks():
+    generator = np.random.default_rng(0)
+    sure = generator.uniform(0.5, 1, 20_000)
+    probabilities = np.stack([sure, 1 - sure], 1)
+    fair = calibration(probabilities, (generator.random(20_000) > sure).astype(float))
+    assert fair["ece"] < 0.02 and fair["excess_low"] < 0 < fair["excess_high"]
+    assert fair["ece"] < 1.5 * fair["ece_of_chance"]
+    boasting = calibration(probabilities, (generator.random(20_000) > sure - 0.2).astype(float))
+    assert boasting["ece_low"] < 0.2 < boasting["ece_high"]
+    assert boasting["excess_low"] < 0.2 < boasting["excess_high"]
+
+
+def test_holm_and_cka_of_known_numbers():
+    assert holm([0.01, 0.2]) == [0.02, 0.2]
+    x = np.random.default_rng(0).normal(size=(500, 4))
+    turned, _ = np.linalg.qr(np.random.default_rng(1).normal(size=(4, 4)))
+    assert linear_cka(x, 3 * x @ turned + 1) == pytest.approx(1.0)
+    assert linear_cka(x, np.random.default_rng(2).normal(size=(500, 4))) < 0.05
+
+
+def test_a_difference_of_one_measure_is_no_verdict():
+    flat = {name: 1.0 for name in ("average", "loss noise", "eigenvalue", "worst")}
+    flat |= {f"{name}_each": np.linspace(0.9, 1.1, 9) for name in flat}
+    other = flat | {"average": 2.0, "average_each": np.linspace(1.9, 2.2, 9)}
+    assert [row["flatter"] for row in compare_flatness(flat, other)].count("first") == 1
+    assert flatter(flat, other, "a", "b").verdict == "measures differ"
+
+
+PROBLEM = """
+import torch
+from torch import nn
+from thalweg import Problem
+
+def make():
+    torch.manual_seed(0)
+    x, y = torch.randn(60, 5), torch.arange(60) % 3
+    model = nn.Sequential(nn.Linear(5, 6), nn.BatchNorm1d(6), nn.ReLU(), nn.Linear(6, 3))
+    return Problem(model, nn.CrossEntropyLoss(), (x[:40], y[:40]), (x[40:], y[40:]))
+"""
+
+
+@pytest.fixture
+def work(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "mine.py").write_text(PROBLEM)
+    model = tw.load_problem("mine.py:make").model
+    for name in ("a", "b"):
+        state = {k: t + 0.1 if t.is_floating_point() else t for k, t in model.state_dict().items()}
+        torch.save(state if name == "b" else model.state_dict(), f"{name}.pt")
+    return tmp_path
+
+
+def test_the_command_writes_a_page_and_goes_on(work):
+    words = ["inspect", "mine.py:make", "--checkpoint", "a.pt", "--checkpoint", "b.pt"]
+    words += ["--minutes", "0.3", "--out", "r", "--json"]
+    done = CliRunner().invoke(app, words, catch_exceptions=False)
+    assert done.exit_code == 0, done.output
+    found = json.loads(done.stdout)["inspect"]
+    asked = {verdict["question"] for verdict in found["verdicts"]}
+    assert {"Is this your model?", "How good is it?", "Which is flatter?"} <= asked
+    assert {"Do they lie in one basin?", "Can they be averaged?", "How degenerate is it?"} <= asked
+    page = (work / "r" / "report.html").read_text()
+    assert "The check-up" in page and "Do they lie in one basin?" in page
+    assert 'id="surface"' in page and 'id="barrier"' in page
+    run = open_run("r")
+    keys = {path: path.stat().st_mtime_ns for path in run.tasks.glob("*.json")}
+    (work / "r" / "summary.json").unlink()
+    again = CliRunner().invoke(app, words, catch_exceptions=False)
+    assert json.loads(again.stdout)["inspect"] == found
+    assert {path: path.stat().st_mtime_ns for path in run.tasks.glob("*.json")} == keys
+
+
+def test_from_python_of_states_vectors_and_one_point(work):
+    problem = tw.load_problem("mine.py:make")
+    risk = tw.EmpiricalRisk(problem)
+    w = risk.space.pack(problem.model)
+    found = tw.inspect(problem, {"start": w, "file": "b.pt"}, minutes=0.1)
+    assert found["Do they compute the same?"][0].about == "start, file"
+    assert "<table>" in found._repr_html_() and "start" in str(found)
+    (good,) = tw.inspect(problem, [problem.model.state_dict()], minutes=0.1)["How good"]
+    assert good.numbers["train_loss"][0] == pytest.approx(risk.value(w), rel=1e-6)
+    with pytest.raises(KeyError, match="How good"):
+        found["Why?"]
+    with pytest.raises(tw.ThalwegError, match="minutes=0"):
+        tw.inspect(problem, [w], minutes=0)
