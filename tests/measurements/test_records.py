@@ -25,6 +25,7 @@ SMALL = {
     "flatness": ["--pairs", "2", "--copies", "6"],
     "barrier": ["--points", "3"],
     "degeneracy": [],
+    "inspect": ["--minutes", "0.02"],
     "margin": ["--seconds", "5", "--no-attack"],
 }
 

@@ -52,7 +52,7 @@ def perform(job: Job) -> dict[str, Any]:
     def finished(parts: dict[str, Any]) -> None:
         found = CheckUp(tuple(verdicts(parts, names)), plan, parts).to_dict()
         write_json(job.run.inside(_FILE), found)
-        _save(job.run, parts, names)
+        _save(job.run, parts, found["verdicts"])
         job.finished()
 
     plan = do("plan", (), None)
@@ -100,10 +100,15 @@ def _made(run: Run, arguments: dict[str, Any]) -> Subject:
     return Subject(problem, points, names, dtype, seed, batch, along)
 
 
-def _save(run: Run, parts: dict[str, Any], names: list[str]) -> None:
-    """Save what has a section of its own where that looks for it."""
+def _save(run: Run, parts: dict[str, Any], answers: list[dict[str, Any]]) -> None:
+    """Save the answers, and what has a section of its own where that looks for it."""
+    import xarray as xr
+
     from thalweg.measurements import barrier, surface_picture
 
+    words = ("question", "about", "verdict", "answer", "trust")
+    table = {name: ("row", [one[name] for one in answers]) for name in words}
+    run.save_result("inspect/verdicts", xr.Dataset(table))
     lines = parts.get("line", {})
     if len(lines) == 1:
         run.save_result(barrier.RESULT, next(iter(lines.values())))
