@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import functools
+import os
+import subprocess
+import sys
 
+import pytest
 import tqdm
 
 from thalweg.run.progress import on_screen, silent
@@ -51,3 +55,33 @@ def test_time_left_leaves_out_what_was_done_before(monkeypatch):
             bar.update(1)
         # A unit takes ten seconds, and 46 are left.
         assert "studies:  54%" in str(bar.bar) and "00:40 done, 07:40 left" in str(bar.bar)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="terminals of its own kind")
+@pytest.mark.parametrize("size", [(0, 0), (24, 90)])
+def test_a_terminal_that_does_not_say_how_wide_it_is_shows_a_bar(size):
+    import fcntl
+    import pty
+    import struct
+    import termios
+
+    program = (
+        "import tqdm\n"
+        "whole = tqdm.tqdm\n"
+        "tqdm.tqdm = lambda **options: whole(**{**options, 'delay': 0.0})\n"
+        "from thalweg.run.progress import on_screen\n"
+        "with on_screen(4, 'checkpoints') as bar:\n"
+        "    bar.update(4)\n"
+    )
+    ours, theirs = pty.openpty()
+    fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", *size, 0, 0))
+    subprocess.run([sys.executable, "-c", program], stderr=theirs, check=True)
+    os.close(theirs)
+    shown = b""
+    try:
+        while piece := os.read(ours, 4096):
+            shown += piece
+    except OSError:  # how Linux says that a terminal is closed
+        pass
+    os.close(ours)
+    assert "checkpoints: 100%" in shown.decode() and "left" in shown.decode()

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import time
 from types import TracebackType
 from typing import Any, Protocol, Self
 
 _AT_ONCE = 0.5  # seconds
+_UNKNOWN_SIZE = {"ncols": 79, "nrows": 24}
 
 
 class Bar(Protocol):
@@ -82,11 +84,20 @@ def on_screen(total: int, label: str, /) -> Bar:
         miniters=1,
         # The speed since the start: work comes in lumps, as training and measuring take turns.
         smoothing=0.0,
-        dynamic_ncols=True,
+        # A terminal that does not say how wide it is has 0 columns, in which nothing is shown.
+        **({"dynamic_ncols": True} if _columns() != 0 else _UNKNOWN_SIZE),
         # What the units are differs from work to work; how much of it is done does not.
         bar_format="{desc}: {percentage:3.0f}%|{bar}| {elapsed} done, {remaining} left",
     )
     return _OnScreen(bar)
+
+
+def _columns() -> int | None:
+    """Ask the terminal how wide it is; None where there is none."""
+    try:
+        return os.get_terminal_size(sys.stderr.fileno()).columns
+    except (OSError, ValueError, AttributeError):
+        return None
 
 
 class _OnScreen:
