@@ -271,7 +271,9 @@ def main() -> int:
     begun_like(whole, place)
     random.seed(options.seed)
     cluster = Cluster(options.folder) if options.whom == "dask" else None
-    words = thalweg("resume", str(place))
+    words = thalweg(
+        "resume", str(place), *(["--workers", "1"] if options.whom == "workers" else [])
+    )
     kill = {"driver": kill_driver, "workers": kill_worker}.get(options.whom)
     if cluster is not None:
         moments = random.Random(options.seed)

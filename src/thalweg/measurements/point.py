@@ -173,8 +173,7 @@ def trajectory_in(run: str | os.PathLike[str], name: str | None = None) -> Traje
     opened = open_run(run)
     name = _the_trajectory(opened, name)
     files = tuple(opened.checkpoints(name))
-    gone = [path for path in holes(opened) if path.parent == files[0].parent]
-    if gone:
+    if gone := holes(opened, name):
         log.warning("%s: %s", name, said_of(gone))
     return TrajectoryFiles(files, tuple(int(file.stem) for file in files), name)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeGuard
 
 from thalweg.errors import ThalwegError
 from thalweg.run.checkpoints import describe_checkpoint
@@ -14,16 +14,24 @@ from thalweg.run.store import Run
 
 # What a checkpoint says: the step of the one that was kept before it.
 BEFORE = "before"
+_LONGEST = 10**15
 # What the result of a task on a trajectory says: the steps of the checkpoints that it left.
 STEPS = "checkpoints"
 
 
-def holes(run: Run) -> dict[Path, str]:
+def holes(run: Run, trajectory: str | None = None) -> dict[Path, str]:
     """
     Find the checkpoints of a run that are missing.
 
     Each checkpoint names the one before it, and the result of a task all that its trajectory had.
     Those that an older version wrote say nothing.
+
+    Parameters
+    ----------
+    run : Run
+        Where.
+    trajectory : str, optional
+        Which; by default all.
 
     Returns
     -------
@@ -32,11 +40,13 @@ def holes(run: Run) -> dict[Path, str]:
     """
     gone = {
         path: f"step {int(next_.stem)} followed it"
-        for next_ in run.checkpoints()
+        for next_ in run.checkpoints(trajectory)
         if (path := gone_before(next_, _described(next_))) is not None
     }
-    for trajectory, steps in _recorded(run):
-        folder = run.inside("checkpoints", trajectory)
+    for name, steps in _recorded(run):
+        if trajectory not in (None, name):
+            continue
+        folder = run.inside("checkpoints", name)
         for step in steps:
             path = folder / f"{step:09d}.safetensors"
             if not path.exists():
@@ -56,7 +66,7 @@ def gone_before(path: Path, about: Mapping[str, Any]) -> Path | None:
         What it says of itself.
     """
     step = about.get(BEFORE)
-    if not isinstance(step, int):
+    if not _is_step(step):
         return None
     before = path.with_name(f"{step:09d}.safetensors")
     return None if before.exists() else before
@@ -90,4 +100,8 @@ def _recorded(run: Run) -> Iterator[tuple[str, list[int]]]:
             about = read_json(path)
             steps, arguments = about.get(STEPS), about.get("arguments")
             if isinstance(steps, list) and isinstance(arguments, dict):
-                yield str(arguments.get("trajectory")), [int(step) for step in steps]
+                yield str(arguments.get("trajectory")), list(filter(_is_step, steps))
+
+
+def _is_step(step: object) -> TypeGuard[int]:
+    return isinstance(step, int) and 0 <= step < _LONGEST
