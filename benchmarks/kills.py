@@ -298,7 +298,9 @@ def main() -> int:
         f" recorded: {len(redone)} written again {redone[:5]}, {len(other)} differ {other[:5]},"
         f" {len(lost)} damaged {lost[:5]}"
     )
-    return int(bool(redone or other or lost or kills < options.kills))
+    if not records.first:
+        print("nothing was recorded before the last kill: allow more with --longest")
+    return int(bool(redone or other or lost or kills < options.kills or not records.first))
 
 
 if __name__ == "__main__":
