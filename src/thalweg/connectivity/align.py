@@ -133,8 +133,8 @@ def align(
     Parameters
     ----------
     problem : Problem or EmpiricalRisk
-        Whose networks these are. Data judge which swaps help; batch norm uses the statistics of
-        the judged samples taken as one batch at each mean.
+        Whose networks these are. Data judge which swaps help; batch-norm statistics are
+        re-estimated at each mean, by the risk's policy.
     w0, w1 : Tensor or Point
         Flat vectors, shape (W,), or whole states (`open_point`). The second is aligned to the
         first.
