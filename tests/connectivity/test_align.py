@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import copy
 import itertools
+import subprocess
+import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -235,3 +238,13 @@ def test_refusals():
         tw.align_all(risk, [w])
     with pytest.raises(InvalidWeights, match="w1: "):
         tw.align(risk, w, w * torch.nan)
+
+
+@pytest.mark.slow
+def test_ten_pairs_of_digits_networks():
+    """The benchmark judges: medians of the ratios to weight matching and to the best of all."""
+    script = Path(__file__).parents[2] / "benchmarks" / "alignment.py"
+    done = subprocess.run(
+        [sys.executable, str(script)], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stdout + done.stderr

@@ -181,3 +181,13 @@ def test_refusals():
         tw.connect(bowl, w, w, points=4)
     with pytest.raises(InvalidWeights, match="w1: 1 of 2 weights"):
         tw.connect(bowl, w, torch.tensor([0.0, torch.nan], dtype=F64))
+
+
+@pytest.mark.slow
+def test_a_curve_has_under_a_hundredth_of_the_lines_barrier():
+    problem = tw.load_problem("digits", network="mlp", widths=(32, 32))
+    risk = tw.EmpiricalRisk(problem)
+    starts = [risk.space.pack(MLP(64, (32, 32), 10, seed=s)) for s in (4, 5)]
+    w0, w1 = (tw.train(risk, w, epochs=40, lr=0.05, seed=s).w for s, w in enumerate(starts))
+    found = tw.connect(risk, w0, w1, test=False)
+    assert found.line_barrier > 0.5 and found.barrier < 0.01 * found.line_barrier
