@@ -96,7 +96,7 @@ class Planted:
             "permuted": permuted(self.a, seed),
             "copy": trained(digits(seed), seed + 1000, epochs=10, start=self.a),
             "sharp": trained(digits(seed), seed, noise=0.02, epochs=15),
-            "sturdy": trained(digits(seed), seed, noise=0.5, epochs=150),
+            "sturdy": trained(digits(seed), seed, noise=0.2, epochs=200),
         }
         self.names = list(states)
         points = [open_point(problem, state) for state in states.values()]
