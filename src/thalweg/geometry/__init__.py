@@ -12,20 +12,26 @@ from thalweg.geometry.directions import (
 )
 from thalweg.geometry.extent import covering_extent
 from thalweg.geometry.flatness import Flatness, flatness
+from thalweg.geometry.learning_coefficient import LearningCoefficient, learning_coefficient
 from thalweg.geometry.noise import noise_level
 from thalweg.geometry.sharpness import average_sharpness, worst_sharpness
 from thalweg.geometry.spectrum import top_eigenvalues
 from thalweg.geometry.surface import surface
 from thalweg.geometry.trace import trace
+from thalweg.geometry.volume import LogVolume, log_volume
 
 __all__ = [
     "Degeneracy",
     "Flatness",
+    "LearningCoefficient",
+    "LogVolume",
     "PointsPlane",
     "average_sharpness",
     "covering_extent",
     "degeneracy",
     "flatness",
+    "learning_coefficient",
+    "log_volume",
     "near_zero",
     "noise_level",
     "principal_directions",

@@ -129,6 +129,12 @@ class Quadratic:
             raise InvalidArgument("a quadratic has no samples to take a batch of; leave it out.")
         return self._multiply(self._offset(w))
 
+    def values_and_gradients(self, points: Tensor, /) -> tuple[Tensor, Tensor]:
+        """Evaluate both at many points, shape (k, W): shapes (k,) and (k, W)."""
+        offsets = points.detach().to(self.centre) - self.centre
+        slopes = self._multiply(offsets.T).T
+        return self.height + (offsets * slopes).sum(1) / 2, slopes
+
     def hessian(self, w: Tensor, /) -> QuadraticForm:
         """Give A, which is the Hessian at every point, as a linear operator."""
         self.space.check(w)

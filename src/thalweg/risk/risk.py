@@ -34,6 +34,7 @@ from thalweg.problems.problem import Problem
 from thalweg.problems.samples import Samples
 from thalweg.problems.weighing import Totals
 from thalweg.risk.batched_models import BatchedModels
+from thalweg.risk.many_points import evaluate_points
 from thalweg.risk.model_state import ModelState
 from thalweg.risk.passes import Passes
 from thalweg.risk.per_sample import PerSample
@@ -414,6 +415,15 @@ class EmpiricalRisk(ModelState):
         passes = self._at(w)
         loss_sum, total = passes.gradient()
         return loss_sum, total.to(self.dtype)
+
+    def values_and_gradients(self, points: Tensor, /) -> tuple[Tensor, Tensor]:
+        """
+        Evaluate loss and gradient at many points, shape (k, W): shapes (k,) and (k, W).
+
+        As one batch of models, unless batch norm or the data's form forbid it.
+        """
+        self._settle(points[0])
+        return evaluate_points(self, self._measured, points)
 
     def hessian(
         self, w: Tensor, /, *, layers: Iterable[str] | None = None, method: Method | None = None

@@ -1,0 +1,138 @@
+"""Learning coefficients against closed forms: deep linear networks, normal crossings, bowls."""
+
+from __future__ import annotations
+
+import json
+import math
+
+import numpy as np
+import pytest
+import torch
+
+from thalweg.errors import InvalidArgument
+from thalweg.geometry.ladder_fit import fit_ladder
+from thalweg.geometry.learning_coefficient import learning_coefficient
+from thalweg.landscape import DeepLinear, ParameterSpace, Quadratic
+
+
+class Crossing:
+    """``w1^(2 a) w2^(2 b)``: coefficient ``min(1 / 2 a, 1 / 2 b)``, multiplicity 2 where a = b."""
+
+    dtype, device = torch.float64, torch.device("cpu")
+    space = ParameterSpace.euclidean(2)
+
+    def __init__(self, a, b):
+        self.powers = torch.tensor([2.0 * a, 2.0 * b], dtype=torch.float64)
+
+    def values_and_gradients(self, points):
+        factors = points.abs() ** self.powers
+        values = factors.prod(1)
+        slopes = self.powers * points.abs() ** (self.powers - 1) * points.sign()
+        return values, slopes * factors.flip(1)
+
+    def value(self, w):
+        return float(self.values_and_gradients(self.space.check(w)[None])[0][0])
+
+    def gradient(self, w, batch=None):
+        return self.values_and_gradients(self.space.check(w)[None])[1][0]
+
+    @property
+    def singularity(self):
+        coefficients = 1 / self.powers
+        least = float(coefficients.min())
+        return least, int((coefficients == least).sum())
+
+
+def test_a_deep_linear_network():
+    network = DeepLinear((4, 4, 4), 2)
+    answer = learning_coefficient(network, network.minimum)
+    assert answer.status == "converged" and answer.sampler == "blocks"
+    assert answer.value == pytest.approx(7.5, rel=0.02)
+    assert answer.low < 7.5 < answer.high
+    assert answer.multiplicity == 1
+    assert all(abs(rung.virial - 1) < 0.05 for rung in answer.rungs)
+    assert json.loads(json.dumps(answer.to_dict()))["value"] == answer.value
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", range(20))
+def test_random_deep_linear_networks(seed):
+    network = DeepLinear.random(seed)
+    answer = learning_coefficient(network, network.minimum)
+    assert answer.value == pytest.approx(network.singularity.coefficient, rel=0.05)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("a", "b"), [(1, 2), (1, 1)])
+def test_the_interval_of_a_normal_crossing_holds_the_truth(a, b):
+    crossing = Crossing(a, b)
+    answer = learning_coefficient(crossing, torch.zeros(2, dtype=torch.float64))
+    coefficient, multiplicity = crossing.singularity
+    assert answer.low < coefficient < answer.high
+    assert answer.probabilities[multiplicity - 1] > 0.05
+
+
+def test_a_trough_counts_its_stiff_directions():
+    trough = Quadratic(torch.tensor([0.0] * 4 + [1.0, 10.0, 100.0], dtype=torch.float64))
+    answer = learning_coefficient(trough, trough.centre, budget=20_000)
+    assert answer.sampler == "hmc"
+    assert answer.value == pytest.approx(1.5, rel=0.06)
+    assert answer.low < 1.5 < answer.high
+
+
+def test_no_minimum_is_refused():
+    saddle = Quadratic(torch.tensor([-1.0, 1.0, 1.0], dtype=torch.float64))
+    answer = learning_coefficient(saddle, saddle.centre, budget=1000, chains=8)
+    assert answer.status == "refused" and answer.value is None
+    assert "no minimum" in answer.reasons[0]
+
+
+def test_too_few_gradients_are_refused():
+    # Trajectories of four steps in a narrow valley: the virial says that they get nowhere.
+    rosenbrock = Valley()
+    w = torch.ones(2, dtype=torch.float64)
+    answer = learning_coefficient(rosenbrock, w, budget=1000, localization=1e-4, chains=4)
+    assert answer.status == "refused"
+    assert "budget" in answer.reasons[0]
+
+
+class Valley(Crossing):
+    """Rosenbrock's: a curved valley, a thousand times narrower than long."""
+
+    def __init__(self):
+        super().__init__(1, 1)
+
+    def values_and_gradients(self, points):
+        x, y = points[:, 0], points[:, 1]
+        bend = y - x**2
+        slopes = torch.stack([-4e6 * bend * x - 2 * (1 - x), 2e6 * bend], 1)
+        return 1e6 * bend**2 + (1 - x) ** 2, slopes
+
+
+@pytest.mark.parametrize(
+    "options", [{"budget": 10}, {"chains": 1}, {"localization": 0.0}, {"localization": math.inf}]
+)
+def test_options_that_cannot_be_used(options):
+    bowl = Quadratic(torch.ones(3, dtype=torch.float64))
+    with pytest.raises(InvalidArgument, match="give"):
+        learning_coefficient(bowl, bowl.centre, **options)
+
+
+@pytest.mark.parametrize(("coefficient", "multiplicity"), [(2.0, 1), (2.0, 2), (5.0, 3)])
+def test_the_fit_finds_what_made_its_rungs(coefficient, multiplicity):
+    betas = np.logspace(3, 12, 19)
+    generator = np.random.default_rng(0)
+    errors = np.full(19, 5e-4)
+    means = coefficient - (multiplicity - 1) / (np.log(betas) - 2) - 0.1 * (betas / 1e3) ** -0.5
+    means += errors * generator.standard_normal(19)
+    answer = fit_ladder(betas, np.ones(19), means, np.diag(errors**2))
+    assert answer.value == pytest.approx(coefficient, rel=0.01)
+    assert answer.low < coefficient < answer.high
+    assert answer.multiplicity == multiplicity
+
+
+def test_the_interval_holds_what_chains_have_in_common():
+    betas, means = np.logspace(3, 7, 5), np.full(5, 3.0)
+    alone = fit_ladder(betas, np.ones(5), means, np.eye(5) * 1e-4)
+    together = fit_ladder(betas, np.ones(5), means, np.eye(5) * 1e-4 + 0.01)
+    assert together.high - together.low > 3 * (alone.high - alone.low) / 2
