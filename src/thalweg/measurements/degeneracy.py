@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from thalweg.measurements.options import defaults, option
+from thalweg.measurements.options import option
 from thalweg.measurements.parts import Fact, Section, Table
-from thalweg.measurements.record import Job, Measurement, in_order, table_of
+from thalweg.measurements.record import Job, Measurement, every_field, in_order, one_or_several
 from thalweg.measurements.told import UNITS_AN_EPOCH, Told
 from thalweg.run import Report, Run, Task
 
@@ -25,11 +25,6 @@ class Options:
     probes: int = option(10, "Random vectors, where eigenvalues are too many to list.", least=2)
     steps: int = option(60, "Products with each of them.", least=2)
     seed: int = option(0, "Seed of all that is random.", least=0)
-
-
-def settle(given: dict[str, Any], points: int, trajectory: bool) -> dict[str, Any]:
-    """Complete the options."""
-    return {**defaults(Options), **given}
 
 
 def perform(job: Job) -> dict[str, Any]:
@@ -116,27 +111,15 @@ def _fact(name: str, here: xr.Dataset) -> Fact:
     return Fact(f"flat directions at {name}", f"{nullity:,}", note)
 
 
-def answer(run: Run, found: dict[str, Any]) -> dict[str, Any]:
-    """Give one checkpoint's own fields, or a list of several."""
-    points: list[dict[str, Any]] = found["checkpoints"]
-    return points[0] if len(points) == 1 else {"checkpoints": points}
-
-
-def lines(found: dict[str, Any]) -> list[str]:
-    """Write every field."""
-    return [line for one in found["checkpoints"] for line in table_of(one)]
-
-
 RECORD = Measurement(
     name="degeneracy",
     question="Measure rank and nullity of the outputs' Jacobian, and what explains the nullity.",
     options=Options,
     perform=perform,
-    lines=lines,
+    lines=every_field,
     section=section,
     results=(RESULT,),
-    settle=settle,
     batchnorm="batch",
     checkpoints=(1, None),
-    answer=answer,
+    answer=one_or_several,
 )

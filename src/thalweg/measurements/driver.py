@@ -53,7 +53,7 @@ def configure(
     """
     points = len(at.get("checkpoints", ()))
     _check_number(record, points, "trajectory" in at)
-    settled = record.settle(options, points or 1, "trajectory" in at)
+    settled = record.complete(options, points or 1, "trajectory" in at)
     name_entry(problem["entry"])
     return {
         "measurement": record.name,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from thalweg.measurements.options import defaults, option
+from thalweg.measurements.options import option
 from thalweg.measurements.parts import Fact, Section, Table
 from thalweg.measurements.record import Job, Measurement, cell, in_order
 from thalweg.measurements.told import UNITS_AN_EPOCH, Told
@@ -30,11 +30,6 @@ class Options:
     pairs: int = option(20, "Pairs of noise in a mean.", least=2)
     copies: int = option(20, "Noisy copies of a level.", least=6)
     seed: int = option(0, "Seed of all that is random.", least=0)
-
-
-def settle(given: dict[str, Any], points: int, trajectory: bool) -> dict[str, Any]:
-    """Complete the options."""
-    return {**defaults(Options), **given}
 
 
 def perform(job: Job) -> dict[str, Any]:
@@ -179,7 +174,6 @@ RECORD = Measurement(
     lines=lines,
     section=section,
     results=(RESULT,),
-    settle=settle,
     checkpoints=(1, None),
     answer=lambda _, found: {"checkpoints": found["checkpoints"]},
 )

@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
-from thalweg.measurements.options import defaults, option
+from thalweg.measurements.options import option
 from thalweg.measurements.parts import Fact, Section, Table
-from thalweg.measurements.record import Job, Measurement, in_order, table_of
+from thalweg.measurements.record import Job, Measurement, every_field, in_order, one_or_several
 from thalweg.measurements.told import Told
 from thalweg.run import Report, Run, Task
 
@@ -27,11 +27,6 @@ class Options:
     )
     attack: bool = option(True, "Look for the smallest box that breaks.")
     seconds: float = option(3600.0, "Time after which the widest box proved so far is the answer.")
-
-
-def settle(given: dict[str, Any], points: int, trajectory: bool) -> dict[str, Any]:
-    """Complete the options."""
-    return {**defaults(Options), **given}
 
 
 def perform(job: Job) -> dict[str, Any]:
@@ -112,28 +107,16 @@ def section(run: Run) -> Section | None:
     )
 
 
-def answer(run: Run, found: dict[str, Any]) -> dict[str, Any]:
-    """Give one checkpoint's own fields, or a list of several."""
-    points: list[dict[str, Any]] = found["checkpoints"]
-    return points[0] if len(points) == 1 else {"checkpoints": points}
-
-
-def lines(found: dict[str, Any]) -> list[str]:
-    """Write every field."""
-    return [line for one in found["checkpoints"] for line in table_of(one)]
-
-
 RECORD = Measurement(
     name="margin",
     question="Prove a box of weights on which no training sample is misclassified, and attack it.",
     options=Options,
     perform=perform,
-    lines=lines,
+    lines=every_field,
     section=section,
     results=(RESULT,),
-    settle=settle,
     batchnorm="frozen",
     checkpoints=(1, None),
-    answer=answer,
+    answer=one_or_several,
     failed=lambda found: any(one["verdict"] != "certified" for one in found["checkpoints"]),
 )

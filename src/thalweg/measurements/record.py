@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from thalweg.measurements.options import defaults
 from thalweg.measurements.parts import Section
 from thalweg.run import Engine, InProcess, Progress, Run, Task, run_tasks, task_result
 
@@ -121,7 +122,8 @@ class Measurement:
         Names of the results that the section reads.
     settle : callable
         Takes the options that were given, how many checkpoints there are and whether there is a
-        trajectory; completes and checks them before a run is made.
+        trajectory; completes and checks them before a run is made. Without it, what was not given
+        is as the options say.
     batchnorm : str
         Default of the policy.
     checkpoints : (int, int or None)
@@ -147,7 +149,7 @@ class Measurement:
     lines: Callable[[Summary], list[str]]
     section: Callable[[Run], Section | None]
     results: tuple[str, ...]
-    settle: Callable[[dict[str, Any], int, bool], dict[str, Any]]
+    settle: Callable[[dict[str, Any], int, bool], dict[str, Any]] | None = None
     batchnorm: str = "recalibrate"
     checkpoints: tuple[int, int | None] = (1, 1)
     too_few: str = ""
@@ -162,10 +164,27 @@ class Measurement:
         """The name under which its results lie in ``results.zarr``."""
         return self.results[0].partition("/")[0]
 
+    def complete(self, given: dict[str, Any], points: int, trajectory: bool) -> dict[str, Any]:
+        """Complete and check the options that were given."""
+        if self.settle is None:
+            return {**defaults(self.options), **given}
+        return self.settle(given, points, trajectory)
+
 
 def in_order(answer: Mapping[str, Any]) -> dict[str, Any]:
     """Make a task's result of an answer whose fields have an order: files keep none."""
     return {"answer": json.dumps(answer)}
+
+
+def one_or_several(run: Run, found: Summary) -> Mapping[str, Any]:
+    """Give as an answer one checkpoint's own fields, or a list of several."""
+    points: list[dict[str, Any]] = found["checkpoints"]
+    return points[0] if len(points) == 1 else {"checkpoints": points}
+
+
+def every_field(found: Summary) -> list[str]:
+    """Write every field of every checkpoint."""
+    return [line for answer in found["checkpoints"] for line in table_of(answer)]
 
 
 def cell(value: object) -> str:
