@@ -16,7 +16,6 @@ from thalweg.measurements.parts import Fact, Table
 from thalweg.report.commands import assigned, measurement_command
 from thalweg.run import Run, trained_shapes
 from thalweg.run.files import read_json
-from thalweg.studies.sizes import changed_sizes
 
 
 @dataclass(frozen=True)
@@ -90,6 +89,8 @@ def command(config: dict[str, Any], out: str) -> str:
         words += ["--study", str(study)]
     for name, value in settings.items():
         words += ["--set", f"{name}={assigned(value)}"]
+    from thalweg.studies.sizes import changed_sizes  # they import torch, which takes seconds
+
     for name, value in changed_sizes(config).items():
         words += ["--size", f"{name}={assigned(value)}"]
     words += ["--seed", str(config["seed"])] if config.get("seed") else []
