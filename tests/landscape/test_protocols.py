@@ -13,7 +13,7 @@ from torch import nn
 import thalweg
 from thalweg import barrier, surface, train
 from thalweg.errors import InvalidArgument, NotSymmetric
-from thalweg.landscape import Provenance, Quadratic, protocols
+from thalweg.landscape import DeepLinear, Provenance, Quadratic, protocols
 from thalweg.landscape.differences import difference
 from thalweg.landscape.protocols import Curved, Documented, Sampled, Scored, members, require
 from thalweg.problems import Problem
@@ -37,7 +37,11 @@ def risk():
 
 @pytest.mark.parametrize("protocol", ALL, ids=lambda protocol: protocol.__name__)
 def test_a_risk_has_every_protocol_of_landscapes(protocol, risk):
-    subject = risk.hessian(torch.zeros(3)) if protocol is protocols.LinearOperator else risk
+    subject = risk
+    if protocol is protocols.LinearOperator:
+        subject = risk.hessian(torch.zeros(3))
+    elif protocol is protocols.Blocked:  # quadratic in each of its blocks, as no risk of torch is
+        subject = DeepLinear.random(0)
     assert isinstance(subject, protocol) and require(subject, protocol, "", "") is subject
 
 

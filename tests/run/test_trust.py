@@ -4,6 +4,8 @@ import sys
 import textwrap
 
 import pytest
+import torch
+from safetensors.torch import save_file
 from typer.testing import CliRunner
 
 from thalweg.cli.main import app
@@ -240,7 +242,9 @@ entry = "mine.py:make"
     "words", [["resume", "run"], ["surface", "--run", "run"], ["spectrum", "--run", "run"]]
 )
 def test_commands_call_nothing_that_a_run_names(folder, words):
-    (folder / "run" / "checkpoints" / "main").mkdir(parents=True)
+    main = folder / "run" / "checkpoints" / "main"
+    main.mkdir(parents=True)
+    save_file({"model.weight": torch.ones(1)}, main / "000000000.safetensors")
     (folder / "run" / "run.toml").write_text(STRANGER)
     answer = CliRunner().invoke(app, words)
     assert isinstance(answer.exception, NotTrusted) and "\n" not in str(answer.exception)

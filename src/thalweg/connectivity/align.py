@@ -230,7 +230,7 @@ def align_all(
     if wrong or len(points) < 2:
         what = f"{wrong[0]}={numbers[wrong[0]]}" if wrong else f"{len(points)} points"
         raise InvalidArgument(f"{what}; write numbers from 0 on, and give at least two points.")
-    risk = problem if isinstance(problem, EmpiricalRisk) else EmpiricalRisk(problem)
+    risk = EmpiricalRisk(problem) if isinstance(problem, Problem) else problem
     whole = States.of(risk, points)
     for i, w in enumerate(whole.weights):
         if bad := risk.space.not_finite(w):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -10,7 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from thalweg.connectivity import barrier
-from thalweg.errors import ThalwegError
+from thalweg.errors import InvalidArgument, ThalwegError
 from thalweg.geometry import degeneracy, top_eigenvalues, trace
 from thalweg.geometry.noise import noise_level
 from thalweg.geometry.scales import Scaled, perturbation_scales
@@ -179,5 +180,9 @@ def surface(subject: Subject, sizes: dict[str, int]) -> dict[str, Any]:
     options = {"directions": rule, "dims": dims, "points": sizes["points"], "extent": None}
     options |= {"normalize": "filter", "tolerance": None, "relative": True, "test": False}
     options["seed"] = subject.seed
-    plane = lay_plane(measured, options)
+    try:
+        plane = lay_plane(measured, options)
+    except InvalidArgument:  # checkpoints that coincide, or lie on one line, span no such plane
+        options["directions"] = "random"
+        plane = lay_plane(replace(measured, states=States.of(risk, shown[:1])), options)
     return pack(picture(measured, plane, options))

@@ -55,8 +55,7 @@ def option(default: Any, help: str, **more: Any) -> Any:
 
     Examples
     --------
-    >>> from collections.abc import Callable
-    from dataclasses import dataclass
+    >>> from dataclasses import dataclass
     >>> @dataclass(frozen=True)
     ... class Noise:
     ...     noise: float = option(0.05, "Size of noise, relative to the weights.")
