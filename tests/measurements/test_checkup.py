@@ -124,7 +124,7 @@ def check_planted(seed):
     for measure in ("average", "loss noise", "eigenvalue", "worst"):
         assert again[measure] == pytest.approx(a[measure], rel=1e-5), measure
     assert again["trace"] != pytest.approx(a["trace"], rel=0.1), "the plain trace changes"
-    assert planted.verdict("a", "rescaled").verdict == "no difference"
+    assert planted.verdict("a", "rescaled").verdict == "no difference seen"
     assert "flatter" not in planted.verdict("a", "permuted").verdict
     assert planted.verdict("sharp", "sturdy").verdict == "sturdy is flatter"
     assert planted.line("a", "copy") == "one basin"

@@ -225,7 +225,7 @@ def flatter(first: dict[str, Any], last: dict[str, Any], one: str, other: str) -
         verdict = f"{a} is flatter"
         answer = f"{a} is flatter than {b} by {votes[winner]} of {len(rows)} invariant measures"
     else:
-        verdict = "no difference" if not any(votes.values()) else "measures differ"
+        verdict = "no difference seen" if not any(votes.values()) else "measures differ"
         answer = (
             f"no verdict: {votes['first']} of {len(rows)} invariant measures for {one},"
             f" {votes['last']} for {other}"
