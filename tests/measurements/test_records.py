@@ -27,6 +27,8 @@ SMALL = {
     "degeneracy": [],
     "inspect": ["--minutes", "0.02"],
     "margin": ["--seconds", "5", "--no-attack"],
+    "learning-coefficient": ["--budget", "1000", "--chains", "4"],
+    "volume": ["--localization", "100", "--chains", "8"],
 }
 
 
@@ -58,7 +60,13 @@ def invoke(arguments):
     return done.stdout
 
 
-@pytest.mark.parametrize("name", MEASUREMENTS)
+SAMPLED = ("learning-coefficient", "volume")  # thousands of gradients, whatever they are given
+
+
+@pytest.mark.parametrize(
+    "name",
+    [pytest.param(name, marks=[pytest.mark.slow] * (name in SAMPLED)) for name in MEASUREMENTS],
+)
 def test_a_record_makes_a_run_that_resumes_and_has_a_section(name, ends, tmp_path):
     out = tmp_path / "run"
     answer = json.loads(invoke(words(name, ends, "--out", str(out), "--json")))

@@ -4,10 +4,30 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from thalweg.measurements import barrier, degeneracy, flatness, inspect, margin, spectrum, surface
+from thalweg.measurements import (
+    barrier,
+    degeneracy,
+    flatness,
+    inspect,
+    learning_coefficient,
+    margin,
+    spectrum,
+    surface,
+    volume,
+)
 from thalweg.measurements.record import Measurement
 
 MEASUREMENTS: Mapping[str, Measurement] = {
     module.RECORD.name: module.RECORD
-    for module in (inspect, surface, spectrum, flatness, barrier, degeneracy, margin)
+    for module in (
+        inspect,
+        surface,
+        spectrum,
+        flatness,
+        barrier,
+        degeneracy,
+        margin,
+        learning_coefficient,
+        volume,
+    )
 }
