@@ -33,6 +33,7 @@ if _TYPE_CHECKING:
     from thalweg.geometry import (
         degeneracy,
         flatness,
+        gradient_noise,
         learning_coefficient,
         log_volume,
         random_directions,
@@ -71,6 +72,7 @@ __all__ = [
     "embed",
     "flatness",
     "gradient_flow",
+    "gradient_noise",
     "inspect",
     "learning_coefficient",
     "list_runs",
@@ -111,6 +113,7 @@ _ROOMS = {
     "degeneracy": "geometry",
     "embed": "embedding",
     "flatness": "geometry",
+    "gradient_noise": "geometry",
     "inspect": "measurements.checkup",
     "learning_coefficient": "geometry",
     "list_runs": "run",

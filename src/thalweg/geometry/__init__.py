@@ -12,6 +12,7 @@ from thalweg.geometry.directions import (
 )
 from thalweg.geometry.extent import covering_extent
 from thalweg.geometry.flatness import Flatness, flatness
+from thalweg.geometry.gradient_noise import GradientNoise, gradient_noise
 from thalweg.geometry.learning_coefficient import LearningCoefficient, learning_coefficient
 from thalweg.geometry.noise import noise_level
 from thalweg.geometry.sharpness import average_sharpness, worst_sharpness
@@ -23,6 +24,7 @@ from thalweg.geometry.volume import LogVolume, log_volume
 __all__ = [
     "Degeneracy",
     "Flatness",
+    "GradientNoise",
     "LearningCoefficient",
     "LogVolume",
     "PointsPlane",
@@ -30,6 +32,7 @@ __all__ = [
     "covering_extent",
     "degeneracy",
     "flatness",
+    "gradient_noise",
     "learning_coefficient",
     "log_volume",
     "near_zero",

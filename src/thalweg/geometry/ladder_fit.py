@@ -15,7 +15,7 @@ _RARER = 4.0
 _MOST = 7
 # Standard errors of few chains are uncertain themselves; no rung is trusted further than this.
 _FLOOR = 1e-3
-_POWERS = np.array([0.25, 0.35, 0.5, 0.75, 1.0])
+_POWERS = np.array([0.15, 0.25, 0.35, 0.5, 0.75, 1.0])
 _SHIFTS = np.array([0.5, 1.0, 2.0, 3.0, 5.0])
 _ABOVE = np.array([1.0, 2.0, 3.5, 5.0, 7.0, 10.0, 14.0, 20.0])
 
@@ -52,6 +52,7 @@ def fit_ladder(
     covariance: Array,
     *,
     power_share: float = 0.05,
+    slowest: float = 0.25,
 ) -> LadderFit:
     """
     Fit ``lambda - (m - 1) / (x + c) - A beta^-p`` with ``x = log beta - s log localization``.
@@ -70,6 +71,8 @@ def fit_ladder(
         along.
     power_share : float
         How large A is taken to be, as a share of the largest mean.
+    slowest : float
+        The least p.
 
     References
     ----------
@@ -78,7 +81,9 @@ def fit_ladder(
     x, u = np.log(betas), np.log(localizations / localizations.min())
     m, c, p, s = (
         grid.ravel()
-        for grid in np.meshgrid(np.arange(1, _MOST + 1), _ABOVE, _POWERS, _SHIFTS, indexing="ij")
+        for grid in np.meshgrid(
+            np.arange(1, _MOST + 1), _ABOVE, _POWERS[slowest <= _POWERS], _SHIFTS, indexing="ij"
+        )
     )
     shifted = x[None, :] - s[:, None] * u[None, :]
     logs = (m - 1)[:, None] / (shifted - shifted.min(1, keepdims=True) + c[:, None])

@@ -26,6 +26,7 @@ from thalweg.landscape.protocols import (
 from thalweg.landscape.provenance import Provenance
 from thalweg.landscape.quadratic import Quadratic
 from thalweg.landscape.space import Parameter, ParameterSpace
+from thalweg.landscape.two_minima import TwoMinima
 
 __all__ = [
     "Batched",
@@ -52,5 +53,6 @@ __all__ = [
     "Stateful",
     "Stepped",
     "Trainable",
+    "TwoMinima",
     "Vectorized",
 ]

@@ -15,7 +15,7 @@ from thalweg.run import Report, Run, Task
 RESULT = "learning_coefficient/points"
 _NUMBERS = ("value", "low", "high", "multiplicity", "sampler_error", "estimator_bias")
 _RUNG = ("beta", "localization", "value", "stderr", "virial", "rhat", "acceptance")
-_RUNGS = 20
+_RUNGS = 24
 
 
 @dataclass(frozen=True)

@@ -18,8 +18,8 @@ class Hamiltonian:
     Leapfrog trajectories with acceptance, of all chains as one batch.
 
     Lengths and steps are drawn anew each time (by half, and by a fifth), the same for all chains:
-    no direction's period can be a multiple of theirs. One trajectory in five takes a tenth of the
-    step, so that chains leave places that are stiffer than most.
+    no direction's period can be a multiple of theirs. One trajectory in five takes as many steps of
+    a tenth of the size, so that chains leave places that are stiffer than most.
 
     Parameters
     ----------
@@ -60,8 +60,9 @@ class Hamiltonian:
     def step(self, state: State, generator: torch.Generator, /) -> tuple[State, Tensor]:
         """Follow a trajectory of every chain, and accept its end or not."""
         draws = torch.rand(3, generator=generator).tolist()
-        step = self.step_size * (0.8 + 0.4 * draws[0]) * (_SHORT if draws[2] < _OFTEN else 1.0)
+        step = self.step_size * (0.8 + 0.4 * draws[0])
         count = max(1, min(round(self.length * (0.5 + draws[1]) / step), self.most))
+        step *= _SHORT if draws[2] < _OFTEN else 1.0
         momentum = normal(state.points, generator)
         before = state.potential + momentum.square().sum(1) / 2
         new, momentum = self._leapfrog(state, momentum, step, count)
