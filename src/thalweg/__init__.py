@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING as _TYPE_CHECKING
 
 if _TYPE_CHECKING:
     from thalweg import algebra
+    from thalweg.basins import basin_labels
     from thalweg.certificates import certify_margin, certify_path, certify_zero
     from thalweg.connectivity import (
         align,
@@ -63,6 +64,7 @@ __all__ = [
     "align",
     "align_all",
     "barrier",
+    "basin_labels",
     "branch",
     "certify_margin",
     "certify_path",
@@ -105,6 +107,7 @@ _ROOMS = {
     "align": "connectivity",
     "align_all": "connectivity",
     "barrier": "connectivity",
+    "basin_labels": "basins",
     "branch": "dynamics",
     "certify_margin": "certificates",
     "certify_path": "certificates",

@@ -12,11 +12,15 @@ from thalweg.errors import InvalidArgument
 from thalweg.landscape.synthetic import (
     BasinTree,
     FlatBasins,
+    MultifractalField,
+    NestedField,
+    Noisy,
+    Rescaled,
     RuggedField,
     Valley,
     convex_bowl,
 )
-from thalweg.landscape.testing import LandscapeContract
+from thalweg.landscape.testing import LandscapeContract, SampledContract
 
 F64 = torch.float64
 
@@ -76,7 +80,7 @@ class TestValley(LandscapeContract):
 
 
 def nullity(landscape, w):
-    hessian = torch.autograd.functional.hessian(landscape._function, w)
+    hessian = torch.autograd.functional.hessian(lambda v: landscape._values(v[None])[0], w)
     eigenvalues = torch.linalg.eigvalsh(hessian)
     assert float(eigenvalues.min()) > -1e-9
     return int((eigenvalues < 1e-9 * eigenvalues.max()).sum())
@@ -108,7 +112,7 @@ def test_no_path_of_a_grid_is_lower_than_a_tree_says():
     side, reach = 241, 4.2
     places = torch.linspace(-reach, reach, side, dtype=F64) + 1.0
     grid = torch.stack(torch.meshgrid(places, places, indexing="ij"), -1).reshape(-1, 2)
-    values = torch.func.vmap(tree._function)(grid)
+    values = tree.values_and_gradients(grid)[0]
     leaves = [int((grid - centre).square().sum(1).argmin()) for centre in tree.centres]
     joined = flood(values, side, leaves)
     for i, j in itertools.combinations(range(4), 2):
@@ -190,3 +194,114 @@ def test_refusals():
         BasinTree(4, branching=5)
     with pytest.raises(InvalidArgument, match="no samples to take a batch of"):
         Valley(3).gradient(torch.zeros(3), torch.tensor([0]))
+
+
+class TestNestedField(LandscapeContract):
+    @pytest.fixture
+    def landscape(self):
+        return NestedField(10)
+
+    @pytest.fixture
+    def w(self, landscape):
+        return landscape.well(1, 2) + noise(10, 0.1)
+
+
+class TestMultifractalField(LandscapeContract):
+    @pytest.fixture
+    def landscape(self):
+        return MultifractalField(6, rough=3, octaves=3)
+
+    @pytest.fixture
+    def w(self, landscape):
+        return landscape.well(1, 2) + noise(6, 0.1)
+
+
+class TestNoisy(LandscapeContract, SampledContract):
+    @pytest.fixture
+    def landscape(self):
+        return Noisy(RuggedField(5), samples=12, noise=0.4)
+
+    @pytest.fixture
+    def w(self, landscape):
+        return landscape.known.well(1, 2) + noise(5, 0.1)
+
+
+class TestRescaled(LandscapeContract):
+    @pytest.fixture
+    def landscape(self):
+        return Rescaled(RuggedField(5), (1.0, 10.0))
+
+    @pytest.fixture
+    def w(self, landscape):
+        return landscape.rescale(landscape.known.well(1, 2) + noise(5, 0.1))
+
+
+@pytest.mark.parametrize("seed", [0, 1])
+def test_batches_have_the_noise_that_is_asked_for(seed):
+    field = Noisy(RuggedField(300), samples=50, noise=0.2, seed=seed)
+    points = noise(300, 1.0).repeat(40, 1)
+    orders = torch.rand(40, 50, generator=torch.Generator().manual_seed(seed)).argsort(1)
+    gradients = field.batch_gradients(points, orders[:, :8])
+    one = field.gradient(points[3], orders[3, :8])
+    assert torch.allclose(gradients[3], one, atol=1e-12)
+    spread = (gradients - field.gradient(points[0])).square().mean().sqrt()
+    assert float(spread) == pytest.approx(0.2 * (42 / 49 / 8) ** 0.5, rel=0.05)
+
+
+def test_nested_wells_are_a_tree():
+    field = NestedField(14, heights=(2.0, 0.5, 0.1), spacings=(4.0, 1.0, 0.2), per_level=3)
+    steps = [(0,), (0,) * 6 + (2,), (0,) * 3 + (1, 0, 0, 5), (1,), (1,) + (0,) * 5 + (3,)]
+    labels = [field.label(field.well(*step)) for step in steps]
+    heights = [[field.barrier(i, j) for j in labels] for i in labels]
+    assert heights[0] == [0.0, 0.1, 0.5, 2.0, 2.0] and heights[3][4] == 0.1
+    for i, j, k in itertools.permutations(range(5), 3):
+        assert heights[i][j] <= max(heights[i][k], heights[k][j])
+    assert max(field.value(field.well(*step)) for step in steps) < 1e-12
+    assert field.labels(field.well(*steps[2])) == ((0, 0, 0), (1, 0, 0), (5, 0, 0))
+    assert nullity(field, field.well(1) + noise(14, 0.0)) == field.dimension == 5
+    path = tw.connect(field, field.well(0), field.well(0, 0, 0, 1, 0, 0, 1), kind="band", bends=21)
+    assert path.highest == pytest.approx(0.5, rel=0.02)
+
+
+@pytest.mark.parametrize(("hurst", "intermittency"), [(0.4, 0.0), (0.6, 0.5), (0.6, 0.8)])
+def test_differences_of_a_multifractal_have_its_exponents(hurst, intermittency):
+    """Fit moments of differences over distances between the shortest and the longest wave."""
+    field = MultifractalField(
+        1, rough=1, hurst=hurst, intermittency=intermittency, octaves=7, base=3
+    )
+    z = torch.rand(200_000, generator=torch.Generator().manual_seed(0), dtype=F64)
+    f = field.profile(z)
+    x = 0.4 * 3.0 ** -torch.arange(1, 6, dtype=F64)
+    for q in (1.0, 2.0, 3.0):
+        moments = torch.stack([(field.profile(z + r) - f).abs().pow(q).mean() for r in x])
+        across = x.log() - x.log().mean()
+        slope = float((across * moments.log()).sum() / across.square().sum())
+        assert slope == pytest.approx(field.exponent(q), abs=0.1)
+    assert field.exponent(1.0) == pytest.approx(hurst)
+    bent = field.exponent(4.0) - 4 * hurst
+    assert bent == pytest.approx(0.0, abs=1e-9) if intermittency == 0 else bent < -0.2
+
+
+def test_the_pass_of_a_multifractal():
+    field = MultifractalField(3, rough=1, octaves=3)
+    ends = [field.well(0), field.well(1)]
+    labels = [field.label(end) for end in ends]
+    line = tw.barrier(field, *ends, points=2001, test=False)
+    assert float(line.barrier[0]) == pytest.approx(field.barrier(*labels), rel=1e-3)
+    inner = field.label(field.well(0) + 0.34 * (ends[1] - ends[0]))
+    assert inner not in labels
+    with pytest.raises(InvalidArgument, match="write labels of lowest points"):
+        field.barrier(labels[0], inner)
+
+
+def test_unlike_layers_have_the_same_labels_and_passes():
+    field = NestedField(8, per_level=2)
+    layers = Rescaled(field, (1.0, 50.0, 0.1))
+    steps = ((0,), (0, 0, 1), (1,))
+    labels = [layers.label(layers.rescale(field.well(*step))) for step in steps]
+    assert layers.barrier(labels[0], labels[1]) == 0.25 and layers.barrier(*labels[::2]) == 1.0
+    w = layers.rescale(field.well(0, 0, 1) + noise(8, 0.05))
+    scales = layers.space.layer_scales(layers.rescale(torch.ones(8)))
+    assert list(scales.values()) == [1.0, 50.0, pytest.approx(0.1)]
+    assert layers.value(w) == pytest.approx(field.value(w / layers._units))
+    assert tw.gradient_flow(layers, w, stationary=1e-7).status == "converged"
