@@ -15,6 +15,7 @@ from thalweg.landscape.testing import (
     DrawableContract,
     LandscapeContract,
     LeastSquaresContract,
+    ParallelContract,
     RemakeableContract,
     SampledContract,
     ScoredContract,
@@ -54,6 +55,13 @@ class Frequencies:
 
     def hessian(self, w):
         return torch.autograd.functional.hessian(lambda v: self.sample_losses(v).mean(), w)
+
+    def values_and_gradients(self, points):
+        values = torch.tensor([self.value(w) for w in points], dtype=torch.float64)
+        return values, torch.stack([self.gradient(w) for w in points])
+
+    def batch_gradients(self, points, batches):
+        return torch.stack([self.gradient(*pair) for pair in zip(points, batches, strict=True)])
 
 
 class TestUsersClass(LandscapeContract, SampledContract):
@@ -338,6 +346,11 @@ class IgnoresTheBatch(Broken):
         return super().gradient(w)
 
 
+class OneBatchForAll(Broken):
+    def batch_gradients(self, points, batches):
+        return torch.stack([self.gradient(w, batches[0]) for w in points])
+
+
 class NeighboursSamples(Broken):
     """A batch's gradient is of the samples next to those asked for."""
 
@@ -377,6 +390,7 @@ BROKEN = [
     (Sums, BatchedContract, "test_the_batch_of_all_gives_the_gradient"),
     (Sums, BatchedContract, "test_batches_average_to_the_gradient"),
     (IgnoresTheBatch, BatchedContract, "test_a_batch_of_few_is_their_own"),
+    (OneBatchForAll, ParallelContract, "test_each_point_has_its_own_batch"),
     (LossesInAColumn, SampledContract, "test_has_sample_losses"),
     (UnevenMeans, SampledContract, "test_sample_losses_average_to_the_value"),
     (NeighboursSamples, SampledContract, "test_a_samples_gradient_is_its_losss"),
@@ -554,7 +568,7 @@ def test_every_check_is_tried_on_something_broken():
     tried |= {"test_the_spec_is_plain", "test_the_fingerprint_follows_the_state"}
     contracts = (LandscapeContract, SampledContract, CurvedContract, StatefulContract)
     contracts += (TrainableContract, ScoredContract, DrawableContract, LeastSquaresContract)
-    contracts += (RemakeableContract, SteppedContract)
+    contracts += (RemakeableContract, SteppedContract, ParallelContract)
     checks = {n for contract in contracts for n in dir(contract) if n.startswith("test_")}
     assert checks == tried
 

@@ -20,7 +20,7 @@ from thalweg.landscape.synthetic import (
     Valley,
     convex_bowl,
 )
-from thalweg.landscape.testing import LandscapeContract, SampledContract
+from thalweg.landscape.testing import LandscapeContract, ParallelContract, SampledContract
 
 F64 = torch.float64
 
@@ -216,7 +216,7 @@ class TestMultifractalField(LandscapeContract):
         return landscape.well(1, 2) + noise(6, 0.1)
 
 
-class TestNoisy(LandscapeContract, SampledContract):
+class TestNoisy(LandscapeContract, SampledContract, ParallelContract):
     @pytest.fixture
     def landscape(self):
         return Noisy(RuggedField(5), samples=12, noise=0.4)

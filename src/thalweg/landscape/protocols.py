@@ -136,6 +136,14 @@ class Vectorized(Landscape, Protocol):
 
 
 @runtime_checkable
+class Parallel(Batched, Vectorized, Protocol):
+    """A landscape that takes mini-batch gradients at many points at once."""
+
+    def batch_gradients(self, points: Tensor, batches: Tensor, /) -> Tensor:
+        """Take gradients at points (k, W), each over samples of its own, (k, b): shape (k, W)."""
+
+
+@runtime_checkable
 class Blocked(Vectorized, Protocol):
     """A landscape that is quadratic in each tensor of weights while the others rest."""
 

@@ -23,6 +23,7 @@ from thalweg.landscape.protocols import (
     Landscape,
     LeastSquares,
     LinearOperator,
+    Parallel,
     Placed,
     Remakeable,
     Sampled,
@@ -159,6 +160,18 @@ class BatchedContract:
         first, second = (landscape.gradient(w, torch.tensor([i])) for i in (0, last))
         assert landscape.samples == 1 or not torch.equal(first, second)
         assert landscape.value(w) == before
+
+
+class ParallelContract(BatchedContract):
+    """What descents from many points ask of a `Parallel` landscape."""
+
+    def test_each_point_has_its_own_batch(self, landscape: Parallel, w: Tensor) -> None:
+        """Gradients at two points are those that each has alone, over its own samples."""
+        _has(landscape, Parallel)
+        points, batches = torch.stack([w, 1.1 * w]), torch.tensor([[0], [landscape.samples - 1]])
+        found = landscape.batch_gradients(points, batches)
+        for gradient, point, batch in zip(found, points, batches, strict=True):
+            _close(gradient, landscape.gradient(point, batch), _dtype(landscape, w))
 
 
 class SampledContract(BatchedContract):

@@ -48,8 +48,16 @@ class WellLattice(KnownLandscape):
         return float((self._heights * 2 * (math.pi / self._spacings) ** 2).max())
 
     def _values(self, points: Tensor) -> Tensor:
-        z = points @ self._axes
-        return (self._heights / 2 * (1 - (2 * math.pi / self._spacings * z).cos())).sum(1)
+        waves = (points @ self._axes * (2 * math.pi / self._spacings)).cos()
+        return self._heights.sum() / 2 - waves @ (self._heights / 2)
+
+    def values_and_gradients(self, points: Tensor, /) -> tuple[Tensor, Tensor]:
+        """Evaluate both at many points, shape (k, W): shapes (k,) and (k, W)."""
+        points = points.detach().to(self.device, self.dtype)
+        angles = points @ self._axes * (2 * math.pi / self._spacings)
+        values = self._heights.sum() / 2 - angles.cos() @ (self._heights / 2)
+        slopes = angles.sin() * (math.pi * self._heights / self._spacings)
+        return values, slopes @ self._axes.T
 
     def well(self, *steps: int) -> Tensor:
         """Give a lowest point by its steps along the first axes, shape (W,)."""
