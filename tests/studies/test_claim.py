@@ -69,7 +69,7 @@ def test_opposite_rules_never_agree_on_a_decision(
     ("control", "verdict"),
     [
         (interval(0.0, 0.1), "supported"),
-        (None, "supported"),
+        (None, "undecided"),
         (interval(0.4, 0.6), "undecided"),
         (interval(0.8, 1.0), "undecided"),
     ],
@@ -78,6 +78,11 @@ def test_only_a_control_that_fails_lets_a_claim_stand(
     control: Statistic | None, verdict: str
 ) -> None:
     assert str(claim(interval(0.9, 1.0), control).verdict) == verdict
+
+
+def test_a_control_that_does_not_apply_neither_helps_nor_harms() -> None:
+    assert claim(interval(0.9, 1.0), interval(0.0, 0.1), None).verdict is Verdict.SUPPORTED
+    assert claim(interval(0.9, 1.0), interval(0.9, 1.0), None).verdict is Verdict.UNDECIDED
 
 
 def test_a_control_does_not_save_a_refuted_claim() -> None:
@@ -111,7 +116,9 @@ def test_an_estimate_outside_its_interval_is_refused() -> None:
 
 
 def test_a_claim_survives_json_with_its_infinite_ends() -> None:
-    told = json.loads(json.dumps(claim(interval(0.9, 1.0), None).to_dict(), allow_nan=False))
+    told = json.loads(
+        json.dumps(claim(interval(0.9, 1.0), interval(0.0, 0.1)).to_dict(), allow_nan=False)
+    )
     assert told["threshold"] == [0.5, None]
     assert told["verdict"] == "supported"
-    assert [control["verdict"] for control in told["controls"]] == ["not applicable"]
+    assert [control["verdict"] for control in told["controls"]] == ["refuted"]

@@ -214,7 +214,7 @@ def _dimension(systems: xr.Dataset) -> Claim:
                 _distance(name, _of(systems, "planted")),
             ),
             Control(
-                "Generic targets beyond the rank: no zeros, no dimension.",
+                "Generic targets beyond the rank: no zeros; the empty set has dimension -1.",
                 _distance(name, _of(systems, "beyond")),
             ),
         ),
@@ -393,8 +393,10 @@ def _mismatches(name: str, systems: xr.Dataset) -> Statistic | None:
 
 
 def _distance(name: str, systems: xr.Dataset) -> Statistic | None:
-    expected = systems["dimension_expected"].values
-    ends = [systems[f"dimension_{end}"].values - expected for end in ("low", "high")]
+    expected, empty = systems["dimension_expected"].values, systems["exists"].values == 0
+    # By convention the empty set has dimension -1.
+    dimensions = [np.where(empty, -1, systems[f"dimension_{end}"]) for end in ("low", "high")]
+    ends = [dimension - expected for dimension in dimensions]
     return _largest(name, np.abs(np.concatenate(ends)), "dimensions")
 
 

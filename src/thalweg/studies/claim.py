@@ -197,9 +197,15 @@ class Claim:
     def verdict(self) -> Verdict:
         """What the rule says; a test that does not tell its controls apart supports nothing."""
         own = self.rule.verdict(self.statistic)
-        if own is Verdict.SUPPORTED and not all(map(self.holds, self.controls)):
+        if own is Verdict.SUPPORTED and not self._told_apart:
             return Verdict.UNDECIDED
         return own
+
+    @property
+    def _told_apart(self) -> bool:
+        """Whether all controls came out as they must, and one that is far off was refuted."""
+        far = (self.control_verdict(control) for control in self.controls if not control.near)
+        return all(map(self.holds, self.controls)) and Verdict.REFUTED in far
 
     def control_verdict(self, control: Control) -> Verdict:
         """What the rule says of a control."""

@@ -98,7 +98,8 @@ def known_task(config: dict[str, Any], name: str) -> Task:
         "landscape": name,
         "seed": config["seed"],
         "scale": study["scale"],
-        "copies": 4,
+        # Four disjoint pairs of siblings: three degrees of freedom for their interval.
+        "copies": 8,
         "max_gradients": study["max_gradients"],
     }
     return Task(
