@@ -17,7 +17,7 @@ QUICK = [
 @pytest.mark.parametrize("one", QUICK, ids=lambda one: f"{one.error}, {one.case}")
 def test_intervals_hold_on_hard_cases(one):
     share, _, _ = coverage.coverage(one, 100)
-    assert share >= (0.6 if one.kind == "short" else 0.88)
+    assert share >= 0.88
 
 
 @pytest.mark.parametrize("word", ["near_zero", "top_eigenvalues", "surface", "barrier"])

@@ -84,8 +84,8 @@ _DEMO: dict[str, Any] = {
     "square": _SQUARES,
     "wide": _WIDE,
     "beyond": _BEYOND,
-    # All three dimensions of zeros are rotations: as many samples as the rank, yet W > N. Of one draw
-    # in about ten no zero is real.
+    # All three dimensions of zeros are rotations: as many samples as the rank, yet W > N. No zero
+    # of about one draw in ten is real.
     "rotated": [_dense(2, 3, 1, activation=_SQUARE, samples=6, solve=False, draws=3)],
     "minima": _MINIMA,
     "decayed": _DECAYED,

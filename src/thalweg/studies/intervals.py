@@ -10,6 +10,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from thalweg.errors import InvalidArgument
 from thalweg.studies.claim import Statistic
+from thalweg.studies.studentized import LEAST, studentized_quantiles
 
 LEVEL = 0.95
 
@@ -51,7 +52,9 @@ def share(name: str, hits: int, n: int, *, units: str = "") -> Statistic:
 
 def mean(name: str, values: ArrayLike, *, units: str = "") -> Statistic:
     """
-    Estimate the mean of independent observations, with Student's interval.
+    Estimate the mean of independent observations.
+
+    The interval is that of `cluster_mean`, each observation a cluster.
 
     Raises
     ------
@@ -64,13 +67,8 @@ def mean(name: str, values: ArrayLike, *, units: str = "") -> Statistic:
     >>> found.value, round(found.high - found.value, 4)
     (2.0, 2.4841)
     """
-    from scipy.stats import t
-
     x = _observations(name, values, least=2)
-    half = float(t.ppf((1 + LEVEL) / 2, x.size - 1) * x.std(ddof=1) / np.sqrt(x.size))
-    value = float(x.mean())
-    method = f"Student's t with {x.size - 1} degrees of freedom"
-    return Statistic(name, value, value - half, value + half, units, method, x.size, LEVEL)
+    return _of_means(name, x, units, "observations")
 
 
 def cluster_mean(
@@ -85,9 +83,10 @@ def cluster_mean(
     Estimate the mean over a population of clusters of which each was observed several times.
 
     Observations are averaged from the innermost level outwards; the means of the outermost
-    clusters are independent, whatever happens within, and have Student's interval. It is exact
-    for normal cluster means, with as few as two of them. Observations weigh as their cluster does,
-    not by their number.
+    clusters are independent, whatever happens within. Of fewer than six, their mean has Student's
+    interval, exact for normal cluster means, with as few as two of them; from six on that of a
+    bootstrap of the studentized mean, which holds for skewed ones too, and no narrower than
+    Student's. Observations weigh as their cluster does, not by their number.
 
     Parameters
     ----------
@@ -115,16 +114,8 @@ def cluster_mean(
     >>> found.value, found.n, round(found.high - found.value, 3)
     (2.0, 2, 12.706)
     """
-    from scipy.stats import t
-
     x = _cluster_means(name, values, clusters, least=2)
-    own = float(x.var(ddof=1)) / x.size
-    variance = own + shared_variance
-    freedom = (x.size - 1) * (variance / own) ** 2 if own > 0 and shared_variance else x.size - 1
-    half = float(t.ppf((1 + LEVEL) / 2, freedom)) * variance**0.5
-    value = float(x.mean())
-    method = f"Student's t over {x.size} clusters, {freedom:.3g} degrees of freedom"
-    return Statistic(name, value, value - half, value + half, units, method, x.size, LEVEL)
+    return _of_means(name, x, units, "clusters", shared_variance)
 
 
 def cluster_share(name: str, hits: ArrayLike, clusters: ArrayLike, *, units: str = "") -> Statistic:
@@ -199,6 +190,27 @@ def clusters_to_decide(threshold: float) -> int:
         raise InvalidArgument(f"a threshold of {threshold:g}; expected one between 0 and 1.")
     tail = math.log((1 - LEVEL) / 2)
     return max(math.ceil(tail / math.log(end)) for end in (threshold, 1 - threshold))
+
+
+def _of_means(
+    name: str, x: NDArray[np.float64], units: str, kind: str, shared_variance: float = 0.0
+) -> Statistic:
+    """Estimate the mean of independent values with what they have in common."""
+    from scipy.stats import t
+
+    value, own = float(x.mean()), float(x.var(ddof=1)) / x.size
+    variance = own + shared_variance
+    freedom = (x.size - 1) * (variance / own) ** 2 if own > 0 and shared_variance else x.size - 1
+    below = above = float(t.ppf((1 + LEVEL) / 2, freedom)) * variance**0.5
+    method = f"Student's t over {x.size} {kind}, {freedom:.3g} degrees of freedom"
+    if x.size >= LEAST and own > 0:
+        method = f"studentized bootstrap over {x.size} {kind}, no narrower than Student's t"
+        low, high = (quantile * own**0.5 for quantile in studentized_quantiles(x))
+        # Independent errors of both kinds, in quadrature.
+        shared = float(t.ppf((1 + LEVEL) / 2, np.inf)) * shared_variance**0.5
+        below = max(below, math.hypot(max(high, 0.0), shared))
+        above = max(above, math.hypot(max(-low, 0.0), shared))
+    return Statistic(name, value, value - below, value + above, units, method, x.size, LEVEL)
 
 
 def _cluster_means(

@@ -72,7 +72,7 @@ def difference(runs: xr.Dataset, activation: str, kind: str) -> Statistic | None
     Returns
     -------
     Statistic or None
-        Mean over parents with Student's interval; None where there is no such error.
+        Mean over parents with its interval; None where there is no such error.
     """
     values = runs[ERRORS[kind]].sel(activation=activation) - runs[ERRORS[kind]].sel(activation=RELU)
     if not np.isfinite(values.values).all() or values.size < 2:
