@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING as _TYPE_CHECKING
 
 if _TYPE_CHECKING:
     from thalweg import algebra
-    from thalweg.basins import basin_labels
+    from thalweg.basins import basin_labels, disconnectivity_graph
     from thalweg.certificates import certify_margin, certify_path, certify_zero
     from thalweg.connectivity import (
         align,
@@ -71,6 +71,7 @@ __all__ = [
     "certify_zero",
     "connect",
     "degeneracy",
+    "disconnectivity_graph",
     "embed",
     "flatness",
     "gradient_flow",
@@ -114,6 +115,7 @@ _ROOMS = {
     "certify_zero": "certificates",
     "connect": "connectivity",
     "degeneracy": "geometry",
+    "disconnectivity_graph": "basins",
     "embed": "embedding",
     "flatness": "geometry",
     "gradient_noise": "geometry",

@@ -6,6 +6,7 @@ from thalweg.plots.contour import plot_contour
 from thalweg.plots.curves import plot_curves
 from thalweg.plots.degeneracy import plot_boxes, plot_eigenvalues, plot_split
 from thalweg.plots.density import plot_density
+from thalweg.plots.disconnectivity import plot_disconnectivity
 from thalweg.plots.embedding import plot_embedding
 from thalweg.plots.excursions import plot_excursions
 from thalweg.plots.fidelity import plot_fidelity
@@ -32,6 +33,7 @@ __all__ = [
     "plot_contour",
     "plot_curves",
     "plot_density",
+    "plot_disconnectivity",
     "plot_eigenvalues",
     "plot_embedding",
     "plot_excursions",

@@ -108,6 +108,22 @@ class MultifractalField(KnownLandscape):
     def _values(self, points: Tensor) -> Tensor:
         return self.profile(points @ self._axes).sum(1)
 
+    def values_and_gradients(self, points: Tensor, /) -> tuple[Tensor, Tensor]:
+        """Evaluate both at many points, shape (k, W): shapes (k,) and (k, W)."""
+        z = points.detach().to(self.device, self.dtype) @ self._axes
+        total, slope = torch.zeros_like(z), torch.zeros_like(z)
+        weight, bend = torch.ones_like(z), torch.zeros_like(z)  # P_j and its derivative
+        for j in range(self.octaves):
+            rate, share = 2 * math.pi * self.base**j, self.base ** (-j * self.hurst) / 2
+            angle, shifted = rate * z, rate * z + 2 * math.pi * _PHASES * (j + 0.4)
+            wave = 1 - angle.cos()
+            total += share * weight * wave
+            slope += share * (bend * wave + weight * rate * angle.sin())
+            factor = 1 + self.intermittency * shifted.cos()
+            bend = bend * factor - weight * self.intermittency * rate * shifted.sin()
+            weight = weight * factor
+        return self.height * total.sum(1), self.height * slope @ self._axes.T
+
     def well(self, *steps: int) -> Tensor:
         """Give a lowest point by its steps along the first axes, shape (W,)."""
         z = torch.zeros(self._axes.shape[1], dtype=self.dtype)

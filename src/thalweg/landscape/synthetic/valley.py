@@ -65,6 +65,16 @@ class Valley(KnownLandscape):
         aside = y - self.amplitude * (x @ self._waves.T).sin()
         return self.steepness / 2 * aside.square().sum(1)
 
+    def values_and_gradients(self, points: Tensor, /) -> tuple[Tensor, Tensor]:
+        """Evaluate both at many points, shape (k, W): shapes (k,) and (k, W)."""
+        z = points.detach().to(self.device, self.dtype) @ self._axes
+        x, y = z[:, : self.dimension], z[:, self.dimension :]
+        waves = x @ self._waves.T
+        aside = y - self.amplitude * waves.sin()
+        along = -self.amplitude * (aside * waves.cos()) @ self._waves
+        slopes = self.steepness * torch.cat([along, aside], 1)
+        return self.steepness / 2 * aside.square().sum(1), slopes @ self._axes.T
+
     def label(self, w: Tensor, /) -> int:
         """Give 0: there is one basin."""
         self._point(w)
