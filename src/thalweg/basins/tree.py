@@ -119,7 +119,7 @@ def disconnectivity_graph(
     minima = torch.stack([placed(landscape, landscape.space.check(w)) for w in minima])
     values = values_at(landscape, minima).numpy()
     pairs = list(itertools.combinations(range(len(minima)), 2))
-    passes = {way: np.diag(values) for way in by}
+    passes: dict[str, Floats] = {way: np.diag(values) for way in by}
     with progress(len(pairs) * len(by), "pairs") as bar:
         for way, (i, j) in itertools.product(by, pairs):
             found = _pass(landscape, minima[i], minima[j], way, points, steps, seed)
@@ -144,10 +144,11 @@ def _pass(
     seed: int,
 ) -> float:
     """Give the highest value on one way between two minima."""
-    if way in ("line", "aligned"):
+    if way == "line" or way == "aligned":
         if way == "aligned":
             searched: dict[str, Any] = {} if steps is None else {"steps": steps}
-            w1 = align(landscape, w0, w1, seed=seed, **searched).w
+            network: Any = landscape  # which `align` refuses if it is none
+            w1 = align(network, w0, w1, seed=seed, **searched).w
         t = torch.linspace(0, 1, points, dtype=torch.float64).to(w0)
         return float(values_at(landscape, w0 + t[:, None] * (w1 - w0)).max())
     return connect(landscape, w0, w1, kind=way, steps=steps, seed=seed, test=False).highest
@@ -164,7 +165,7 @@ def _merges(
     least = float(passes.min())
     off = passes - least
     np.fill_diagonal(off, 0.0)
-    sets = [(i,) for i in range(len(passes))]
+    sets: list[tuple[int, ...]] = [(i,) for i in range(len(passes))]
     merges = []
     for one, other, height, _ in linkage(squareform(off, checks=False), "single"):
         parts = sorted((sets[int(one)], sets[int(other)]))

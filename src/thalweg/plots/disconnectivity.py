@@ -60,10 +60,12 @@ def plot_disconnectivity(
         raise InvalidArgument(
             f"{len(bottoms)} minima with {len(merges)} merges; write one merge fewer than minima."
         )
-    axes = axes_or_new(ax)
+    axes: Axes = axes_or_new(ax)
     order = _order(len(bottoms), merges)
-    at = {(i,): (float(order.index(i)), float(bottoms[i])) for i in range(len(bottoms))}
-    style = {"color": "C0", "linewidth": 1.4, "solid_capstyle": "round", **kwargs}
+    at: dict[tuple[int, ...], tuple[float, float]] = {
+        (i,): (float(order.index(i)), float(bottoms[i])) for i in range(len(bottoms))
+    }
+    style: dict[str, Any] = {"color": "C0", "linewidth": 1.4, "solid_capstyle": "round", **kwargs}
     for height, one, other in merges:
         (x0, y0), (x1, y1) = at[one], at[other]
         axes.plot([x0, x0, x1, x1], [y0, height, height, y1], **style)
@@ -78,7 +80,7 @@ def plot_disconnectivity(
 
 def _order(count: int, merges: Sequence[Merge]) -> list[int]:
     """Order minima so that no lines of the tree cross."""
-    orders = {(i,): [i] for i in range(count)}
+    orders: dict[tuple[int, ...], list[int]] = {(i,): [i] for i in range(count)}
     for _, one, other in merges:
         orders[tuple(sorted(one + other))] = orders[one] + orders[other]
     return orders[tuple(range(count))]
