@@ -20,6 +20,9 @@ from markdown_blocks import MarkdownBlockParser
 
 torch.set_num_threads(1)
 
+# Without examples, and importing Lightning takes each process four seconds; its tests import it.
+collect_ignore = ["src/thalweg/integrations/lightning.py"]
+
 
 @pytest.fixture(scope="module")
 def document_directory(tmp_path_factory):

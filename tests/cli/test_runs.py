@@ -32,7 +32,7 @@ SMALL = [
     "--set",
     "test_size=20",
 ]
-SMALL += ["--study", "trajectories", "--study", "interpolation"]
+SMALL += ["--study", "trajectories", "--study", "interpolation", "--workers", "1"]
 
 
 def thalweg(*arguments: object, cwd: Path) -> subprocess.CompletedProcess[str]:
@@ -96,7 +96,7 @@ def test_report_and_runs(reproduced: dict, folder: Path) -> None:
 def test_ctrl_c_leaves_a_run_that_resumes(tmp_path: Path) -> None:
     program = Path(sys.executable).with_name("thalweg")
     command = [program, "reproduce", "--study", "trajectories", "--train-size", "600"]
-    command += ["--out", "runs/stopped"]
+    command += ["--out", "runs/stopped", "--workers", "1"]
     process = subprocess.Popen(
         command, cwd=tmp_path, stderr=subprocess.PIPE, text=True, start_new_session=True
     )

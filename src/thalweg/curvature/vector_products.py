@@ -22,8 +22,10 @@ from thalweg.evaluation.saved_tensors import watch_saved
 Method = Literal["trace", "graph", "recompute", "differences"]
 Apply = Callable[[Tensors], Tensors]
 Traces = dict[Any, TracedMap | None]
-# Tracing takes 0.3 to 1.5 s, so it does not pay where a product over all batches is faster.
-_WORTH_TRACING = 0.1
+# Tracing does not pay where a product over all batches is faster than this many seconds, nor where
+# it takes as long as so many products: it saves a third of each at best. It takes about 20 ms for
+# each node of the loss's graph.
+_WORTH_TRACING, _PRODUCTS_TO_PAY, _SECONDS_A_NODE = 0.1, 20, 0.02
 _AGREEMENT = {torch.float32: 1e-3, torch.float64: 1e-9}
 log = logging.getLogger("thalweg")
 
@@ -388,6 +390,10 @@ class Products:
         if not self.pinned.samples.joined:
             return plain  # batches as given have shapes of their own, each to be traced anew
         constants, spec = self.pinned.batch(index)
+        with torch.enable_grad():
+            nodes = _nodes(self.pinned.loss(_leaves(self.pinned), constants, spec))
+        if nodes * _SECONDS_A_NODE > _PRODUCTS_TO_PAY * seconds:
+            return plain
         if self._trace(direction, constants, spec) is None:
             return plain
         return "trace" if self._seconds("trace", index, direction) < seconds else plain
@@ -427,6 +433,17 @@ class Products:
         batches = len(self.pinned.bounds)
         anew = max(0, batches - self._left // max(1, size))
         return batches * min(times) + anew * (prepared - start)
+
+
+def _nodes(loss: Tensor) -> int:
+    """Count the nodes of a value's autograd graph."""
+    seen, waiting = set(), [loss.grad_fn]
+    while waiting:
+        node = waiting.pop()
+        if node is not None and node not in seen:
+            seen.add(node)
+            waiting += [before for before, _ in node.next_functions]
+    return len(seen)
 
 
 def _agree(found: Tensors, expected: Tensors) -> bool:
