@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import InitVar, dataclass, field
 from typing import Protocol
 
 import torch
@@ -22,7 +22,7 @@ class Heights(Protocol):
         """Evaluate it and its gradient, shape (W,), float64."""
 
 
-_MEMORY = 8
+MEMORY = 8
 # A step is shortened so often before its ascent has ended, at a highest point or in rounding.
 _SHORTENED = 4
 # Rounds: how many ascents go on, the best first, and to how many gradients of each.
@@ -50,6 +50,8 @@ class Ascent:
         Shape (W,), float64: the direction of the first point; any length but 0.
     radius : float
         Of the sphere.
+    memory : int
+        Steps that are remembered, each two vectors.
 
     Attributes
     ----------
@@ -64,14 +66,15 @@ class Ascent:
     """
 
     heights: Heights
-    start: Tensor
+    start: InitVar[Tensor]
     radius: float
-    gradients: int = 1
-    ended: bool = False
-    _steps: list[tuple[Tensor, Tensor]] = field(default_factory=list)
+    memory: int = MEMORY
+    gradients: int = field(default=1, init=False)
+    ended: bool = field(default=False, init=False)
+    _steps: list[tuple[Tensor, Tensor]] = field(default_factory=list, init=False)
 
-    def __post_init__(self) -> None:
-        self.point = self._onto_sphere(self.start)
+    def __post_init__(self, start: Tensor) -> None:
+        self.point = self._onto_sphere(start)
         self.height, self._gradient = self.heights.value_and_gradient(self.point)
 
     def outlook(self) -> float:
@@ -105,7 +108,7 @@ class Ascent:
         move = self._tangent(point - self.point, point)
         change = self._tangent(slope, point) - self._tangent(gradient, point)
         if float(move @ change) > 1e-10 * float(move.norm() * change.norm()):
-            self._steps = [*self._steps, (move, change)][-_MEMORY:]
+            self._steps = [*self._steps, (move, change)][-self.memory :]
         else:  # the height curves upwards there: what was learnt would lead down
             self._steps = []
 
@@ -142,7 +145,13 @@ class Ascent:
 
 
 def highest(
-    heights: Heights, starts: Sequence[Tensor], radius: float, gradients: int, bar: Bar
+    heights: Heights,
+    starts: Sequence[Tensor],
+    radius: float,
+    gradients: int,
+    bar: Bar,
+    *,
+    memory: int = MEMORY,
 ) -> list[Ascent]:
     """
     Look a step ahead of all starts, ascend from the best a little, from the best of these further.
@@ -162,6 +171,8 @@ def highest(
         That may be evaluated in all; starts take a third of them at most.
     bar : Bar
         Told of each.
+    memory : int
+        Steps that each ascent remembers.
 
     Returns
     -------
@@ -170,7 +181,7 @@ def highest(
     """
     ascents = []
     for start in starts[: max(1, gradients // 3)]:
-        ascents.append(Ascent(heights, start, radius))
+        ascents.append(Ascent(heights, start, radius, memory))
         bar.update()
     spent = len(ascents)
     going = sorted(ascents, key=Ascent.outlook, reverse=True)

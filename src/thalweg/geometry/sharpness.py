@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from thalweg.errors import InvalidArgument, ThalwegError
-from thalweg.geometry.ascent import Ascent, highest
+from thalweg.geometry.ascent import MEMORY, Ascent, highest
 from thalweg.geometry.scales import Form, Scaled, perturbation_scales
 from thalweg.landscape.protocols import (
     Curved,
@@ -163,6 +163,8 @@ def worst_sharpness(
     form: Form = "plain",
     max_gradients: int = 60,
     eigenvectors: Tensor | None = None,
+    starts: int | None = None,
+    memory: int = MEMORY,
     seed: int = 0,
     progress: Progress = silent,
 ) -> WorstSharpness:
@@ -189,6 +191,11 @@ def worst_sharpness(
     eigenvectors : Tensor, optional
         Shape (W, k): top eigenvectors of the Hessian in units of ``form`` (`Scaled`), where they
         are known already; by default two are computed.
+    starts : int, optional
+        Ascents that are begun, at most, each of which holds two vectors of W float64 numbers; by
+        default all.
+    memory : int
+        Steps that an ascent remembers, each two such vectors.
     seed : int
         Of random starts.
     progress : Progress
@@ -219,17 +226,16 @@ def worst_sharpness(
             " relative to |w|, as 0.01, and at least 10 gradients."
         )
     scales = perturbation_scales(landscape.space, w, form)
-    responses = _responses(landscape, w)
-    starts = [
-        *_both_signs(_eigenvectors(landscape, w, scales, eigenvectors)),
-        *(scales * response for response in responses),
-        *_random(len(w), seed),
-    ]
+    curved = _both_signs(_eigenvectors(landscape, w, scales, eigenvectors))
+    spare = None if starts is None else max(1, starts - len(curved) - 1)
+    responses = _responses(landscape, w, spare)
+    directions = [*curved, *(scales * response for response in responses), *_random(len(w), seed)]
+    directions = directions[:starts]
     length = radius * math.sqrt(len(w))
-    moving = [start for start in starts if float(start.norm()) > 0]
+    moving = [start for start in directions if float(start.norm()) > 0]
     with progress(max_gradients, "gradients of ascents") as bar:
         heights = _Heights(landscape, w, scales)
-        ascents = highest(heights, moving, length, max_gradients, bar)
+        ascents = highest(heights, moving, length, max_gradients, bar, memory=memory)
     return _answer(ascents, scales, w, len(responses))
 
 
@@ -286,7 +292,7 @@ def _eigenvectors(landscape: Landscape, w: Tensor, scales: Tensor, known: Tensor
     return top_eigenvalues(scaled, count, rtol=1e-4, max_products=200).vectors
 
 
-def _responses(landscape: Landscape, w: Tensor) -> list[Tensor]:
+def _responses(landscape: Landscape, w: Tensor, most: int | None) -> list[Tensor]:
     """Give directions in which one output rises on average and the others fall."""
     if not isinstance(landscape, Responsive):
         return []
@@ -297,6 +303,7 @@ def _responses(landscape: Landscape, w: Tensor) -> list[Tensor]:
     outputs = jacobian.shape[0] // landscape.samples
     rows = torch.eye(outputs, dtype=jacobian.dtype, device=jacobian.device)
     wanted = torch.cat([rows, -rows]) if outputs == 1 else (rows - 1 / outputs)[:_OUTPUTS]
+    wanted = wanted[:most]
     return [(jacobian.T @ row.repeat(landscape.samples)).double().cpu() for row in wanted.unbind(0)]
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import html
 import os
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -14,6 +15,10 @@ from torch import Tensor
 
 from thalweg.errors import InvalidArgument
 from thalweg.measurements import checkup_parts as measure
+from thalweg.measurements.checkup_aligned import aligned
+from thalweg.measurements.checkup_clock import Clock
+from thalweg.measurements.checkup_flatness import flatness
+from thalweg.measurements.checkup_layers import inside
 from thalweg.measurements.checkup_plan import make_plan, told_plan
 from thalweg.measurements.checkup_subject import Subject
 from thalweg.measurements.checkup_verdicts import Verdict, verdicts
@@ -106,7 +111,7 @@ def inspect(
         Whole states (`thalweg.open_point`), paths of checkpoints, state dicts, or flat vectors.
     minutes : float
         That it may take: one value, gradient and product are timed, and the sizes of all parts
-        chosen. It may take longer where the machine becomes busier.
+        chosen. Where the machine becomes slower, the parts that are left become smaller.
     dtype : torch.dtype, optional
         To compute in; by default the model's own.
     seed : int
@@ -133,6 +138,7 @@ def inspect(
     >>> found["Do they compute the same?"][0].verdict
     'same predictions'
     """
+    start = time.perf_counter()
     check_minutes(minutes)
     named = dict(points) if isinstance(points, Mapping) else _named(points)
     if not named:
@@ -140,10 +146,10 @@ def inspect(
     opened = [_opened(problem, name, point) for name, point in named.items()]
     subject = Subject(problem, opened, list(named), dtype, seed)
     with progress(1, "check-up") as bar:
-        plan = make_plan(subject, minutes)
-        parts = collect(list(named), plan, partial(do, subject))
+        clock = Clock(make_plan(subject, minutes), time.perf_counter() - start)
+        parts = collect(list(named), clock, partial(do, subject))
         bar.update()
-    return CheckUp(tuple(verdicts(parts, list(named))), plan, parts)
+    return CheckUp(tuple(verdicts(parts, list(named))), clock.done, parts)
 
 
 def check_minutes(minutes: float) -> None:
@@ -170,63 +176,77 @@ def _opened(problem: Problem, name: str, point: Any) -> Point:
 
 
 def do(subject: Subject, part: str, places: tuple[int, ...], sizes: Any) -> dict[str, Any]:
-    """Measure one part of a check-up."""
+    """Measure one part of a check-up, on as much of the data as the sizes say."""
+    less = subject.limited(*sizes["of"])
     if part == "there":
-        return measure.there(subject)
-    if part == "fit":
-        return measure.fit(subject, places[0])
-    if part == "line":
-        return measure.line(subject, places[0], places[1], sizes)
+        return measure.there(less)
     if part == "surface":
-        return measure.surface(subject, sizes)
-    of_a_point = {"flatness": measure.flatness, "kernel": measure.kernel}[part]
-    return of_a_point(subject, places[0], sizes)
+        return measure.surface(less, sizes)
+    if part in _OF_PAIRS:
+        return _OF_PAIRS[part](less, *places, sizes)
+    if part == "fit":
+        return measure.fit(less, places[0])
+    return _OF_A_POINT[part](less, places[0], sizes)
+
+
+_OF_PAIRS = {"line": measure.line, "aligned": aligned}
+_OF_A_POINT = {
+    "flatness": flatness,
+    "inside": inside,
+    "kernel": measure.kernel,
+}
+# What is done, in order: the sizes that it has, and whether of each point, each pair, or of all.
+_STEPS = (
+    ("fit", "fit", "points"),
+    ("line", "lines", "pairs"),
+    ("flatness", "flatness", "points"),
+    ("inside", "inside", "points"),
+    ("kernel", "degeneracy", "points"),
+    ("surface", "surface", "all"),
+    ("aligned", "aligned", "pairs"),
+)
 
 
 def collect(
     names: list[str],
-    plan: dict[str, Any],
+    clock: Clock,
     do: Do,
     finished: Callable[[dict[str, Any]], object] = lambda _: None,
 ) -> dict[str, Any]:
     """
-    Do all parts that a plan has room for, and gather them.
+    Do all parts that there is time for, and gather them.
 
     Parameters
     ----------
     names : list of str
         Of the points.
-    plan : dict
-        Of `make_plan`.
+    clock : Clock
+        Decides the sizes of each part.
     do : callable
         Does one part: name, places, sizes.
     finished : callable
         Told of all parts so far whenever one is done.
     """
     pairs = Subject.pairs_of(len(names))
-    parts: dict[str, Any] = {"pairs": pairs, "there": do("there", (), None)}
-    for part, places, sizes in _steps(len(names), pairs, plan):
-        found = do(part, places, sizes)
-        if part == "surface":
-            parts[part] = unpack(found)
-        elif part == "line":
-            parts.setdefault(part, {})[places] = unpack(found)["line"]
-        else:
-            parts.setdefault(part, {})[places[0]] = found
-        finished(parts)
+    of = {"points": [(i,) for i in range(len(names))], "pairs": pairs, "all": [()]}
+    whole = clock.sizes("fit") or {"train": clock.plan["train"], "test": clock.plan["test"]}
+    limits = {"of": [whole["train"], whole["test"]]}
+    parts: dict[str, Any] = {"pairs": pairs, "there": do("there", (), limits)}
+    for part, sized, each in _STEPS:
+        sizes = clock.sizes(sized)
+        for places in of[each] if sizes is not None else []:
+            with clock.timed(sizes, 1 / len(of[each])):
+                found = do(part, places, {**sizes, **limits})
+            if part == "surface":
+                parts[part] = unpack(found)
+            elif each == "pairs":
+                parts.setdefault(part, {})[places] = _of_a_pair(found)
+            else:
+                parts.setdefault(part, {})[places[0]] = found
+            finished(parts)
     return parts
 
 
-def _steps(
-    count: int, pairs: list[tuple[int, int]], plan: dict[str, Any]
-) -> list[tuple[str, tuple[int, ...], Any]]:
-    """List what is done, the cheapest and most asked for first."""
-    points = [(i,) for i in range(count)]
-    steps: list[tuple[str, tuple[int, ...], Any]] = [("fit", place, None) for place in points]
-    if plan["lines"]:
-        steps += [("line", pair, plan["lines"]) for pair in pairs]
-    if plan["flatness"]:
-        steps += [("flatness", place, plan["flatness"]) for place in points]
-    if plan["degeneracy"]:
-        steps += [("kernel", place, plan["degeneracy"]) for place in points]
-    return [*steps, ("surface", (), plan["surface"])] if plan["surface"] else steps
+def _of_a_pair(found: dict[str, Any]) -> Any:
+    """Give a line; or all that came with it."""
+    return found if "refused" in found else unpack(found)["line"]

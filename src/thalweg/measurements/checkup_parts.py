@@ -1,4 +1,4 @@
-"""The parts of a check-up, each measured by itself: fit, flatness, lines, degeneracy, surface."""
+"""The parts of a check-up, each measured by itself: fit, lines, degeneracy, surface."""
 
 from __future__ import annotations
 
@@ -12,18 +12,17 @@ from torch import Tensor
 
 from thalweg.connectivity import barrier
 from thalweg.errors import InvalidArgument, ThalwegError
-from thalweg.geometry import degeneracy, top_eigenvalues, trace
-from thalweg.geometry.noise import noise_level
-from thalweg.geometry.scales import Scaled, perturbation_scales
-from thalweg.geometry.sharpness import average_sharpness, worst_sharpness
-from thalweg.measurements import checkup_plan
+from thalweg.geometry import degeneracy
+from thalweg.measurements.checkup_clock import ending
+from thalweg.measurements.checkup_plan import Sizes
 from thalweg.measurements.checkup_subject import Subject
 from thalweg.measurements.dataset_codec import pack
+from thalweg.problems.loss import pair
 from thalweg.risk import EmpiricalRisk
 
 Array = NDArray[np.float64]
-# Relative to the weights: the noise, the distance of the worst direction; rise of the loss.
-NOISE, RADIUS, RISE = 0.05, 0.01, 0.1
+# Samples whose targets are read at once.
+_AT_ONCE = 1000
 
 
 def there(subject: Subject) -> dict[str, Any]:
@@ -58,6 +57,7 @@ def fit(subject: Subject, place: int) -> dict[str, Any]:
     outputs = _outputs(judged, w)
     if outputs is not None:
         answer["outputs"] = outputs.float().cpu().numpy()
+        answer |= _margins(judged, outputs.double().cpu())
     answer["kind"] = judged.problem.output_kind
     answer["judged"] = "train" if other is None else "test"
     return answer
@@ -69,93 +69,52 @@ def _outputs(risk: EmpiricalRisk, w: Tensor) -> Tensor | None:
     return drawn.features(w) if drawn.by_outputs else None
 
 
+def _margins(risk: EmpiricalRisk, outputs: Tensor) -> dict[str, Any]:
+    """
+    Give each sample's margin: its own class's output over the highest other.
+
+    In units of the outputs' root mean square about their mean, so that it depends on the function
+    alone. Empty where targets are no classes.
+    """
+    kind = risk.problem.output_kind
+    if kind != "classes" or outputs.dim() != 2 or outputs.shape[1] < 2:
+        return {}
+    parts = torch.arange(risk.samples).split(_AT_ONCE)
+    targets = [pair(risk.data.take(part))[1] for part in parts]
+    if any(not isinstance(t, Tensor) or t.dim() != 1 or t.is_floating_point() for t in targets):
+        return {}
+    labels = torch.cat(targets).cpu().long()[:, None]
+    known = (labels >= 0) & (labels < outputs.shape[1])  # others are passed over by the loss
+    labels = labels.clamp(0, outputs.shape[1] - 1)
+    own = outputs.gather(1, labels)[:, 0]
+    others = outputs.scatter(1, labels, -torch.inf).amax(1)
+    unit = (outputs - outputs.mean(1, keepdim=True)).square().sum(1).mean().sqrt()
+    return {"margins": _array(((own - others) / unit)[known[:, 0]])} if unit > 0 else {}
+
+
 def _array(values: Tensor) -> Array:
     return values.detach().double().cpu().numpy()
 
 
-def flatness(subject: Subject, place: int, sizes: dict[str, int]) -> dict[str, Any]:
-    """
-    Measure how flat the loss is around a point, by measures that layer rescaling leaves alone.
-
-    Each comes with what it is a mean of: over noise, over samples, over copies.
-    """
-    draws, seed = sizes["draws"], subject.seed
-    risk, w = subject.few(place, sizes["samples"])
-    average = average_sharpness(risk, w, noise=NOISE, form="adaptive", pairs=draws, seed=seed)
-    level = noise_level(risk, w, rise=RISE, form="adaptive", copies=draws, seed=seed)
-    few, w = subject.few(place, sizes["curved_samples"])
-    return {
-        "loss": risk.value(w),
-        "average": average.value,
-        "average_each": np.array(average.rises),
-        "loss noise": level.value,
-        "loss noise_each": level.copies,
-        "loss noise_low": level.low,
-        "loss noise_high": level.high,
-        **_curved(few, w, seed),
-        "samples": risk.samples,
-        "curved_samples": few.samples,
-    }
-
-
-def _curved(risk: EmpiricalRisk, w: Tensor, seed: int) -> dict[str, Any]:
-    hessian, scales = risk.hessian(w), perturbation_scales(risk.space, w, "adaptive")
-    products, gradients = checkup_plan.PRODUCTS, checkup_plan.GRADIENTS
-    top = top_eigenvalues(Scaled(hessian, scales), 1, rtol=1e-3, max_products=products, seed=seed)
-    worst = worst_sharpness(
-        risk,
-        w,
-        radius=RADIUS,
-        form="adaptive",
-        max_gradients=gradients,
-        eigenvectors=top.vectors,
-        seed=seed,
-    )
-    # The trace is of the plain Hessian: what others print, and not invariant.
-    total = trace(hessian, rtol=0.05, max_products=checkup_plan.TRACE_PRODUCTS, seed=seed)
-    base = risk.sample_losses(w)
-    rises = risk.sample_losses(w + worst.displacement) - base
-    along = (scales * top.vectors[:, 0].double().cpu()).to(w.device, w.dtype)
-    return {
-        "eigenvalue": float(top.values[0]),
-        "eigenvalue_error": float(top.errors[0]),
-        "eigenvalue_status": top.status,
-        "eigenvalue_each": _array(_second_differences(risk, w, along, base)),
-        "worst": worst.value,
-        "worst_status": worst.status,
-        "worst_each": _array(rises),
-        "trace": total.value,
-        "trace_error": total.error,
-        "trace_status": total.status,
-    }
-
-
-def _second_differences(risk: EmpiricalRisk, w: Tensor, along: Tensor, base: Tensor) -> Tensor:
-    """Give each sample's curvature along a direction of unit length in the form's units."""
-    # A step of a hundredth of the weights: differences of 1e-4 relative are far above rounding.
-    step = 0.01 * float(w.norm() / along.norm())
-    higher, lower = (risk.sample_losses(w + sign * step * along) for sign in (1, -1))
-    return (higher.double() + lower.double() - 2 * base.double()) / step**2
-
-
-def line(subject: Subject, first: int, last: int, sizes: dict[str, int]) -> dict[str, Any]:
+def line(subject: Subject, first: int, last: int, sizes: Sizes) -> dict[str, Any]:
     """Measure the line between two points."""
     risk = subject.moving(sizes["samples"])
     ends = (subject.points[first], subject.points[last])
     return pack({"line": barrier(risk, *ends, points=sizes["points"])})
 
 
-def kernel(subject: Subject, place: int, sizes: dict[str, int]) -> dict[str, Any]:
+def kernel(subject: Subject, place: int, sizes: Sizes) -> dict[str, Any]:
     """Measure rank and nullity at a point, on some samples; the reason where it cannot be."""
     risk, w = subject.few(place, sizes["samples"])
+    ends = ending(sizes["seconds"])
     try:
-        found = degeneracy(risk, w, probes=2, steps=10, seed=subject.seed)
+        found = degeneracy(risk, w, probes=2, steps=10, seed=subject.seed, progress=ends)
     except ThalwegError as error:
         return {"refused": str(error).partition("\n")[0]}
     return {**found.to_dict(), "samples": risk.samples}
 
 
-def surface(subject: Subject, sizes: dict[str, int]) -> dict[str, Any]:
+def surface(subject: Subject, sizes: Sizes) -> dict[str, Any]:
     """Measure the loss on the line or the plane through the points."""
     from thalweg.measurements.planes import lay_plane
     from thalweg.measurements.point import MeasuredPoint

@@ -194,6 +194,32 @@ def same_function(first: dict[str, Any], last: dict[str, Any]) -> dict[str, floa
     return answer
 
 
+def quantiles(values: Array, shares: tuple[float, ...]) -> dict[float, tuple[float, float, float]]:
+    """
+    Give quantiles with intervals by order statistics, which hold in 95 % of cases or more.
+
+    Returns
+    -------
+    dict
+        By share: value, low, high.
+
+    Examples
+    --------
+    >>> [round(v, 2) for v in quantiles(np.arange(1.0, 101.0), (0.5,))[0.5]]
+    [50.5, 40.0, 61.0]
+    """
+    from scipy.stats import binom
+
+    ordered, n = np.sort(values), len(values)
+    found = {}
+    for share in shares:
+        low = int(binom.ppf(0.025, n, share)) - 1
+        high = int(binom.ppf(0.975, n, share))
+        ends = float(ordered[max(low, 0)]), float(ordered[min(high, n - 1)])
+        found[share] = (float(np.quantile(ordered, share)), *ends)
+    return found
+
+
 def linear_cka(first: Array, last: Array) -> float:
     """
     Compare two representations of the same samples, shapes (N, C) and (N, D); 1 where alike.

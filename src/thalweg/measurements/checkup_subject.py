@@ -46,7 +46,28 @@ class Subject:
     seed: int = 0
     batch_size: int | None = None
     along: Sequence[Point] = ()
-    _there: dict[int, tuple[EmpiricalRisk, Tensor]] = field(default_factory=dict, init=False)
+    _held: dict[int, dict[str, Tensor]] = field(default_factory=dict, init=False)
+    _there: EmpiricalRisk | None = field(default=None, init=False)
+    _less: dict[tuple[int, int], Subject] = field(default_factory=dict, init=False)
+
+    @property
+    def parted(self) -> bool:
+        """Whether the training data can be parted: samples that do not depend on their number."""
+        samples = self.problem.samples("train")
+        return samples.joined and self.problem.drawn(samples) is None
+
+    def limited(self, train: int, test: int) -> Subject:
+        """Give the same points on at most so many samples of each split, chosen at random."""
+        problem = self.sampled(train, test)
+        if problem is self.problem:
+            return self
+        if (train, test) not in self._less:
+            less = Subject(
+                *(problem, self.points, self.names, self.dtype, self.seed),
+                *(self.batch_size, self.along),
+            )
+            self._less = {(train, test): less}
+        return self._less[train, test]
 
     @cached_property
     def risk(self) -> EmpiricalRisk:
@@ -59,12 +80,17 @@ class Subject:
 
     def at(self, place: int) -> tuple[EmpiricalRisk, Tensor]:
         """Give the risk that holds the statistics of a point, and its weights, shape (W,)."""
-        if place not in self._there:
-            w = self.points[place].load_into(self.risk)
-            w = w.detach().to(self.risk.device, self.risk.dtype)
-            held = self.risk.held(w) if self.risk.normalized else self.risk
-            self._there = {place: (held, w)}  # one at a time: each is a copy of the model
-        return self._there[place]
+        w = self.points[place].load_into(self.risk)
+        w = w.detach().to(self.risk.device, self.risk.dtype)
+        if not self.risk.normalized:
+            return self.risk, w
+        if place not in self._held:
+            there = self.risk.held(w)
+            self._held[place] = there.fixed()
+            self._there = self._there or there  # one copy of the model for all points
+        assert self._there is not None
+        self._there.set_fixed(self._held[place])
+        return self._there, w
 
     def few(self, place: int, size: int) -> tuple[EmpiricalRisk, Tensor]:
         """Give the risk at a point on some training samples, with the statistics of all."""
@@ -83,17 +109,18 @@ class Subject:
             return self.risk
         return EmpiricalRisk(problem, check=False, **self._how)
 
-    def sampled(self, size: int) -> Problem:
-        """Give the problem on that many training samples at most, chosen at random."""
+    def sampled(self, size: int, of_test: int | None = None) -> Problem:
+        """Give the problem on that many samples of each split at most, chosen at random."""
+        of_test = size if of_test is None else of_test
         train = self._some("train", size)
-        if train is None:
+        test = None if self.problem.test is None else self._some("test", of_test)
+        if train is None and (test is None or of_test == size):
             return self.problem
-        test = None if self.problem.test is None else self._some("test", size)
         given = self.problem
         return Problem(
             given.model,
             given.loss,
-            train,
+            given.train if train is None else train,
             given.test if test is None else test,
             weight=given.weight,
             name=given.name,

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from thalweg.connectivity import one_basin
 from thalweg.landscape.sample_means import mean_interval
+from thalweg.measurements.checkup_layers import debiased_cka
 from thalweg.measurements.checkup_statistics import (
     calibration,
     compare_flatness,
     confidence,
+    quantiles,
     same_function,
 )
 
@@ -56,15 +58,16 @@ def verdicts(parts: Mapping[str, Any], names: list[str]) -> list[Verdict]:
     Parameters
     ----------
     parts : mapping
-        ``there``; ``fit``, ``flatness`` and ``kernel`` by the place of the point; ``line`` by the
-        places of its ends. What is missing has no verdict.
+        ``there``; ``fit``, ``flatness``, ``inside`` and ``kernel`` by the place of the point;
+        ``line`` and ``aligned`` by the places of its ends. What is missing has no verdict.
     names : list of str
         Of the points.
     """
-    fits, flats = parts.get("fit", {}), parts.get("flatness", {})
+    fits, flats, layers = (parts.get(name, {}) for name in ("fit", "flatness", "inside"))
     found = [_measured(parts["there"], names)] if "there" in parts else []
     found += [_fits(fit, names[i]) for i, fit in fits.items()]
     found += [v for i, fit in fits.items() if (v := _calibrated(fit, names[i])) is not None]
+    found += [v for i, fit in fits.items() if (v := _margins(fit, names[i])) is not None]
     found += [_curved(flat, names[i]) for i, flat in flats.items()]
     found += [_degenerate(one, names[i]) for i, one in parts.get("kernel", {}).items()]
     for i, j in parts.get("pairs", []):
@@ -72,10 +75,14 @@ def verdicts(parts: Mapping[str, Any], names: list[str]) -> list[Verdict]:
         if i in fits and j in fits:
             found += _predicts_better(fits[i], fits[j], *both)
             found.append(_same_function(fits[i], fits[j], *both))
-        if i in flats and j in flats:
+        if i in layers and j in layers:
+            found.append(same_layers(layers[i], layers[j], *both))
+        if i in flats and j in flats and "refused" not in flats[i] | flats[j]:
             found.append(flatter(flats[i], flats[j], *both))
         if (i, j) in parts.get("line", {}):
             found += _line(parts["line"][i, j], *both)
+        if (i, j) in parts.get("aligned", {}):
+            found += _aligned(parts["aligned"][i, j], *both)
     return found
 
 
@@ -139,21 +146,51 @@ def _calibrated(fit: dict[str, Any], name: str) -> Verdict | None:
     return Verdict("Can its confidence be trusted?", name, verdict, answer, trust, found)
 
 
+def _margins(fit: dict[str, Any], name: str) -> Verdict | None:
+    margins = fit.get("margins")
+    if margins is None or len(margins) < _LEAST_MARGINS:
+        return None
+    found = quantiles(margins, (0.1, 0.5))
+    (tenth, low, high), (middle, *ends) = found[0.1], found[0.5]
+    answer = (
+        f"half of the samples have a margin below {middle:.3g} ({ends[0]:.3g}, {ends[1]:.3g}), a"
+        f" tenth below {tenth:.3g} ({low:.3g}, {high:.3g})"
+    )
+    trust = (
+        f"95% intervals by order statistics of {len(margins):,} {fit['judged']} samples; in"
+        " units of the outputs' root mean square, so that no rescaling changes them; negative where"
+        " the class is wrong"
+    )
+    numbers = {"median": [middle, *ends], "tenth": [tenth, low, high]}
+    return Verdict("How wide are its margins?", name, "", answer, trust, numbers)
+
+
+# Below so many samples a tenth of them has no interval.
+_LEAST_MARGINS = 40
+
+
 def _curved(flat: dict[str, Any], name: str) -> Verdict:
+    question = "How flat is it there?"
+    if "refused" in flat:
+        return Verdict(question, name, "not measured", flat["refused"], "give more --minutes", flat)
     numbers = {k: v for k, v in flat.items() if not k.endswith("_each")}
     answer = (
         f"noise of {flat['loss noise']:.3g} of the weights ({flat['loss noise_low']:.3g},"
         f" {flat['loss noise_high']:.3g}) raises the loss by 0.1; noise of 0.05 by"
         f" {flat['average']:.3g}; the worst step of 0.01 by {flat['worst']:.3g} or more; largest"
-        f" eigenvalue in relative units {flat['eigenvalue']:.4g} ± {flat['eigenvalue_error']:.2g};"
-        f" trace of the Hessian {flat['trace']:.4g} ± {flat['trace_error']:.2g}"
+        f" eigenvalue in relative units {flat['eigenvalue']:.4g} ± {flat['eigenvalue_error']:.2g}"
     )
     trust = (
         f"noise on {flat['samples']:,} training samples, curvature on {flat['curved_samples']:,};"
-        f" eigenvalue {flat['eigenvalue_status']}, trace {flat['trace_status']}; the trace changes"
-        " where layers are rescaled, the others do not"
+        f" eigenvalue {flat['eigenvalue_status']}"
     )
-    return Verdict("How flat is it there?", name, "", answer, trust, numbers)
+    if "trace" in flat:
+        answer += f"; trace of the Hessian {flat['trace']:.4g} ± {flat['trace_error']:.2g}"
+        trust += (
+            f", trace {flat['trace_status']}; the trace changes where layers are rescaled, the"
+            " others do not"
+        )
+    return Verdict(question, name, "", answer, trust, numbers)
 
 
 def _degenerate(one: dict[str, Any], name: str) -> Verdict:
@@ -210,6 +247,29 @@ def _same_function(first: dict[str, Any], last: dict[str, Any], one: str, other:
     return Verdict(question, f"{one}, {other}", verdict, "; ".join(told), trust, found)
 
 
+def same_layers(first: dict[str, Any], last: dict[str, Any], one: str, other: str) -> Verdict:
+    """Compare inner layers of two points by linear CKA, without bias."""
+    question, about = "Do their inner layers compute the same?", f"{one}, {other}"
+    if "refused" in first:
+        return Verdict(question, about, "not measured", first["refused"], "", first)
+    names = [str(name) for name in first["layers"]]
+    found = {
+        name: debiased_cka(a, b)
+        for name, a, b in zip(names, first["products"], last["products"], strict=True)
+    }
+    known = {name: value for name, value in found.items() if value == value}
+    told = ", ".join(f"{name} {value:.3f}" for name, value in found.items())
+    least = min(known, key=lambda name: known[name]) if known else ""
+    answer = f"linear CKA by layer: {told}"
+    answer += f"; least alike: {least}" if least and len(known) > 1 else ""
+    trust = (
+        f"on {len(first['products'][0]):,} {first['judged']} samples, estimated without the bias of"
+        " wide layers; 1 where alike up to rotation and scale, 0 where unrelated; hidden units may"
+        " be permuted"
+    )
+    return Verdict(question, about, "", answer, trust, found)
+
+
 def flatter(first: dict[str, Any], last: dict[str, Any], one: str, other: str) -> Verdict:
     """Say which of two points is flatter: where more than half of the measures agree."""
     rows = compare_flatness(first, last)
@@ -240,8 +300,34 @@ def flatter(first: dict[str, Any], last: dict[str, Any], one: str, other: str) -
     return Verdict("Which is flatter?", about, verdict, f"{answer}: {told}", trust, numbers)
 
 
-def _line(data: Any, one: str, other: str) -> list[Verdict]:
-    about, question = f"{one}, {other}", "Do they lie in one basin?"
+_STRAIGHT = (
+    "A barrier on the straight line may vanish on another path, or in another order of hidden units"
+)
+_IN_ORDER = (
+    "The units of the second are in the order that was found nearest to the first's; others may be"
+    " better"
+)
+
+
+def _aligned(found: Any, one: str, other: str) -> list[Verdict]:
+    question = "And with their hidden units in one order?"
+    if isinstance(found, dict):
+        return [Verdict(question, f"{one}, {other}", "not aligned", found["refused"], "", found)]
+    basin, mean = _line(found, one, other, question, _IN_ORDER)
+    distance = found.attrs["cost"] / found.attrs["unaligned"] if found.attrs["unaligned"] else 1.0
+    answer = f"{basin.answer}; {mean.answer}; squared distance {distance:.3g} of that without"
+    numbers = {**basin.numbers, "mean": mean.numbers, "distance": distance}
+    return [replace(basin, answer=answer, numbers=numbers)]
+
+
+def _line(
+    data: Any,
+    one: str,
+    other: str,
+    question: str = "Do they lie in one basin?",
+    beware: str = _STRAIGHT,
+) -> list[Verdict]:
+    about = f"{one}, {other}"
     counted = "error" in data["quantity"].values
     found = []
     if counted:
@@ -249,8 +335,7 @@ def _line(data: Any, one: str, other: str) -> list[Verdict]:
         samples = data.attrs.get("samples", 0)
         trust = (
             f"95% interval over {samples:,} training samples, paired, with the choice of the"
-            f" highest of {data.sizes['t']} points; allowed {judged.allowed:g}. A barrier on the"
-            " straight line may vanish on another path, or in another order of hidden units"
+            f" highest of {data.sizes['t']} points; allowed {judged.allowed:g}. {beware}"
         )
         numbers = {"barrier": judged.barrier, "low": judged.low, "high": judged.high}
         words = f"{judged.verdict}: error barrier {max(judged.barrier, 0):.3g} ({judged.low:.3g},"

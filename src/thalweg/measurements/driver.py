@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -110,12 +111,13 @@ def measure(
     summary : dict
         What was found, under the name of the measurement.
     """
+    started = time.perf_counter()
     run.require_source()
     with run.lock():
         repair(run)
         record = record_of(run.config)
         job, notes = prepare(run, engine, task_timeout, progress)
-        job = replace(job, announce=announce, finished=finished)
+        job = replace(job, announce=announce, finished=finished, started=started)
         found = {**record.perform(job), "notes": notes}
         write_json(run.inside("summary.json"), {record.name: found})
     return run, {record.name: found}

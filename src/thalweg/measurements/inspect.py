@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import time
+from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from thalweg.measurements.options import defaults, option
@@ -11,10 +14,13 @@ from thalweg.run import Report, Run, Task
 from thalweg.run.files import read_json, write_json
 
 if TYPE_CHECKING:
+    from thalweg.measurements.checkup_clock import Clock
     from thalweg.measurements.checkup_subject import Subject
     from thalweg.measurements.parts import Section
 
-_FILE = "checkup.json"
+# Writing the page takes at most one part in so many of the time.
+_PAUSE = 15
+_FILE, _SIZES = "checkup.json", "sizes.json"
 
 
 @dataclass(frozen=True)
@@ -49,16 +55,30 @@ def perform(job: Job) -> dict[str, Any]:
         task = Task("thalweg.measurements.inspect:do_part", {**job.spec, **wanted}, label=label)
         return job.perform([task], label)[0]
 
+    page = _Page(job.finished)
+
     def finished(parts: dict[str, Any]) -> None:
-        found = CheckUp(tuple(verdicts(parts, names)), plan, parts).to_dict()
+        found = CheckUp(tuple(verdicts(parts, names)), clock.done, parts).to_dict()
         write_json(job.run.inside(_FILE), found)
         _save(job.run, parts, found["verdicts"])
-        job.finished()
+        page.write()
 
+    started = job.started or time.perf_counter()
     plan = do("plan", (), None)
     job.announce("\n".join(told_plan(plan)))
-    parts = collect(names, plan, do, finished)
-    return CheckUp(tuple(verdicts(parts, names)), plan, parts).to_dict()
+    clock = _clock(job, plan, time.perf_counter() - started)
+    parts = collect(names, clock, do, finished)
+    return CheckUp(tuple(verdicts(parts, names)), clock.done, parts).to_dict()
+
+
+def _clock(job: Job, plan: dict[str, Any], spent: float) -> Clock:
+    """Go on with the time that was spent before, and the sizes that were decided."""
+    from thalweg.measurements.checkup_clock import Clock
+
+    path = job.run.inside(_SIZES)
+    known = read_json(path) if path.exists() else {"spent": 0.0, "decided": {}}
+    keep = partial(write_json, path)
+    return Clock(plan, known["spent"] + spent, known["decided"], keep)
 
 
 def do_part(run: Run, arguments: dict[str, Any], report: Report) -> dict[str, Any]:
@@ -70,6 +90,20 @@ def do_part(run: Run, arguments: dict[str, Any], report: Report) -> dict[str, An
     if arguments["part"] == "plan":
         return make_plan(subject, arguments["options"]["minutes"])
     return do(subject, arguments["part"], tuple(arguments["places"]), arguments["sizes"])
+
+
+class _Page:
+    """The page, which is written again only where that takes little of the time spent so far."""
+
+    def __init__(self, write: Callable[[], object]) -> None:
+        self._write, self._next = write, 0.0
+
+    def write(self) -> None:
+        start = time.perf_counter()
+        if start >= self._next:
+            self._write()
+            end = time.perf_counter()
+            self._next = end + _PAUSE * (end - start)
 
 
 _KEPT: dict[str, Subject] = {}

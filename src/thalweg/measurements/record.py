@@ -39,6 +39,8 @@ class Job:
         Told in words what will be done, before it is.
     finished : callable
         Called when a part is done and its results are saved.
+    started : float or None
+        By `time.perf_counter`, when the work began: before the problem was loaded.
     """
 
     run: Run
@@ -49,6 +51,7 @@ class Job:
     progress: Progress
     announce: Callable[[str], object] = field(default=lambda _: None)
     finished: Callable[[], object] = field(default=lambda: None)
+    started: float | None = None
 
     def perform(self, tasks: Sequence[Task], label: str) -> list[dict[str, Any]]:
         """Do the tasks that are not done, and give the results of all in their order."""

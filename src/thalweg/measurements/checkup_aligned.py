@@ -1,0 +1,27 @@
+"""The line between two points of a check-up once the second is in the first one's order."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+from thalweg.connectivity import align, barrier
+from thalweg.errors import ThalwegError
+from thalweg.measurements.checkup_plan import Sizes
+from thalweg.measurements.checkup_subject import Subject
+from thalweg.measurements.dataset_codec import pack
+
+
+def aligned(subject: Subject, first: int, last: int, sizes: Sizes) -> dict[str, Any]:
+    """Align the second point to the first, and measure the line; why not, where it cannot be."""
+    risk = subject.moving(sizes["samples"])
+    a, b = subject.points[first], subject.points[last]
+    how: Any = {"restarts": sizes["restarts"], "seconds": sizes["swaps"], "seed": subject.seed}
+    try:
+        found = align(risk, a, b, **how)
+    except ThalwegError as error:
+        return {"refused": str(error).partition("\n")[0]}
+    moved = replace(found.state_of(risk, b), name=subject.names[last])
+    line = barrier(risk, a, moved, points=sizes["points"])
+    numbers = {name: getattr(found, name) for name in ("cost", "unaligned", "bound")}
+    return pack({"line": line.assign_attrs(numbers)})
