@@ -28,6 +28,7 @@ if _TYPE_CHECKING:
         neighbour_barriers,
         one_basin,
     )
+    from thalweg.display import explain, plot
     from thalweg.dynamics import branch, gradient_flow, perturb, record, train
     from thalweg.embedding import embed
     from thalweg.errors import ThalwegError
@@ -73,6 +74,7 @@ __all__ = [
     "degeneracy",
     "disconnectivity_graph",
     "embed",
+    "explain",
     "flatness",
     "gradient_flow",
     "gradient_noise",
@@ -87,6 +89,7 @@ __all__ = [
     "open_point",
     "open_run",
     "perturb",
+    "plot",
     "random_directions",
     "record",
     "spectral_density",
@@ -117,6 +120,7 @@ _ROOMS = {
     "degeneracy": "geometry",
     "disconnectivity_graph": "basins",
     "embed": "embedding",
+    "explain": "display",
     "flatness": "geometry",
     "gradient_noise": "geometry",
     "inspect": "measurements.checkup",
@@ -130,6 +134,7 @@ _ROOMS = {
     "open_point": "problems",
     "open_run": "run",
     "perturb": "dynamics",
+    "plot": "display",
     "random_directions": "geometry",
     "record": "dynamics",
     "spectral_density": "geometry",

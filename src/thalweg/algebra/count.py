@@ -13,6 +13,7 @@ from thalweg.algebra.rank import GenericRank, generic_rank
 from thalweg.algebra.solve import MOST_WEIGHTS, Solutions, exact_answer, solve
 from thalweg.algebra.system import ZeroSystem
 from thalweg.errors import SystemTooLarge
+from thalweg.result import Result
 from thalweg.run.progress import Progress, silent
 
 MOST_STATES = 20_000
@@ -20,7 +21,7 @@ LARGEST_EXPLICIT = 10
 
 
 @dataclass(frozen=True)
-class Count:
+class Count(Result):
     """How many solutions a system of zero error has.
 
     Degree and complex solutions are counted in the space of free weights, before dividing by the

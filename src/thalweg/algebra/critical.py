@@ -19,6 +19,7 @@ from thalweg.algebra.polynomials import PolynomialSystem
 from thalweg.algebra.symmetry import Gauge
 from thalweg.algebra.system import ZeroSystem, critical_system
 from thalweg.errors import InvalidArgument
+from thalweg.result import Result
 from thalweg.run.progress import Progress, silent
 
 SETTLED = 1e-13
@@ -30,7 +31,7 @@ REGULAR = 1e-9
 
 
 @dataclass(frozen=True, eq=False)
-class CriticalPoints:
+class CriticalPoints(Result):
     """Critical points of a loss.
 
     Attributes

@@ -17,13 +17,14 @@ from thalweg.algebra.polynomials import PolynomialSystem
 from thalweg.algebra.symmetry import Gauge
 from thalweg.algebra.system import GRID, ZeroSystem, critical_system
 from thalweg.errors import InvalidArgument
+from thalweg.result import Result
 
 ZERO = 1e-8
 """Eigenvalues below this, relative to the largest, count as zero."""
 
 
 @dataclass(frozen=True, eq=False)
-class CriticalPoint:
+class CriticalPoint(Result):
     """A real critical point of a loss.
 
     Attributes

@@ -11,13 +11,14 @@ from thalweg.algebra.network import Array
 from thalweg.algebra.system import ZeroSystem
 from thalweg.curvature.ranks import singular_cutoff
 from thalweg.errors import InvalidArgument
+from thalweg.result import Result
 
 EXACT = 1e-12
 """Largest relative residual of a point on the set."""
 
 
 @dataclass(frozen=True, eq=False)
-class RealPoints:
+class RealPoints(Result):
     """Points on a real solution set.
 
     Attributes

@@ -15,6 +15,7 @@ from thalweg.algebra.real import project
 from thalweg.algebra.slices import SquareFamily, square_family
 from thalweg.algebra.system import ZeroSystem
 from thalweg.errors import InvalidArgument, SystemTooLarge
+from thalweg.result import Result
 from thalweg.run.progress import Bar, Progress, silent
 
 MOST_WEIGHTS = 64
@@ -25,7 +26,7 @@ ACCEPTED = 1e-10
 
 
 @dataclass(frozen=True, eq=False)
-class Solutions:
+class Solutions(Result):
     """Solutions of a system of zero error.
 
     Where the solution set has dimension 0 these are all solutions found, one of each class of

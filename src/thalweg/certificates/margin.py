@@ -16,6 +16,7 @@ from thalweg.certificates.margin_constraints import labels_and_threshold
 from thalweg.certificates.zero import Statement
 from thalweg.errors import InvalidArgument, NotDefined
 from thalweg.landscape.protocols import require
+from thalweg.result import Result
 from thalweg.risk.risk import EmpiricalRisk
 from thalweg.run.progress import Bar, Progress, silent
 from thalweg.tracing.chain import Network
@@ -37,7 +38,7 @@ ASSUMPTIONS = (
 
 
 @dataclass(frozen=True)
-class MarginCertificate:
+class MarginCertificate(Result):
     """
     Two-sided answer: how far all weights may move at once with no sample misclassified.
 

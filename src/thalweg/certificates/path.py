@@ -18,6 +18,7 @@ from thalweg.errors import InvalidArgument
 from thalweg.landscape.protocols import require
 from thalweg.problems.between import States
 from thalweg.problems.checkpoints import Point, open_point
+from thalweg.result import Result
 from thalweg.risk.risk import EmpiricalRisk
 from thalweg.run.progress import Progress, silent
 from thalweg.tracing.chain import Chain, Network
@@ -30,7 +31,7 @@ _ACROSS = 1e-3
 
 
 @dataclass(frozen=True)
-class PathCertificate:
+class PathCertificate(Result):
     """
     The answer of `certify_path`.
 

@@ -20,6 +20,7 @@ from thalweg.certificates.forward import Passed, run_forward
 from thalweg.certificates.products import WIDER, Standard, Verified, norm
 from thalweg.errors import InvalidArgument, NotDefined
 from thalweg.landscape.protocols import require
+from thalweg.result import Result
 from thalweg.risk.risk import EmpiricalRisk
 from thalweg.run.progress import Bar, Progress, silent
 from thalweg.tracing import chain as links
@@ -63,7 +64,7 @@ class Statement:
 
 
 @dataclass(frozen=True)
-class Certificate:
+class Certificate(Result):
     """
     The answer of `certify_zero`.
 

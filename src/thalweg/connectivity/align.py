@@ -26,6 +26,7 @@ from thalweg.problems.between import States
 from thalweg.problems.checkpoints import Point
 from thalweg.problems.problem import Problem
 from thalweg.problems.state_names import unwrapped
+from thalweg.result import Result
 from thalweg.risk.risk import EmpiricalRisk
 from thalweg.run.progress import Progress, silent
 from thalweg.run.seeds import numpy_generator
@@ -42,7 +43,7 @@ _ROUNDS = 20
 
 
 @dataclass(frozen=True, eq=False)
-class Alignment:
+class Alignment(Result):
     """
     A network in the order of hidden units of another.
 

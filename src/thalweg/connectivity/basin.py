@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 from thalweg.errors import InvalidArgument
+from thalweg.result import Result
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -16,7 +17,7 @@ _ALLOWED = 0.02
 
 
 @dataclass(frozen=True)
-class OneBasin:
+class OneBasin(Result):
     """
     A verdict on a line, from the interval of its barrier.
 

@@ -19,6 +19,7 @@ from thalweg.errors import InvalidArgument
 from thalweg.landscape.protocols import Landscape, placed, require, sample_evaluator
 from thalweg.problems.between import States
 from thalweg.problems.checkpoints import Point
+from thalweg.result import Result
 from thalweg.run.progress import Progress, silent
 from thalweg.run.seeds import torch_generator
 
@@ -38,7 +39,7 @@ _TOLERANCE = 1e-4
 
 
 @dataclass(frozen=True, eq=False)
-class Path:
+class Path(Result):
     """
     A path between two points.
 
@@ -49,8 +50,8 @@ class Path:
     profile : xarray.Dataset
         Loss and error at evenly spaced places, none of which the search looked at, and what
         `barrier` says of them.
-    highest : float
-        Largest value on the path, searched for between the places too; ``at`` is its t.
+    highest, at : float
+        Largest value on the path, searched for between the places too, and its t.
     error : float
         What is left of that search: how much the values around the place still differ.
     stderr : float

@@ -18,6 +18,7 @@ from thalweg.dynamics.training import TrainResult
 from thalweg.errors import CheckpointRefused, InvalidArgument
 from thalweg.landscape import Landscape
 from thalweg.landscape.space import ParameterSpace
+from thalweg.result import Result
 from thalweg.run.checkpoints import describe_checkpoint, read_checkpoint
 from thalweg.run.seeds import derive_seed, torch_generator
 from thalweg.run.store import Run
@@ -107,7 +108,7 @@ def _moment(recorded: list[int], moment: str | int) -> tuple[str, int]:
 
 
 @dataclass(frozen=True)
-class Branch:
+class Branch(Result):
     """
     One perturbed copy and its training.
 
@@ -133,7 +134,7 @@ class Branch:
 
 
 @dataclass(frozen=True)
-class BranchTree:
+class BranchTree(Result):
     """
     All branches of one trajectory.
 

@@ -12,6 +12,7 @@ from torch import Tensor
 from thalweg.dynamics.flow_solvers import Chebyshev, Implicit, Slope, Solver
 from thalweg.errors import InvalidArgument, InvalidWeights
 from thalweg.landscape.protocols import Curved, Landscape, words_of
+from thalweg.result import Result
 from thalweg.run.progress import Progress, silent
 
 Method = Literal["auto", "implicit", "chebyshev"]
@@ -24,7 +25,7 @@ _ENDED = ("stationary", "time reached", "stopped")
 
 
 @dataclass(frozen=True)
-class Flow:
+class Flow(Result):
     """
     Where a gradient flow led.
 

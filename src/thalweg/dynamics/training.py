@@ -26,6 +26,7 @@ from thalweg.landscape.protocols import (
     placed,
     words_of,
 )
+from thalweg.result import Result
 from thalweg.run.events import Log
 from thalweg.run.progress import Bar, Progress
 
@@ -42,7 +43,7 @@ logger = logging.getLogger("thalweg")
 
 
 @dataclass(frozen=True)
-class TrainResult:
+class TrainResult(Result):
     """
     What a training came to.
 

@@ -10,6 +10,7 @@ import numpy as np
 from thalweg.errors import InvalidArgument
 from thalweg.geometry.density import Array, ended, shares_at
 from thalweg.geometry.stieltjes import share_bounds, share_interval, share_stderr
+from thalweg.result import Result
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -74,7 +75,7 @@ def shares_below(density: xr.Dataset, eigenvalues: Array) -> xr.Dataset:
 
 
 @dataclass(frozen=True)
-class NearZero:
+class NearZero(Result):
     """
     How many eigenvalues lie near zero.
 

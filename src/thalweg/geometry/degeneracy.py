@@ -21,6 +21,7 @@ from thalweg.geometry.kernel_sources import Explained, explain
 from thalweg.geometry.symmetric_eigenvalues import symmetric_eigenvalues
 from thalweg.landscape.protocols import require
 from thalweg.landscape.provenance import Word
+from thalweg.result import Result
 from thalweg.risk.risk import EmpiricalRisk
 from thalweg.run.progress import Progress, silent
 from thalweg.tracing.chain import Network
@@ -37,7 +38,7 @@ NOT_AVAILABLE = "not available"
 
 
 @dataclass(frozen=True)
-class Degeneracy:
+class Degeneracy(Result):
     """
     The rank of the outputs' Jacobian J at a point, with what explains its nullity.
 

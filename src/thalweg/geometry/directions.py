@@ -19,6 +19,7 @@ from thalweg.landscape.protocols import Function
 from thalweg.landscape.space import Kind, Parameter, ParameterSpace
 from thalweg.problems.between import FixedParts, States
 from thalweg.problems.checkpoints import Point
+from thalweg.result import Result
 from thalweg.run.seeds import torch_generator
 
 Normalize = Literal["filter", "layer"]
@@ -300,7 +301,7 @@ def _check(count: int, normalize: str | None, kinds: Sequence[str]) -> None:
 
 
 @dataclass(frozen=True)
-class PointsPlane:
+class PointsPlane(Result):
     """
     A line, plane or space through given points.
 
@@ -412,7 +413,7 @@ def _through(points: list[Tensor], states: States) -> PointsPlane:
 
 
 @dataclass(frozen=True)
-class PrincipalDirections:
+class PrincipalDirections(Result):
     """
     Principal components of points.
 
@@ -494,7 +495,7 @@ def principal_directions(weights: Tensor, count: int = 2) -> PrincipalDirections
 
 
 @dataclass(frozen=True)
-class Projection:
+class Projection(Result):
     """
     Points seen in a line, plane or space.
 

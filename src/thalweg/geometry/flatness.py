@@ -14,6 +14,7 @@ from thalweg.geometry.sharpness import average_sharpness, worst_sharpness
 from thalweg.geometry.spectrum import Eigenvalues, top_eigenvalues
 from thalweg.geometry.trace import trace
 from thalweg.landscape.protocols import Curved, Landscape, evaluator, require, words_of
+from thalweg.result import Result
 from thalweg.run.progress import Progress, silent
 
 _FORMS: tuple[Form, ...] = ("plain", "adaptive", "filter")
@@ -26,7 +27,7 @@ _INVARIANT: dict[Form, tuple[str, ...]] = {
 
 
 @dataclass(frozen=True)
-class Measure:
+class Measure(Result):
     """
     One measure of flatness.
 
@@ -64,7 +65,7 @@ class Measure:
 
 
 @dataclass(frozen=True)
-class Flatness:
+class Flatness(Result):
     """
     All measures of flatness around a point.
 

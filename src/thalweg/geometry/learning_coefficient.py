@@ -13,6 +13,7 @@ from thalweg.errors import InvalidArgument
 from thalweg.geometry.ladder import RUNGS, Ladder, Rung, make_ladder
 from thalweg.geometry.ladder_fit import fit_ladder
 from thalweg.landscape.protocols import Landscape, require, words_of
+from thalweg.result import Result
 from thalweg.run.progress import Progress, silent
 
 # What is extrapolated from, calibrated on exact draws of 24 deep linear networks whose ladders end
@@ -29,7 +30,7 @@ _STILL_RISES = (
 
 
 @dataclass(frozen=True)
-class LearningCoefficient:
+class LearningCoefficient(Result):
     """
     How fast the volume of low loss vanishes: like ``t^value (-log t)^(multiplicity - 1)``.
 

@@ -14,6 +14,7 @@ from torch import Tensor
 from thalweg.errors import InvalidArgument
 from thalweg.geometry.scales import Form, perturbation_scales
 from thalweg.landscape.protocols import Function, evaluator, require
+from thalweg.result import Result
 from thalweg.run.progress import Progress, silent
 from thalweg.run.seeds import torch_generator
 
@@ -25,7 +26,7 @@ _RESOLVED = 0.02
 
 
 @dataclass(frozen=True)
-class NoiseLevel:
+class NoiseLevel(Result):
     """
     A size of noise at which something has risen, as a median over copies.
 

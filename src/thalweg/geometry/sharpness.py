@@ -21,6 +21,7 @@ from thalweg.landscape.protocols import (
     Trainable,
     require,
 )
+from thalweg.result import Result
 from thalweg.run.progress import Progress, silent
 from thalweg.run.seeds import torch_generator
 
@@ -31,7 +32,7 @@ _EIGENVECTORS = 2
 
 
 @dataclass(frozen=True)
-class AverageSharpness:
+class AverageSharpness(Result):
     """
     The mean rise of a landscape under noise.
 
@@ -54,7 +55,7 @@ class AverageSharpness:
 
 
 @dataclass(frozen=True)
-class WorstSharpness:
+class WorstSharpness(Result):
     """
     The greatest rise of a landscape found on the boundary of a ball.
 

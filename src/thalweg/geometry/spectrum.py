@@ -10,6 +10,7 @@ from torch import Tensor
 from thalweg.errors import InvalidArgument
 from thalweg.geometry.lanczos import RitzPairs, SearchSpace
 from thalweg.geometry.operator import SymmetricOperator
+from thalweg.result import Result
 from thalweg.run.progress import Bar, Progress, silent
 from thalweg.run.seeds import torch_generator
 
@@ -22,7 +23,7 @@ _PATIENCE = 2
 
 
 @dataclass(frozen=True)
-class Eigenvalues:
+class Eigenvalues(Result):
     """
     Eigenvalues at the ends of a spectrum.
 

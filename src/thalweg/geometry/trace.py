@@ -11,6 +11,7 @@ from torch import Tensor
 
 from thalweg.errors import InvalidArgument
 from thalweg.geometry.operator import SymmetricOperator
+from thalweg.result import Result
 from thalweg.run.progress import Bar, Progress, silent
 from thalweg.run.seeds import torch_generator
 
@@ -24,7 +25,7 @@ Status = Literal["converged", "exact", "max_products"]
 
 
 @dataclass(frozen=True)
-class Trace:
+class Trace(Result):
     """
     A trace with its uncertainty.
 

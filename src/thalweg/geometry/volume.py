@@ -13,6 +13,7 @@ from thalweg.errors import InvalidArgument
 from thalweg.geometry.curvature_at import leading_curvature
 from thalweg.geometry.radial_volume import radial_log_volume
 from thalweg.landscape.protocols import Landscape, require, words_of
+from thalweg.result import Result
 from thalweg.run.progress import Bar, Progress, silent
 from thalweg.run.seeds import torch_generator
 from thalweg.sampling import (
@@ -36,7 +37,7 @@ _DENSE = 1000  # weights up to which all eigenvectors of the curvature are taken
 
 
 @dataclass(frozen=True)
-class LogVolume:
+class LogVolume(Result):
     """
     A bracket of the logarithm of a volume.
 

@@ -25,6 +25,7 @@ from thalweg.measurements.checkup_verdicts import Verdict, verdicts
 from thalweg.measurements.dataset_codec import unpack
 from thalweg.problems import Problem
 from thalweg.problems.checkpoints import Point, open_point
+from thalweg.result import Result
 from thalweg.run.progress import Progress, silent
 
 # Does a part, or gives what was found before: name, places of points, sizes.
@@ -32,7 +33,7 @@ Do = Callable[[str, tuple[int, ...], Any], dict[str, Any]]
 
 
 @dataclass(frozen=True)
-class CheckUp:
+class CheckUp(Result):
     """
     What a check-up found.
 
@@ -59,7 +60,11 @@ class CheckUp:
         return found
 
     def __str__(self) -> str:
-        return "\n".join(told(self.to_dict()))
+        return "\n".join(self.told())
+
+    def told(self) -> list[str]:
+        """Give question after question in lines."""
+        return told(self.to_dict())
 
     def _repr_html_(self) -> str:
         rows = "".join(
