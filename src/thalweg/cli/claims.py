@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import csv
 import json
+import sys
 from collections.abc import Iterator
-from typing import Any
+from typing import Annotated, Any
 
 import typer
 
@@ -14,9 +16,20 @@ from thalweg.report.stated_rules import told_rules
 from thalweg.run import open_run
 
 
-def claims(run: RunPath, as_json: Json = False) -> None:
+def claims(
+    run: RunPath,
+    as_csv: Annotated[
+        bool, typer.Option("--csv", help="Print a table of comma-separated values: a row a claim.")
+    ] = False,
+    as_json: Json = False,
+) -> None:
     """List the claims that a run tested: verdicts, statistics, rules and controls."""
     opened = open_run(run)
+    if as_csv and as_json:
+        raise typer.BadParameter("--csv and --json: write one of them.")
+    if as_csv:
+        _write_csv(opened.claims.rows())
+        return
     if as_json:
         answer = {"run": str(opened.path), "claims": opened.claims, "rules": opened.judged_by}
         typer.echo(json.dumps(answer))
@@ -28,6 +41,14 @@ def claims(run: RunPath, as_json: Json = False) -> None:
         typer.echo("\n".join([sentence, *(f"    {change}" for change in changed)]))
     if not opened.claims:
         typer.echo(f"No claims are judged in {run}. {_why_none(opened.config)}")
+
+
+def _write_csv(rows: list[dict[str, Any]]) -> None:
+    """Print a head and the rows; nothing where there are none."""
+    if rows:
+        writer = csv.DictWriter(sys.stdout, list(rows[0]), lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(rows)
 
 
 def _lines(claim: dict[str, Any]) -> Iterator[str]:

@@ -12,7 +12,7 @@ from typing import Any, NoReturn
 import typer
 from typer.core import TyperGroup
 
-from thalweg.cli import algebra, certify, runs
+from thalweg.cli import algebra, certify, output_of_runs, runs
 from thalweg.cli.claims import claims
 from thalweg.cli.measure import command
 from thalweg.errors import ThalwegError
@@ -56,6 +56,9 @@ app.command()(runs.report)
 app.command()(runs.verify)
 app.command()(claims)
 app.command("runs")(runs.list_all)
+app.command()(output_of_runs.diff)
+app.command()(output_of_runs.figures)
+app.command()(output_of_runs.export)
 for record in MEASUREMENTS.values():
     app.command(record.name)(command(record))
 app.add_typer(algebra.app)

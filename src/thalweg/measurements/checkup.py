@@ -188,7 +188,7 @@ def do(subject: Subject, part: str, places: tuple[int, ...], sizes: Any) -> dict
     if part == "surface":
         return measure.surface(less, sizes)
     if part in _OF_PAIRS:
-        return _OF_PAIRS[part](less, *places, sizes)
+        return _OF_PAIRS[part](less, places[0], places[1], sizes)
     if part == "fit":
         return measure.fit(less, places[0])
     return _OF_A_POINT[part](less, places[0], sizes)
@@ -233,7 +233,11 @@ def collect(
         Told of all parts so far whenever one is done.
     """
     pairs = Subject.pairs_of(len(names))
-    of = {"points": [(i,) for i in range(len(names))], "pairs": pairs, "all": [()]}
+    of: dict[str, list[tuple[int, ...]]] = {
+        "points": [(i,) for i in range(len(names))],
+        "pairs": [*pairs],
+        "all": [()],
+    }
     whole = clock.sizes("fit") or {"train": clock.plan["train"], "test": clock.plan["test"]}
     limits = {"of": [whole["train"], whole["test"]]}
     parts: dict[str, Any] = {"pairs": pairs, "there": do("there", (), limits)}
@@ -241,7 +245,7 @@ def collect(
         sizes = clock.sizes(sized)
         for places in of[each] if sizes is not None else []:
             with clock.timed(sizes, 1 / len(of[each])):
-                found = do(part, places, {**sizes, **limits})
+                found = do(part, places, {**(sizes or {}), **limits})
             if part == "surface":
                 parts[part] = unpack(found)
             elif each == "pairs":

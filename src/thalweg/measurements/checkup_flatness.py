@@ -75,7 +75,7 @@ def _curvature(subject: Subject, place: int, sizes: Sizes, ends: Progress) -> di
     base = risk.sample_losses(w)
     rises = risk.sample_losses(w + worst.displacement) - base
     along = (scales * vectors[:, 0].double().cpu()).to(w.device, w.dtype)
-    found = {
+    found: dict[str, Any] = {
         "eigenvalue": float(top.values[0]),
         "eigenvalue_error": float(top.errors[0]),
         "eigenvalue_status": top.status,

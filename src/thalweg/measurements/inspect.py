@@ -76,7 +76,7 @@ def _clock(job: Job, plan: dict[str, Any], spent: float) -> Clock:
     from thalweg.measurements.checkup_clock import Clock
 
     path = job.run.inside(_SIZES)
-    known = read_json(path) if path.exists() else {"spent": 0.0, "decided": {}}
+    known: dict[str, Any] = read_json(path) if path.exists() else {"spent": 0.0, "decided": {}}
     keep = partial(write_json, path)
     return Clock(plan, known["spent"] + spent, known["decided"], keep)
 

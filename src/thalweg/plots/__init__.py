@@ -1,5 +1,6 @@
 """Pictures of labelled data: ``plot_*`` on matplotlib axes, ``*_figure`` with plotly."""
 
+from thalweg.plots.animation import path_animation
 from thalweg.plots.bands import plot_bands
 from thalweg.plots.complex_solutions import plot_complex_solutions
 from thalweg.plots.contour import plot_contour
@@ -27,6 +28,7 @@ __all__ = [
     "curves_figure",
     "embedding_figure",
     "height_figure",
+    "path_animation",
     "plot_bands",
     "plot_boxes",
     "plot_complex_solutions",

@@ -19,6 +19,7 @@ import tomli_w
 
 from thalweg.errors import DamagedFile, InvalidArgument, RunConflict, RunNotFound
 from thalweg.run.box import check_name, files_below, inside
+from thalweg.run.claims import Claims
 from thalweg.run.digests import file_checksum, hex_checksum, opened_toml, sealed_toml
 from thalweg.run.events import EventLines, EventLog, read_events
 from thalweg.run.files import read_json, write_text
@@ -175,9 +176,11 @@ class Run:
         return self.store.tree()
 
     @property
-    def claims(self) -> list[dict[str, Any]]:
+    def claims(self) -> Claims:
         """
         The claims that were judged, as JSON values; empty until the studies are done.
+
+        A list that `Claims.to_dataframe` makes a table of.
 
         Each has ``name``, ``study``, ``statement``, ``source``, ``protocol``, ``statistic`` with
         its interval, ``rule``, ``verdict``, ``controls`` with theirs, ``section``, ``why``.
@@ -186,7 +189,7 @@ class Run:
         found = read_json(path).get("claims") if path.exists() else []
         if not isinstance(found, list):
             raise DamagedFile(f"{path} is damaged: it holds no claims.")
-        return found
+        return Claims(found)
 
     def cover(self, *names: str, content: bytes | None = None) -> None:
         """
