@@ -226,14 +226,15 @@ def _run_in(
     record: Measurement, config: dict[str, Any], out: Path | None
 ) -> Iterator[tuple[Run, Path | None]]:
     """Make the run where it was asked for; else one that is gone afterwards."""
-    from thalweg.run import create_run
+    from thalweg.run import begun_run, create_run
 
     if out is None and not record.kept:
         with tempfile.TemporaryDirectory() as folder:
             yield create_run(Path(folder) / record.name, config), None
     else:
         place = out or Path("runs") / _default_name(config)
-        yield create_run(place, config), place
+        with begun_run(place, config) as run:
+            yield run, place
 
 
 def _perform(

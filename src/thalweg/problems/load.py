@@ -138,19 +138,25 @@ def _load(entry: str, settings: dict[str, Any], progress: Progress) -> Problem:
         return BUILT_IN[entry](**settings, **shown).made_by(entry, settings)
     if ":" in entry:
         return _own(entry, settings).made_by(entry, settings)
-    if Path(entry).is_dir() or _is_hub_name(entry):
+    if Path(entry).is_dir() or is_hub_name(entry):
         check_settings(f"problem {entry!r}", cifar10, settings)
         problem = cifar10(**{"data": entry} | settings, progress=progress)
         return problem.made_by(entry, settings)
+    raise not_found(entry)
+
+
+def not_found(entry: str) -> EntryNotFound:
+    """Say that nothing has a name, and what was perhaps meant."""
     near = difflib.get_close_matches(entry, BUILT_IN, 1)
     hint = f"did you mean {near[0]!r}? " if near else ""
-    raise EntryNotFound(
+    return EntryNotFound(
         f"no problem is called {entry!r}; {hint}write one of {', '.join(map(repr, BUILT_IN))}, a"
         f" hub name ('owner/name') or folder of images, or an entry string {_FORMS}."
     )
 
 
-def _is_hub_name(entry: str) -> bool:
+def is_hub_name(entry: str) -> bool:
+    """Say whether a text may name a data set on the Hugging Face hub: ``owner/name``."""
     owner, _, name = entry.partition("/")
     return bool(owner and name) and "/" not in name and owner != "." and not name.endswith(".py")
 

@@ -7,6 +7,7 @@ import importlib.metadata
 import logging
 import os
 import platform
+import shutil
 import tomllib
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -17,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 import tomli_w
 
-from thalweg.errors import DamagedFile, InvalidArgument, RunConflict, RunNotFound
+from thalweg.errors import DamagedFile, InvalidArgument, RunConflict, RunNotFound, ThalwegError
 from thalweg.run.box import check_name, files_below, inside
 from thalweg.run.claims import Claims
 from thalweg.run.digests import file_checksum, hex_checksum, opened_toml, sealed_toml
@@ -315,6 +316,38 @@ def create_run(
     for name in (_COPY, _MARK):
         write_text(folder / name, sealed_toml(about))
     return Run(folder)
+
+
+@contextmanager
+def begun_run(path: str | os.PathLike[str], config: Mapping[str, Any]) -> Iterator[Run]:
+    """
+    Make a run as `create_run` does, and take it away if the work in the block is refused at once.
+
+    Parameters
+    ----------
+    path, config
+        As for `create_run`.
+
+    Yields
+    ------
+    Run
+        Where an error ends the block before a task, a result or a checkpoint is there, a folder
+        that was made here is removed again, and the one around it where it was made for it.
+    """
+    folder = Path(path)
+    there, around = is_run(folder), folder.parent.exists()
+    run = create_run(folder, config)
+    try:
+        yield run
+    except ThalwegError:
+        if not there and not any(run.inside(name).exists() for name in _WORK):
+            shutil.rmtree(run.path)
+            if not around and not any(folder.parent.iterdir()):
+                folder.parent.rmdir()
+        raise
+
+
+_WORK = ("tasks", "results.zarr", "checkpoints", "summary.json")
 
 
 def restore_mark(run: Run, name: str) -> None:

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from thalweg.errors import InvalidArgument
+from thalweg.problems.load import is_hub_name, not_found
 from thalweg.run.trust import name_entry
 from thalweg.studies.registry import STUDIES
 from thalweg.studies.sizes import with_sizes
@@ -59,6 +60,8 @@ def configure(
     ------
     InvalidArgument
         If preset, study or size is unknown.
+    EntryNotFound
+        If no data set has the name.
     """
     if preset not in PRESETS:
         raise InvalidArgument(f"preset {preset!r}; write one of {', '.join(PRESETS)}.")
@@ -83,6 +86,8 @@ def _problem(base: dict[str, Any], data: str | None, settings: dict[str, Any]) -
     if data in ("digits", "teacher") or ":" in data:
         name_entry(data)
         return {"entry": _whole(data), "settings": settings}
+    if not (data == "cifar10" or Path(data).is_dir() or is_hub_name(data)):
+        raise not_found(data)
     # Anything else is images: by hub name, or a folder in the layout of one.
     sizes = base["settings"] if base["entry"] == "cifar10" else {}
     place = {} if data == "cifar10" else {"data": _whole(data)}
