@@ -22,6 +22,7 @@ from thalweg.problems.datasets import cifar10, digits, teacher
 from thalweg.problems.makers import check_maker, check_place
 from thalweg.problems.problem import Problem
 from thalweg.problems.settings import check_settings
+from thalweg.run.plugins import PROBLEMS, installed, load_plugin
 from thalweg.run.progress import Progress, silent
 from thalweg.run.trust import name_entry, require_trust
 
@@ -47,8 +48,10 @@ def load_problem(entry: str, *, progress: Progress = silent, **settings: Any) ->
     ----------
     entry : str
         ``"digits"``, ``"cifar10"`` or ``"teacher"``; the hub name (``"owner/name"``) or folder of
-        another data set of images in the layout of CIFAR-10; or an entry string of one's own,
-        ``"package.module:make"`` or ``"path/file.py:make"``, where ``make`` returns a `Problem`.
+        another data set of images in the layout of CIFAR-10; the name of a problem that an
+        installed package adds (entry points ``thalweg.problems``); or an entry string of one's
+        own, ``"package.module:make"`` or ``"path/file.py:make"``, where ``make`` returns a
+        `Problem`.
     progress : Progress
         Shows the decoding of images, which happens once.
     **settings
@@ -138,6 +141,8 @@ def _load(entry: str, settings: dict[str, Any], progress: Progress) -> Problem:
         return BUILT_IN[entry](**settings, **shown).made_by(entry, settings)
     if ":" in entry:
         return _own(entry, settings).made_by(entry, settings)
+    if entry in installed(PROBLEMS):
+        return _made(entry, load_plugin(PROBLEMS, entry), settings).made_by(entry, settings)
     if Path(entry).is_dir() or is_hub_name(entry):
         check_settings(f"problem {entry!r}", cifar10, settings)
         problem = cifar10(**{"data": entry} | settings, progress=progress)
@@ -147,10 +152,11 @@ def _load(entry: str, settings: dict[str, Any], progress: Progress) -> Problem:
 
 def not_found(entry: str) -> EntryNotFound:
     """Say that nothing has a name, and what was perhaps meant."""
-    near = difflib.get_close_matches(entry, BUILT_IN, 1)
+    known = [*BUILT_IN, *installed(PROBLEMS)]
+    near = difflib.get_close_matches(entry, known, 1)
     hint = f"did you mean {near[0]!r}? " if near else ""
     return EntryNotFound(
-        f"no problem is called {entry!r}; {hint}write one of {', '.join(map(repr, BUILT_IN))}, a"
+        f"no problem is called {entry!r}; {hint}write one of {', '.join(map(repr, known))}, a"
         f" hub name ('owner/name') or folder of images, or an entry string {_FORMS}."
     )
 
@@ -173,6 +179,10 @@ def _own(entry: str, settings: dict[str, Any]) -> Problem:
             f"{place} has {'no' if make is None else 'no function'} {attribute!r}; callables there:"
             f" {_callables(module)}. Write {place}:NAME."
         )
+    return _made(entry, make, settings)
+
+
+def _made(entry: str, make: Callable[..., Any], settings: dict[str, Any]) -> Problem:
     check_maker(entry, make)
     check_settings(f"{entry}", make, settings)
     problem = make(**settings)

@@ -7,7 +7,9 @@ from typing import Any
 
 from thalweg.errors import InvalidArgument
 from thalweg.problems.load import is_hub_name, not_found
+from thalweg.run.plugins import PROBLEMS, installed
 from thalweg.run.trust import name_entry
+from thalweg.studies.plugins import PLUGINS
 from thalweg.studies.registry import STUDIES
 from thalweg.studies.sizes import with_sizes
 
@@ -43,7 +45,7 @@ def configure(
         Data set instead of the preset's: ``"digits"``, ``"cifar10"``, an entry string
         ``"path/file.py:make"``, a hub name or a folder of images.
     studies : list of str, optional
-        Which studies; by default all.
+        Which studies; by default all of Thalweg's own, and none of other packages'.
     settings : dict, optional
         Given on to `thalweg.load_problem`.
     sizes : dict, optional
@@ -65,10 +67,14 @@ def configure(
     """
     if preset not in PRESETS:
         raise InvalidArgument(f"preset {preset!r}; write one of {', '.join(PRESETS)}.")
-    chosen = studies or list(STUDIES)
+    chosen = studies or [name for name in STUDIES if name not in PLUGINS]
     unknown = [name for name in chosen if name not in STUDIES]
     if unknown:
         raise InvalidArgument(f"study {unknown[0]!r}; write one of {', '.join(STUDIES)}.")
+    for name in chosen:
+        if preset not in STUDIES[name].SIZES:
+            known = ", ".join(STUDIES[name].SIZES)
+            raise InvalidArgument(f"the study {name!r} has no preset {preset!r}; it has {known}.")
     config = {
         "preset": preset,
         "seed": seed,
@@ -83,7 +89,7 @@ def configure(
 def _problem(base: dict[str, Any], data: str | None, settings: dict[str, Any]) -> dict[str, Any]:
     if data is None or data == base["entry"]:
         return {"entry": base["entry"], "settings": base["settings"] | settings}
-    if data in ("digits", "teacher") or ":" in data:
+    if data in ("digits", "teacher") or ":" in data or data in installed(PROBLEMS):
         name_entry(data)
         return {"entry": _whole(data), "settings": settings}
     if not (data == "cifar10" or Path(data).is_dir() or is_hub_name(data)):

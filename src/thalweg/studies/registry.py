@@ -34,6 +34,7 @@ from thalweg.studies import (
     zero_error_claims,
 )
 from thalweg.studies.claim import Claim, Rule
+from thalweg.studies.plugins import PLUGINS
 from thalweg.studies.preflight import Faults
 
 
@@ -65,6 +66,7 @@ STUDIES: Mapping[str, Study] = {
     "surface": cast(Study, surface),
     "spectrum": cast(Study, spectrum),
     "degeneracy": cast(Study, degeneracy),
+    **{name: cast(Study, module) for name, module in PLUGINS.items()},
 }
 
 RULES: Mapping[str, Callable[[dict[str, Any]], Mapping[str, Rule]]] = {
@@ -74,6 +76,7 @@ RULES: Mapping[str, Callable[[dict[str, Any]], Mapping[str, Rule]]] = {
     "interpolation": interpolation.rules,
     "bezout": bezout.rules,
     "degeneracy": degeneracy.rules,
+    **{name: module.rules for name, module in PLUGINS.items() if hasattr(module, "rules")},
 }
 """For each study that judges, the rule of every claim, by the claim's own name."""
 
@@ -97,6 +100,7 @@ JUDGES: Mapping[str, tuple[ModuleType, ...]] = {
     "interpolation": (interpolation, *_ALL),
     "bezout": (bezout, bezout_claims, *_ALL),
     "degeneracy": (degeneracy, degeneracy_claims, *_ALL),
+    **{name: (module, *_ALL) for name, module in PLUGINS.items()},
 }
 """The modules whose code takes a study's statistics; it is hashed with the rules."""
 
@@ -106,5 +110,6 @@ CHECKS: Mapping[str, Faults] = {
     "perturb_and_return": perturb_and_return.faults,
     "interpolation": interpolation.faults,
     "degeneracy": degeneracy.faults,
+    **{name: module.faults for name, module in PLUGINS.items() if hasattr(module, "faults")},
 }
 """What each study finds wrong with a configuration before anything is started."""

@@ -17,6 +17,7 @@ from thalweg.report.sections import (
     zero_error,
 )
 from thalweg.run import Run
+from thalweg.studies.plugins import PLUGINS
 
 
 @dataclass(frozen=True)
@@ -48,4 +49,9 @@ SECTIONS: tuple[Entry, ...] = (
     Entry("bezout", bezout.RESULTS, bezout.section),
     *(Entry(record.name, record.results, record.section) for record in MEASUREMENTS.values()),
     Entry("degeneracy", degeneracy.RESULTS, degeneracy.section),
+    *(
+        Entry(name, module.RESULTS, module.section)
+        for name, module in PLUGINS.items()
+        if hasattr(module, "section")
+    ),
 )

@@ -1,0 +1,24 @@
+"""The studies that installed packages add, and what each of them must have."""
+
+from __future__ import annotations
+
+from types import ModuleType
+
+from thalweg.errors import InvalidArgument
+from thalweg.run.plugins import STUDIES, installed, load_plugin
+
+_NEEDED = ("SIZES", "tasks", "assemble", "claims")
+
+
+def _loaded(name: str) -> ModuleType:
+    module: ModuleType = load_plugin(STUDIES, name)
+    if missing := [part for part in _NEEDED if not hasattr(module, part)]:
+        raise InvalidArgument(
+            f"the study {name!r} has no {', '.join(missing)}; a study is a module with"
+            f" {', '.join(_NEEDED)}, as thalweg.studies.registry.Study says."
+        )
+    return module
+
+
+PLUGINS = {name: _loaded(name) for name in installed(STUDIES)}
+"""By name. ``rules``, ``faults``, and ``section`` with ``RESULTS`` for the report, may be there."""
