@@ -21,10 +21,11 @@ from thalweg.geometry import (
 )
 from thalweg.geometry.directions import not_orthogonal
 from thalweg.geometry.grid import check_cells
+from thalweg.measurements.optimizer_moments import optimizer_moments, orthonormal
 from thalweg.measurements.point import MeasuredPoint
 from thalweg.run import Progress, silent
 
-RULES = ("random", "principal", "points", "eigen")
+RULES = ("random", "principal", "points", "eigen", "moments")
 
 
 @dataclass(frozen=True)
@@ -179,7 +180,9 @@ def _principal(
     assert measured.path is not None
     found = principal_directions(measured.path, options["dims"])
     projected = project(measured.path, measured.centre, found.directions).coordinates
-    rule = f"principal components of the trajectory {measured.trajectory}, of length 1"
+    names = " and ".join(way.name for way in measured.ways)
+    which = "trajectory" if len(measured.ways) == 1 else "trajectories"
+    rule = f"principal components of the {which} {names}, of length 1"
     return Plane(found.directions, rule, covering_extent(projected.cpu().numpy(), points), points)
 
 
@@ -197,12 +200,43 @@ def _eigen(
     return Plane(found.vectors, rule, [(-reach, reach)] * dims, points)
 
 
+def _moments(
+    measured: MeasuredPoint, options: dict[str, Any], points: list[int], progress: Progress
+) -> Plane:
+    found = optimizer_moments(measured.file, measured.risk.space)
+    directions = torch.stack(found.directions[: options["dims"]], 1).to(measured.centre)
+    if directions.shape[1] < options["dims"]:  # of a method with one moment
+        slope = measured.risk.gradient(measured.centre)
+        directions = torch.cat([directions, slope[:, None]], 1)
+        found.names.append("the gradient there")
+    if directions.shape[1] < options["dims"]:
+        raise InvalidArgument(
+            f"{options['dims']} dimensions, and {' and '.join(found.names)} give"
+            f" {directions.shape[1]}; write --dims {directions.shape[1]}."
+        )
+    directions = orthonormal(directions)
+    reach = _last_stretch(measured)
+    rule = f"along {' and '.join(found.names[: options['dims']])}, made orthogonal, of length 1"
+    return Plane(directions, rule, [(-reach, reach)] * options["dims"], points)
+
+
+def _last_stretch(measured: MeasuredPoint) -> float:
+    """Go as far as the training went from its middle, or a tenth of the weights' length."""
+    path = None if measured.along is None else measured.along.weights
+    if path is not None and len(path) > 1:
+        far = float((path[len(path) // 2] - path[-1]).norm())
+        if far > 0:
+            return far
+    return 0.1 * float(measured.centre.norm())
+
+
 _Layer = Callable[[MeasuredPoint, dict[str, Any], list[int], Progress], Plane]
 _BY_RULE: dict[str, _Layer] = {
     "random": _random,
     "points": _points,
     "principal": _principal,
     "eigen": _eigen,
+    "moments": _moments,
 }
 
 
@@ -224,13 +258,14 @@ def shown_points(measured: MeasuredPoint, plane: Plane) -> dict[str, Any]:
     share = math.nan
     if len(path) > 1:
         share = project(path, measured.centre, plane.directions).variance_share
-    m, n = len(path), len(given)
+    n = len(given)
+    ways = [(way.name, step) for way in measured.ways for step in way.steps]
     return {
         "position": projected.coordinates.cpu().numpy(),
         "distance": projected.distances.cpu().numpy(),
-        "trajectory": [measured.trajectory] * m + [""] * n,
-        "name": [""] * m + list(measured.names[:n]),
-        "step": list(measured.steps) + [-1] * n,
+        "trajectory": [name for name, _ in ways] + [""] * n,
+        "name": [""] * len(ways) + list(measured.names[:n]),
+        "step": [step for _, step in ways] + [-1] * n,
         "weights": weights,
         "variance_share": share,
     }

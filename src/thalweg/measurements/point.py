@@ -31,6 +31,26 @@ DTYPES = {"own": None, "float32": torch.float32, "float64": torch.float64}
 
 
 @dataclass(frozen=True)
+class Way:
+    """
+    The checkpoints of a training, in the order of their steps.
+
+    Attributes
+    ----------
+    name : str
+        Of the trajectory; among those that are shown together no other has it.
+    states : States
+        Of m checkpoints.
+    steps : tuple of int
+        Shape (m,).
+    """
+
+    name: str
+    states: States
+    steps: tuple[int, ...]
+
+
+@dataclass(frozen=True)
 class MeasuredPoint:
     """
     A risk and the points it is looked at from.
@@ -51,6 +71,10 @@ class MeasuredPoint:
         Shape (m,).
     trajectory : str
         Its name; empty where there is none.
+    also : tuple of Way
+        Other trainings that are shown beside it.
+    file : Path or None
+        Of the first point.
     """
 
     risk: EmpiricalRisk
@@ -60,6 +84,14 @@ class MeasuredPoint:
     along: States | None
     steps: tuple[int, ...]
     trajectory: str
+    also: tuple[Way, ...] = ()
+    file: Path | None = None
+
+    @property
+    def ways(self) -> list[Way]:
+        """All trajectories, the one that led there first."""
+        own = [] if self.along is None else [Way(self.trajectory, self.along, self.steps)]
+        return [*own, *self.also]
 
     @property
     def points(self) -> Tensor:
@@ -68,8 +100,9 @@ class MeasuredPoint:
 
     @property
     def path(self) -> Tensor | None:
-        """The weights along the trajectory, shape (m, W), in the risk's dtype."""
-        return None if self.along is None else torch.stack(self.along.weights).to(self.risk.dtype)
+        """The weights along all trajectories, shape (m, W), in the risk's dtype."""
+        weights = [w for way in self.ways for w in way.states.weights]
+        return torch.stack(weights).to(self.risk.dtype) if weights else None
 
     @property
     def centre(self) -> Tensor:
@@ -210,7 +243,8 @@ def load_measured_point(
     ----------
     spec : dict
         ``problem`` (``entry``, ``settings``), ``at`` (`place`), ``risk`` (``split``,
-        ``batchnorm``, ``dtype``) and ``evaluation_batch`` (None measures).
+        ``batchnorm``, ``dtype``) and ``evaluation_batch`` (None measures); ``also``, texts for
+        `other_way`, where other trainings are shown.
     run : Run, optional
         That holds the trajectory where ``at`` names no run.
     tell : bool
@@ -243,7 +277,48 @@ def load_measured_point(
         along=States.of(risk, along) if along else None,
         steps=steps,
         trajectory=at.get("trajectory", ""),
+        also=_others(problem, risk, spec, at.get("trajectory", "")),
+        file=files[0],
     )
+
+
+def _others(
+    problem: Problem, risk: EmpiricalRisk, spec: dict[str, Any], own: str
+) -> tuple[Way, ...]:
+    """Open the other trainings that are shown, each under a name of its own."""
+    ways: list[Way] = []
+    for text in spec.get("also") or ():
+        found, label = other_way(text)
+        points = open_points(problem, found.files, tell=False, **spec["at"].get("opening", {}))
+        known = {own, *(way.name for way in ways)}
+        name = found.name if found.name not in known else label
+        name = name if name not in known else f"{name} ({len(ways) + 2})"
+        ways.append(Way(name, States.of(risk, points), found.steps))
+    return tuple(ways)
+
+
+def other_way(text: str) -> tuple[TrajectoryFiles, str]:
+    """
+    Find the checkpoints of a training that is written as ``RUN``, ``RUN:NAME`` or ``FOLDER``.
+
+    Returns
+    -------
+    files : TrajectoryFiles
+        In order.
+    label : str
+        Of the run and the trajectory, where the trajectory's name alone does not tell them apart.
+
+    Raises
+    ------
+    InvalidArgument
+        If the run has no such trajectory, or several and none is named.
+    RunNotFound, CheckpointRefused
+        If nothing is there.
+    """
+    place, colon, name = text.rpartition(":")
+    there = Path(text).exists() or not colon or not Path(place).exists()
+    found = trajectory_in(text) if there else trajectory_in(place, name)
+    return found, f"{Path(text if there else place).name}, {found.name}"
 
 
 def open_spec(spec: dict[str, Any], run: Run | None = None) -> tuple[EmpiricalRisk, list[Point]]:

@@ -29,9 +29,10 @@ def _extent(text: str) -> float | list[float]:
 class Options:
     """Where a surface is measured, and how exactly."""
 
-    directions: Literal["random", "principal", "points", "eigen"] | None = option(
+    directions: Literal["random", "principal", "points", "eigen", "moments"] | None = option(
         None,
-        "By default points with several checkpoints, principal with a trajectory.",
+        "By default points with several checkpoints, principal with a trajectory; moments are those"
+        " of the optimizer, from a recorded checkpoint.",
         open=True,
     )
     normalize: Literal["filter", "layer", "none"] = option(
@@ -52,6 +53,12 @@ class Options:
         None, "Error allowed to a cell, as a share of the range; by default none."
     )
     relative: bool = option(True, "Whether the tolerance is a share of the range.", hidden=True)
+    also: list[str] | None = option(
+        None,
+        "Another training to project onto the same surface, RUN or RUN:TRAJECTORY; repeatable.",
+        metavar="RUN",
+        open=True,
+    )
     test: bool = option(True, "Measure the test data too.")
     seed: int = option(0, "Seed of all that is random.", least=0)
 
@@ -75,7 +82,19 @@ def settle(given: dict[str, Any], points: int, trajectory: bool) -> dict[str, An
     if isinstance(chosen["points"], list) and len(chosen["points"]) == 1:
         (chosen["points"],) = chosen["points"]
     check_plane(chosen, points, trajectory)
+    if chosen.get("also"):
+        chosen["also"] = [_found(text) for text in chosen["also"]]
     return chosen
+
+
+def _found(text: str) -> str:
+    """Write out the path of another training, and check that it is there."""
+    from pathlib import Path
+
+    from thalweg.measurements.point import other_way
+
+    other_way(text)
+    return str(Path(text).absolute())
 
 
 def perform(job: Job) -> dict[str, Any]:
@@ -84,7 +103,7 @@ def perform(job: Job) -> dict[str, Any]:
     from thalweg.measurements.surface_picture import kept_plane, picture, save
 
     options = {"extent": None, **job.options}
-    measured = load_measured_point(job.spec, progress=job.progress)
+    measured = load_measured_point({**job.spec, "also": options.get("also")}, progress=job.progress)
     plane = kept_plane(job.run, measured, options, job.progress)
     found = picture(
         measured,
@@ -130,7 +149,8 @@ def lines(found: dict[str, Any]) -> list[str]:
     if found["trajectory_variance_share"] is not None:
         share = 100 * found["trajectory_variance_share"]
         rows.append(f"shown of the trajectory's variance: {share:.3g} %")
-    if (way := found["trajectory"]) is not None:
+    one = [] if found["trajectory"] is None else [found["trajectory"]]
+    for way in found.get("trajectories", one):
         rows.append(
             f"trajectory {way['name']}: {way['outside']} of {way['checkpoints']} checkpoints"
             f" outside the picture; up to {way['off_by']:.4g} weight units off it"

@@ -106,7 +106,7 @@ def _points(measured: MeasuredPoint, plane: Plane, progress: Progress) -> xr.Dat
     import xarray as xr
 
     shown = shown_points(measured, plane)
-    fixed = [] if measured.along is None else list(measured.along.fixed)
+    fixed = [own for way in measured.ways for own in way.states.fixed]
     fixed += measured.states.fixed if measured.given else []
     losses = []
     label = "losses of the points"
@@ -133,6 +133,8 @@ def save(run: Run, found: dict[str, xr.Dataset]) -> dict[str, Any]:
         run.save_result(f"surface/{name}", data)
     grid, points = found["surface"], found["points"]
     measured = [name for name in ("loss", "error", "test_loss", "test_error") if name in grid]
+    names = dict.fromkeys(str(name) for name in points["trajectory"].values if name)
+    ways = [_trajectory(grid, points, name) for name in names]
     return {
         "directions": grid.attrs["directions"],
         "cells": int(grid["loss"].size),
@@ -142,17 +144,15 @@ def save(run: Run, found: dict[str, xr.Dataset]) -> dict[str, Any]:
         "measured": {name: _extremes(grid, name) for name in measured},
         "evaluations": int(grid["samples"].sum()),
         "trajectory_variance_share": points.attrs.get("variance_share"),
-        "trajectory": _trajectory(grid, points),
-    }
+        "trajectory": next(iter(ways), None),
+    } | ({"trajectories": ways} if len(ways) > 1 else {})
 
 
-def _trajectory(grid: xr.Dataset, points: xr.Dataset) -> dict[str, Any] | None:
-    """Say how much of the trajectory the picture shows, and how far off it lies, in weights."""
-    path = points.sel(point=points["trajectory"].values != "")
-    if not path.sizes["point"]:
-        return None
+def _trajectory(grid: xr.Dataset, points: xr.Dataset, name: str) -> dict[str, Any]:
+    """Say how much of a trajectory the picture shows, and how far off it lies, in weights."""
+    path = points.sel(point=points["trajectory"].values == name)
     return {
-        "name": str(path["trajectory"].values[0]),
+        "name": name,
         "checkpoints": path.sizes["point"],
         "outside": int(outside(grid, path["position"].values).sum()),
         "off_by": float(path["distance"].max()),

@@ -86,8 +86,12 @@ def plot_contour(
     axes.set(xlabel=axis_label(surface, x_name), ylabel=axis_label(surface, y_name))
     limits = {"xlim": axes.get_xlim(), "ylim": axes.get_ylim()}
     shown_now = shown_points(points)
+    several = sum(one.is_path for one in shown_now) > 1
     for number, one in enumerate(shown_now):
-        _draw(axes, one, sum(limits["xlim"]) / 2, above=(len(shown_now) - number) % 2 == 1)
+        above = (len(shown_now) - number) % 2 == 1
+        _draw(axes, one)
+        if not one.is_path or several:
+            _name(axes, one, sum(limits["xlim"]) / 2, above=above)
     axes.set(**limits)
     note_beside(axes, surface, points)
     if colorbar:
@@ -115,12 +119,15 @@ def _lines(axes: Any, x: Any, y: Any, shown: Any, scale: Heights) -> None:
     axes.clabel(drawn, levels[::2], fmt="%.2g", fontsize=7)
 
 
-def _draw(axes: Any, one: Shown, middle: float, *, above: bool) -> None:
+def _halo() -> list[Any]:
     from matplotlib.patheffects import withStroke
 
     # White below black stays visible on every colour of the map.
-    halo = [withStroke(linewidth=3, foreground="white")]
-    path = one.places.T
+    return [withStroke(linewidth=3, foreground="white")]
+
+
+def _draw(axes: Any, one: Shown) -> None:
+    path, halo = one.places.T, _halo()
     ring: dict[str, Any] = {"facecolors": "none", "edgecolors": "black", "s": 60, "zorder": 4}
     if one.is_path:
         axes.plot(*path, ".-", color="black", linewidth=1.1, markersize=4, path_effects=halo)
@@ -128,15 +135,20 @@ def _draw(axes: Any, one: Shown, middle: float, *, above: bool) -> None:
         axes.scatter(*path[:, -1:], marker="s", path_effects=halo, **ring)
         return
     axes.scatter(*path, marker="x", color="black", s=36, zorder=4, path_effects=halo)
-    right = float(one.places[0, 0]) > middle
+
+
+def _name(axes: Any, one: Shown, middle: float, *, above: bool) -> None:
+    """Name a point, or a trajectory at its end."""
+    place = one.places[-1]
+    right = float(place[0]) > middle
     axes.annotate(
         literal(one.label),
-        tuple(one.places[0]),
+        tuple(place),
         xytext=(-5 if right else 5, 5 if above else -5),
         textcoords="offset points",
         ha="right" if right else "left",
         va="bottom" if above else "top",
         annotation_clip=True,
         fontsize="small",
-        path_effects=halo,
+        path_effects=_halo(),
     )

@@ -30,7 +30,8 @@ def export_netcdf(run: Run, folder: str | os.PathLike[str]) -> list[Path]:
     -------
     list of Path
         The files. Numbers of 8 bytes that are whole become floats where 4 bytes do not hold them;
-        truth values become 0 and 1; attributes that netCDF has no form for become JSON text.
+        truth values become 0 and 1; attributes that netCDF has no form for become JSON text, and
+        one called ``mode``, or as SciPy calls its own, gets an underscore behind its name.
 
     Raises
     ------
@@ -50,15 +51,18 @@ def export_netcdf(run: Run, folder: str | os.PathLike[str]) -> list[Path]:
     return written
 
 
+# Names that SciPy's file object has for itself, and writes over.
+_TAKEN = ("mode", "fp", "filename", "use_mmap", "version_byte", "maskandscale", "dimensions")
+
+
 def writable(data: xr.Dataset) -> xr.Dataset:
     """Give a data set in the forms that netCDF 3 knows."""
     data = data.reset_index([name for name in data.indexes if data.indexes[name].nlevels > 1])
     fitting = {name: _fitting(data[name]) for name in data.variables}
-    return (
-        data.assign_coords({n: v for n, v in fitting.items() if n in data.coords})
-        .assign({n: v for n, v in fitting.items() if n not in data.coords})
-        .assign_attrs({key: _attribute(value) for key, value in data.attrs.items()})
-    )
+    found = data.assign_coords({n: v for n, v in fitting.items() if n in data.coords})
+    found = found.assign({n: v for n, v in fitting.items() if n not in data.coords})
+    found.attrs = {_free(key): _attribute(value) for key, value in data.attrs.items()}
+    return found
 
 
 def _fitting(variable: xr.DataArray) -> xr.DataArray:
@@ -69,6 +73,10 @@ def _fitting(variable: xr.DataArray) -> xr.DataArray:
         small = not variable.size or bool((abs(variable) < 2**31).all())
         variable = variable.astype("int32" if small else "float64")
     return variable.assign_attrs(kept)
+
+
+def _free(name: Any) -> str:
+    return f"{name}_" if name in _TAKEN else str(name)
 
 
 def _attribute(value: Any) -> Any:
