@@ -14,18 +14,26 @@ from typer.testing import CliRunner
 import thalweg as tw
 from thalweg.cli.main import app
 from thalweg.measurements import checkup_parts
+from thalweg.measurements.checkup_aligned import aligned
+from thalweg.measurements.checkup_clock import Clock, OutOfTime, ending
+from thalweg.measurements.checkup_flatness import flatness
+from thalweg.measurements.checkup_layers import debiased_cka, inside
+from thalweg.measurements.checkup_plan import SHARES, allot, make_plan
 from thalweg.measurements.checkup_statistics import (
     calibration,
     compare_flatness,
     holm,
     linear_cka,
+    quantiles,
 )
 from thalweg.measurements.checkup_subject import Subject
-from thalweg.measurements.checkup_verdicts import flatter, verdicts
+from thalweg.measurements.checkup_verdicts import flatter, same_layers, verdicts
 from thalweg.problems import Problem, open_point
 from thalweg.run import open_run
 
-SIZES = {"samples": 200, "draws": 20, "curved_samples": 200}
+SIZES = {"samples": 200, "draws": 20, "curved_samples": 200, "seconds": 1000.0}
+SIZES |= {"products": 40, "trace_products": 40, "gradients": 40, "method": "graph"}
+SIZES |= {"basis": 32, "starts": 14, "memory": 8}
 LINE = {"samples": 200, "points": 5}
 
 
@@ -102,20 +110,32 @@ class Planted:
         points = [open_point(problem, state) for state in states.values()]
         self.subject = Subject(problem, points, self.names)
 
+    @staticmethod
+    def few():
+        problem = digits(0)
+        return Subject(problem, [open_point(problem, problem.model.state_dict())], ["a"])
+
     @cache  # noqa: B019, a parent lives as long as its test
     def flatness(self, name):
-        return checkup_parts.flatness(self.subject, self.names.index(name), SIZES)
+        return flatness(self.subject, self.names.index(name), SIZES)
 
     def verdict(self, one, other):
         return flatter(self.flatness(one), self.flatness(other), one, other)
 
-    def line(self, one, other):
+    def line(self, one, other, measure=checkup_parts.line, part="line"):
         from thalweg.measurements.dataset_codec import unpack
 
         places = self.names.index(one), self.names.index(other)
-        data = unpack(checkup_parts.line(self.subject, *places, LINE))["line"]
-        found = verdicts({"pairs": [(0, 1)], "line": {(0, 1): data}}, [one, other])
+        sizes = {**LINE, "restarts": 0, "swaps": 0.0, "seconds": 100.0}
+        data = unpack(measure(self.subject, *places, sizes))["line"]
+        found = verdicts({"pairs": [(0, 1)], part: {(0, 1): data}}, [one, other])
         return found[0].verdict
+
+    def layers(self, one, other):
+        first, last = (
+            inside(self.subject, self.names.index(name), {"samples": 100}) for name in (one, other)
+        )
+        return same_layers(first, last, one, other).numbers
 
 
 def check_planted(seed):
@@ -130,6 +150,10 @@ def check_planted(seed):
     assert planted.line("a", "copy") == "one basin"
     assert planted.line("a", "permuted") == "a barrier"
     assert planted.line("a", "a") == "one basin"
+    assert planted.line("a", "permuted", aligned, "aligned") == "one basin"
+    for other in ("rescaled", "permuted"):
+        assert planted.layers("a", other) == pytest.approx({"0": 1.0, "1": 1.0}, abs=1e-6), other
+    assert min(planted.layers("a", "sharp").values()) < 0.97
 
 
 @pytest.mark.parametrize("seed", [0, 3])
@@ -161,6 +185,88 @@ def test_holm_and_cka_of_known_numbers():
     turned, _ = np.linalg.qr(np.random.default_rng(1).normal(size=(4, 4)))
     assert linear_cka(x, 3 * x @ turned + 1) == pytest.approx(1.0)
     assert linear_cka(x, np.random.default_rng(2).normal(size=(500, 4))) < 0.05
+
+
+def test_layers_that_have_nothing_in_common():
+    draws = [np.random.default_rng(seed).normal(size=(60, 5000)) for seed in (0, 1)]
+    first, last = (x @ x.T for x in draws)
+    assert abs(debiased_cka(first, last)) < 0.02 < 0.9 < linear_cka(*draws), "bias of wide layers"
+    assert debiased_cka(first, 9 * first) == pytest.approx(1.0)
+
+
+def test_quantiles_hold_the_truth():
+    draws = np.random.default_rng(0).normal(size=(400, 200))
+    held = [low <= 0 <= high for row in draws for _, low, high in quantiles(row, (0.5,)).values()]
+    assert 0.93 < np.mean(held) <= 1
+
+
+PLAN = {
+    "seconds": {"value": 1e-3, "gradient": 3e-3, "product": 1.5e-2},
+    **{"method": "graph", "minutes": 2.0, "points": 2, "pairs": 1, "weights": 200_000},
+    **{"train": 5000, "test": 1000, "parted": True},
+}
+
+
+def planned(**changes):
+    plan, left = {**PLAN, **changes}, 0.8 * 60 * changes.get("minutes", 2.0)
+    for part in SHARES:
+        plan[part] = allot(plan, part, left)
+        left -= 0.0 if plan[part] is None else plan[part]["seconds"]
+    return plan
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {},
+        {"train": 10**6, "test": 10**5, "minutes": 1.0},
+        {"weights": 11 * 10**6, "train": 1000, "minutes": 15.0}
+        | {"seconds": {"value": 0.02, "gradient": 0.06, "product": 0.3}},
+        {"points": 1, "pairs": 0},
+        {"points": 9, "pairs": 8, "test": 0},
+    ],
+)
+def test_a_plan_keeps_to_the_time(changes):
+    plan = planned(**changes)
+    sizes = [plan[part] for part in SHARES if plan[part] is not None]
+    assert sum(size["seconds"] for size in sizes) <= 0.8 * 60 * plan["minutes"]
+    assert plan["fit"] is not None and (plan["flatness"] is None) == (plan["points"] > 8)
+    if plan["flatness"] is not None:
+        assert 8 * plan["weights"] * 2 * plan["flatness"]["starts"] <= 1.2e9 * 2
+    assert (plan["lines"] is None) == (plan["points"] == 1)
+
+
+def test_sizes_become_smaller_where_the_machine_becomes_slower_and_stay_once_decided():
+    plan = planned()
+    clock = Clock(plan)
+    first = clock.sizes("fit")
+    assert first["train"] == pytest.approx(plan["fit"]["train"], rel=0.01)
+    clock.slow = 4.0
+    lines, flat = clock.sizes("lines"), clock.sizes("flatness")
+    assert lines["samples"] * lines["points"] < 5000 * plan["lines"]["points"]
+    assert flat["samples"] < plan["flatness"]["samples"]
+    again = Clock(plan, clock.spent, clock.decided)
+    assert again.sizes("flatness") == flat and again.sizes("fit") == first
+    late = Clock(plan, spent=1000.0)
+    assert late.sizes("surface") is None
+
+
+def test_a_part_that_takes_too_long_is_ended():
+    import time
+
+    bar = ending(0.0)(3, "work")
+    bar.update()
+    bar.last = time.perf_counter()
+    with pytest.raises(OutOfTime, match=r"longer than its share .*\(work\)"):
+        bar.update()
+
+
+def test_less_data_for_all_parts_where_the_time_is_short():
+    subject = Planted.few()
+    less = subject.limited(50, 20)
+    assert (less.risk.samples, less.risk.held_out().samples) == (50, 20)
+    assert subject.limited(50, 20) is less and subject.limited(10**6, 10**6) is subject
+    assert make_plan(subject, 1.0)["fit"]["train"] == 200
 
 
 def test_a_difference_of_one_measure_is_no_verdict():
@@ -197,7 +303,7 @@ def work(tmp_path, monkeypatch):
 
 def test_the_command_writes_a_page_and_goes_on(work):
     words = ["inspect", "mine.py:make", "--checkpoint", "a.pt", "--checkpoint", "b.pt"]
-    words += ["--minutes", "0.3", "--out", "r", "--json"]
+    words += ["--minutes", "1", "--out", "r", "--json"]
     done = CliRunner().invoke(app, words, catch_exceptions=False)
     assert done.exit_code == 0, done.output
     found = json.loads(done.stdout)["inspect"]

@@ -13,8 +13,8 @@ from thalweg.run.progress import Bar, Progress
 
 # A part is ended that takes so many times as long as it was given.
 _TOO_LONG = 2.0
-# Predictions of less say little of how fast the machine is.
-_TELLING = 1.0
+# Predictions of less say little of how fast the machine is; what is loaded first takes seconds.
+_TELLING, _LOADING = 1.0, 5.0
 
 
 class Clock:
@@ -99,7 +99,7 @@ def ending(seconds: float) -> Progress:
     seconds : float
         That it was expected to take.
     """
-    last = time.perf_counter() + _TOO_LONG * max(seconds, 1.0)
+    last = time.perf_counter() + _TOO_LONG * max(seconds, _LOADING)
     return lambda total, label: _Ending(last, label)
 
 

@@ -58,7 +58,8 @@ def _noise(subject: Subject, place: int, sizes: Sizes, ends: Progress) -> dict[s
 def _curvature(subject: Subject, place: int, sizes: Sizes, ends: Progress) -> dict[str, Any]:
     risk, w = subject.few(place, sizes["curved_samples"])
     how: Any = {"seed": subject.seed, "progress": ends}
-    hessian, scales = risk.hessian(w), perturbation_scales(risk.space, w, "adaptive")
+    hessian = risk.hessian(w, method=sizes["method"])
+    scales = perturbation_scales(risk.space, w, "adaptive")
     search: Any = {"max_products": sizes["products"], "basis": sizes["basis"], **how}
     top = top_eigenvalues(Scaled(hessian, scales), 1, rtol=1e-3, **search)
     vectors = top.vectors

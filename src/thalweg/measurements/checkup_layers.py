@@ -87,8 +87,8 @@ def _layers(model: nn.Module, risk: EmpiricalRisk) -> tuple[list[str], int] | No
 
 def _of_a_level(names: list[str], modules: dict[str, nn.Module]) -> list[str]:
     """Take the highest level that has enough layers, and of these some, spread over the depth."""
-    deepest = max((name.count(".") for name in names), default=0)
-    for level in range(deepest + 1):
+    chosen: list[str] = []
+    for level in range(max((name.count(".") for name in names), default=0) + 1):
         chosen = [
             name
             for name in names
@@ -97,8 +97,6 @@ def _of_a_level(names: list[str], modules: dict[str, nn.Module]) -> list[str]:
         ]
         if len(chosen) >= _LEAST:
             break
-    else:
-        return []
     places = np.unique(np.linspace(0, len(chosen) - 1, min(_MOST, len(chosen))).round().astype(int))
     return [chosen[i] for i in places]
 

@@ -8,6 +8,8 @@ from typing import Any
 
 import torch
 
+from thalweg.curvature.vector_products import Method
+from thalweg.errors import ThalwegError
 from thalweg.measurements.checkup_subject import Subject
 
 Sizes = dict[str, Any]
@@ -19,13 +21,13 @@ OF_ALL = 0.8
 # What each part may take of what is left for it and those after it, in the order in which they are
 # done.
 SHARES = {
-    "fit": 0.2,
-    "lines": 0.2,
-    "flatness": 0.38,
+    "fit": 0.17,
+    "lines": 0.17,
+    "flatness": 0.44,
     "inside": 0.02,
-    "degeneracy": 0.08,
+    "degeneracy": 0.07,
     "surface": 0.07,
-    "aligned": 0.05,
+    "aligned": 0.06,
 }
 # Evaluations of a pair of noise, and of the bisection of a copy.
 _OF_A_PAIR, _OF_A_COPY = 2, 12
@@ -35,7 +37,7 @@ _CURVATURE = ((40, 40, 40), (24, 40, 30), (24, 0, 30), (16, 0, 20))
 _STARTS = 14
 # Below so many samples an answer would say little of the others.
 _LEAST = 32
-_LEAST_CURVED = 16
+_LEAST_CURVED = 10
 # Numbers that a search may hold.
 _MOST_HELD = 10**8
 # Seconds a weight of a matching by weights, measured on networks with up to 512 units a layer.
@@ -58,17 +60,21 @@ def make_plan(subject: Subject, minutes: float) -> dict[str, Any]:
     Returns
     -------
     dict
-        ``seconds`` a sample of a ``value``, ``gradient`` and ``product``; and the sizes of each
+        ``seconds`` a sample of a ``value``, ``gradient`` and ``product``; ``method`` of products;
+        and the sizes of each
         part of `SHARES`, with the ``seconds`` that it is expected to take, None where it does not
         fit.
     """
     start = time.perf_counter()
+    few = subject.limited(_TIMED_AGAIN, _TIMED_AGAIN)  # statistics of all would take too long
+    method = _method(few)
     plan: dict[str, Any] = {
-        "seconds": _seconds(subject),
+        "seconds": _seconds(few, method),
+        "method": method,
         "minutes": minutes,
         "points": len(subject.points),
         "pairs": len(subject.pairs),
-        "weights": subject.risk.space.size,
+        "weights": few.risk.space.size,
         "train": len(subject.problem.samples("train")),
         "test": 0 if subject.problem.test is None else len(subject.problem.samples("test")),
         "parted": subject.parted,
@@ -118,28 +124,38 @@ def smaller(first: Sizes | None, last: Sizes | None) -> Sizes | None:
     return min(first, last, key=lambda sizes: sizes["seconds"])
 
 
-def _seconds(subject: Subject) -> dict[str, float]:
+def _seconds(subject: Subject, method: Method | None) -> dict[str, float]:
     """Give seconds a sample of a value, a gradient and a product with the Hessian."""
-    first = _seconds_on(subject, _TIMED_FIRST, warm=True)
+    _seconds_on(subject, _TIMED_FIRST, method)  # the first calls load what they need
+    first = _seconds_on(subject, _TIMED_FIRST, method)
     if first["product"] * _TIMED_FIRST > _SLOW:
-        return _seconds_on(subject, 2 * _TIMED_FIRST)
-    found = _seconds_on(subject, _TIMED)
-    return _seconds_on(subject, _TIMED_AGAIN) if found["product"] * _TIMED < _QUICK else found
+        return _seconds_on(subject, 2 * _TIMED_FIRST, method)
+    found = _seconds_on(subject, _TIMED, method)
+    again = found["product"] * _TIMED < _QUICK
+    return _seconds_on(subject, _TIMED_AGAIN, method) if again else found
 
 
-def _seconds_on(subject: Subject, samples: int, *, warm: bool = False) -> dict[str, float]:
+def _seconds_on(subject: Subject, samples: int, method: Method | None) -> dict[str, float]:
     risk, w = subject.few(0, samples)
     v = torch.ones_like(w)
-    hessian = risk.hessian(w)
+    hessian = risk.hessian(w, method=method)
+    hessian @ v  # prepares the others
     work: dict[str, Callable[[], object]] = {
         "value": lambda: risk.value(w),
         "gradient": lambda: risk.gradient(w),
         "product": lambda: hessian @ v,
     }
-    if warm:
-        for call in work.values():
-            call()
     return {name: _timed(call) / risk.samples for name, call in work.items()}
+
+
+def _method(subject: Subject) -> Method | None:
+    """Choose how products are taken: tracing, which few of them do not repay, only where needed."""
+    risk, w = subject.few(0, _TIMED_FIRST)
+    try:
+        risk.hessian(w, method="graph") @ torch.ones_like(w)
+    except (RuntimeError, TypeError, ThalwegError):  # some models refuse, each in its own way
+        return None
+    return "graph"
 
 
 def _timed(call: Callable[[], object]) -> float:
@@ -149,10 +165,10 @@ def _timed(call: Callable[[], object]) -> float:
 
 
 def _fit(plan: dict[str, Any], budget: float) -> Sizes | None:
-    # Statistics of the training set, twice; losses; outputs of the data that are judged.
+    # Statistics of the training set; losses; outputs of the data that are judged.
     value, points = plan["seconds"]["value"], plan["points"]
     train, test = plan["train"], plan["test"]
-    passes = (3 * train + 2 * test) if test else 4 * train
+    passes = (2 * train + 2 * test) if test else 3 * train
     share = min(1.0, budget / (value * points * passes))
     if share < 1 and not plan["parted"]:
         return None
@@ -184,9 +200,9 @@ def _flatness(plan: dict[str, Any], budget: float) -> Sizes | None:
         curved = seconds["product"] * (products + of_trace)
         curved += seconds["gradient"] * (gradients + _STARTS) + seconds["value"] * _STARTS
         few = min(train, int(0.55 * budget / (points * curved)))
-        if few >= min(train, 2 * _LEAST_CURVED):
+        if few >= min(train, 3 * _LEAST_CURVED):
             break
-    for draws in (20, 12, 8):
+    for draws in (20, 12, 8, 6):
         values = seconds["value"] * draws * (_OF_A_PAIR + _OF_A_COPY)
         many = min(train, int(0.45 * budget / (points * values)))
         if many >= min(train, 4 * _LEAST):
@@ -195,7 +211,7 @@ def _flatness(plan: dict[str, Any], budget: float) -> Sizes | None:
         return None
     sizes = {"samples": many, "draws": draws, "curved_samples": few, "products": products}
     sizes |= {"trace_products": of_trace, "gradients": gradients}
-    sizes |= _held(plan["weights"])
+    sizes |= {"method": plan["method"], **_held(plan["weights"])}
     return sizes | {"seconds": points * (values * many + curved * few)}
 
 

@@ -84,11 +84,13 @@ class Subject:
         w = w.detach().to(self.risk.device, self.risk.dtype)
         if not self.risk.normalized:
             return self.risk, w
-        if place not in self._held:
-            there = self.risk.held(w)
-            self._held[place] = there.fixed()
-            self._there = self._there or there  # one copy of the model for all points
-        assert self._there is not None
+        if self._there is None:
+            self._there = self.risk.held(w)  # one copy of the model for all points
+            self._held[place] = self._there.fixed()
+        elif place not in self._held:
+            self._there.set_fixed(self.risk.fixed())
+            self._there.hold(w)
+            self._held[place] = self._there.fixed()
         self._there.set_fixed(self._held[place])
         return self._there, w
 

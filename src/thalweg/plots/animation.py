@@ -112,5 +112,5 @@ def _path(axes: Any, name: str, points: xr.Dataset, number: int) -> _Path:
     (line,) = axes.plot([], [], color="white", linewidth=1.6, linestyle=_DASHES[number % 4])
     style = {"color": "#111111", "markerfacecolor": "white", "markersize": 9}
     (head,) = axes.plot([], [], _MARKERS[number % 4], **style)
-    values = (points[key].values for key in ("position", "step", "loss"))
-    return _Path(name, *values, line, head)
+    places, steps, losses = (points[key].values for key in ("position", "step", "loss"))
+    return _Path(name, places, steps, losses, line, head)

@@ -208,9 +208,29 @@ class EmpiricalRisk(ModelState):
             check=False,
         )
         other.set_fixed(self.fixed())
-        other._measured.hold(w)
+        other.hold(w)
         other.checked = self.checked
         return other
+
+    def hold(self, w: Tensor, /) -> None:
+        """
+        Re-estimate the batch-norm statistics at ``w``, and use them at every point from now on.
+
+        Parameters
+        ----------
+        w : Tensor
+            Shape (W,).
+
+        Raises
+        ------
+        InvalidArgument
+            If the risk does not hold its statistics.
+        """
+        if self.policy != "held":
+            raise InvalidArgument(
+                f"batchnorm={self.policy!r} holds no statistics; write risk.held(w)."
+            )
+        self._measured.hold(w)
 
     def held_out(self) -> EmpiricalRisk | None:
         """Give the risk on the test data, or None where there are none, or these are they."""
