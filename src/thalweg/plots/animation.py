@@ -6,9 +6,6 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.figure import Figure
-from PIL import Image
 
 from thalweg.errors import InvalidArgument
 from thalweg.plots.axes import literal
@@ -16,6 +13,8 @@ from thalweg.plots.contour import plot_contour
 
 if TYPE_CHECKING:
     import xarray as xr
+    from matplotlib.figure import Figure
+    from PIL import Image
 
 _DPI = 90
 _DASHES, _MARKERS = ("-", "--", "-.", ":"), "osD^"
@@ -42,6 +41,8 @@ class PathAnimation:
 
     def image(self, frame: int) -> Image.Image:
         """Draw the trajectories up to a checkpoint; shorter ones wait at their ends."""
+        from PIL import Image
+
         for path in self._paths:
             path.go(frame)
         self._title.set_text("\n".join(path.words(frame) for path in self._paths))
@@ -89,6 +90,9 @@ def path_animation(surface: xr.Dataset, points: xr.Dataset) -> PathAnimation:
     InvalidArgument
         If the surface has other dimensions, or shows no trajectory.
     """
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
     names = dict.fromkeys(str(name) for name in points["trajectory"].values if name)
     if set(surface["loss"].dims) != {"x", "y"} or not names:
         raise InvalidArgument(
