@@ -3,7 +3,9 @@
 Three clocks: the wall's; that of the training's own thread, which a copy of the state costs and
 nothing else; and the processor's for the whole process, which holds the writer's checksums and
 copies into the page cache, too. The first depends on who else is at work on the machine; where a
-processor is free for the writer, it is what the thread's clock says. The floor of the whole is
+processor is free for the writer, it is what the thread's clock says. Beside them, of one run alone
+and so without the noise between two: the thread's time within the recorder's calls, over the rest
+of it. The floor of the whole is
 bytes over bandwidth: a checkpoint of 40 MB (80 or 120 MB with an optimizer's state) is read and
 written once to be copied, read once for its checksum, and copied once into the page cache.
 
@@ -16,13 +18,16 @@ import argparse
 import shutil
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
+import pytest
 import torch
 from torch import nn
 
 import thalweg as tw
+from thalweg.dynamics.record import Recorder
 
 SIDE = 3162  # a layer of 10^7 weights
 # The goals, in percent of the plain loop.
@@ -34,11 +39,32 @@ CLOCKS = {
 }
 
 
+class Within:
+    """Counts the thread's time within the calls of the recorder: at each step, first and last."""
+
+    CALLS = ("__enter__", "__exit__", "before_step", "after_step")
+
+    def __init__(self, patch: pytest.MonkeyPatch) -> None:
+        self.seconds = 0.0
+        for name in self.CALLS:
+            patch.setattr(Recorder, name, self._counted(getattr(Recorder, name)))
+
+    def _counted(self, call: Callable[..., Any]) -> Callable[..., Any]:
+        def counted(*arguments: Any, **named: Any) -> Any:
+            start = time.thread_time()
+            try:
+                return call(*arguments, **named)
+            finally:
+                self.seconds += time.thread_time() - start
+
+        return counted
+
+
 def seconds(kind: str, every: int | None, folder: Path, steps: int) -> tuple[float, ...]:
     """
     Time a training of one layer on 64 samples, recorded or not; leaving the block counts.
 
-    Gives seconds of the three clocks.
+    Gives seconds of the three clocks, and those within the recorder.
     """
     torch.manual_seed(0)
     x = torch.randn(64, SIDE)
@@ -52,15 +78,17 @@ def seconds(kind: str, every: int | None, folder: Path, steps: int) -> tuple[flo
             (model(x) - x).square().mean().backward()
             optimizer.step()
 
-    start = [clock() for clock in CLOCKS.values()]
-    if every is None:
-        loop()
-    else:
-        with tw.record(model, optimizer, run=folder / "run", every=every):
+    with pytest.MonkeyPatch.context() as patch:
+        within = Within(patch)
+        start = [clock() for clock in CLOCKS.values()]
+        if every is None:
             loop()
-    took = tuple(clock() - begun for clock, begun in zip(CLOCKS.values(), start, strict=True))
+        else:
+            with tw.record(model, optimizer, run=folder / "run", every=every):
+                loop()
+        took = [clock() - begun for clock, begun in zip(CLOCKS.values(), start, strict=True)]
     shutil.rmtree(folder / "run", ignore_errors=True)
-    return took
+    return (*took, within.seconds)
 
 
 def measure(options: argparse.Namespace) -> Iterator[str]:
@@ -83,6 +111,12 @@ def measure(options: argparse.Namespace) -> Iterator[str]:
                     f"{excess[len(excess) // 2]:+.1f} % {what} ({excess[0]:+.1f} to"
                     f" {excess[-1]:+.1f})"
                     for what, excess in zip(CLOCKS, excesses, strict=True)
+                )
+                thread = list(CLOCKS).index("of the training thread's")
+                shares = sorted(100 * run[-1] / (run[thread] - run[-1]) for run, _ in pairs)
+                said += (
+                    f"; {shares[len(shares) // 2]:.1f} % within the recorder ({shares[0]:.1f} to"
+                    f" {shares[-1]:.1f})"
                 )
                 goal = f"goal {GOALS[every]:g} %" if every in GOALS else "no goal"
                 yield f"10^7 weights, {kind}, every {every} of {steps} steps ({goal}): {said}"
