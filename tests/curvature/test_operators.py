@@ -73,6 +73,11 @@ def _risk(name, dtype=torch.float64, batch_size=64, samples=64, **options):
     return problem, risk, risk.space.pack(problem.model).to(dtype)
 
 
+def _rows(name, method):
+    """Batches whose last is shorter; of one length where each of two lengths is traced for long."""
+    return 32 if method == "trace" and not name.startswith("mlp") else 20
+
+
 def _oracle(problem, policy):
     """The network and the whole set's loss as plain functions of a flat vector, in float64."""
     model = copy.deepcopy(problem.model).double().train(policy == "batch")
@@ -143,7 +148,7 @@ def _matches(op, true, close=1e-10):
 @pytest.mark.parametrize("method", METHODS)
 @pytest.mark.parametrize("name", MODELS)
 def test_hessian_is_the_dense_one(name, method, dense):
-    _, risk, w = _risk(name, batch_size=20)
+    _, risk, w = _risk(name, batch_size=_rows(name, method))
     assert w.numel() < 2000
     op = risk.hessian(w, method=method)
     assert op.shape == (w.numel(),) * 2 and op.dtype == torch.float64
@@ -157,7 +162,7 @@ def test_hessian_is_the_dense_one(name, method, dense):
 @pytest.mark.parametrize("method", ["trace", "recompute"])
 @pytest.mark.parametrize("name", MODELS)
 def test_gauss_newton_and_its_factors_are_the_dense_ones(name, method, dense):
-    _, risk, w = _risk(name, batch_size=20)
+    _, risk, w = _risk(name, batch_size=_rows(name, method))
     _, jacobian, inner = dense(name)
     op = risk.gauss_newton(w, method=method)
     _matches(op, jacobian.T @ inner @ jacobian)
