@@ -16,12 +16,14 @@ from thalweg.plots.interactive.curves import curves_figure
 from thalweg.plots.interactive.embedding import embedding_figure
 from thalweg.plots.interactive.height import height_figure
 from thalweg.plots.interactive.surface import surface_figure
+from thalweg.plots.ladder import plot_ladder
 from thalweg.plots.line import plot_line, plot_lines
 from thalweg.plots.matrix import plot_matrix
 from thalweg.plots.profile import plot_profile
 from thalweg.plots.reach import plot_reach
 from thalweg.plots.stress import plot_stress
 from thalweg.plots.surface import plot_surface
+from thalweg.plots.trend_intervals import plot_trends
 from thalweg.plots.zero_set import plot_zero_set
 
 __all__ = [
@@ -41,6 +43,7 @@ __all__ = [
     "plot_excursions",
     "plot_fidelity",
     "plot_height",
+    "plot_ladder",
     "plot_line",
     "plot_lines",
     "plot_matrix",
@@ -49,6 +52,7 @@ __all__ = [
     "plot_split",
     "plot_stress",
     "plot_surface",
+    "plot_trends",
     "plot_zero_set",
     "surface_figure",
 ]

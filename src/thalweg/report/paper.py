@@ -45,7 +45,8 @@ PAPER: tuple[PaperClaim, ...] = (
             "random-labels",
             "sweep-true-labels",
             "sweep-random-labels",
-        ),
+        )
+        + _of("overparametrization", "zero-error"),
         "zero_error_reach",
     ),
     PaperClaim(
@@ -72,6 +73,7 @@ PAPER: tuple[PaperClaim, ...] = (
         4,
         "Zero-minimizers are degenerate where W > N; minima with nonzero error are not.",
         _of("degeneracy", "certified", "nullity", "hessian")
+        + _of("overparametrization", "full-rank")
         + _of(
             "bezout",
             "dimension",
@@ -85,9 +87,20 @@ PAPER: tuple[PaperClaim, ...] = (
     PaperClaim(
         5,
         "SGD finds degenerate minimizers, and among them the most robust.",
-        _of("perturb_and_return", "flat", "flat-squared") + _of("degeneracy", "box"),
-        "limits",
-        "Which of several minimizers SGD prefers is not judged.",
+        _of("perturb_and_return", "flat", "flat-squared")
+        + _of("degeneracy", "box")
+        + _of(
+            "sgd_selection",
+            "batch",
+            "rate",
+            "langevin",
+            "decay",
+            "volume",
+            "coefficient",
+            "known-case",
+        )
+        + _of("overparametrization", "flatter", "margin", "test-error"),
+        "sgd_selection_ladders",
     ),
     PaperClaim(
         6,

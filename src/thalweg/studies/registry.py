@@ -15,21 +15,32 @@ from thalweg.studies import (
     degeneracy_claims,
     displacement,
     displacement_task,
+    equal_loss,
     flow_copies,
     interpolation,
     intervals,
+    invariant_measures,
     known_landscapes,
     limits,
+    overparametrization,
+    overparametrization_claims,
+    overparametrization_task,
     perturb_and_return,
     perturb_and_return_claims,
     polynomial_activations,
     polynomial_activations_claims,
     returns,
+    selection_claims,
+    selection_landscapes,
+    selection_task,
+    sgd_selection,
     shares,
+    small_network,
     spectrum,
     squared_returns,
     surface,
     trajectories,
+    trends,
     zero_error,
     zero_error_claims,
 )
@@ -66,6 +77,8 @@ STUDIES: Mapping[str, Study] = {
     "surface": cast(Study, surface),
     "spectrum": cast(Study, spectrum),
     "degeneracy": cast(Study, degeneracy),
+    "sgd_selection": cast(Study, sgd_selection),
+    "overparametrization": cast(Study, overparametrization),
     **{name: cast(Study, module) for name, module in PLUGINS.items()},
 }
 
@@ -76,6 +89,8 @@ RULES: Mapping[str, Callable[[dict[str, Any]], Mapping[str, Rule]]] = {
     "interpolation": interpolation.rules,
     "bezout": bezout.rules,
     "degeneracy": degeneracy.rules,
+    "sgd_selection": sgd_selection.rules,
+    "overparametrization": overparametrization.rules,
     **{name: module.rules for name, module in PLUGINS.items() if hasattr(module, "rules")},
 }
 """For each study that judges, the rule of every claim, by the claim's own name."""
@@ -86,6 +101,7 @@ _FLATNESS = (
     perturb_and_return_claims,
     displacement,
     displacement_task,
+    equal_loss,
     flow_copies,
     known_landscapes,
     limits,
@@ -93,6 +109,8 @@ _FLATNESS = (
     shares,
     squared_returns,
 )
+_MEASURED = (selection_task, small_network, equal_loss, invariant_measures, trends)
+_SELECTION = (sgd_selection, selection_claims, selection_landscapes, *_MEASURED)
 JUDGES: Mapping[str, tuple[ModuleType, ...]] = {
     "zero_error": (zero_error, zero_error_claims, *_ALL),
     "polynomial_activations": (polynomial_activations, polynomial_activations_claims, *_ALL),
@@ -100,6 +118,14 @@ JUDGES: Mapping[str, tuple[ModuleType, ...]] = {
     "interpolation": (interpolation, *_ALL),
     "bezout": (bezout, bezout_claims, *_ALL),
     "degeneracy": (degeneracy, degeneracy_claims, *_ALL),
+    "sgd_selection": (*_SELECTION, *_ALL),
+    "overparametrization": (
+        overparametrization,
+        overparametrization_claims,
+        overparametrization_task,
+        *_MEASURED,
+        *_ALL,
+    ),
     **{name: (module, *_ALL) for name, module in PLUGINS.items()},
 }
 """The modules whose code takes a study's statistics; it is hashed with the rules."""
@@ -110,6 +136,8 @@ CHECKS: Mapping[str, Faults] = {
     "perturb_and_return": perturb_and_return.faults,
     "interpolation": interpolation.faults,
     "degeneracy": degeneracy.faults,
+    "sgd_selection": sgd_selection.faults,
+    "overparametrization": overparametrization.faults,
     **{name: module.faults for name, module in PLUGINS.items() if hasattr(module, "faults")},
 }
 """What each study finds wrong with a configuration before anything is started."""

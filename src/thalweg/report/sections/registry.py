@@ -11,8 +11,10 @@ from thalweg.report.sections import (
     bezout,
     degeneracy,
     interpolation,
+    overparametrization,
     perturb_and_return,
     polynomial_activations,
+    sgd_selection,
     trajectories,
     zero_error,
 )
@@ -49,6 +51,8 @@ SECTIONS: tuple[Entry, ...] = (
     Entry("bezout", bezout.RESULTS, bezout.section),
     *(Entry(record.name, record.results, record.section) for record in MEASUREMENTS.values()),
     Entry("degeneracy", degeneracy.RESULTS, degeneracy.section),
+    Entry("sgd_selection", sgd_selection.RESULTS, sgd_selection.section),
+    Entry("overparametrization", overparametrization.RESULTS, overparametrization.section),
     *(
         Entry(name, module.RESULTS, module.section)
         for name, module in PLUGINS.items()

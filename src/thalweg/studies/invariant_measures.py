@@ -1,0 +1,198 @@
+"""Robustness of an end point, by measures that the rescaling of layers leaves alone."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from thalweg.geometry.learning_coefficient import learning_coefficient
+from thalweg.geometry.noise import noise_level
+from thalweg.geometry.sharpness import average_sharpness, worst_sharpness
+from thalweg.geometry.volume import log_volume
+from thalweg.landscape.protocols import Landscape, evaluator
+from thalweg.problems.samples import Samples
+from thalweg.risk import EmpiricalRisk
+
+
+@dataclass(frozen=True)
+class RobustnessMeasure:
+    """
+    One measure, and which of its differences are none.
+
+    Attributes
+    ----------
+    words : str
+        What it is.
+    larger : bool
+        Whether larger values are those of more robust places.
+    tolerance : float
+        Differences of at most this are none: of logarithms, or of the value itself.
+    logarithmic : bool
+        Which of both.
+    units : str
+        Of the value.
+    """
+
+    words: str
+    larger: bool
+    tolerance: float
+    logarithmic: bool = True
+    units: str = ""
+
+
+# Tolerances are what the instruments themselves leave open: copies of noise, a lower bound found by
+# ascents, the standard error of a test error of a tenth on 360 samples.
+MEASURES: dict[str, RobustnessMeasure] = {
+    "average": RobustnessMeasure("mean rise under relative noise", False, 0.05, units="loss"),
+    "worst": RobustnessMeasure("greatest rise in a relative ball", False, 0.1, units="loss"),
+    "loss_noise": RobustnessMeasure(
+        "relative noise that doubles the loss (PAC-Bayes)", True, 0.05, units="of each weight"
+    ),
+    "error_noise": RobustnessMeasure(
+        "relative noise that keeps the error", True, 0.05, units="of each weight"
+    ),
+    "margin": RobustnessMeasure(
+        "margin of all but a tenth of the samples", True, 0.05, units="spread of the outputs"
+    ),
+    "test_error": RobustnessMeasure(
+        "test error", False, 0.02, logarithmic=False, units="share of samples"
+    ),
+}
+FLATNESS = ("average", "worst", "loss_noise", "error_noise")
+"""Those of weights: a claim about robustness is about their mean trend."""
+
+
+def measure_robustness(
+    landscape: Landscape, w: Tensor, sizes: Mapping[str, Any], *, seed: int
+) -> dict[str, float]:
+    """
+    Take all measures at a point.
+
+    Parameters
+    ----------
+    landscape : Landscape
+        An `EmpiricalRisk` has all; others those of weights that they define.
+    w : Tensor
+        Shape (W,).
+    sizes : mapping
+        ``noise`` and ``radius`` relative to the weights, ``pairs``, ``copies``, ``gradients``.
+    seed : int
+        Of the noise: the same at all points that are compared.
+
+    Returns
+    -------
+    dict
+        By the names of `MEASURES`, with ``loss``, ``error`` and ``test_loss``; NaN where one is
+        not defined, or lies beyond what was tried.
+    """
+    base = evaluator(landscape)(w)
+    found = dict.fromkeys(MEASURES, math.nan) | {"loss": base["loss"]}
+    chosen: dict[str, Any] = {"form": "adaptive", "seed": seed}
+    found["average"] = average_sharpness(
+        landscape, w, noise=sizes["noise"], pairs=sizes["pairs"], **chosen
+    ).value
+    found["worst"] = worst_sharpness(
+        landscape, w, radius=sizes["radius"], max_gradients=sizes["gradients"], **chosen
+    ).value
+    for quantity, rise in (("loss", base["loss"]), ("error", 0.01)):
+        if quantity in base:
+            level = noise_level(
+                landscape,
+                w,
+                quantity=quantity,  # type: ignore[arg-type]
+                rise=rise,
+                copies=sizes["copies"],
+                **chosen,
+            )
+            converged = level.status == "converged"
+            found[f"{quantity}_noise"] = level.value if converged else math.nan
+    if isinstance(landscape, EmpiricalRisk):
+        found |= _of_network(landscape, w, base)
+    return found
+
+
+def _of_network(risk: EmpiricalRisk, w: Tensor, base: Mapping[str, float]) -> dict[str, float]:
+    found = {"error": base.get("error", math.nan), "margin": margin(risk, w)}
+    test = risk.held_out()
+    if test is not None:
+        found |= {f"test_{name}": value for name, value in test.evaluate(w).items()}
+    return found
+
+
+def margin(risk: EmpiricalRisk, w: Tensor) -> float:
+    """
+    Give the margin that nine samples of ten have, as a share of how far outputs spread.
+
+    The margin is the right class's output minus the largest of the others; a tenth of the samples
+    have a smaller one. Multiplying all outputs changes nothing.
+
+    Returns
+    -------
+    float
+        NaN where there are no classes.
+    """
+    drawn = risk.draw(torch.arange(risk.samples))
+    targets = risk.data.targets
+    if not drawn.by_outputs or targets is None:
+        return math.nan
+    outputs = drawn.features(w).double().cpu()
+    right = _classes(risk.data).cpu()
+    if outputs.shape[1] < 2 or right.shape != outputs.shape[:1]:
+        return math.nan
+    own = outputs.gather(1, right[:, None])[:, 0]
+    others = outputs.scatter(1, right[:, None], -math.inf).max(1).values
+    spread = float((outputs - outputs.mean(1, keepdim=True)).square().mean().sqrt())
+    return float((own - others).quantile(0.1)) / spread if spread else math.nan
+
+
+def _classes(samples: Samples) -> Tensor:
+    targets = samples.targets
+    assert targets is not None
+    return targets.argmax(1) if targets.dim() == 2 else targets.long()
+
+
+def measure_volume(
+    landscape: Landscape, w: Tensor, sizes: Mapping[str, Any], *, seed: int
+) -> dict[str, Any]:
+    """
+    Ask for the log-volume below a level, and for the learning coefficient.
+
+    Parameters
+    ----------
+    landscape : Landscape
+        Any.
+    w : Tensor
+        Shape (W,).
+    sizes : mapping
+        ``level`` above the loss at w; ``localization``, per squared weight; ``budget`` of gradients
+        of the learning coefficient.
+    seed : int
+        Of both.
+
+    Returns
+    -------
+    dict
+        ``volume`` and ``coefficient``, each with ``_low``, ``_high``, ``_status`` and ``_reason``;
+        NaN where it is refused.
+    """
+    volume = log_volume(
+        landscape, w, level=sizes["level"], localization=sizes["localization"], seed=seed
+    )
+    coefficient = learning_coefficient(
+        landscape, w, budget=sizes["budget"], localization=sizes["localization"], seed=seed
+    )
+    return _answered("volume", volume) | _answered("coefficient", coefficient)
+
+
+def _answered(name: str, answer: Any) -> dict[str, Any]:
+    numbers = {"": answer.value, "_low": answer.low, "_high": answer.high}
+    return {
+        **{name + end: math.nan if value is None else value for end, value in numbers.items()},
+        f"{name}_status": answer.status,
+        f"{name}_reason": " ".join(answer.reasons),
+    }

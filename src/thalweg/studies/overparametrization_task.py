@@ -1,0 +1,86 @@
+"""One network of the study of overparametrization: trained to a loss, and measured there."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from thalweg.geometry import degeneracy
+from thalweg.problems import Problem, load_stored
+from thalweg.risk import EmpiricalRisk
+from thalweg.run import Report, Run
+from thalweg.studies.equal_loss import train_to_level
+from thalweg.studies.invariant_measures import MEASURES, measure_robustness
+from thalweg.studies.narrow_networks import CLASSES
+
+_NULLITIES = ("rank", "rank_repeated", "symmetries", "dead")
+
+
+def measure_network(run: Run, arguments: dict[str, Any], report: Report) -> dict[str, Any]:
+    """
+    Train to the level, and take errors, robustness and the Jacobian's rank.
+
+    Robustness is NaN where the level was not reached; the rank is taken wherever training ended.
+    """
+    problem, seed = load_stored(arguments["problem"], seed=arguments["seed"]), arguments["seed"]
+    risk = EmpiricalRisk(problem, batch_size=arguments["evaluation_batch"])
+    end = train_to_level(
+        risk,
+        risk.space.pack(problem.model),
+        arguments["training"],
+        level=arguments["level"],
+        epochs=arguments["epochs"],
+        descent=arguments["descent"],
+        seed=seed,
+    )
+    found = dict.fromkeys(MEASURES, math.nan)
+    if end.status == "at level":
+        found |= measure_robustness(risk, end.w, arguments["measures"], seed=seed)
+    else:
+        found |= _errors(risk, end.w)
+    answer: dict[str, Any] = {
+        "status": end.status,
+        "weights": risk.space.size,
+        "samples": risk.samples,
+        "equations": risk.samples * CLASSES,
+        "inequalities": risk.samples * (CLASSES - 1),
+        "misclassified": round(float(found["error"]) * risk.samples),
+        "steps": end.steps,
+        "descended": end.descended,
+        **found,
+    }
+    ranks = _ranks(risk, end.w) if arguments["nullity"] else dict.fromkeys(_NULLITIES, math.nan)
+    return answer | ranks
+
+
+def _errors(risk: EmpiricalRisk, w: Tensor) -> dict[str, float]:
+    found = dict(risk.evaluate(w))
+    test = risk.held_out()
+    return found | ({} if test is None else {"test_error": test.evaluate(w)["error"]})
+
+
+def _ranks(risk: EmpiricalRisk, w: Tensor) -> dict[str, float]:
+    """Give the rank of J, of J where a tenth of the samples stand twice, and what explains it."""
+    found = degeneracy(risk, w)
+    again = degeneracy(_repeated(risk), w)
+    split = found.split
+    return {
+        "rank": found.rank,
+        "rank_repeated": again.rank,
+        "symmetries": split.get("rescaling", 0),
+        "dead": split.get("dead units", 0) + split.get("dead inputs", 0),
+    }
+
+
+def _repeated(risk: EmpiricalRisk) -> EmpiricalRisk:
+    """Put the first tenth of the samples in the place of the last."""
+    problem, samples = risk.problem, risk.samples
+    order = torch.arange(samples)
+    count = max(1, samples // 10)
+    order[samples - count :] = order[:count]
+    train = problem.samples("train").take(order)
+    model = Problem(problem.model, problem.loss, train, name=problem.name)
+    return EmpiricalRisk(model, check=False)
