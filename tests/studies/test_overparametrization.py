@@ -24,7 +24,7 @@ SMALL: dict[str, Any] = overparametrization.SIZES["demo"] | {
     "widths": [[1], [8], [16]],
     "epochs": 60,
     "level": 0.02,
-    "measures": {"noise": 0.1, "radius": 0.02, "pairs": 2, "copies": 6, "gradients": 4},
+    "measures": {"noise": 0.1, "radius": 0.02, "pairs": 2, "copies": 6, "gradients": 10},
 }
 WHOLE = CONFIG | {"studies": ["overparametrization"], "overparametrization": SMALL}
 

@@ -21,7 +21,7 @@ from thalweg.studies.invariant_measures import MEASURES, margin, measure_robustn
 from thalweg.studies.selection_claims import RULES, judge
 from thalweg.studies.selection_landscapes import known_landscape
 
-MEASURED = {"noise": 0.1, "radius": 0.02, "pairs": 2, "copies": 6, "gradients": 4}
+MEASURED = {"noise": 0.1, "radius": 0.02, "pairs": 2, "copies": 6, "gradients": 10}
 DEMO = sgd_selection.SIZES["demo"]
 SMALL: dict[str, Any] = DEMO | {
     "parents": 2,
@@ -38,7 +38,7 @@ SMALL: dict[str, Any] = DEMO | {
         "parents": 2,
         "alike": DEMO["known"]["alike"]
         | {"batch": {"rate": 0.05, "batch_sizes": [0, 5]}, "rate": {}, "langevin": {}},
-        "widening": DEMO["known"]["widening"],
+        "widening": DEMO["known"]["widening"] | {"epochs": 800},
     },
 }
 WHOLE = CONFIG | {"studies": ["sgd_selection"], "sgd_selection": SMALL}
@@ -168,7 +168,7 @@ def test_robustness_is_left_alone_by_rescaling_layers():
     rescaled = w.clone()
     first, shift, last, _ = risk.space.parameters
     for parameter, factor in ((first, 3.0), (shift, 3.0), (last, 1 / 3)):
-        rescaled[parameter.start : parameter.start + parameter.size] *= factor
+        rescaled[parameter.start : parameter.start + parameter.count] *= factor
     again = measure_robustness(risk, rescaled, MEASURED | {"gradients": 12}, seed=0)
     for name in MEASURES:
         assert again[name] == pytest.approx(found[name], rel=0.03, nan_ok=True), name

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
@@ -49,11 +48,20 @@ def rank_trend(values: ArrayLike, tolerance: float = 0.0) -> float:
     (1.0, 0.0)
     """
     x = np.asarray(values, dtype=np.float64)
-    x = x[np.isfinite(x)]
-    if x.size < 2:
-        return float("nan")
-    steps = np.array([b - a for a, b in itertools.combinations(x, 2)])
-    return float(np.mean(np.sign(steps) * (np.abs(steps) > tolerance)))
+    return float(_taus(x, tolerance, np.arange(x.size)[None])[0])
+
+
+def _taus(
+    values: NDArray[np.float64], tolerance: float, orders: NDArray[np.int64]
+) -> NDArray[np.float64]:
+    """Give the trend in each order of the rungs, shape (orders, rungs): shape (orders,)."""
+    first, second = np.triu_indices(values.size, 1)
+    ordered = values[orders]
+    steps = ordered[:, second] - ordered[:, first]
+    known = np.isfinite(steps)
+    ways = np.where(known & (np.abs(steps) > tolerance), np.sign(steps), 0.0)
+    counts = known.sum(1)
+    return np.where(counts > 0, ways.sum(1) / np.maximum(counts, 1), np.nan)
 
 
 def trends(
@@ -82,16 +90,15 @@ def trends(
         mine = ends.isel(end=ends["parent"].values == parent).sortby("rung")
         columns = np.array([_up(mine, name) for name in names])
         limits = [MEASURES[name].tolerance for name in names]
-        orders = [np.arange(columns.shape[1])]
+        rungs = columns.shape[1]
+        orders = np.arange(rungs)[None]
         if shuffle is not None:
             generator = numpy_generator(shuffle, "shuffled rungs", int(parent))
-            orders = [generator.permutation(columns.shape[1]) for _ in range(SHUFFLES)]
-        each = [
-            rank_trend(column[order], limit)
-            for order in orders
-            for column, limit in zip(columns, limits, strict=True)
-        ]
-        known = np.array(each)[np.isfinite(each)]
+            orders = np.stack([generator.permutation(rungs) for _ in range(SHUFFLES)])
+        each = np.array(
+            [_taus(column, limit, orders) for column, limit in zip(columns, limits, strict=True)]
+        )
+        known = each[np.isfinite(each)]
         found.append(known.mean() if known.size else np.nan)
     return np.array(found)
 
