@@ -17,6 +17,7 @@ from thalweg.studies.claim import Verdict
 from thalweg.studies.invariant_measures import MEASURES
 from thalweg.studies.narrow_networks import weights_of
 from thalweg.studies.overparametrization_claims import RULES, judge
+from thalweg.studies.preflight import Sizes
 
 SMALL: dict[str, Any] = overparametrization.SIZES["demo"] | {
     "draws": 2,
@@ -135,3 +136,22 @@ def test_section_shows_what_widths_change(run: Run, tmp_path):
     (table,) = (part for part in shown.parts if isinstance(part, Table))
     assert len(table.rows) == 6 and table.rows[2][5] == "2 of 2"
     assert section(create_run(tmp_path / "run", {"studies": []})) is None
+
+
+@pytest.mark.parametrize(
+    ("changes", "expected"),
+    [
+        ({"draws": 5}, "write overparametrization.draws = 6 or more"),
+        ({"epochs": 2}, "write overparametrization.epochs = 6 or more"),
+        ({"widths": [[12], [24], [48]]}, "some with fewer than the 90 samples"),
+        ({"widths": [[1], [12], [20]]}, "more than twice the 900 outputs"),
+        ({"widths": [[1], [48], [12]]}, "the smallest first"),
+    ],
+)
+def test_what_could_not_be_decided_is_told_before_the_first_task(changes, expected):
+    config = configure("demo", studies=["overparametrization"])
+    demo = overparametrization.SIZES["demo"]
+    assert overparametrization.faults(config, Sizes(3_610, 90)) == []
+    config = config | {"overparametrization": demo | changes}
+    (fault,) = overparametrization.faults(config, Sizes(3_610, 90))
+    assert expected in fault

@@ -18,6 +18,7 @@ from thalweg.run import InProcess, Run, create_run
 from thalweg.studies import PRESETS, complete, configure, sgd_selection
 from thalweg.studies.claim import Verdict
 from thalweg.studies.invariant_measures import MEASURES, margin, measure_robustness
+from thalweg.studies.preflight import Sizes
 from thalweg.studies.selection_claims import RULES, judge
 from thalweg.studies.selection_landscapes import known_landscape
 
@@ -197,3 +198,27 @@ def test_the_valley_widens():
     wide = w.clone()
     wide[0] = 3.0
     assert valley.value(wide) < 0.05 * valley.value(w)
+
+
+DIGITS = Sizes(1_810, 200)
+
+
+@pytest.mark.parametrize(
+    ("changes", "expected"),
+    [
+        ({"parents": 2}, "write sgd_selection.parents = 3 or more"),
+        ({"known": DEMO["known"] | {"parents": 1}}, "sgd_selection.known.parents = 3 or more"),
+        ({"small": DEMO["small"] | {"parents": 2}}, "sgd_selection.small.parents = 3 or more"),
+        ({"epochs": 20}, "write sgd_selection.epochs = 50 or more"),
+        (
+            {"ladders": {"batch": {"rate": 0.2, "batch_sizes": [0, 10]}}},
+            "ladders.batch has 2 rungs: the order of two is a coin; write 3",
+        ),
+    ],
+)
+def test_what_could_not_be_decided_is_told_before_the_first_task(changes, expected):
+    config = configure("demo", studies=["sgd_selection"])
+    assert sgd_selection.faults(config, DIGITS) == []
+    config = config | {"sgd_selection": DEMO | changes}
+    (fault,) = sgd_selection.faults(config, DIGITS)
+    assert expected in fault

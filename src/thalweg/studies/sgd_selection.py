@@ -357,4 +357,4 @@ def faults(config: dict[str, Any], sizes: Sizes) -> list[str]:
         samples = study["settings"].get("train_size", sizes.samples)
         largest = max((t["batch_size"] or samples for t in trainings), default=samples)
         found += too_few_steps("sgd_selection.epochs", study["epochs"], samples, largest)
-    return found
+    return list(dict.fromkeys(found))
