@@ -76,6 +76,6 @@ def plot_ladder(
     if logarithmic and np.isfinite(values).any():
         axes.set_yscale("log")
     axes.set_ylabel(label or variable)
-    axes.margins(x=0.08)
+    axes.set_xlim(-0.25, len(names) - 0.75)
     axes.grid(alpha=0.3, linewidth=0.5)
     return cast("Axes", axes)
