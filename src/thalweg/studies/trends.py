@@ -125,7 +125,7 @@ def trend_statistic(
     Returns
     -------
     Statistic or None
-        Student's interval over parents; None where fewer than two have a trend.
+        With its interval over parents; None where fewer than two have a trend.
     """
     known = trends(ends, names, shuffle=shuffle) if ends.sizes["end"] else np.empty(0)
     known = known[np.isfinite(known)]

@@ -102,7 +102,7 @@ def _parts(run: Run, cells: xr.Dataset, own: xr.Dataset) -> Iterator[Part]:
             "overparametrization_trends",
             "Trends over widths",
             "Of the pairs of widths of a draw, those of which the wider is more robust (or its "
-            "test error lower), less those of which it is less so; mean over draws, with Student's "
+            "test error lower), less those of which it is less so; mean over draws, with its "
             "interval. Broken line: what the claims ask for. "
             + measured(run, "overparametrization/margin", "overparametrization/test-error"),
             figure,

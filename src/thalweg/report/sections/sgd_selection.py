@@ -142,7 +142,7 @@ def _trend_picture(run: Run, groups: dict[str, str]) -> Picture:
         "Trends of each measure",
         "Of the pairs of rungs of a parent, those of which the noisier is more robust (or its test "
         "error lower), less those of which it is less so, by more than the measure's tolerance; "
-        "mean over parents, with Student's interval. Broken line: what a claim asks of the mean of "
+        "mean over parents, with its interval. Broken line: what a claim asks of the mean of "
         "the first four.",
         _drawn(run, groups),
     )
