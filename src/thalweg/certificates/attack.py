@@ -98,22 +98,22 @@ class Attacker:
         """
         first = self.reach(target)
         high = first if best is None else best.half_width * (1 - rtol)
-        found = self._within(target, high)
+        adversarial = self._within(target, high)
         if best is None:
             for _ in range(12):
-                if found is not None:
+                if adversarial is not None:
                     break
                 high *= 2
-                found = self._within(target, high)
-        if found is None:
+                adversarial = self._within(target, high)
+        if adversarial is None:
             return best
         low = 0.0 if high > first else high / 2
         while high - low > rtol * high:
             middle = (low + high) / 2
             weights = self._within(target, middle)
             low, high = (middle, high) if weights is None else (low, middle)
-            found = weights if weights is not None else found
-        return Attack(high, target.sample, found)
+            adversarial = weights if weights is not None else adversarial
+        return Attack(high, target.sample, adversarial)
 
     def inside(self, targets: list[Target], half_width: float) -> Attack | None:
         """Break one of the inequalities within a box; None where none was broken."""

@@ -61,9 +61,9 @@ def bound_ball(chain: Chain, passed: list[Passed], radius: float) -> Ball:
     samples = len(passed[0].size)
     moved = first = second = np.zeros(samples)
     changes, before = 0, moved
-    for layer, known in zip(chain.layers, passed, strict=True):
+    for layer, layer_pass in zip(chain.layers, passed, strict=True):
         before = moved
-        moved, first, second, sides = _through(layer, known, radius, (moved, first, second))
+        moved, first, second, sides = _through(layer, layer_pass, radius, (moved, first, second))
         changes += sides
     lipschitz = float(norm(second)) * WIDER
     return Ball(radius, lipschitz, changes, before)
@@ -73,33 +73,33 @@ State = tuple[Array, Array, Array]
 
 
 def _through(
-    layer: Layer, known: Passed, radius: float, state: State
+    layer: Layer, layer_pass: Passed, radius: float, state: State
 ) -> tuple[Array, Array, Array, int]:
     moved, first, second = state
     grown = radius if layer.trained[0] else 0.0
     omega = layer.gain + grown * layer.overlap
-    lift = _lift(layer, known.size + known.input_error)
+    lift = _lift(layer, layer_pass.size + layer_pass.input_error)
     shift = radius * lift + omega * moved
     lift = lift + layer.overlap * moved
     steep = np.hypot(lift, omega * first)
-    widest = known.widest + known.input_error + layer.overlap * moved
+    widest = layer_pass.widest + layer_pass.input_error + layer.overlap * moved
     row = float(norm(layer.weight, axis=1).max()) + grown
     unit = np.hypot(widest * any(layer.trained), row * first)
     drift = radius * widest * any(layer.trained) + row * moved
     mixed = layer.overlap * first * layer.trained[0]
     carried = omega * second
     bent = (carried + np.sqrt(carried**2 + 4 * mixed**2)) / 2
-    activation, around = layer.activation, (np.minimum(drift, shift) + known.error) * WIDER
-    one, two = activation.bounds(float((known.reach + around).max()))
-    near = known.steepest + two * around
-    slope = np.full_like(near, one) if activation.sided else np.minimum(one, near)
-    sides = int((known.gap <= around).sum()) if activation.sided else 0
+    activation, around = layer.activation, (np.minimum(drift, shift) + layer_pass.error) * WIDER
+    slope_bound, curvature = activation.bounds(float((layer_pass.reach + around).max()))
+    near = layer_pass.steepest + curvature * around
+    slope = np.full_like(near, slope_bound) if activation.sided else np.minimum(slope_bound, near)
+    sides = int((layer_pass.gap <= around).sum()) if activation.sided else 0
     if activation.kind == "softplus":
-        sides = int((known.reach + around >= SOFTPLUS_ENDS).sum())
+        sides = int((layer_pass.reach + around >= SOFTPLUS_ENDS).sum())
     return (
         slope * shift * WIDER,
         slope * steep * WIDER,
-        (two * unit * steep + slope * bent) * WIDER,
+        (curvature * unit * steep + slope * bent) * WIDER,
         sides,
     )
 
@@ -113,6 +113,6 @@ def _lift(layer: Layer, size: Array) -> Array:
 def second_derivatives(chain: Chain, passed: list[Passed]) -> list[float]:
     """Bound each activation's second derivative as far as the pre-activations' errors reach."""
     return [
-        layer.activation.bounds(float((known.reach + known.error).max()))[1]
-        for layer, known in zip(chain.layers, passed, strict=True)
+        layer.activation.bounds(float((layer_pass.reach + layer_pass.error).max()))[1]
+        for layer, layer_pass in zip(chain.layers, passed, strict=True)
     ]

@@ -76,12 +76,12 @@ class MarginBounds:
         same = apart <= rounding
         if where != "at w":  # where numbers overflow, nothing is told apart
             same |= ~rounding.isfinite()
-        other = torch.nonzero(~same.all(1)).flatten()
-        if len(other):
+        differing = torch.nonzero(~same.all(1)).flatten()
+        if len(differing):
             raise NotDefined(
-                f"sample {start + int(other[0])}: {where}, the network's outputs are"
-                f" {float(apart[other[0]].max()):.3g} away from those of the chain of its layers,"
-                " more than rounding explains. It does more than apply its layers."
+                f"sample {start + int(differing[0])}: {where}, the network's outputs are"
+                f" {float(apart[differing[0]].max()):.3g} away from those of the chain of its"
+                " layers, more than rounding explains. It does more than apply its layers."
             )
 
     @property
@@ -123,15 +123,15 @@ class MarginBounds:
 
     def tightest(self, half_width: float, count: int) -> list[Target]:
         """List the inequalities, one a sample, whose bounds on a box are smallest."""
-        found: list[tuple[float, Target]] = []
+        by_margin: list[tuple[float, Target]] = []
         for start in self._starts:
             margins, rows, thresholds = self._batch(start, half_width)
-            found += [
+            by_margin += [
                 (float(m), Target(start + i, rows[i], float(thresholds[i])))
                 for i, m in enumerate(margins)
             ]
-        found.sort(key=lambda pair: pair[0])
-        return [target for _, target in found[:count]]
+        by_margin.sort(key=lambda pair: pair[0])
+        return [target for _, target in by_margin[:count]]
 
     @torch.no_grad()
     def _batch(self, start: int, half_width: float) -> tuple[Tensor, Tensor, Tensor]:

@@ -67,8 +67,8 @@ class Layer:
         # Numbered from one, so that the padding's zeros can be told apart.
         numbered = torch.arange(1.0, size + 1, dtype=torch.float64).view(1, *g["shape"])
         patches = F.unfold(numbered, *_sizes(g))
-        found = patches[0].T.numpy().astype(np.int64) - 1
-        return np.where(found < 0, size, found)
+        indices = patches[0].T.numpy().astype(np.int64) - 1
+        return np.where(indices < 0, size, indices)
 
     @property
     def inputs(self) -> int:
@@ -202,9 +202,9 @@ def _sizes(geometry: dict[str, list[int]]) -> tuple[tuple[int, int], ...]:
 
 def _layer(link: links.Link, tensors: dict[str, Tensor], shape: tuple[int, ...]) -> Layer:
     module = link.module
-    found = dict(module.named_parameters()) | tensors
-    rows = found["weight"].detach().flatten(1).numpy()
-    shift = found["bias"].detach().numpy() if "bias" in found else np.zeros(len(rows))
+    parameters = dict(module.named_parameters()) | tensors
+    rows = parameters["weight"].detach().flatten(1).numpy()
+    shift = parameters["bias"].detach().numpy() if "bias" in parameters else np.zeros(len(rows))
     trained = ("weight" in tensors, "bias" in tensors)
     geometry = None
     if isinstance(module, nn.Conv2d):

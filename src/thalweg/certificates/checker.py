@@ -199,8 +199,8 @@ def parse(text: bytes) -> Any:
 
 def read(path: Path, content: dict[str, Any]) -> dict[str, Array]:
     """Read the numbers beside a certificate (safetensors): float64, finite, and nothing else."""
-    known = set(content) - _LABELS == _CONTENT
-    need(known, f"it holds {sorted(content)}, expected {sorted(_CONTENT)}")
+    complete = set(content) - _LABELS == _CONTENT
+    need(complete, f"it holds {sorted(content)}, expected {sorted(_CONTENT)}")
     name, arrays, end = content["numbers"], {}, 0
     need(isinstance(name, str) and name == Path(name).name, f"numbers {name!r} is no plain name")
     need(isinstance(content["problem"], dict | None), "the problem is neither null nor a table")
@@ -215,9 +215,9 @@ def read(path: Path, content: dict[str, Any]) -> dict[str, Array]:
             need(entry["data_offsets"] == [end, last], f"{key} is not as long as its shape says")
             need(set(entry) == {"dtype", "shape", "data_offsets"}, f"{key} says too much")
             need(entry["dtype"] == "F64", f"{key} is not of float64")
-            found = np.frombuffer(data[start + end : start + last], "<f8").reshape(shape)
-            need(np.isfinite(found).all(), f"{key} holds numbers that are not finite")
-            arrays[str(key)], end = found.astype(np.float64), last
+            values = np.frombuffer(data[start + end : start + last], "<f8").reshape(shape)
+            need(np.isfinite(values).all(), f"{key} holds numbers that are not finite")
+            arrays[str(key)], end = values.astype(np.float64), last
     except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
         raise Unknown(f"{name}: no numbers that can be read ({error})") from None
     need(start + end == len(data), f"{name} is longer or shorter than it says")
@@ -323,10 +323,10 @@ def _forward(layers: list[Layer], samples: Array) -> tuple[list[_Pass], Any, Arr
     return passes, a, lost
 
 
-def _steepest(layer: Layer, known: _Pass, around: Array) -> tuple[Array, float]:
+def _steepest(layer: Layer, passed: _Pass, around: Array) -> tuple[Array, float]:
     """Bound slopes and second derivative as far as ``around`` from each pre-activation."""
-    first, second = layer.bounds(float((np.abs(known.z).max(axis=1) + around).max()) * WIDER)
-    near = np.abs(known.slopes).max(axis=1) + known.slopes_lost + second * around
+    first, second = layer.bounds(float((np.abs(passed.z).max(axis=1) + around).max()) * WIDER)
+    near = np.abs(passed.slopes).max(axis=1) + passed.slopes_lost + second * around
     return np.full(len(near), first) if layer.sided else np.minimum(first, near) * WIDER, second
 
 
@@ -337,15 +337,15 @@ def _backward(
     n, k = len(passes[0].z), len(rows)
     cut = rows.reshape(k, len(layers[-1].weight), -1).transpose(0, 2, 1)
     delta, lost = np.broadcast_to(cut, (n, *cut.shape)), np.zeros((n, k))
-    for layer, below, known in zip(layers[:0:-1], layers[-2::-1], passes[-2::-1], strict=True):
+    for layer, below, passed in zip(layers[:0:-1], layers[-2::-1], passes[-2::-1], strict=True):
         yield delta, lost
         rounding = gamma(len(layer.weight) + layer.overlap**2 + 2) * norm(layer.weight)
         wrong = layer.gain * lost + 2 * rounding * norm(delta, (2, 3)) * layer.overlap
         pulled = layer.spread(product(delta, layer.weight))
-        steep, second = _steepest(below, known, known.z_lost)
-        bent = (second * known.z_lost + known.slopes_lost + 2 * UNIT * steep)[:, None]
+        steep, second = _steepest(below, passed, passed.z_lost)
+        bent = (second * passed.z_lost + passed.slopes_lost + 2 * UNIT * steep)[:, None]
         lost = (steep[:, None] * wrong + bent * (norm(pulled, 2) + wrong)) * WIDER
-        delta = (pulled * known.slopes[:, None]).reshape(n, k, len(below.weight), -1)
+        delta = (pulled * passed.slopes[:, None]).reshape(n, k, len(below.weight), -1)
         delta = np.ascontiguousarray(delta.transpose(0, 1, 3, 2))
     yield delta, lost
 
@@ -360,16 +360,16 @@ class _Gram:
     def add(self, passes: list[_Pass], rows: Array) -> None:
         """Take the factors of some samples."""
         pulled = list(_backward(self.layers, passes, rows))[::-1]
-        for i, (known, (delta, lost)) in enumerate(zip(passes, pulled, strict=True)):
+        for i, (passed, (delta, lost)) in enumerate(zip(passes, pulled, strict=True)):
             n, k, places, _ = delta.shape
             size, trained = norm(delta, (2, 3)), self.layers[i].trained
-            reach = np.hypot(known.size, math.sqrt(places))[:, None]
-            wrong = lost * reach + size * (known.lost[:, None] + gamma(places + 1) * reach)
+            reach = np.hypot(passed.size, math.sqrt(places))[:, None]
+            wrong = lost * reach + size * (passed.lost[:, None] + gamma(places + 1) * reach)
             self.wrong += float(np.square(wrong).sum()) * any(trained)
             if places == 1:
-                self.parts[i].append((known.patches[:, 0], delta[:, :, 0]))
+                self.parts[i].append((passed.patches[:, 0], delta[:, :, 0]))
                 continue
-            turned = product(delta.transpose(0, 1, 3, 2).reshape(n, -1, places), known.patches)
+            turned = product(delta.transpose(0, 1, 3, 2).reshape(n, -1, places), passed.patches)
             pair = (turned.reshape(n * k, -1) * trained[0], delta.sum(2).reshape(n * k, -1))
             self.parts[i].append((pair[0], pair[1] * trained[1]))
 
@@ -424,21 +424,21 @@ def _second(layers: list[Layer], passes: list[_Pass], radius: float) -> tuple[Ar
     """
     moved = first = second = before = np.zeros(len(passes[0].z))
     leaving = 0
-    for layer, known in zip(layers, passes, strict=True):
+    for layer, passed in zip(layers, passes, strict=True):
         before, (weight, bias) = moved, layer.trained
         omega = layer.gain + radius * weight * layer.overlap
-        lift = np.sqrt(weight * known.size**2 + bias * len(layer.reads))
+        lift = np.sqrt(weight * passed.size**2 + bias * len(layer.reads))
         shift = radius * lift + omega * moved
         steep = np.hypot(lift + layer.overlap * moved, omega * first)
-        wide = (known.wide + layer.overlap * moved) * (weight or bias)
+        wide = (passed.wide + layer.overlap * moved) * (weight or bias)
         row = float(norm(layer.weight, 1).max()) + radius * weight
         drift = np.minimum(radius * wide + row * moved, shift)
-        around = (drift + known.z_lost) * WIDER
-        slope, two = _steepest(layer, known, around)
-        leaving += layer.leaving(known.z - around[:, None], known.z + around[:, None])
+        around = (drift + passed.z_lost) * WIDER
+        slope, curvature = _steepest(layer, passed, around)
+        leaving += layer.leaving(passed.z - around[:, None], passed.z + around[:, None])
         mixed, carried = weight * layer.overlap * first, omega * second
         bent = (carried + np.sqrt(carried**2 + 4 * mixed**2)) / 2
-        second = (two * np.hypot(wide, row * first) * steep + slope * bent) * WIDER
+        second = (curvature * np.hypot(wide, row * first) * steep + slope * bent) * WIDER
         moved, first = slope * shift * WIDER, slope * steep * WIDER
     return second, before, leaving
 

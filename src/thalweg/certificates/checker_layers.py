@@ -148,8 +148,8 @@ class Layer:
     def bounds(self, reach: float) -> tuple[float, float]:
         """Bound the sizes of the first and second derivative on [-reach, reach]."""
         if self.kind == "polynomial":
-            one, two = (_largest(derived(self.coefficients, order), reach) for order in (1, 2))
-            return one, two
+            first, second = (_largest(derived(self.coefficients, order), reach) for order in (1, 2))
+            return first, second
         return SMOOTH[self.kind][2:4] if self.kind in SMOOTH else (1.0, 0.0)
 
     def leaving(self, low: Array, high: Array) -> int:

@@ -87,18 +87,21 @@ def _factors(
     """Give the layers' factors, and the Frobenius norm of the error of what they stand for."""
     factors: list[Factor] = []
     squares = 0.0
-    for layer, known, (delta, error) in zip(chain.layers, passed, cotangents, strict=True):
+    for layer, layer_pass, (delta, error) in zip(chain.layers, passed, cotangents, strict=True):
         if not any(layer.trained):
             continue
         samples, outputs, places, units = delta.shape
         size = norm(delta, axis=(2, 3))
-        reach = np.hypot(known.size, np.sqrt(places))[:, None]
-        wrong = error * (reach + known.input_error[:, None]) + size * known.input_error[:, None]
+        reach = np.hypot(layer_pass.size, np.sqrt(places))[:, None]
+        wrong = (
+            error * (reach + layer_pass.input_error[:, None])
+            + size * layer_pass.input_error[:, None]
+        )
         if places == 1:
             flat = delta.reshape(samples * outputs, units)
-            factors.append(Dense(known.inputs[:, 0], flat, *layer.trained))
+            factors.append(Dense(layer_pass.inputs[:, 0], flat, *layer.trained))
         else:
-            factors.append(Patches(known.inputs, delta, *layer.trained))
+            factors.append(Patches(layer_pass.inputs, delta, *layer.trained))
             wrong = wrong + gamma(places + 1) * size * reach
         squares += float(np.square(wrong).sum())
     return factors, math.sqrt(squares) * WIDER
@@ -177,8 +180,8 @@ def _distance(cholesky: InPlaceCholesky, shift: float, products: Verified) -> fl
             last = min(first + _BLOCK, stop)
             there = np.triu(stored[:last, first:last], -first).T
             wanted = _block(cholesky, slice(start, stop), slice(first, last), shift)
-            found = products(np.ascontiguousarray(here[:, :last]), np.ascontiguousarray(there))
-            squares += float(np.square(found - wanted).sum()) * (1 if first == start else 2)
+            product = products(np.ascontiguousarray(here[:, :last]), np.ascontiguousarray(there))
+            squares += float(np.square(product - wanted).sum()) * (1 if first == start else 2)
     rounding = products.relative(n) * weight + UNIT * weight
     return (math.sqrt(squares) + rounding) * WIDER
 

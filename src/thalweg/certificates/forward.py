@@ -77,14 +77,14 @@ def run_forward(chain: Chain, samples: Array, kind: Extended) -> tuple[list[Pass
     a, error = kind.of(samples), np.zeros(len(samples))
     passed: list[Passed] = []
     for layer in chain.layers:
-        z, z_error, known = _through(layer, a, error, kind)
+        z, z_error, layer_pass = _through(layer, a, error, kind)
         values, wrong = layer.activation.evaluate(kind, z, 0)
-        first, second = layer.activation.bounds(float((known.reach + z_error).max()))
-        slope = np.minimum(first, known.steepest + second * z_error)
+        first, second = layer.activation.bounds(float((layer_pass.reach + z_error).max()))
+        slope = np.minimum(first, layer_pass.steepest + second * z_error)
         if layer.activation.sided:  # its side may not be the one computed
             slope = np.full_like(slope, first)
         a, error = values, (slope * z_error + error_norm(wrong)) * WIDER
-        passed.append(known)
+        passed.append(layer_pass)
     return passed, a, error
 
 
@@ -103,7 +103,7 @@ def _through(layer: Layer, a: Any, error: Array, kind: Extended) -> tuple[Any, A
     slopes, wrong = layer.activation.evaluate(kind, z, 1)
     slope = kind.parts(slopes)[0]
     heights = np.abs(kind.parts(z)[0])
-    known = Passed(
+    layer_pass = Passed(
         inputs=rounded,
         input_error=(layer.overlap * error + UNIT * size) * WIDER,
         size=size,
@@ -114,7 +114,7 @@ def _through(layer: Layer, a: Any, error: Array, kind: Extended) -> tuple[Any, A
         slopes=slope,
         slope_error=(wrong + UNIT * np.abs(slope)).max(axis=1) * WIDER,
     )
-    return z, z_error, known
+    return z, z_error, layer_pass
 
 
 def run_backward(
@@ -146,15 +146,15 @@ def run_backward(
         cut = rows.reshape(len(rows), len(last.weight), last.positions).transpose(0, 2, 1)
         delta = cut[None]
     error = np.zeros((1, len(rows)))
-    found = [(_everywhere(delta, samples), np.broadcast_to(error, (samples, len(rows))))]
+    cotangents = [(_everywhere(delta, samples), np.broadcast_to(error, (samples, len(rows))))]
     for index in range(len(chain.layers) - 1, 0, -1):
-        layer, below, known = chain.layers[index], chain.layers[index - 1], passed[index - 1]
+        layer, below, layer_pass = chain.layers[index], chain.layers[index - 1], passed[index - 1]
         pulled, wrong = _pull(layer, delta, error, products)
-        delta, error = _times_slopes(pulled, wrong, known, seconds[index - 1])
+        delta, error = _times_slopes(pulled, wrong, layer_pass, seconds[index - 1])
         delta = delta.reshape(samples, len(rows), len(below.weight), below.positions)
         delta = np.ascontiguousarray(delta.transpose(0, 1, 3, 2))
-        found.append((delta, error))
-    return found[::-1]
+        cotangents.append((delta, error))
+    return cotangents[::-1]
 
 
 def _everywhere(delta: Array, samples: int) -> Array:
@@ -174,10 +174,12 @@ def _pull(layer: Layer, delta: Array, error: Array, products: Products) -> tuple
     return layer.spread(slopes), wrong
 
 
-def _times_slopes(pulled: Array, wrong: Array, known: Passed, second: float) -> tuple[Array, Array]:
+def _times_slopes(
+    pulled: Array, wrong: Array, layer_pass: Passed, second: float
+) -> tuple[Array, Array]:
     """Go back through an activation."""
-    steep = known.steepest[:, None]
-    bent = (second * known.error + known.slope_error)[:, None]
+    steep = layer_pass.steepest[:, None]
+    bent = (second * layer_pass.error + layer_pass.slope_error)[:, None]
     size = _norm(pulled, axis=2)
     error = steep * wrong + bent * (size + wrong) + 2 * UNIT * steep * size
-    return pulled * known.slopes[:, None, :], error * WIDER
+    return pulled * layer_pass.slopes[:, None, :], error * WIDER

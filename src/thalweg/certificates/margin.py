@@ -200,7 +200,7 @@ def certify_margin(
     with progress(2 * _SHOWN if attack else _SHOWN, "margin") as bar:
         half_width, undecided = _largest(bounds, near, rtol, clock, _Share(bar))
         share = _Share(bar)
-        found = _attack(bounds, attacker, half_width, rtol, clock, share) if attack else None
+        breach = _attack(bounds, attacker, half_width, rtol, clock, share) if attack else None
         share.show(1.0)
     layers = {layer: half_width * unit for layer, unit in bounds.layer_scales.items()}
     flat = [layer for layer, width in layers.items() if not 0 < width < math.inf]
@@ -209,13 +209,14 @@ def certify_margin(
         reason = f"no box of positive half-width was proved in {', '.join(flat)}{late}"
         refusal = _refused(bounds, scale, margin, sample, reason)
         return replace(refusal, status=clock.status, undecided=undecided)
-    if found is not None and found.half_width <= half_width:
+    if breach is not None and breach.half_width <= half_width:
         reason = (
-            f"the attack misclassifies sample {found.sample} within {found.half_width:.3g}, inside"
-            f" the box of half-width {half_width:.3g} that intervals prove: one of them is wrong"
+            f"the attack misclassifies sample {breach.sample} within {breach.half_width:.3g},"
+            f" inside the box of half-width {half_width:.3g} that intervals prove: one of"
+            " them is wrong"
         )
-        return _refused(bounds, scale, margin, found.sample, reason)
-    attacked = found.half_width if found else math.inf
+        return _refused(bounds, scale, margin, breach.sample, reason)
+    attacked = breach.half_width if breach else math.inf
     statement, threshold = _statement(bounds)
     return MarginCertificate(
         verdict="certified",
@@ -228,7 +229,7 @@ def certify_margin(
         samples=bounds.samples,
         margin=margin,
         tightest=bounds.tightest(half_width, 1)[0].sample,
-        broken=found.sample if found else None,
+        broken=breach.sample if breach else None,
         reasons=(),
         assumptions=ASSUMPTIONS,
         status=clock.status,

@@ -244,23 +244,23 @@ def verify(
     InvalidArgument
         If the file is no certificate.
     """
-    found = checker.check(path, strict=strict, progress=progress)
+    verdict = checker.check(path, strict=strict, progress=progress)
     content = checker.parse(Path(path).read_bytes())
     try:
         arrays = checker.read(Path(path), content)
     except Unknown:
-        return found  # which says so
+        return verdict  # which says so
     reasons = _other_digests(content, arrays)
     if reasons:
         return Verdict("refused", tuple(reasons))
-    if found.verdict == "verified":
+    if verdict.verdict == "verified":
         reasons = [] if problem is None else _compare_problem(*problem, content, arrays)
         if state is not None and state != content.get("state"):
             reasons.append(
                 f"the state of the checkpoint has the digest {state}, and the certificate names"
                 f" {content.get('state') or 'none'}"
             )
-    return Verdict("refused", tuple(reasons), found.certificate) if reasons else found
+    return Verdict("refused", tuple(reasons), verdict.certificate) if reasons else verdict
 
 
 def _other_digests(content: Content, arrays: dict[str, Array]) -> list[str]:

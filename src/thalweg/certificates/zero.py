@@ -279,12 +279,13 @@ def _check_same(
         with np.errstate(invalid="ignore", over="ignore"):
             apart, rounding = norm(outputs - expected, axis=1), 2 * error * WIDER
         same = (apart <= rounding) | (where != "at w") & ~np.isfinite(rounding)
-        other = np.flatnonzero(~same)
-        if len(other):
+        differing = np.flatnonzero(~same)
+        if len(differing):
             raise NotDefined(
-                f"sample {start + other[0]}: {where}, the network's outputs are"
-                f" {apart[other[0]]:.3g} away from those of the chain of its layers, and rounding"
-                f" explains {rounding[other[0]]:.3g}. It does more than apply its layers."
+                f"sample {start + differing[0]}: {where}, the network's outputs are"
+                f" {apart[differing[0]]:.3g} away from those of the chain of its layers, and"
+                f" rounding explains {rounding[differing[0]]:.3g}. It does more than"
+                " apply its layers."
             )
 
 
@@ -367,7 +368,7 @@ class _Proof:
         return math.hypot(combined + lost, held) * WIDER + 1e-150
 
     def _singular_value(self, passed: list[Passed]) -> float:
-        found = smallest_singular_value(
+        singular_value = smallest_singular_value(
             self.chain,
             passed,
             self.equations.rows,
@@ -376,13 +377,15 @@ class _Proof:
             self.bar,
         )
         self.details |= {
-            "eigenvalue_estimate": found.estimate,
-            "eigenvalue_rounding": found.rounding,
-            "jacobian_error": found.jacobian_error,
+            "eigenvalue_estimate": singular_value.estimate,
+            "eigenvalue_rounding": singular_value.rounding,
+            "jacobian_error": singular_value.jacobian_error,
         }
         # The linear equations on the last layer have orthonormal gradients, which are orthogonal
         # to those of all differences of outputs.
-        return found.bound if self.equations.sum is None else min(found.bound, 1.0)
+        return (
+            singular_value.bound if self.equations.sum is None else min(singular_value.bound, 1.0)
+        )
 
     def _ball(self, passed: list[Passed], low: float) -> Ball:
         """Find the largest ball on which half of the singular value is left."""
@@ -407,9 +410,9 @@ class _Proof:
         )
         low -= self.products.relative(len(a)) * float(norm(a)) ** 2 * 2
         lost = float(norm(last.input_error + ball.moved))
-        found = math.sqrt(max(low, 0.0)) / WIDER - lost
-        self.details["features_singular_value"] = found
-        return found
+        singular_value = math.sqrt(max(low, 0.0)) / WIDER - lost
+        self.details["features_singular_value"] = singular_value
+        return singular_value
 
     def _conclude(
         self, residual: float, low: float, ball: Ball, features: float | None
@@ -502,26 +505,28 @@ def _reasons(
             f" {details['eigenvalue_rounding']:.3g} in it and {details['jacobian_error']:.3g} in"
             " the singular value (0 and 0: the matrix is singular in float64)",
         )
-    found = []
+    reasons = []
     if ball.changes:
-        found.append(
+        reasons.append(
             f"{ball.changes} units could change their side of zero, or pass the end of softplus,"
             f" within {ball.radius:.3g} of w"
         )
     if not slope > 0 or not math.isfinite(ball.lipschitz):
-        found.append(f"no radius leaves a positive singular value (Lipschitz {ball.lipschitz:.3g})")
+        reasons.append(
+            f"no radius leaves a positive singular value (Lipschitz {ball.lipschitz:.3g})"
+        )
     elif not residual < slope * ball.radius:
-        found.append(
+        reasons.append(
             f"the residual {residual:.3g} is not below {slope * ball.radius:.3g}, the singular"
             f" value {slope:.3g} that is left times the radius {ball.radius:.3g}: train longer"
             " with optimizer='gauss-newton'"
         )
     if features is not None and not features > 0:
-        found.append(
+        reasons.append(
             "the last layer's features are not shown to be independent (singular value"
             f" {features:.3g}), so the dimension is not known"
         )
-    return tuple(found)
+    return tuple(reasons)
 
 
 def _refused(equations: int, weights: int, reasons: tuple[str, ...]) -> Certificate:
