@@ -164,11 +164,11 @@ def _answer(
     complete: bool,
     method: str,
     status: str,
-    found: Solutions | None = None,
+    solutions: Solutions | None = None,
 ) -> Count:
     order = system.gauge.order
-    degree = found.degree if found is not None else None
-    solutions = {"empty": 0, "bounds": None}.get(status, degree if dimension == 0 else None)
+    degree = solutions.degree if solutions is not None else None
+    number = {"empty": 0, "bounds": None}.get(status, degree if dimension == 0 else None)
     return Count(
         weights=system.weights,
         equations=system.equations,
@@ -179,8 +179,8 @@ def _answer(
         largest_samples=None if rank is None else rank.largest_samples,
         dimension=dimension,
         degree=degree,
-        solutions_complex=solutions,
-        solutions_modulo_symmetry=None if solutions is None else solutions // order,
+        solutions_complex=number,
+        solutions_modulo_symmetry=None if number is None else number // order,
         symmetry_order=order,
         continuous_symmetry=None if rank is None else system.weights - rank.rank,
         complete=complete,

@@ -140,7 +140,7 @@ def critical_points(
     )
     strata: tuple[Stratum, ...] = ()
     if solver == "homotopy":
-        found = isolated_solutions(
+        isolated = isolated_solutions(
             equations, unknown.groups, seed=seed, most_paths=most_paths, progress=progress
         )
     else:
@@ -151,7 +151,7 @@ def critical_points(
             most=most_paths,
             progress=progress,
         )
-        found, strata = _isolated(equations, ends), ends.strata
+        isolated, strata = _isolated(equations, ends), ends.strata
     wanted = exact or (exact is None and find_msolve() is not None)
     answer = exact_degree(equations, seconds=seconds) if wanted else None
     bound = bound_on_critical_points(free) if all(penalties) else None
@@ -159,16 +159,16 @@ def critical_points(
     return CriticalPoints(
         system=free,
         penalties=tuple(penalties),
-        complex_points=found.points,
-        real_points=_real_points(free, unknown, found, equations, penalties),
-        singular=len(found.singular),
-        paths=found.paths,
-        infinite=found.infinite,
+        complex_points=isolated.points,
+        real_points=_real_points(free, unknown, isolated, equations, penalties),
+        singular=len(isolated.singular),
+        paths=isolated.paths,
+        infinite=isolated.infinite,
         strata=strata,
         bound=bound,
         exact=answer,
-        complete=len(found.points) in (bound, degree),
-        method=_method(found, strata, bound, answer),
+        complete=len(isolated.points) in (bound, degree),
+        method=_method(isolated, strata, bound, answer),
     )
 
 
@@ -195,13 +195,13 @@ def _isolated(equations: PolynomialSystem, ends: Penalized) -> Isolated:
 
 
 def _method(
-    found: Isolated, strata: tuple[Stratum, ...], bound: int | None, answer: ExactDegree | None
+    isolated: Isolated, strata: tuple[Stratum, ...], bound: int | None, answer: ExactDegree | None
 ) -> str:
-    parts = [f"homotopy with {found.paths} paths, {found.infinite} to infinity"]
+    parts = [f"homotopy with {isolated.paths} paths, {isolated.infinite} to infinity"]
     if strata:
         parts = [
             f"monodromy over penalties and targets, {len(strata)} sets of switched-off units,"
-            f" {found.paths} paths to the penalties, {found.infinite} of them lost"
+            f" {isolated.paths} paths to the penalties, {isolated.infinite} of them lost"
         ]
         failed = [stratum for stratum in strata if stratum.status in ("stale", "limit")]
         parts.append(
@@ -230,16 +230,16 @@ def _gradient_degrees(unknown: ZeroSystem) -> list[list[int]]:
 def _real_points(
     free: ZeroSystem,
     unknown: ZeroSystem,
-    found: Isolated,
+    isolated: Isolated,
     equations: PolynomialSystem,
     penalties: Sequence[Fraction],
 ) -> tuple[CriticalPoint, ...]:
     """Real points, all weights given, classified and sorted by value."""
-    forms = [unknown.gauge.real_form(w) for w in found.points]
+    forms = [unknown.gauge.real_form(w) for w in isolated.points]
     real = [unknown.gauge.embed(w, s) for w, s in (f for f in forms if f is not None)]
     gradient = equations if unknown is free else critical_system(free, penalties)
     real = _different(real)
-    ends = [*real, *_settled(unknown, found.singular, equations)]
+    ends = [*real, *_settled(unknown, isolated.singular, equations)]
     points = [classified(free, gradient, penalties, w) for w in ends]
     return tuple(sorted(_one_of_each(points, len(real)), key=lambda point: point.value))
 
@@ -248,7 +248,7 @@ def _different(points: list[Array]) -> list[Array]:
     """Points less those that repeat an earlier one: complex points may have one real form."""
     kept: list[Array] = []
     for w in points:
-        if all(np.linalg.norm(w - other) > 1e-7 * (1 + np.linalg.norm(w)) for other in kept):
+        if all(np.linalg.norm(w - earlier) > 1e-7 * (1 + np.linalg.norm(w)) for earlier in kept):
             kept.append(w)
     return kept
 

@@ -74,12 +74,12 @@ def _coprime(generators: list[Monomial]) -> Counter[int]:
 
 def _divided(numerator: Counter[int]) -> Counter[int]:
     """Quotient of a polynomial with root 1 by ``1 - t``."""
-    found: Counter[int] = Counter()
+    quotient: Counter[int] = Counter()
     running = 0
     for degree in range(max(numerator)):
         running += numerator[degree]
-        found[degree] = running
-    return found
+        quotient[degree] = running
+    return quotient
 
 
 def _minimal(monomials: set[Monomial]) -> list[Monomial]:

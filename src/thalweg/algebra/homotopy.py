@@ -87,7 +87,7 @@ def isolated_solutions(
     """
     rows = [[degree(dict(p), list(g)) for g in groups] for p in system.equations]
     paths = check_paths(rows, [len(g) for g in groups], most_paths)
-    found = np.zeros((0, len(rows)), dtype=complex)
+    solutions = np.zeros((0, len(rows)), dtype=complex)
     for attempt in range(ATTEMPTS):
         rng = np.random.default_rng([seed, attempt, 17])
         problem = _Projective(system, groups, np.array(rows), rng)
@@ -95,13 +95,13 @@ def isolated_solutions(
         polished, step = newton(system.evaluate, ends, iterations=12, floor=1.0)
         good = (step < 1e-10) & _stayed(polished, ends)
         once = _distinct(polished[good])
-        found = _distinct(np.concatenate([found, once, once.conj()]))
+        solutions = _distinct(np.concatenate([solutions, once, once.conj()]))
         # No path was given up on the way, none ends where another does, and the solutions of real
         # equations are closed under conjugation: else paths are tracked again from other starts.
-        if sound and len(once) == good.sum() == len(found):
+        if sound and len(once) == good.sum() == len(solutions):
             break
     singular = singular_ends(system, ends[~good])
-    return Isolated(found, singular, paths, paths - int(good.sum()) - len(singular))
+    return Isolated(solutions, singular, paths, paths - int(good.sum()) - len(singular))
 
 
 def _ends(problem: _Projective, paths: int, progress: Progress) -> tuple[Array, bool]:
@@ -142,8 +142,8 @@ def singular_ends(system: PolynomialSystem, ends: Array) -> Array:
         # Near zero the terms themselves vanish; their size at one is the yardstick there.
         scale = system.magnitude(np.maximum(np.abs(x), 1.0))
         residual = (np.abs(system.evaluate(x)[0]) / scale).max(axis=1, initial=0)
-    found: Array = x[(residual < NEARLY) & _stayed(x, ends)]
-    return found
+    zeros: Array = x[(residual < NEARLY) & _stayed(x, ends)]
+    return zeros
 
 
 def check_paths(rows: Sequence[Sequence[int]], sizes: Sequence[int], most_paths: int) -> int:
@@ -247,8 +247,8 @@ class _Projective:
         rows = rows.reshape(len(rows), self.size + self.factors, self.size + self.factors)
         sides = np.zeros((len(rows), self.size + self.factors, 1), dtype=complex)
         sides[:, self.size :] = 1
-        found: Array = np.linalg.solve(rows, sides)[..., 0]
-        return found
+        points: Array = np.linalg.solve(rows, sides)[..., 0]
+        return points
 
     def _matrix(self, choice: Sequence[Array]) -> Array:
         return np.concatenate([np.array(choice), self.patches])
@@ -273,11 +273,11 @@ class _Projective:
 
     def affine(self, points: Array) -> tuple[Array, Array]:
         """Affine coordinates, shape (P, n), and which points are finite."""
-        found = np.zeros((len(points), self.size), dtype=complex)
+        coordinates = np.zeros((len(points), self.size), dtype=complex)
         finite = np.ones(len(points), dtype=bool)
         for k, (group, block) in enumerate(zip(self.groups, self.blocks, strict=True)):
             last = points[:, self.size + k]
             finite &= np.abs(last) > AT_INFINITY * np.linalg.norm(points[:, block], axis=1)
             with np.errstate(all="ignore"):
-                found[:, group] = points[:, group] / last[:, None]
-        return found, finite & np.isfinite(found).all(axis=1)
+                coordinates[:, group] = points[:, group] / last[:, None]
+        return coordinates, finite & np.isfinite(coordinates).all(axis=1)

@@ -220,8 +220,8 @@ def follow(
     places = np.broadcast_to(start, points.shape)
     axes = np.zeros_like(points), np.zeros_like(points)
     for _ in range(1 + detours):
-        found = family.carry(points, Route(places, stop, *axes))
-        ends = distinct(np.concatenate([ends, found]), family.invariants)
+        carried = family.carry(points, Route(places, stop, *axes))
+        ends = distinct(np.concatenate([ends, carried]), family.invariants)
         if len(ends) >= len(points):
             break
         axes = bends(start, len(points), rng)
@@ -256,8 +256,8 @@ def bends(base: Array, paths: int, rng: np.random.Generator) -> tuple[Array, Arr
 
 def _directions(base: Array, count: int, rng: np.random.Generator) -> Array:
     """Random complex vectors as large as the parameters, shape (count, n)."""
-    found: Array = np.sqrt(np.mean(np.abs(base) ** 2) / 2) * _gaussian(count, len(base), rng)
-    return found
+    directions: Array = np.sqrt(np.mean(np.abs(base) ** 2) / 2) * _gaussian(count, len(base), rng)
+    return directions
 
 
 def _gaussian(count: int, size: int, rng: np.random.Generator) -> Array:
@@ -275,7 +275,7 @@ def trace_test(family: Family, points: Array, base: Array, rng: np.random.Genera
     end = follow(family, middle, base + half, base + 2 * half, rng=rng)
     if len(end) != len(points):
         return float("inf")
-    values = [family.traces(found) for found in (points, middle, end)]
+    values = [family.traces(solutions) for solutions in (points, middle, end)]
     first, second, third = (v.sum(axis=0) for v in values)
     size = np.max([np.abs(v).sum(axis=0) for v in values], axis=0)
     return float((np.abs(first - 2 * second + third) / (size + 1e-300)).max())

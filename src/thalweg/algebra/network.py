@@ -83,10 +83,10 @@ class Layer:
     def selection(self) -> Array:
         """Zeros and ones, shape (positions out * taps, positions in): where each tap reads."""
         flat = self.gather.ravel()
-        found = np.zeros((len(flat), self.positions_in), dtype=np.int64)
+        matrix = np.zeros((len(flat), self.positions_in), dtype=np.int64)
         rows = np.flatnonzero(flat >= 0)
-        found[rows, flat[rows]] = 1
-        return found
+        matrix[rows, flat[rows]] = 1
+        return matrix
 
 
 def dense(inputs: int, outputs: int, *, bias: bool = True, positions: int = 1) -> Layer:
@@ -247,13 +247,13 @@ class Network:
 
     def parts(self, full: Array) -> list[tuple[Array, Array | None]]:
         """Kernel, shape (..., channels out, channels in, taps), and bias of each layer: views."""
-        found: list[tuple[Array, Array | None]] = []
+        parts: list[tuple[Array, Array | None]] = []
         for layer, start in zip(self.layers, self.offsets, strict=True):
             stop = start + layer.kernel_size
             kernel = full[..., start:stop].reshape(*full.shape[:-1], *layer.kernel_shape)
             bias = full[..., stop : stop + layer.channels_out] if layer.bias else None
-            found.append((kernel, bias))
-        return found
+            parts.append((kernel, bias))
+        return parts
 
     def evaluate(
         self, full: Array, inputs: Array, ring: Arithmetic | None = None
@@ -279,10 +279,10 @@ class Network:
         first = self.layers[0]
         values = inputs.reshape(1, len(inputs), first.channels_in, first.positions_in)
         patches: list[Array] = []
-        found: list[Array] = []
+        pre_activations: list[Array] = []
         for layer, (kernel, bias) in zip(self.layers, self.parts(full), strict=True):
-            if found:
-                values = np.swapaxes(self.activate(found[-1], ring), -1, -2)
+            if pre_activations:
+                values = np.swapaxes(self.activate(pre_activations[-1], ring), -1, -2)
                 values = values.reshape(*values.shape[:2], layer.channels_in, layer.positions_in)
             read = _read(values, layer)
             weights = kernel.reshape(len(full), 1, layer.channels_out, layer.reads)
@@ -290,8 +290,8 @@ class Network:
             if bias is not None:
                 sums = ring.reduce(sums + bias[:, None, None, :])
             patches.append(read)
-            found.append(sums)
-        return patches, found
+            pre_activations.append(sums)
+        return patches, pre_activations
 
     def predict(self, full: Array, inputs: Array) -> Array:
         """Outputs, shape (P, N, outputs), of weight vectors of shape (P, size)."""

@@ -75,39 +75,39 @@ def invariant_directions(system: ZeroSystem, full: Array, penalties: Array) -> t
 
 
 def _rescalings(network: Network, full: Array, layer: int) -> list[Array]:
-    found = []
+    tangents = []
     for channel in range(network.layers[layer].channels_out):
         tangent = np.zeros_like(full)
         old, new = network.parts(full), network.parts(tangent)
         _add_incoming(new[layer], old[layer], channel, channel, 1.0)
         new[layer + 1][0][:, channel] -= network.degree * old[layer + 1][0][:, channel]
-        found.append(tangent)
-    return found
+        tangents.append(tangent)
+    return tangents
 
 
 def _mixings(network: Network, full: Array, layer: int) -> list[Array]:
-    found = []
+    tangents = []
     for into, source in itertools.permutations(range(network.layers[layer].channels_out), 2):
         tangent = np.zeros_like(full)
         old, new = network.parts(full), network.parts(tangent)
         _add_incoming(new[layer], old[layer], into, source, 1.0)
         new[layer + 1][0][:, source] -= old[layer + 1][0][:, into]
-        found.append(tangent)
-    return found
+        tangents.append(tangent)
+    return tangents
 
 
 def _rotations(network: Network, full: Array, layer: int) -> list[Array]:
     outgoing = network.parts(full)[layer + 1][0]
     if outgoing.shape[0] * outgoing.shape[2] != 1:
         return []
-    found = []
+    tangents = []
     for a, b in itertools.combinations(range(network.layers[layer].channels_out), 2):
         tangent = np.zeros_like(full)
         old, new = network.parts(full), network.parts(tangent)
         _add_incoming(new[layer], old[layer], a, b, float(outgoing[0, b, 0]))
         _add_incoming(new[layer], old[layer], b, a, -float(outgoing[0, a, 0]))
-        found.append(tangent)
-    return found
+        tangents.append(tangent)
+    return tangents
 
 
 def _add_incoming(

@@ -110,7 +110,7 @@ def penalized_points(
     progress
         Where progress is shown.
     """
-    known: dict[bytes, _Generic] = {}
+    by_leading: dict[bytes, _Generic] = {}
     strata: list[Stratum] = []
     arrived, unfinished = [np.zeros((0, system.weights), dtype=complex)], []
     all_supports = supports(system, seed=seed)
@@ -118,9 +118,9 @@ def penalized_points(
         for number, support in enumerate(all_supports):
             order = _leading_order(system.gauge, switched_on(system.network, support))
             leading = support[order]
-            if leading.tobytes() not in known:
-                known[leading.tobytes()] = _generic(system, leading, [seed, number], most)
-            generic = known[leading.tobytes()]
+            if leading.tobytes() not in by_leading:
+                by_leading[leading.tobytes()] = _generic(system, leading, [seed, number], most)
+            generic = by_leading[leading.tobytes()]
             ends, rest = generic.followed(system, penalties[order], [seed, number])
             arrived.append(_signed(system.gauge, leading, ends, order))
             unfinished.append(_signed(system.gauge, leading, rest, order))
@@ -151,8 +151,8 @@ class _Generic:
         support = self.family.support
         stop = np.concatenate([penalties[support], system.targets.ravel()])
         rng = np.random.default_rng([*seed, 31])
-        found = [self._full(points) for points in self._ends(stop, rng)]
-        return found[0], found[1]
+        arrived, rest = self._ends(stop, rng)
+        return self._full(arrived), self._full(rest)
 
     def _ends(self, stop: Array, rng: np.random.Generator) -> tuple[Array, Array]:
         size = self.family.size
@@ -182,8 +182,10 @@ def _generic(system: ZeroSystem, support: Array, seed: list[int], most: int) -> 
         return _Generic(family, np.zeros((1, 0), dtype=complex), start, "zero", 0.0)
     if not family.onto(start):
         return _Generic(family, start[None, :][:0], start, "none", 0.0)
-    found = monodromy(family.family(), start, rng=rng, most=most, loops=LOOPS)
-    return _Generic(family, found.points, found.parameters, found.status, found.trace)
+    solutions = monodromy(family.family(), start, rng=rng, most=most, loops=LOOPS)
+    return _Generic(
+        family, solutions.points, solutions.parameters, solutions.status, solutions.trace
+    )
 
 
 def _stratum(system: ZeroSystem, support: Array, generic: _Generic) -> Stratum:
@@ -204,12 +206,12 @@ def _signs(gauge: Gauge, support: Array) -> list[Array]:
     """
     if len({k % 2 for k, c in enumerate(gauge.network.activation) if c}) > 1:
         return []
-    found = []
+    flips = []
     for layer, count in enumerate(gauge.hidden):
         for channel in range(count):
             factors = np.where(np.arange(count) == channel, -1.0, 1.0)
-            found.append(gauge.rescaled(np.ones(gauge.network.size), layer, factors))
-    return [signs for signs in found if (signs[support] < 0).any()]
+            flips.append(gauge.rescaled(np.ones(gauge.network.size), layer, factors))
+    return [signs for signs in flips if (signs[support] < 0).any()]
 
 
 def _leading_order(gauge: Gauge, on: tuple[tuple[int, ...], ...]) -> Array:

@@ -70,12 +70,12 @@ def compose(coefficients: Sequence[Fraction], inner: Polynomial, variables: int)
 
 def differentiate(a: Polynomial, index: int) -> Polynomial:
     """Partial derivative by one variable."""
-    found: Polynomial = {}
+    derivative: Polynomial = {}
     for monomial, value in a.items():
         if power := monomial[index]:
             lowered = (*monomial[:index], power - 1, *monomial[index + 1 :])
-            found[lowered] = value * power
-    return found
+            derivative[lowered] = value * power
+    return derivative
 
 
 def degree(a: Polynomial, group: Sequence[int] | None = None) -> int:
@@ -131,8 +131,8 @@ class PolynomialSystem:
     def magnitude(self, x: Array) -> Array:
         """Sum of the absolute values of the terms of each equation, shape (P, m)."""
         exponents, values, _ = self._tables
-        found: Array = _monomials(np.abs(x), exponents) @ np.abs(values)
-        return found
+        magnitudes: Array = _monomials(np.abs(x), exponents) @ np.abs(values)
+        return magnitudes
 
 
 def _monomials(x: Array, exponents: Array) -> Array:

@@ -94,12 +94,12 @@ def _profile(gauge: Gauge, samples: int, rng: np.random.Generator, bar: Bar) -> 
     network = gauge.network
     full = np.ones((1, network.size), dtype=np.int64)
     full[0, gauge.free] = rng.integers(0, PRIME, size=gauge.size)
-    found: list[Array] = []
+    jacobians: list[Array] = []
     for _ in range(samples):
         inputs = rng.integers(0, PRIME, size=(1, network.inputs))
         _, jacobian = network.value_and_jacobian(full, inputs, Residues(PRIME))
-        found.append(jacobian[0][:, gauge.free])
-    pivots = pivot_rows(np.concatenate(found), bar)
+        jacobians.append(jacobian[0][:, gauge.free])
+    pivots = pivot_rows(np.concatenate(jacobians), bar)
     counts = np.cumsum(np.bincount(pivots // network.outputs, minlength=samples))
     return [0, *(int(n) for n in counts)]
 
@@ -107,15 +107,15 @@ def _profile(gauge: Gauge, samples: int, rng: np.random.Generator, bar: Bar) -> 
 def pivot_rows(matrix: Array, bar: Bar) -> Array:
     """Rows that are not combinations of those above them, modulo the prime; counts them done."""
     rows = matrix.copy()
-    found = []
+    pivots = []
     for k in range(len(rows)):
         bar.update()
         columns = np.flatnonzero(rows[k])
         if not len(columns):
             continue
-        found.append(k)
+        pivots.append(k)
         pivot = columns[0]
         rows[k] = rows[k] * pow(int(rows[k, pivot]), -1, PRIME) % PRIME
         below = k + 1 + np.flatnonzero(rows[k + 1 :, pivot])
         rows[below] = (rows[below] - rows[below, pivot, None] * rows[k] % PRIME) % PRIME
-    return np.array(found, dtype=np.int64)
+    return np.array(pivots, dtype=np.int64)

@@ -155,12 +155,12 @@ def walk(
     direction = np.random.default_rng([seed, 29]).normal(size=x.shape)
     points, status = [x], "done"
     for _ in range(steps):
-        found = _step(system, points[-1], fixed, direction, length)
-        if found is None:
+        next_point = _step(system, points[-1], fixed, direction, length)
+        if next_point is None:
             status = "stopped"
             break
-        direction = found - points[-1]
-        points.append(found)
+        direction = next_point - points[-1]
+        points.append(next_point)
     path = np.array(points)
     residuals = system.relative_residual(path, np.tile(fixed, (len(path), 1)))
     moved = float(np.linalg.norm(np.diff(path, axis=0), axis=1).sum())
@@ -179,9 +179,9 @@ def _step(
     tangent = rows[rank:].T @ (rows[rank:] @ direction)
     for shrink in (1.0, 0.5, 0.1, 0.01):
         step = shrink * length * tangent / np.linalg.norm(tangent)
-        found = project(system, (x + step)[None], signs[None], iterations=30)
-        residual = system.relative_residual(found, signs[None])[0]
-        moved = np.linalg.norm(found[0] - x)
+        projected = project(system, (x + step)[None], signs[None], iterations=30)
+        residual = system.relative_residual(projected, signs[None])[0]
+        moved = np.linalg.norm(projected[0] - x)
         if residual < EXACT and 0.5 * shrink * length < moved < 2 * shrink * length:
-            return np.asarray(found[0])
+            return np.asarray(projected[0])
     return None

@@ -59,7 +59,7 @@ def supports(system: ZeroSystem, *, seed: int = 0) -> list[Array]:
     moved_by = _derivatives(system, seed)
     size = system.network.size
     cases = [(np.zeros(size, dtype=bool), np.ones(size, dtype=bool))]
-    found: list[Array] = []
+    nonzero_sets: list[Array] = []
     tried = 0
     while cases:
         tried += 1
@@ -73,24 +73,24 @@ def supports(system: ZeroSystem, *, seed: int = 0) -> list[Array]:
             continue
         undecided = np.flatnonzero(allowed & ~required)
         if not len(undecided):
-            found.append(allowed)
+            nonzero_sets.append(allowed)
             continue
         for zero in (True, False):
             case = required.copy(), allowed.copy()
             case[1 if zero else 0][undecided[0]] = not zero
             cases.append(case)
-    return sorted(found, key=lambda s: (int(s.sum()), [not b for b in s.tolist()]))
+    return sorted(nonzero_sets, key=lambda s: (int(s.sum()), [not b for b in s.tolist()]))
 
 
 def switched_on(network: Network, support: Array) -> tuple[tuple[int, ...], ...]:
     """Hidden channels of each layer that read or are read by a weight of a support."""
     parts = network.parts(support)
-    found = []
+    channels = []
     for (kernel, bias), (following, _) in itertools.pairwise(parts):
         alive = kernel.any(axis=(1, 2)) | following.any(axis=(0, 2))
         alive = alive if bias is None else alive | bias
-        found.append(tuple(int(k) for k in np.flatnonzero(alive)))
-    return tuple(found)
+        channels.append(tuple(int(k) for k in np.flatnonzero(alive)))
+    return tuple(channels)
 
 
 def _settled(
@@ -111,21 +111,21 @@ def _derivatives(system: ZeroSystem, seed: int) -> Callable[[Array], Array]:
     rng = np.random.default_rng([seed, 23])
     inputs, targets = _residues(system.inputs, ring), _residues(system.targets, ring)
     point = rng.integers(1, ring.prime, size=network.size)
-    known: dict[bytes, Array] = {}
+    computed: dict[bytes, Array] = {}
 
     def moved_by(support: Array) -> Array:
         key = support.tobytes()
-        if key not in known:
+        if key not in computed:
             outputs, jacobian = network.value_and_jacobian(
                 np.where(support, point, 0)[None], inputs, ring
             )
             residual = ring.reduce(outputs[0] - targets.ravel())
-            known[key] = ring.matmul(residual[None], jacobian[0])[0] != 0
-        return known[key]
+            computed[key] = ring.matmul(residual[None], jacobian[0])[0] != 0
+        return computed[key]
 
     return moved_by
 
 
 def _residues(values: Array, ring: Residues) -> Array:
-    found = [ring.number(Fraction(float(v))) for v in values.ravel()]
-    return np.array(found, dtype=np.int64).reshape(values.shape)
+    residues = [ring.number(Fraction(float(v))) for v in values.ravel()]
+    return np.array(residues, dtype=np.int64).reshape(values.shape)

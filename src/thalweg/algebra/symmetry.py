@@ -50,12 +50,12 @@ class Gauge:
     @cached_property
     def outgoing(self) -> list[Array]:
         """For each hidden layer the index of one outgoing weight of each channel."""
-        found = []
+        indices = []
         for layer, start in zip(self.network.layers[1:], self.network.offsets[1:], strict=True):
             tap = int(np.argmax((layer.gather >= 0).any(axis=0)))
             channels = np.arange(layer.channels_in)
-            found.append(start + channels * layer.kernel_shape[2] + tap)
-        return found
+            indices.append(start + channels * layer.kernel_shape[2] + tap)
+        return indices
 
     @cached_property
     def free(self) -> Array:
@@ -165,8 +165,8 @@ class Gauge:
         Repeated where the vector has symmetries of its own (two equal units, a unit of zeros).
         """
         full = self.embed(np.asarray(weights, dtype=complex))
-        found = [self.normalized(moved, roots)[self.free] for moved, roots in self._elements(full)]
-        return np.array(found)
+        images = [self.normalized(moved, roots)[self.free] for moved, roots in self._elements(full)]
+        return np.array(images)
 
     def _elements(self, full: Array) -> Iterator[tuple[Array, list[Array]]]:
         permutations = [list(itertools.permutations(range(h))) for h in self.hidden]
@@ -222,11 +222,11 @@ class Gauge:
         rng = np.random.default_rng([seed, 5])
         inputs = rng.normal(size=(count + 1, self.network.inputs))
         sums = self.network.evaluate(self.embed(weights), inputs, Numbers())[1]
-        found = [sums[-1].reshape(len(weights), -1)]
+        invariants = [sums[-1].reshape(len(weights), -1)]
         for values in sums[:-1]:
             poles = rng.normal(size=(count, 1, 1)) + 1j * rng.normal(size=(count, 1, 1))
             first = values[:, :1, :1]
-            found.append(
+            invariants.append(
                 ((values[:, 1:] - poles * first) / (values[:, 1:] + poles * first)).sum(axis=(2, 3))
             )
-        return np.concatenate(found, axis=1)
+        return np.concatenate(invariants, axis=1)

@@ -110,8 +110,8 @@ class ZeroSystem:
         residual = self.network.predict(full, self.inputs) - self.targets
         positive = Network(self.network.layers, tuple(abs(c) for c in self.network.activation))
         scale = positive.predict(np.abs(full), np.abs(self.inputs)) + np.abs(self.targets)
-        found: Array = (np.abs(residual) / np.where(scale > 0, scale, 1.0)).max(axis=(1, 2))
-        return found
+        residuals: Array = (np.abs(residual) / np.where(scale > 0, scale, 1.0)).max(axis=(1, 2))
+        return residuals
 
     @cached_property
     def explicit(self) -> PolynomialSystem:
@@ -277,7 +277,7 @@ def _outputs(gauge: Gauge, x: Array) -> list[Polynomial]:
 
 
 def _affine(layer: Any, symbols: list[Polynomial], values: list[Polynomial]) -> list[Polynomial]:
-    found = []
+    outputs = []
     taps = layer.kernel_shape[2]
     for c in range(layer.channels_out):
         for reads in layer.gather:
@@ -286,8 +286,8 @@ def _affine(layer: Any, symbols: list[Polynomial], values: list[Polynomial]) -> 
                 for k in np.flatnonzero(reads >= 0):
                     weight = symbols[(c * layer.channels_in + d) * taps + k]
                     total = add(total, multiply(weight, values[d * layer.positions_in + reads[k]]))
-            found.append(total)
-    return found
+            outputs.append(total)
+    return outputs
 
 
 def _samples(network: Network, inputs: ArrayLike, targets: ArrayLike) -> tuple[Array, Array]:

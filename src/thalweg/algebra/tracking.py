@@ -49,8 +49,8 @@ class Tracked:
     @property
     def arrived(self) -> Array:
         """Which paths came to time 1."""
-        found: Array = self.times == 1
-        return found
+        arrived: Array = self.times == 1
+        return arrived
 
 
 def track(
@@ -91,13 +91,13 @@ def track(
         with np.errstate(all="ignore"):
             past = tuple(a[rows] for a in before)
             guess = _predict((x[rows], v[rows], t[rows]), past, goal)
-            found, slope, first, last = _correct(homotopy, guess, goal, rows)
+            corrected, slope, first, last = _correct(homotopy, guess, goal, rows)
         good = (first < CLOSE * strict) & (last < CONVERGED)
         easy = good & (first < EASY * strict)
         done = rows[good]
         for old, new in zip(before, (x, v, t), strict=True):
             old[done] = new[done]
-        x[done], v[done], t[done] = found[good], slope[good], goal[good]
+        x[done], v[done], t[done] = corrected[good], slope[good], goal[good]
         h[rows] *= np.where(easy, 2.0, np.where(good, 1.0, 0.4))
         h[rows] = np.minimum(h[rows], LONGEST)
         tried += len(rows)
@@ -133,8 +133,8 @@ def newton(
 def solve_linear(matrices: Array, sides: Array) -> Array:
     """Solve linear systems, one matrix a point; where it is singular the answer is not finite."""
     try:
-        found: Array = np.linalg.solve(matrices, sides)
-        return found
+        solutions: Array = np.linalg.solve(matrices, sides)
+        return solutions
     except np.linalg.LinAlgError:
         if len(matrices) == 1:
             return np.full_like(sides, np.nan)
@@ -174,12 +174,12 @@ def _correct(
 
 def _tangent(value: Array, jacobian: Array, moving: Array) -> tuple[Array, Array]:
     """Newton step and tangent of the path at a point."""
-    both = solve_linear(jacobian, np.stack([value, -moving], axis=-1))
-    return both[..., 0], both[..., 1]
+    solved = solve_linear(jacobian, np.stack([value, -moving], axis=-1))
+    return solved[..., 0], solved[..., 1]
 
 
 def _relative(change: Array, x: Array, floor: float = 0.0) -> Array:
     scale = np.maximum(np.linalg.norm(x, axis=-1), floor + 1e-300)
     size = np.linalg.norm(change, axis=-1) / scale
-    found: Array = np.where(np.isfinite(size), size, np.inf)
-    return found
+    relative: Array = np.where(np.isfinite(size), size, np.inf)
+    return relative
