@@ -73,8 +73,8 @@ class FixedParts:
 def _mixed(stack: Tensor, shares: Sequence[float]) -> Tensor:
     wide = torch.float32 if stack.dtype.itemsize < 4 else stack.dtype
     mixed = stack[0].to(wide) * shares[0]
-    for one, share in zip(stack[1:], shares[1:], strict=True):
-        mixed.add_(one.to(wide), alpha=share)
+    for tensor, share in zip(stack[1:], shares[1:], strict=True):
+        mixed.add_(tensor.to(wide), alpha=share)
     return mixed.to(stack.dtype)
 
 
@@ -134,8 +134,8 @@ class States:
         weights = [p.weights(risk.space) if isinstance(p, Point) else p for p in listed]
         fixed = [own | (p.fixed_of(risk) if isinstance(p, Point) else {}) for p in listed]
         parts = _parts(fixed, risk)
-        for one in fixed[1:]:  # what is the same is held once
-            one |= {n: t for n, t in fixed[0].items() if n not in (*parts.mixed, *parts.stepped)}
+        for state in fixed[1:]:  # what is the same is held once
+            state |= {n: t for n, t in fixed[0].items() if n not in (*parts.mixed, *parts.stepped)}
         return cls(weights, fixed, parts, {"between": parts.note, "notes": gathered_notes(whole)})
 
     @contextmanager
@@ -177,8 +177,8 @@ def _parts(fixed: Sequence[Mapping[str, Tensor]], risk: Stateful) -> FixedParts:
     mixed: dict[str, Tensor] = {}
     stepped: dict[str, Tensor] = {}
     for name, first in fixed[0].items():
-        dtype = reduce(torch.promote_types, (one[name].dtype for one in fixed))
-        stack = torch.stack([one[name].to(first.device, dtype) for one in fixed])
+        dtype = reduce(torch.promote_types, (state[name].dtype for state in fixed))
+        stack = torch.stack([state[name].to(first.device, dtype) for state in fixed])
         if not bool((stack == stack[0]).all()):
             kind = mixed if dtype.is_floating_point or dtype.is_complex else stepped
             kind[name] = stack
@@ -203,11 +203,11 @@ def _words(mixed: Iterable[str], stepped: Iterable[str], risk: Stateful) -> tupl
             n for n in (*mixed, *stepped) if unwrapped(n) in counted
         ],
     }
-    found = [
+    groups = [
         (f"{len(names)} {noun}{'s' * (len(names) > 1)}", fate, few(names))
         for (noun, fate), names in kinds.items()
         if names
     ]
-    differing = "; ".join(f"{number} ({names})" for number, _, names in found)
-    note = "; ".join(f"{number}, {fate} ({names})" for number, fate, names in found)
+    differing = "; ".join(f"{number} ({names})" for number, _, names in groups)
+    note = "; ".join(f"{number}, {fate} ({names})" for number, fate, names in groups)
     return differing, note and f"what differs besides the trained weights: {note}"

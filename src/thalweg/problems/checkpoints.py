@@ -92,8 +92,8 @@ class Point:
 
     def _trained(self, space: ParameterSpace) -> dict[str, str]:
         """Find the names of a space among this point's."""
-        found = match_names(space.names, self.state)
-        return {name: own for name, own in found.items() if own is not None}
+        matches = match_names(space.names, self.state)
+        return {name: own for name, own in matches.items() if own is not None}
 
     def fixed(self, space: ParameterSpace) -> dict[str, Tensor]:
         """
@@ -244,12 +244,12 @@ def open_points(
         for source in listed:
             contents, name = _contents(source, classes)
             state = ModelState(problem.model)
-            found = fit(state, contents.tensors, entry=entry, partial=partial, what=name)
+            fitted = fit(state, contents.tensors, entry=entry, partial=partial, what=name)
             if tell:
-                _say(found, name, said)
-            whole, notes = _whole(state, found), found.notes + found.usual
+                _say(fitted, name, said)
+            whole, notes = _whole(state, fitted), fitted.notes + fitted.usual
             values = contents.about or contents.values
-            points.append(Point(whole, name, notes, values, found.lacking))
+            points.append(Point(whole, name, notes, values, fitted.lacking))
             bar.update(1)
     return points
 
@@ -265,14 +265,14 @@ def _contents(source: Any, allow: tuple[str | type, ...]) -> tuple[Contents, str
     )
 
 
-def _whole(state: ModelState, found: Fit) -> dict[str, Tensor]:
+def _whole(state: ModelState, fitted: Fit) -> dict[str, Tensor]:
     """Give every parameter and buffer of a model: the file's, or else its own."""
-    both = state.saved | state.unsaved
-    by_tensor = {id(both[name]): name for name in found.tensors}
-    by_name = match_names(state.live, found.tensors)
+    tensors = state.saved | state.unsaved
+    by_tensor = {id(tensors[name]): name for name in fitted.tensors}
+    by_name = match_names(state.live, fitted.tensors)
     places = {name: by_tensor.get(id(t), by_name[name]) for name, t in state.live.items()}
-    placed = {id(both[name]) for name in places.values() if name is not None}
-    left = [name for name in found.tensors if id(both[name]) not in placed]
+    placed = {id(tensors[name]) for name in places.values() if name is not None}
+    left = [name for name in fitted.tensors if id(tensors[name]) not in placed]
     if left:
         raise CheckpointMismatch(
             f"{state.called} saves {few(left)}, which are none of its parameters and buffers, so"
@@ -280,14 +280,14 @@ def _whole(state: ModelState, found: Fit) -> dict[str, Tensor]:
             " model.load_state_dict(torch.load(path))."
         )
     return {
-        name: own.detach().cpu().clone() if place is None else found.tensors[place]
+        name: own.detach().cpu().clone() if place is None else fitted.tensors[place]
         for (name, own), place in zip(state.live.items(), places.values(), strict=True)
     }
 
 
-def _say(found: Fit, name: str, said: set[str]) -> None:
+def _say(fitted: Fit, name: str, said: set[str]) -> None:
     """Log notes; those that were said of another file are not said again."""
-    for notes, tell in ((found.notes, log.warning), (found.usual, log.info)):
+    for notes, tell in ((fitted.notes, log.warning), (fitted.usual, log.info)):
         new = [note for note in notes if note not in said]
         if new:
             tell("%s: %s.", name, "; ".join(new))
@@ -362,9 +362,9 @@ def fit_weights(
         If weights are NaN or infinite.
     """
     state = ModelState(model)
-    found = fit(state, flattened(tensors).tensors, entry=entry)
-    _say(found, "the checkpoint", set())
+    fitted = fit(state, flattened(tensors).tensors, entry=entry)
+    _say(fitted, "the checkpoint", set())
     return {
-        name: found.tensors.get(name, target.detach()).to(target.dtype)
+        name: fitted.tensors.get(name, target.detach()).to(target.dtype)
         for name, target in state.saved.items()
     }

@@ -167,8 +167,8 @@ def cifar10(
     model = _placed(model, device)  # first: it says what is wrong with a device
     held = None
     if test is not None:
-        seen, known = _subset("test_size", test_size, test, data_seed)
-        held = ImageSamples(seen.to(device), coder.encode(known).to(device), mean, std)
+        seen, test_labels = _subset("test_size", test_size, test, data_seed)
+        held = ImageSamples(seen.to(device), coder.encode(test_labels).to(device), mean, std)
     return Problem(
         model,
         loss or coder.loss(),

@@ -78,12 +78,12 @@ class Entry:
     @cached_property
     def missing(self) -> list[str]:
         """The model's names that it lacks, but for second names of tied tensors and for counts."""
-        known = set(self.present)
-        known |= {short for names in self.state.ties if known & {*names} for short in names}
+        present = set(self.present)
+        present |= {short for names in self.state.ties if present & {*names} for short in names}
         return [
             short
             for short, name in self.state.names.items()
-            if short not in known and name in self.state.saved and last(short) not in COUNTS
+            if short not in present and name in self.state.saved and last(short) not in COUNTS
         ]
 
     @cached_property
@@ -232,9 +232,9 @@ def choose_entry(file: File, state: ModelState, *, entry: str | None, partial: b
     if not fitting:
         raise CheckpointMismatch(_nothing(file, state) if partial else entries[0].misfit())
     distinct: list[Entry] = []
-    for one in fitting:
-        if not any(one.equals(other) for other in distinct):
-            distinct.append(one)
+    for candidate in fitting:
+        if not any(candidate.equals(earlier) for earlier in distinct):
+            distinct.append(candidate)
     if len(distinct) > 1:
         raise CheckpointMismatch(_ambiguous(distinct))
     (chosen,) = distinct
@@ -255,20 +255,20 @@ def _inner_that_fits(file: File, state: ModelState, partial: bool) -> ModelState
 def _fitting(entries: Sequence[Entry], partial: bool) -> list[Entry]:
     if partial:
         return _best(entries)
-    return [one for one in entries if one.complete] or _renamed(entries[0])
+    return [entry for entry in entries if entry.complete] or _renamed(entries[0])
 
 
 def _best(entries: Sequence[Entry]) -> list[Entry]:
-    most = max(len(one.matched) for one in entries)
-    return [one for one in entries if len(one.matched) == most > 0]
+    most = max(len(entry.matched) for entry in entries)
+    return [entry for entry in entries if len(entry.matched) == most > 0]
 
 
 def _named(entries: Sequence[Entry], wanted: str) -> list[Entry]:
-    exact = [one for one in entries if one.label == wanted]
-    within = [one for one in entries if _contains(one.label, wanted)]
+    exact = [entry for entry in entries if entry.label == wanted]
+    within = [entry for entry in entries if _contains(entry.label, wanted)]
     if exact or within:
         return exact or within
-    labels = [one.label for one in entries]
+    labels = [entry.label for entry in entries]
     raise CheckpointMismatch(
         f"{entries[0].file.what} has no entry {wanted!r} with weights of {entries[0].state.called},"
         f" but {few(map(repr, labels))}; write entry={labels[0]!r} (--entry {labels[0]})."
@@ -294,7 +294,7 @@ def _renamed(entry: Entry) -> list[Entry]:
     if before == set(tensors):
         return []
     file = File(tensors, entry.file.what)
-    return [one for one in file.entries(entry.state) if one.complete]
+    return [renamed for renamed in file.entries(entry.state) if renamed.complete]
 
 
 def _nothing(file: File, state: ModelState) -> str:
@@ -306,7 +306,7 @@ def _nothing(file: File, state: ModelState) -> str:
 
 def _ambiguous(entries: Iterable[Entry]) -> str:
     listed = list(entries)
-    labels = [one.label for one in listed]
+    labels = [entry.label for entry in listed]
     return (
         f"{listed[0].file.what} holds {len(labels)} entries that fit {listed[0].state.called}, with"
         f" different weights: {few(map(repr, labels))}. Say which: entry={labels[0]!r}"

@@ -81,15 +81,15 @@ def fit(
     """
     chosen = choose_entry(File(tensors, what), state, entry=entry, partial=partial)
     state = chosen.state
-    found = {
+    converted = {
         short: _converted(short, chosen.tensor(short), state.tensors[short])
         for short in chosen.matched
     }
-    found = _complete_tied(found, state, what)
-    lacking = [s for s, name in state.names.items() if s not in found and name in state.saved]
+    converted = _complete_tied(converted, state, what)
+    lacking = [s for s, name in state.names.items() if s not in converted and name in state.saved]
     notes = [*_read(chosen), *_lacks(chosen, lacking), *_besides(chosen, usual=False)]
     return Fit(
-        {state.names[short]: tensor for short, tensor in found.items()},
+        {state.names[short]: tensor for short, tensor in converted.items()},
         tuple(state.names[short] for short in lacking),
         tuple(notes),
         tuple([*_usually(chosen, lacking), *_besides(chosen, usual=True)]),
@@ -100,16 +100,16 @@ def _complete_tied(given: dict[str, Tensor], state: ModelState, what: str) -> di
     """Give tied weights under all their names; refuse values that differ between them."""
     answer = dict(given)
     for names in state.ties:
-        known = [name for name in names if name in given]
-        for name in known[1:]:
-            first, other = given[known[0]], given[name]
-            if first.shape != other.shape or not torch.equal(first, other):
+        present = [name for name in names if name in given]
+        for name in present[1:]:
+            first, repeated = given[present[0]], given[name]
+            if first.shape != repeated.shape or not torch.equal(first, repeated):
                 raise CheckpointMismatch(
-                    f"{known[0]} and {name} are one tied tensor in the model and differ in {what};"
-                    " it comes from a model in which they are not tied."
+                    f"{present[0]} and {name} are one tied tensor in the model and differ in"
+                    f" {what}; it comes from a model in which they are not tied."
                 )
-        if known:
-            answer |= {name: given[known[0]] for name in names}
+        if present:
+            answer |= {name: given[present[0]] for name in names}
     return answer
 
 

@@ -99,9 +99,9 @@ def _tried(loss: Callable[..., Any], attempt: Callable[[Loss], Evaluation]) -> L
             fails.append(f"as {name}: {type(error).__name__}: {str(error).partition(chr(10))[0]}")
     if len(works) == 1:
         return forms[works[0]]
-    found = f"works as {' and as '.join(works)}" if works else f"fails {'; '.join(fails)}"
+    outcome = f"works as {' and as '.join(works)}" if works else f"fails {'; '.join(fails)}"
     named = ", ".join(name or "?" for name in _parameters(loss))
-    raise InvalidProblem(f"the loss ({named}), called on the first samples, {found}. {_RULE}.")
+    raise InvalidProblem(f"the loss ({named}), called on the first samples, {outcome}. {_RULE}.")
 
 
 def _check_count(loss: Callable[..., Any]) -> None:

@@ -168,10 +168,10 @@ def count_samples(batch: Any) -> int | None:
     except InvalidProblem:
         pass
     counts = (getattr(opened, name, None) for name in ("num_graphs", "batch_size"))
-    known = next((count for count in counts if isinstance(count, int)), None)
-    if known is None and hasattr(type(opened), "__len__") and not isinstance(opened, _CONTAINERS):
-        known = len(opened)
-    return known
+    size = next((count for count in counts if isinstance(count, int)), None)
+    if size is None and hasattr(type(opened), "__len__") and not isinstance(opened, _CONTAINERS):
+        size = len(opened)
+    return size
 
 
 _CONTAINERS = (dict, list, tuple, Tensor)

@@ -164,9 +164,9 @@ def _folder(folder: Path, split: str) -> _Source | None:
             return _Parquet(files)
     if split == "test" and everything:
         return None
-    found = ", ".join(file.name for file in everything[:5]) or "no parquet files"
+    names = ", ".join(file.name for file in everything[:5]) or "no parquet files"
     raise DataUnavailable(
-        f"{folder} has no training data: expected files train*.parquet, found {found}. Give a"
+        f"{folder} has no training data: expected files train*.parquet, found {names}. Give a"
         " folder in the layout of the hub's uoft-cs/cifar10."
     )
 

@@ -95,22 +95,22 @@ class _Mapping:
         return self._mapped(structure)
 
     def _mapped(self, value: Any) -> Any:
-        known = id(value)
-        if known not in self._leading:
+        key = id(value)
+        if key not in self._leading:
             return value
-        if known not in self._done:
-            self._replace(value, known)
-        return self._done[known]
+        if key not in self._done:
+            self._replace(value, key)
+        return self._done[key]
 
-    def _replace(self, value: Any, known: int) -> None:
+    def _replace(self, value: Any, key: int) -> None:
         if isinstance(value, Tensor):
-            self._done[known] = self.function(value)
+            self._done[key] = self.function(value)
         elif isinstance(value, tuple):
             parts = [self._mapped(part) for part in value]
             named = hasattr(value, "_fields")
-            self._done[known] = type(value)(*parts) if named else type(value)(parts)
+            self._done[key] = type(value)(*parts) if named else type(value)(parts)
         else:
-            new = self._done[known] = copy.copy(value)  # before its parts, which may refer to it
+            new = self._done[key] = copy.copy(value)  # before its parts, which may refer to it
             for place, part in _parts(value):
                 _put(new, place, self._mapped(part))
 
@@ -136,20 +136,20 @@ def _put(value: Any, place: Any, part: Any) -> None:
 def _leading_to_tensors(structure: Any) -> set[int]:
     """Find all that a structure holds, by identity, from which a tensor can be reached."""
     holders: dict[int, list[int]] = {id(structure): []}
-    waiting, found = [structure], []
+    waiting, pending = [structure], []
     while waiting:
         value = waiting.pop()
         if isinstance(value, Tensor):
-            found.append(id(value))
+            pending.append(id(value))
         for _, part in _parts(value):
             if id(part) not in holders:
                 holders[id(part)] = []
                 waiting.append(part)
             holders[id(part)].append(id(value))
     leading: set[int] = set()
-    while found:
-        known = found.pop()
-        if known not in leading:
-            leading.add(known)
-            found += holders[known]
+    while pending:
+        key = pending.pop()
+        if key not in leading:
+            leading.add(key)
+            pending += holders[key]
     return leading

@@ -249,7 +249,7 @@ class Problem:
         """
         try:
             if isinstance(batch, Given):
-                return together([self._evaluate_one(model, one) for one in batch.batches])
+                return together([self._evaluate_one(model, part) for part in batch.batches])
             plain, keys = taken_apart(batch)
             return self._weighing.weighed(self._losses(model, plain, _How(keys)), plain)
         except RuntimeError:
@@ -349,14 +349,14 @@ class Problem:
             If targets are no classes and no ``error`` was given.
         """
         if isinstance(batch, Given):
-            each = outputs.batches if isinstance(outputs, Given) else (outputs,)
-            plain = (unbox(taken_apart(one)[0]) for one in batch.batches)
-            return torch.stack([self.wrong(*two).sum() for two in zip(each, plain, strict=True)])
+            parts = outputs.batches if isinstance(outputs, Given) else (outputs,)
+            plain = (unbox(taken_apart(part)[0]) for part in batch.batches)
+            return torch.stack([self.wrong(*two).sum() for two in zip(parts, plain, strict=True)])
         targets = pair(batch)[1]
         if self.error is None:
-            found = wrong(outputs, targets, self._loss.kind)
+            misclassified = wrong(outputs, targets, self._loss.kind)
             counted = self._weighing.classified(batch)
-            return found if counted is None else found & counted
+            return misclassified if counted is None else misclassified & counted
         answer: Any = self.error(outputs, targets)
         if not (isinstance(answer, Tensor) and answer.shape == (len(outputs),)):
             got = tuple(answer.shape) if isinstance(answer, Tensor) else type(answer).__name__
@@ -436,14 +436,16 @@ class Problem:
         first = samples.slice(0, min(_TRIED, len(samples)) if samples.joined else 1)
         look = Untouched(self.model)
         try:
-            one, other = (
+            losses, again = (
                 self._look(self.evaluate, first, seed=seed, by=look).losses for seed in (1, 2)
             )
         except Exception:  # where it is evaluated in earnest, it says why it cannot be
             return False
         if look.drew:  # even if nothing came of it for these samples
             return True
-        return one.shape != other.shape or not torch.allclose(one, other, 1e-5, 0, equal_nan=True)
+        return losses.shape != again.shape or not torch.allclose(
+            losses, again, 1e-5, 0, equal_nan=True
+        )
 
     def _with_draws(self, samples: Samples, split: str) -> Samples:
         """Hold the random numbers of each sample fixed."""
@@ -461,8 +463,8 @@ class Problem:
             smaller, larger = (self._drawn_shapes(drawn, size) for size in sizes)
             self._draws.find(smaller, larger, sizes)
         first = drawn.slice(0, min(_TRIED, count) if drawn.joined else 1)
-        one, other = (self._look(self.evaluate, first, seed=seed).losses for seed in (1, 2))
-        if not torch.equal(torch.nan_to_num(one), torch.nan_to_num(other)):
+        losses, again = (self._look(self.evaluate, first, seed=seed).losses for seed in (1, 2))
+        if not torch.equal(torch.nan_to_num(losses), torch.nan_to_num(again)):
             raise self._not_held(first)
         return drawn
 
@@ -507,8 +509,8 @@ class Problem:
     def _find_ignored(self, loss: TorchLoss, samples: Samples) -> None:
         """Have targets looked at for ignored ones, batch by batch, only where there may be any."""
         ignored, targets = loss.criterion.ignored, samples.targets
-        found = ignored is not None and (targets is None or bool((targets == ignored).any()))
-        loss.may_ignore = found or (bool(self._arranged) and loss.may_ignore)
+        ignores = ignored is not None and (targets is None or bool((targets == ignored).any()))
+        loss.may_ignore = ignores or (bool(self._arranged) and loss.may_ignore)
 
     def _check_places(self, loss: TorchLoss, samples: Samples) -> None:
         """Refuse weights that belong to places in a batch, where there are any."""

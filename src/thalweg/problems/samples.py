@@ -499,8 +499,8 @@ def _has_one_length(data: Any) -> bool:
 
 def _is_object(data: Any) -> bool:
     """Say whether data are an object that holds tensors, as graph libraries have them."""
-    known = (list, tuple, str, bytes, range, set, frozenset)
-    if isinstance(data, known) or not (hasattr(data, "to") or not isinstance(data, Iterable)):
+    plain = (list, tuple, str, bytes, range, set, frozenset)
+    if isinstance(data, plain) or not (hasattr(data, "to") or not isinstance(data, Iterable)):
         return False
     return bool(tree_leaves(given_batch(data)))
 
@@ -520,8 +520,8 @@ def _holds_object(raw: Any) -> bool:
 
 def _is_map_style(data: Any) -> bool:
     # The datasets of the Hugging Face hub are map-style without being torch's.
-    known = isinstance(data, Dataset) or hasattr(data, "column_names")
-    return known and hasattr(data, "__getitem__") and not isinstance(data, IterableDataset)
+    is_dataset = isinstance(data, Dataset) or hasattr(data, "column_names")
+    return is_dataset and hasattr(data, "__getitem__") and not isinstance(data, IterableDataset)
 
 
 def _not_collated(what: str, row: Any, error: Exception) -> InvalidProblem:

@@ -30,13 +30,13 @@ def check_settings(what: str, function: Callable[..., Any], settings: Mapping[st
     """
     parameters = inspect.signature(function).parameters.values()
     named = {p.name: p for p in parameters if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)}
-    known = f"it knows {', '.join(named)}" if named else "it takes no settings"
+    accepted = f"it knows {', '.join(named)}" if named else "it takes no settings"
     if not any(p.kind is p.VAR_KEYWORD for p in parameters):
         for name in settings:
             if name not in named:
                 near = difflib.get_close_matches(name, named, 1)
                 hint = f" (did you mean {near[0]!r}?)" if near else ""
-                raise InvalidArgument(f"{what} has no setting {name!r}{hint}; {known}.")
+                raise InvalidArgument(f"{what} has no setting {name!r}{hint}; {accepted}.")
     missing = [n for n, p in named.items() if p.default is p.empty and n not in settings]
     if missing:
         example = ", ".join(f"{name}=..." for name in missing)

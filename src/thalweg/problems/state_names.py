@@ -116,12 +116,12 @@ class ModelState:
     @cached_property
     def unsaved(self) -> dict[str, Tensor]:
         """Those that the ``state_dict`` leaves out (``persistent=False``)."""
-        known = {id(tensor) for tensor in self.saved.values()}
+        saved = {id(tensor) for tensor in self.saved.values()}
         names = set(map(unwrapped, self.saved))
         return {
             name: tensor
             for name, tensor in self.live.items()
-            if id(tensor) not in known and unwrapped(name) not in names
+            if id(tensor) not in saved and unwrapped(name) not in names
         }
 
     @cached_property
@@ -141,8 +141,8 @@ class ModelState:
     @cached_property
     def tensors(self) -> dict[str, Tensor]:
         """All these tensors, by names without wrappers."""
-        both = self.saved | self.unsaved
-        return {short: both[name] for short, name in self.names.items()}
+        tensors = self.saved | self.unsaved
+        return {short: tensors[name] for short, name in self.names.items()}
 
     @cached_property
     def ties(self) -> list[list[str]]:

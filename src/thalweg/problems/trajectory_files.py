@@ -79,14 +79,14 @@ def trajectory_files(
         files = [Path(path) for path in given]
         steps = rising_steps(files) or list(range(len(files)))
         return TrajectoryFiles(tuple(files), tuple(steps), _named(files))
-    found = _find(given)
-    if len(found) < 2:
+    paths = _find(given)
+    if len(paths) < 2:
         raise CheckpointRefused(
-            f"{given} has {len(found) or 'no'} file{'s' * (not found)} of weights; a trajectory has"
+            f"{given} has {len(paths) or 'no'} file{'s' * (not paths)} of weights; a trajectory has"
             " at least two: epoch_0.pt, epoch_1.pt, ..."
         )
-    steps_of = _by_name(given, found) or _by_content(given, found)
-    left = [path.name for path in found if path not in steps_of]
+    steps_of = _by_name(given, paths) or _by_content(given, paths)
+    left = [path.name for path in paths if path not in steps_of]
     if left:
         log.warning("%s: left out, as not of the same series: %s.", given, few(left))
     in_order = sorted(steps_of, key=lambda path: steps_of[path])

@@ -66,14 +66,14 @@ class Weighing:
         self,
         batch: Any,
         alone: Callable[[Any], Evaluation],
-        each: Callable[[Any], Evaluation],
+        by_sample: Callable[[Any], Evaluation],
     ) -> Evaluation:
         """Evaluate a batch that counts as one: as such, or by samples where these have weights."""
         if self.weight is None:
             return alone(batch)
         weights = torch.as_tensor(self.weight(batch))
         if weights.numel() > 1:
-            return as_one(self.weighed(each(batch), batch))
+            return as_one(self.weighed(by_sample(batch), batch))
         evaluation = alone(batch)
         return evaluation._replace(weights=_fitted(weights.sum(), evaluation.losses))
 

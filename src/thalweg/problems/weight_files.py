@@ -147,9 +147,9 @@ def _in_folder(folder: Path) -> Path:
     there = sorted(item.name for item in folder.iterdir() if is_weight_file(item))
     if len(there) == 1:
         return folder / there[0]
-    many = f" and holds {len(there)} files of weights ({few(there)})" if there else ""
+    contents = f" and holds {len(there)} files of weights ({few(there)})" if there else ""
     raise CheckpointRefused(
-        f"{folder} is a folder{many}; give a checkpoint file (.safetensors or .pt) or a folder"
+        f"{folder} is a folder{contents}; give a checkpoint file (.safetensors or .pt) or a folder"
         " with model.safetensors."
         + (" All of them are a trajectory: --run FOLDER." if len(there) > 1 else "")
     )
@@ -159,16 +159,16 @@ def _read_shards(index: Path, allow: Iterable[str | type]) -> Contents:
     """Read the files that an index names, all from its own folder."""
     places = _places(index)
     files = sorted(set(places.values()))
-    found: dict[str, Tensor] = {}
+    tensors: dict[str, Tensor] = {}
     for name in files:
-        found |= read_weights(index.parent / name, allow=allow).tensors
-    absent = [name for name in places if name not in found]
+        tensors |= read_weights(index.parent / name, allow=allow).tensors
+    absent = [name for name in places if name not in tensors]
     if absent:
         raise CheckpointRefused(
             f"{index} names {len(absent)} tensors that its files do not hold ({few(absent)});"
             " copy or download them again."
         )
-    return Contents(found, {}, {})
+    return Contents(tensors, {}, {})
 
 
 def _places(index: Path) -> dict[str, str]:
@@ -298,13 +298,13 @@ def _first_line(error: Exception) -> str:
 
 
 def _plain(content: Any, path: Path) -> Contents:
-    found = flattened(content)
-    if not found.tensors:
+    contents = flattened(content)
+    if not contents.tensors:
         raise CheckpointRefused(
             f"{path} holds a {type(content).__name__} without named tensors; expected a"
             f" state_dict, by itself or under an entry such as 'state_dict' or 'model'. {SAFE}"
         )
-    return found
+    return contents
 
 
 def flattened(content: Any) -> Contents:
