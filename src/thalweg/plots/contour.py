@@ -86,12 +86,12 @@ def plot_contour(
     axes.set(xlabel=axis_label(surface, x_name), ylabel=axis_label(surface, y_name))
     limits = {"xlim": axes.get_xlim(), "ylim": axes.get_ylim()}
     shown_now = shown_points(points)
-    several = sum(one.is_path for one in shown_now) > 1
-    for number, one in enumerate(shown_now):
+    several = sum(drawn.is_path for drawn in shown_now) > 1
+    for number, drawn in enumerate(shown_now):
         above = (len(shown_now) - number) % 2 == 1
-        _draw(axes, one)
-        if not one.is_path or several:
-            _name(axes, one, sum(limits["xlim"]) / 2, above=above)
+        _draw(axes, drawn)
+        if not drawn.is_path or several:
+            _name(axes, drawn, sum(limits["xlim"]) / 2, above=above)
     axes.set(**limits)
     note_beside(axes, surface, points)
     if colorbar:
@@ -126,10 +126,10 @@ def _halo() -> list[Any]:
     return [withStroke(linewidth=3, foreground="white")]
 
 
-def _draw(axes: Any, one: Shown) -> None:
-    path, halo = one.places.T, _halo()
+def _draw(axes: Any, drawn: Shown) -> None:
+    path, halo = drawn.places.T, _halo()
     ring: dict[str, Any] = {"facecolors": "none", "edgecolors": "black", "s": 60, "zorder": 4}
-    if one.is_path:
+    if drawn.is_path:
         axes.plot(*path, ".-", color="black", linewidth=1.1, markersize=4, path_effects=halo)
         axes.scatter(*path[:, :1], marker="o", path_effects=halo, **ring)
         axes.scatter(*path[:, -1:], marker="s", path_effects=halo, **ring)
@@ -137,12 +137,12 @@ def _draw(axes: Any, one: Shown) -> None:
     axes.scatter(*path, marker="x", color="black", s=36, zorder=4, path_effects=halo)
 
 
-def _name(axes: Any, one: Shown, middle: float, *, above: bool) -> None:
+def _name(axes: Any, drawn: Shown, middle: float, *, above: bool) -> None:
     """Name a point, or a trajectory at its end."""
-    place = one.places[-1]
+    place = drawn.places[-1]
     right = float(place[0]) > middle
     axes.annotate(
-        literal(one.label),
+        literal(drawn.label),
         tuple(place),
         xytext=(-5 if right else 5, 5 if above else -5),
         textcoords="offset points",

@@ -59,17 +59,20 @@ def plot_curves(
         If the data have no such variable.
     """
     if variable not in curves or variable not in LABELS:
-        known = [name for name in LABELS if name in curves]
-        raise InvalidArgument(f"got variable {variable!r}, expected one of {', '.join(known)}")
+        available = [name for name in LABELS if name in curves]
+        raise InvalidArgument(f"got variable {variable!r}, expected one of {', '.join(available)}")
     axes = axes_or_new(ax)
     logarithmic = variable.endswith("loss")
     scale = log_scale(curves[variable].values)
-    for one in trajectories(curves, "record"):
-        across, up = (curves[name].values[one.points] for name in (against, variable))
+    for trajectory in trajectories(curves, "record"):
+        across, up = (curves[name].values[trajectory.points] for name in (against, variable))
         measured = ~np.isnan(up)
         up = scale.place(up) if logarithmic else up
-        style = {"linestyle": one.style.linestyle, "linewidth": 1.0 if one.parent else 1.6}
-        axes.plot(across[measured], up[measured], **{"color": one.color, **style, **kwargs})
+        style = {
+            "linestyle": trajectory.style.linestyle,
+            "linewidth": 1.0 if trajectory.parent else 1.6,
+        }
+        axes.plot(across[measured], up[measured], **{"color": trajectory.color, **style, **kwargs})
     if logarithmic:
         axes.set_yscale("log")
     else:

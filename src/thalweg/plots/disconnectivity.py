@@ -66,10 +66,10 @@ def plot_disconnectivity(
         (i,): (float(order.index(i)), float(bottoms[i])) for i in range(len(bottoms))
     }
     style: dict[str, Any] = {"color": "C0", "linewidth": 1.4, "solid_capstyle": "round", **kwargs}
-    for height, one, other in merges:
-        (x0, y0), (x1, y1) = at[one], at[other]
+    for height, left, right in merges:
+        (x0, y0), (x1, y1) = at[left], at[right]
         axes.plot([x0, x0, x1, x1], [y0, height, height, y1], **style)
-        at[tuple(sorted(one + other))] = ((x0 + x1) / 2, height)
+        at[tuple(sorted(left + right))] = ((x0 + x1) / 2, height)
     axes.plot(range(len(order)), bottoms[order], "o", color=style["color"], markersize=4)
     names = labels or [str(i) for i in range(len(bottoms))]
     axes.set_xticks(range(len(order)), [literal(str(names[i])) for i in order], fontsize="small")
@@ -81,6 +81,6 @@ def plot_disconnectivity(
 def _order(count: int, merges: Sequence[Merge]) -> list[int]:
     """Order minima so that no lines of the tree cross."""
     orders: dict[tuple[int, ...], list[int]] = {(i,): [i] for i in range(count)}
-    for _, one, other in merges:
-        orders[tuple(sorted(one + other))] = orders[one] + orders[other]
+    for _, left, right in merges:
+        orders[tuple(sorted(left + right))] = orders[left] + orders[right]
     return orders[tuple(range(count))]

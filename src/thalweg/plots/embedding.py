@@ -77,24 +77,26 @@ def draw_trajectories(
     scale = None if measured is None else log_scale(measured)
     # Depth is not shown by fading: a faded colour would be read as another loss.
     solid: dict[str, Any] = {"depthshade": False} if places.shape[1] == 3 else {}
-    for one in trajectories(embedding, "checkpoint"):
-        path = places[one.points].T
-        if one.name:
-            axes.plot(*path, linestyle=one.style.linestyle, color=one.color, linewidth=1.0)
-        colors = _colors(one, measured, scale)
-        style = {"s": 14, "marker": one.style.marker, "linewidths": 0}
+    for trajectory in trajectories(embedding, "checkpoint"):
+        path = places[trajectory.points].T
+        if trajectory.name:
+            axes.plot(
+                *path, linestyle=trajectory.style.linestyle, color=trajectory.color, linewidth=1.0
+            )
+        colors = _colors(trajectory, measured, scale)
+        style = {"s": 14, "marker": trajectory.style.marker, "linewidths": 0}
         axes.scatter(*path, **{**style, **colors, **solid, **kwargs})
-        if one.name:
+        if trajectory.name:
             rings: dict[str, Any] = {"facecolors": "none", "edgecolors": "black", "s": 32, **solid}
             axes.scatter(*path[:, :1], marker="o", **rings)
             axes.scatter(*path[:, -1:], marker="s", **rings)
 
 
 def _colors(
-    one: Trajectory, measured: NDArray[np.float64] | None, scale: LogScale | None
+    trajectory: Trajectory, measured: NDArray[np.float64] | None, scale: LogScale | None
 ) -> dict[str, Any]:
     if measured is None or scale is None:
-        return {"color": one.color if one.name else UNMEASURED}
+        return {"color": trajectory.color if trajectory.name else UNMEASURED}
     norm, cmap = loss_colors(scale)
-    shown = scale.place(measured[one.points])
+    shown = scale.place(measured[trajectory.points])
     return {"c": shown, "norm": norm, "cmap": cmap, "plotnonfinite": True}

@@ -61,8 +61,8 @@ class Heights:
         if self.log is None:
             from matplotlib.ticker import MaxNLocator
 
-            found = np.asarray(MaxNLocator(most).tick_values(self.low, self.high), dtype=float)
-            return found[(found >= self.low) & (found <= self.high)]
+            ticks = np.asarray(MaxNLocator(most).tick_values(self.low, self.high), dtype=float)
+            return ticks[(ticks >= self.low) & (ticks <= self.high)]
         powers = range(int(np.floor(np.log10(self.low))), int(np.ceil(np.log10(self.high))) + 1)
         for mantissas in _ROUND:
             every = np.array([m * 10.0**power for power in powers for m in mantissas])
@@ -106,17 +106,17 @@ def heights(surface: xr.Dataset, variable: str = "loss") -> Heights:
 def measured(surface: xr.Dataset, variable: str) -> NDArray[np.float64]:
     """Take a variable of a surface as an array."""
     if variable not in surface:
-        known = ", ".join(map(str, surface.data_vars))
-        raise InvalidArgument(f"got variable {variable!r}, expected one of {known}")
+        available = ", ".join(map(str, surface.data_vars))
+        raise InvalidArgument(f"got variable {variable!r}, expected one of {available}")
     return np.asarray(surface[variable].values, dtype=float)
 
 
 def check_dims(surface: xr.Dataset, dims: int, instead: str) -> None:
     """Refuse a surface of another number of dimensions."""
-    found = surface["loss"].ndim
-    if found != dims:
+    ndim = surface["loss"].ndim
+    if ndim != dims:
         raise InvalidArgument(
-            f"got a surface of {found} dimensions, expected {dims}; use {instead}."
+            f"got a surface of {ndim} dimensions, expected {dims}; use {instead}."
         )
 
 
@@ -206,10 +206,10 @@ def outside(
     return np.asarray(beyond.any(axis=1), dtype=bool)
 
 
-def near(surface: xr.Dataset, one: Shown) -> Shown:
+def near(surface: xr.Dataset, drawn: Shown) -> Shown:
     """Break a line where it is more than a width beyond: a longer one would leave no sheet."""
-    far = outside(surface, one.places, widths=1.0)
-    return replace(one, places=np.where(far[:, None], np.nan, one.places))
+    far = outside(surface, drawn.places, widths=1.0)
+    return replace(drawn, places=np.where(far[:, None], np.nan, drawn.places))
 
 
 def what_is_off(surface: xr.Dataset, points: xr.Dataset | None) -> str:
@@ -223,15 +223,15 @@ def what_is_off(surface: xr.Dataset, points: xr.Dataset | None) -> str:
         that lie beyond it; empty where all is shown.
     """
     shape, lines, hidden = ("line", "plane", "space")[surface["loss"].ndim - 1], [], []
-    for one in shown_points(points):
-        beyond, far = int(outside(surface, one.places).sum()), float(one.distances.max())
-        if not one.is_path:
-            hidden += [one.label] * beyond
+    for drawn in shown_points(points):
+        beyond, far = int(outside(surface, drawn.places).sum()), float(drawn.distances.max())
+        if not drawn.is_path:
+            hidden += [drawn.label] * beyond
             continue
-        parts = [f"{beyond} of {len(one.places)} checkpoints outside"] if beyond else []
+        parts = [f"{beyond} of {len(drawn.places)} checkpoints outside"] if beyond else []
         if far > _ON_IT * _width(surface):
             parts.append(f"up to {far:.3g} weight units off the {shape}")
-        lines += [f"{one.label}: {', '.join(parts)}"] if parts else []
+        lines += [f"{drawn.label}: {', '.join(parts)}"] if parts else []
     return "\n".join([*lines, f"outside: {', '.join(hidden)}"] if hidden else lines)
 
 

@@ -40,15 +40,17 @@ def add_legend(
     """
     from matplotlib.lines import Line2D
 
-    named = [one for one in shown if one.name]
+    named = [trajectory for trajectory in shown if trajectory.name]
     marks: dict[str, Any] = {}
-    for one in named:
-        if not one.parent:
-            marks[one.name] = Line2D([], [], color=one.color, **_marker(one, markers))
-    for one in named:
-        if one.parent:
-            style = {"linestyle": one.style.linestyle, **_marker(one, markers)}
-            label = f"branched, {one.moment}" if one.moment else "branched"
+    for trajectory in named:
+        if not trajectory.parent:
+            marks[trajectory.name] = Line2D(
+                [], [], color=trajectory.color, **_marker(trajectory, markers)
+            )
+    for trajectory in named:
+        if trajectory.parent:
+            style = {"linestyle": trajectory.style.linestyle, **_marker(trajectory, markers)}
+            label = f"branched, {trajectory.moment}" if trajectory.moment else "branched"
             marks.setdefault(label, Line2D([], [], color=_GREY, **style))
     if ends and named:
         point: dict[str, Any] = {"color": "black", "linestyle": "none", "markersize": 6}
@@ -59,5 +61,5 @@ def add_legend(
         place.legend(list(marks.values()), [literal(label) for label in marks], **options)
 
 
-def _marker(one: Trajectory, markers: bool) -> dict[str, Any]:
-    return {"marker": one.style.marker, "markersize": 4} if markers else {}
+def _marker(trajectory: Trajectory, markers: bool) -> dict[str, Any]:
+    return {"marker": trajectory.style.marker, "markersize": 4} if markers else {}

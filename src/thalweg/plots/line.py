@@ -46,8 +46,8 @@ def plot_line(
         If the data have no such variable.
     """
     if variable not in data or variable not in _EITHER:
-        known = ", ".join(name for name in _EITHER if name in data)
-        raise InvalidArgument(f"variable={variable!r}; write one of {known}.")
+        available = ", ".join(name for name in _EITHER if name in data)
+        raise InvalidArgument(f"variable={variable!r}; write one of {available}.")
     axes = axes_or_new(ax)
     t = data["t"].values
     styles = ((variable, "training", "-"), (f"test_{variable}", "test", "--"))

@@ -98,7 +98,7 @@ def trajectories(data: xr.Dataset, along: str) -> list[Trajectory]:
     trunks = list(dict.fromkeys(roots.values()))
     moments = [moment for moment in dict.fromkeys(columns["moment"]) if moment]
     by_step = np.arange(len(columns["trajectory"]))[order]
-    found = [
+    unordered = [
         _trajectory(
             str(name),
             parents[name],
@@ -109,7 +109,10 @@ def trajectories(data: xr.Dataset, along: str) -> list[Trajectory]:
         )
         for name in names
     ]
-    return sorted(found, key=lambda one: (trunks.index(roots[one.name]), bool(one.parent)))
+    return sorted(
+        unordered,
+        key=lambda trajectory: (trunks.index(roots[trajectory.name]), bool(trajectory.parent)),
+    )
 
 
 def _trajectory(

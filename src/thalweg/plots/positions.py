@@ -39,8 +39,8 @@ def positions(embedding: xr.Dataset, layer: str, dims: int) -> NDArray[np.float6
     layers = [str(name) for name in embedding["layer"].values]
     if layer not in layers:
         raise InvalidArgument(f"got layer {layer!r}, expected one of {', '.join(layers)}")
-    found = embedding["position"].isel(layer=layers.index(layer)).transpose("checkpoint", "dim")
-    shown = found.values[:, :dims].astype(float)
+    places = embedding["position"].isel(layer=layers.index(layer)).transpose("checkpoint", "dim")
+    shown = places.values[:, :dims].astype(float)
     return np.pad(shown, ((0, 0), (0, dims - shown.shape[1])))
 
 

@@ -61,8 +61,8 @@ def plot_profile(
     """
     check_dims(surface, 1, "plot_contour")
     if quantity not in _QUANTITIES or quantity not in surface:
-        known = [name for name in _QUANTITIES if name in surface]
-        raise InvalidArgument(f"got quantity {quantity!r}, expected one of {', '.join(known)}")
+        available = [name for name in _QUANTITIES if name in surface]
+        raise InvalidArgument(f"got quantity {quantity!r}, expected one of {', '.join(available)}")
     label, variables = _QUANTITIES[quantity]
     axes = axes_or_new(ax)
     dim = str(surface["loss"].dims[0])
@@ -78,10 +78,10 @@ def plot_profile(
             }
             _line(axes, surface, variable, dim, logarithmic, style)
     _gaps(axes, surface, dim)
-    for one in shown_points(points) if quantity == "loss" else []:
-        marker = {"marker": "." if one.is_path else "x", "linestyle": "none", "color": "black"}
-        name = f"{one.label}, at its own loss" if one.is_path else one.label
-        axes.plot(one.places[:, 0], one.losses, label=literal(name), **marker)
+    for drawn in shown_points(points) if quantity == "loss" else []:
+        marker = {"marker": "." if drawn.is_path else "x", "linestyle": "none", "color": "black"}
+        name = f"{drawn.label}, at its own loss" if drawn.is_path else drawn.label
+        axes.plot(drawn.places[:, 0], drawn.losses, label=literal(name), **marker)
     note_beside(axes, surface, points)
     if logarithmic:
         axes.set_yscale("log")

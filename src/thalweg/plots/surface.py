@@ -77,8 +77,8 @@ def plot_surface(
     style: dict[str, Any] = {"rcount": 101, "ccount": 101, "linewidth": 0.2, "alpha": 0.85}
     style |= {"edgecolor": "#00000030", "shade": False}
     axes.plot_surface(x, y, z, facecolors=colors, **{**style, **kwargs})
-    for one in shown_points(points) if variable == "loss" else []:
-        _draw(axes, near(surface, one), scale.place(one.losses))
+    for drawn in shown_points(points) if variable == "loss" else []:
+        _draw(axes, near(surface, drawn), scale.place(drawn.losses))
     note_beside(axes, surface, points)
     ticks = scale.ticks()
     axes.set_zticks(scale.place(ticks), [f"{tick:.3g}" for tick in ticks])
@@ -90,11 +90,11 @@ def plot_surface(
     return cast("Axes", axes)
 
 
-def _draw(axes: Any, one: Shown, heights: NDArray[np.float64]) -> None:
-    place = np.vstack([one.places.T, heights])
+def _draw(axes: Any, drawn: Shown, heights: NDArray[np.float64]) -> None:
+    place = np.vstack([drawn.places.T, heights])
     style: dict[str, Any] = {"color": COLORS[1], "linewidth": 1.4, "markersize": 4, "zorder": 10}
-    axes.plot(*place, ".-" if one.is_path else "x", **style)
-    if one.is_path:
+    axes.plot(*place, ".-" if drawn.is_path else "x", **style)
+    if drawn.is_path:
         ring: dict[str, Any] = {"color": "black", "markerfacecolor": "none", "zorder": 11}
         axes.plot(*place[:, :1], "o", **ring)
         axes.plot(*place[:, -1:], "s", **ring)

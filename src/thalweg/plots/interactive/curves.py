@@ -83,19 +83,21 @@ def _lines(curves: xr.Dataset, variable: str, against: str, *, listed: bool) -> 
     scale = log_scale(curves[variable].values)
     seen: set[str] = set()
     lines = []
-    for one in trajectories(curves, "record"):
-        up = curves[variable].values[one.points].astype(float)
+    for trajectory in trajectories(curves, "record"):
+        up = curves[variable].values[trajectory.points].astype(float)
         measured = ~np.isnan(up)
-        points = one.points[measured]
+        points = trajectory.points[measured]
         shown = scale.place(up[measured]) if variable.endswith("loss") else up[measured]
-        first = listed and one.group not in seen
-        lines.append(_line(curves, one, points, curves[against].values[points], shown, first))
-        seen.add(one.group)
+        first = listed and trajectory.group not in seen
+        lines.append(
+            _line(curves, trajectory, points, curves[against].values[points], shown, first)
+        )
+        seen.add(trajectory.group)
     return lines
 
 
 def _line(
-    curves: xr.Dataset, one: Trajectory, points: Any, across: Any, up: Any, listed: bool
+    curves: xr.Dataset, trajectory: Trajectory, points: Any, across: Any, up: Any, listed: bool
 ) -> go.Scatter:
     import plotly.graph_objects as go
 
@@ -103,10 +105,14 @@ def _line(
         x=across,
         y=up,
         mode="lines",
-        name=literal(one.group),
-        legendgroup=literal(one.group),
+        name=literal(trajectory.group),
+        legendgroup=literal(trajectory.group),
         showlegend=listed,
-        text=[literal(one.name)] * len(points),
-        line={"color": one.color, "dash": one.style.dash, "width": 1.3 if one.parent else 2.2},
+        text=[literal(trajectory.name)] * len(points),
+        line={
+            "color": trajectory.color,
+            "dash": trajectory.style.dash,
+            "width": 1.3 if trajectory.parent else 2.2,
+        },
         **told(curves, points),
     )

@@ -89,5 +89,5 @@ def _menu(embedding: xr.Dataset, layers: list[str], traces: list[Trace]) -> dict
 def _places(
     places: NDArray[np.float64], traces: list[Trace]
 ) -> dict[str, list[list[float | None]]]:
-    found = [trace.coordinates(places) for trace in traces]
-    return {axis: [one[axis] for one in found] for axis in "xyz"}
+    columns = [trace.coordinates(places) for trace in traces]
+    return {axis: [column[axis] for column in columns] for axis in "xyz"}

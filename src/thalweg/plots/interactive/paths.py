@@ -55,8 +55,8 @@ def path_traces(embedding: xr.Dataset, scale: LogScale | None) -> list[Trace]:
         One for each trajectory, then starts and ends, then the keys of the legend.
     """
     shown = trajectories(embedding, "checkpoint")
-    named = [one for one in shown if one.name]
-    paths = [_path(embedding, one, scale) for one in shown]
+    named = [trajectory for trajectory in shown if trajectory.name]
+    paths = [_path(embedding, trajectory, scale) for trajectory in shown]
     if not named:
         return paths
     ends = [
@@ -64,46 +64,56 @@ def path_traces(embedding: xr.Dataset, scale: LogScale | None) -> list[Trace]:
         _marks(named, -1, "end", "square-open", size=6),
     ]
     # plotly cannot show a marker coloured by loss in its legend.
-    return [*paths, *ends, *map(_key, {one.group: one for one in named}.values())]
+    return [
+        *paths,
+        *ends,
+        *map(_key, {trajectory.group: trajectory for trajectory in named}.values()),
+    ]
 
 
-def _path(embedding: xr.Dataset, one: Trajectory, scale: LogScale | None) -> Trace:
+def _path(embedding: xr.Dataset, trajectory: Trajectory, scale: LogScale | None) -> Trace:
     options = {
-        "mode": "lines+markers" if one.name else "markers",
-        "name": literal(one.name),
-        "legendgroup": literal(one.group),
+        "mode": "lines+markers" if trajectory.name else "markers",
+        "name": literal(trajectory.name),
+        "legendgroup": literal(trajectory.group),
         "showlegend": False,
-        "text": [literal(one.name)] * len(one.points),
-        "line": {"color": one.color, "dash": one.style.dash, "width": 3},
-        "marker": {"symbol": one.style.symbol, "size": 3.5, **_colors(embedding, one, scale)},
+        "text": [literal(trajectory.name)] * len(trajectory.points),
+        "line": {"color": trajectory.color, "dash": trajectory.style.dash, "width": 3},
+        "marker": {
+            "symbol": trajectory.style.symbol,
+            "size": 3.5,
+            **_colors(embedding, trajectory, scale),
+        },
     }
-    return Trace(one.points, options | told(embedding, one.points))
+    return Trace(trajectory.points, options | told(embedding, trajectory.points))
 
 
-def _key(one: Trajectory) -> Trace:
+def _key(trajectory: Trajectory) -> Trace:
     options = {
         "mode": "lines+markers",
-        "name": literal(one.group),
-        "legendgroup": literal(one.group),
-        "line": {"color": one.color, "dash": one.style.dash, "width": 3},
-        "marker": {"symbol": one.style.symbol, "size": 5, "color": one.color},
+        "name": literal(trajectory.group),
+        "legendgroup": literal(trajectory.group),
+        "line": {"color": trajectory.color, "dash": trajectory.style.dash, "width": 3},
+        "marker": {"symbol": trajectory.style.symbol, "size": 5, "color": trajectory.color},
     }
     return Trace(np.array([], dtype=np.int64), options)
 
 
-def _colors(embedding: xr.Dataset, one: Trajectory, scale: LogScale | None) -> dict[str, Any]:
+def _colors(
+    embedding: xr.Dataset, trajectory: Trajectory, scale: LogScale | None
+) -> dict[str, Any]:
     measured = losses(embedding)
     if scale is None or measured is None:
-        return {"color": one.color if one.name else UNMEASURED}
-    return {"color": np.log10(scale.place(measured[one.points])), "coloraxis": "coloraxis"}
+        return {"color": trajectory.color if trajectory.name else UNMEASURED}
+    return {"color": np.log10(scale.place(measured[trajectory.points])), "coloraxis": "coloraxis"}
 
 
 def _marks(named: list[Trajectory], which: int, word: str, symbol: str, *, size: float) -> Trace:
     options = {
         "mode": "markers",
         "name": word,
-        "text": [f"{word} of {literal(one.name)}" for one in named],
+        "text": [f"{word} of {literal(trajectory.name)}" for trajectory in named],
         "hovertemplate": "%{text}<extra></extra>",
         "marker": {"symbol": symbol, "size": size, "color": "black"},
     }
-    return Trace(np.array([one.points[which] for one in named]), options)
+    return Trace(np.array([trajectory.points[which] for trajectory in named]), options)

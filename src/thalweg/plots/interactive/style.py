@@ -86,11 +86,11 @@ def log_ticks(scale: LogScale) -> tuple[list[float], list[str]]:
 
 def told(data: xr.Dataset, points: NDArray[np.int64]) -> dict[str, Any]:
     """Say in a trace what a pointer shall be told of each point of ``data``."""
-    known = [name for name in _TOLD if name in data and data[name].ndim == 1]
+    variables = [name for name in _TOLD if name in data and data[name].ndim == 1]
     lines = [
-        f"{_TOLD[name][0]} %{{customdata[{i}]{_TOLD[name][1]}}}" for i, name in enumerate(known)
+        f"{_TOLD[name][0]} %{{customdata[{i}]{_TOLD[name][1]}}}" for i, name in enumerate(variables)
     ]
-    columns = [data[name].values[points].astype(float) for name in known]
+    columns = [data[name].values[points].astype(float) for name in variables]
     return {
         "customdata": np.stack(columns, axis=1) if columns else None,
         "hovertemplate": "<br>".join(["%{text}", *lines]) + "<extra></extra>",

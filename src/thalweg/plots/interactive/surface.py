@@ -63,8 +63,8 @@ def surface_figure(
     scale = heights(surface, variable)
     shape = _sheet if len(dims) == 2 else _shells
     traces = [shape(surface, variable, dims, scale)]
-    for one in shown_points(points) if variable == "loss" else []:
-        traces += _path(near(surface, one), scale, flat=len(dims) == 3)
+    for drawn in shown_points(points) if variable == "loss" else []:
+        traces += _path(near(surface, drawn), scale, flat=len(dims) == 3)
     if len(dims) == 2:
         traces += _error_bars(surface, variable, dims, scale)
     figure = go.Figure(traces)
@@ -96,12 +96,12 @@ def _sheet(surface: xr.Dataset, variable: str, dims: list[str], scale: Heights) 
     values = measured(surface, variable)
     z, stderr = scale.place(values), surface[f"{variable}_stderr"].values
     low, high = scale.place([scale.low, scale.high])
-    told = np.stack([values, stderr], axis=-1).transpose(1, 0, 2)
+    hover = np.stack([values, stderr], axis=-1).transpose(1, 0, 2)
     return go.Surface(
         x=surface[dims[0]].values,
         y=surface[dims[1]].values,
         z=z.T,
-        customdata=told,
+        customdata=hover,
         colorscale=COLORMAP,
         cmin=low,
         cmax=high,
@@ -161,24 +161,24 @@ def _shells(surface: xr.Dataset, variable: str, dims: list[str], scale: Heights)
     )
 
 
-def _path(one: Shown, scale: Heights, *, flat: bool) -> list[go.Scatter3d]:
+def _path(drawn: Shown, scale: Heights, *, flat: bool) -> list[go.Scatter3d]:
     import plotly.graph_objects as go
 
-    columns: list[NDArray[np.float64]] = [*one.places.T]
-    columns += [] if flat else [scale.place(one.losses)]
+    columns: list[NDArray[np.float64]] = [*drawn.places.T]
+    columns += [] if flat else [scale.place(drawn.losses)]
     where = dict(zip("xyz", columns, strict=True))
     style = {"color": COLORS[1], "width": 4}
-    marker = {"size": 3, "color": COLORS[1], "symbol": "circle" if one.is_path else "x"}
+    marker = {"size": 3, "color": COLORS[1], "symbol": "circle" if drawn.is_path else "x"}
     path = go.Scatter3d(
         **where,
-        mode="lines+markers" if one.is_path else "markers",
-        name=literal(one.label),
+        mode="lines+markers" if drawn.is_path else "markers",
+        name=literal(drawn.label),
         line=style,
         marker=marker,
-        customdata=one.losses,
-        hovertemplate=f"{literal(one.label)}<br>its own loss %{{customdata:.4g}}<extra></extra>",
+        customdata=drawn.losses,
+        hovertemplate=f"{literal(drawn.label)}<br>its own loss %{{customdata:.4g}}<extra></extra>",
     )
-    if not one.is_path:
+    if not drawn.is_path:
         return [path]
     return [path, _end(where, 0, "start", "circle-open"), _end(where, -1, "end", "square-open")]
 
