@@ -6,13 +6,16 @@ import numpy as np
 import pytest
 import torch
 import xarray as xr
+from matplotlib.figure import Figure
 
+from thalweg.errors import InvalidArgument
 from thalweg.landscape import Quadratic
+from thalweg.plots import plot_ladder, plot_trends
 from thalweg.studies.claim import Verdict
 from thalweg.studies.equal_loss import PRECISION, train_to_level
 from thalweg.studies.invariant_measures import FLATNESS, MEASURES
 from thalweg.studies.small_network import SmallLinear, SmallNetwork
-from thalweg.studies.trends import THIRD, rank_trend, trend_statistic, trends
+from thalweg.studies.trends import THIRD, rank_trend, tabulate, trend_statistic, trends
 
 
 def ladder(values: np.ndarray, name: str = "average") -> xr.Dataset:
@@ -105,3 +108,26 @@ def test_small_landscapes_have_the_gradients_of_their_values(network):
     assert torch.allclose(gradient.detach(), expected, atol=1e-12)
     batches = [network.gradient(w, torch.tensor([i])) for i in range(network.samples)]
     assert torch.allclose(torch.stack(batches).mean(0), network.gradient(w), atol=1e-12)
+
+
+def test_a_ladder_draws_parents_and_their_mean_where_all_have_come():
+    values = np.array([[1.0, 4.0, np.nan], [4.0, 16.0, 2.0]])
+    axes = plot_ladder(
+        ladder(values), variable="average", names=["a", "b", "c"], ax=Figure().add_subplot()
+    )
+    *parents, mean = (np.asarray(line.get_ydata(), dtype=float) for line in axes.lines)
+    np.testing.assert_allclose(parents, values)
+    np.testing.assert_allclose(mean, [2.0, 8.0, np.nan])
+    assert [label.get_text() for label in axes.get_xticklabels()] == ["a", "b", "c"]
+    with pytest.raises(InvalidArgument, match="variable='height'"):
+        plot_ladder(ladder(values), variable="height", names=["a", "b", "c"])
+
+
+def test_trends_are_drawn_with_their_intervals():
+    rows = tabulate({"up": ladder(np.array([[4.0, 2.0, 1.0]] * 3))}, ("average", "margin"))
+    trends_of = xr.Dataset({key: ("row", [row[key] for row in rows]) for key in rows[0]})
+    axes = plot_trends(trends_of, groups={"up": "up"}, threshold=1 / 3, ax=Figure().add_subplot())
+    (container,) = axes.containers
+    assert list(container.lines[0].get_xdata()) == [1.0, pytest.approx(np.nan, nan_ok=True)]
+    assert [label.get_text() for label in axes.get_yticklabels()] == ["average", "margin"]
+    assert rows[1]["parents"] == 0.0
