@@ -94,7 +94,11 @@ def _ratio(ends: xr.Dataset) -> float:
 
 
 def _parts(run: Run, ends: xr.Dataset) -> Iterator[Part]:
-    names = [f"sgd_selection/{ladder}" for ladder in _LADDERS]
+    told = [
+        f"By {words}: {figure}"
+        for ladder, words in _LADDERS.items()
+        if (figure := measured(run, f"sgd_selection/{ladder}"))
+    ]
     yield Picture(
         "sgd_selection_ladders",
         "Robustness over the ladders of noise",
@@ -102,7 +106,7 @@ def _parts(run: Run, ends: xr.Dataset) -> Iterator[Part]:
         "being gradient descent; learning rates; temperatures). Thin lines: parents, each of one "
         "set of initial weights and samples; thick: their mean, where all came to the level. A "
         "smaller mean rise, more noise that doubles the loss and a larger margin are more robust. "
-        + measured(run, *names),
+        + " ".join(told),
         _ladders(ends),
     )
     if run.has_result(TRENDS):
