@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING as _TYPE_CHECKING
 
 if _TYPE_CHECKING:
     from thalweg import algebra
-    from thalweg.basins import basin_labels, disconnectivity_graph
+    from thalweg.basins import basin_labels, disconnectivity_graph, fit_basins, signature
     from thalweg.certificates import certify_margin, certify_path, certify_zero
     from thalweg.connectivity import (
         align,
@@ -75,6 +75,7 @@ __all__ = [
     "disconnectivity_graph",
     "embed",
     "explain",
+    "fit_basins",
     "flatness",
     "gradient_flow",
     "gradient_noise",
@@ -92,6 +93,7 @@ __all__ = [
     "plot",
     "random_directions",
     "record",
+    "signature",
     "spectral_density",
     "surface",
     "top_eigenvalues",
@@ -121,6 +123,7 @@ _ROOMS = {
     "disconnectivity_graph": "basins",
     "embed": "embedding",
     "explain": "display",
+    "fit_basins": "basins",
     "flatness": "geometry",
     "gradient_noise": "geometry",
     "inspect": "measurements.checkup",
@@ -137,6 +140,7 @@ _ROOMS = {
     "plot": "display",
     "random_directions": "geometry",
     "record": "dynamics",
+    "signature": "basins",
     "spectral_density": "geometry",
     "surface": "geometry",
     "top_eigenvalues": "geometry",

@@ -10,11 +10,11 @@ from thalweg.basins.memory import memory, nested_at_all_widths, without_structur
 from thalweg.basins.signature import KINDS, Design
 from thalweg.errors import InvalidArgument
 
-WIDTHS = (130.0, 230.0)
+WIDTHS = {"tree": (130.0, 230.0), "valley": (60.0, 120.0)}
 
 
 def signatures(family, seed):
-    for dims in WIDTHS:
+    for dims in WIDTHS[family]:
         params = draw_parameters(family, seed) | {"dims": dims}
         yield simulate(family, 10 * seed + int(dims), params=params)
 

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -106,7 +107,8 @@ class Signature:
     design : Design
         Which branches there are.
     columns : dict of str to ndarray
-        One number a pair: ``kind`` (its place in `KINDS`), ``parent``, ``level``, ``distance`` of
+        One number a pair: ``kind`` (its place in `KINDS`), ``parent``, ``level``, ``copy`` (of two
+        the second; of two parents ``parent`` is), ``distance`` of
         the trained points, ``step`` (that of the perturbed points; of siblings and cousins, NaN),
         ``barrier`` (largest excess over the chord, in units of ``unit``), ``middle`` (excess at the
         mean, likewise), ``rise`` (loss of the first minus that of the second, likewise),
@@ -127,6 +129,28 @@ class Signature:
         """Give the columns of pairs of one kind."""
         mine = self.columns["kind"] == KINDS.index(kind)
         return {name: column[mine] for name, column in self.columns.items()}
+
+    def part(self, design: Design) -> Signature:
+        """
+        Give the signature of fewer parents and copies, as a smaller design has them.
+
+        Raises
+        ------
+        InvalidArgument
+            If the other design differs in anything else, or has more of them.
+        """
+        fewer = replace(self.design, parents=design.parents, copies=design.copies)
+        if fewer != design or not (
+            design.parents <= self.design.parents and design.copies <= self.design.copies
+        ):
+            raise InvalidArgument(
+                f"a signature by {self.design} has no part by {design}; write a design with as many"
+                " parents and copies or fewer, and the same otherwise."
+            )
+        kept = self.columns["parent"] < design.parents
+        kept &= self.columns["copy"] < design.copies
+        columns = {name: column[kept] for name, column in self.columns.items()}
+        return replace(self, design=design, columns=columns)
 
     def by_level(self, kind: str, values: Floats) -> Floats:
         """Average one number a pair of a kind within parents: shape (parents, levels)."""
@@ -252,13 +276,19 @@ def signature(
         points = _Branches(landscape, design, recipe, seed, bar.update).grow(starts)
     before, after = (values_at(landscape, w) for w in (points["start"], points["parent"]))
     unit = float((before - after).mean())
-    if not unit > 0:
+    if not 0 < unit < math.inf:
         raise InvalidArgument(
             f"training changes the loss from {float(before.mean()):.6g} to"
             f" {float(after.mean()):.6g}; write a training that lowers it, such as a smaller lr or"
             " more steps."
         )
     columns = _measure(landscape, design, points, unit, seed)
+    diverged = int((~np.isfinite(columns["barrier"] + columns["distance"])).sum())
+    if diverged:
+        raise InvalidArgument(
+            f"{diverged} of {len(columns['kind'])} lines are not finite: descents diverged; write"
+            " a smaller lr, or a smaller scale or fewer levels of the design."
+        )
     return Signature(design, columns, unit, words_of(landscape))
 
 
@@ -350,19 +380,21 @@ def _pairs(design: Design) -> tuple[NDArray[np.int64], NDArray[np.int64], dict[s
         range(design.parents), range(design.levels), range(design.copies)
     ):
         place = design.parents + parent * size + level * design.copies + copy
-        rows.append((0, parent, level, place, parent))
-        rows.append((1, parent, level, place + per, parent))
-        rows.append((4, parent, level, place + 2 * per, parent))
+        rows.append((0, parent, level, copy, place, parent))
+        rows.append((1, parent, level, copy, place + per, parent))
+        rows.append((4, parent, level, copy, place + 2 * per, parent))
         if copy % 2:
             # Disjoint pairs: no point is in two of a kind.
-            rows.append((2, parent, level, place + per - 1, place + per))
-            rows.append((3, parent, level, place + 2 * per - 1, place + 2 * per))
-    rows += [(5, i, 0, i, j) for i, j in itertools.combinations(range(design.parents), 2)]
-    table = np.array(sorted(rows))
+            rows.append((2, parent, level, copy, place + per - 1, place + per))
+            rows.append((3, parent, level, copy, place + 2 * per - 1, place + 2 * per))
+    # Of two parents the later: what is left of fewer parents are those before it.
+    between = [(5, j, 0, 0, i, j) for i, j in itertools.combinations(range(design.parents), 2)]
+    table = np.array(sorted(rows) + between)
     about = {
-        name: table[:, i].astype(np.float64) for i, name in enumerate(("kind", "parent", "level"))
+        name: table[:, i].astype(np.float64)
+        for i, name in enumerate(("kind", "parent", "level", "copy"))
     }
-    return table[:, 3], table[:, 4], about
+    return table[:, 4], table[:, 5], about
 
 
 def _lines(
