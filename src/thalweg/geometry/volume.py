@@ -31,7 +31,7 @@ from thalweg.sampling import (
 from thalweg.sampling.diagnostics import standard_error
 
 _FITS = 3  # rounds in which temperature and Gaussian are fitted to the draws
-_DRAWS = 120
+_FITTED, _DRAWS = 50, 120  # draws of a round, and of the last
 _RUNGS = (30, 90, 270)  # of an annealing, more where both ways part
 _DENSE = 1000  # weights up to which all eigenvectors of the curvature are taken
 
@@ -226,12 +226,12 @@ class _Measured:
 
     def bracket(self, bar: Bar) -> LogVolume:
         for _ in range(_FITS):
-            gaussian, rises, found = self._fit()
+            gaussian, rises, found = self._fit(_FITTED)
             bar.update()
             self.posterior = self.posterior.at(
                 float(self.posterior.beta) * min(max(float(rises.mean()) / self.level, 1e-3), 1e3)
             )
-        gaussian, rises, found = self._fit()
+        gaussian, rises, found = self._fit(_DRAWS)
         bar.update()
         radial = radial_log_volume(
             self.landscape, self.w, level=self.level, generator=self.generator
@@ -255,7 +255,7 @@ class _Measured:
         bar.update()
         return answer
 
-    def _fit(self) -> tuple[_Gaussian, Tensor, Diagnosis]:
+    def _fit(self, draws: int) -> tuple[_Gaussian, Tensor, Diagnosis]:
         """Draw, and fit mean and scales of a Gaussian to the draws."""
         kernel = Hamiltonian(self.posterior, step_size=self.step, whitening=self.whitening, most=20)
         state = adapt(kernel, kernel.init(self.points), self.generator, steps=30)
@@ -266,7 +266,7 @@ class _Measured:
             offsets = state.points - self.posterior.centre
             return state.rise, (offsets * state.gradient).mean(1)
 
-        chains = sample(kernel, state, self.generator, draws=_DRAWS, observe=observe)
+        chains = sample(kernel, state, self.generator, draws=draws, observe=observe)
         found = chains.diagnose()
         self.points, self.step = chains.state.points, kernel.step_size
         mean, self.whitening = moments.fitted()
@@ -309,7 +309,8 @@ class _Measured:
             path: Any = _Path(self.posterior, gaussian, share)
             return Hamiltonian(path, step_size=self.step, whitening=self.whitening, most=8)
 
-        ladder = torch.linspace(0, 1, rungs + 1, dtype=torch.float64).tolist()
+        # Dense near the Gaussian, whose tails the density may cut off steeply.
+        ladder = torch.linspace(0, 1, rungs + 1, dtype=torch.float64).square().tolist()
         noise = torch.randn(self.points.shape, generator=self.generator, dtype=torch.float64)
         start = gaussian.mean + self.whitening.multiply(noise)
         there, _ = anneal(start, self.generator, rungs=ladder, difference=difference, make=make)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 from torch import Tensor
@@ -32,11 +33,25 @@ class Whitening:
 
     def multiply(self, rows: Tensor) -> Tensor:
         """Multiply rows, shape (k, W), by S."""
-        return self._apply(rows, self.base, self.scales)
+        return rows @ self._dense[0] if self._whole else self._apply(rows, self.base, self.scales)
 
     def divide(self, rows: Tensor) -> Tensor:
         """Multiply rows by the inverse of S."""
+        if self._whole:
+            return rows @ self._dense[1]
         return self._apply(rows, 1 / self.base, 1 / self.scales)
+
+    @property
+    def _whole(self) -> bool:
+        """Whether V is square: then one product with S costs half of two with V."""
+        return self.vectors.shape[0] == self.vectors.shape[1]
+
+    @cached_property
+    def _dense(self) -> tuple[Tensor, Tensor]:
+        rows = self.vectors.T
+        return self.vectors @ (self.scales[:, None] * rows), self.vectors @ (
+            rows / self.scales[:, None]
+        )
 
     def log_determinant(self) -> float:
         """Logarithm of the determinant of S."""
