@@ -68,8 +68,35 @@ def test_the_interval_of_a_normal_crossing_holds_the_truth(a, b):
     crossing = Crossing(a, b)
     answer = learning_coefficient(crossing, torch.zeros(2, dtype=torch.float64))
     coefficient, multiplicity = crossing.singularity
+    assert answer.sampler == "slices"
     assert answer.low < coefficient < answer.high
     assert answer.probabilities[multiplicity - 1] > 0.05
+
+
+class Plain:
+    """A deep linear network that shows neither its blocks nor what it is."""
+
+    def __init__(self, network):
+        self.space, self.dtype, self.device = network.space, network.dtype, network.device
+        self.value, self.gradient = network.value, network.gradient
+        self.values_and_gradients, self.hessian = network.values_and_gradients, network.hessian
+
+
+@pytest.mark.slow
+def test_trajectories_find_what_blocks_do():
+    network = DeepLinear((10, 5, 3), 1)
+    answer = learning_coefficient(Plain(network), network.minimum, budget=20_000)
+    assert answer.sampler == "hmc" and answer.value == pytest.approx(10, rel=0.06)
+    assert answer.low < 10 < answer.high
+    assert abs(answer.rungs[0].gap) < 0.1 * answer.rungs[0].value
+
+
+@pytest.mark.slow
+def test_a_ladder_that_still_rises_is_refused():
+    # 12 is the truth; these gradients reach temperatures at which the estimate is about 9.
+    network = DeepLinear((6, 4, 5, 4, 6), 2)
+    answer = learning_coefficient(Plain(network), network.minimum, budget=2000)
+    assert answer.status == "refused" and "budget" in answer.reasons[0]
 
 
 def test_a_trough_counts_its_stiff_directions():

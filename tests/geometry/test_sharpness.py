@@ -85,19 +85,25 @@ def trained():
     return risk, tw.train(risk, risk.space.pack(problem.model), epochs=15, lr=0.1, seed=0).w
 
 
+MANY = [pytest.param(10, 60), pytest.param(50, 300, marks=pytest.mark.slow)]
+
+
+@pytest.mark.parametrize(("restarts", "steps"), MANY)
 @pytest.mark.parametrize(
     ("radius", "form", "hills"), [(0.01, "plain", False), (0.05, "adaptive", True)]
 )
-def test_the_worst_of_a_network_is_that_of_many_restarts(trained, radius, form, hills):
+def test_the_worst_of_a_network_is_that_of_many_restarts(
+    trained, radius, form, hills, restarts, steps
+):
     risk, w = trained
     answer = worst_sharpness(risk, w, radius=radius, form=form)
     scales = perturbation_scales(risk.space, w, form)
     length = radius * math.sqrt(len(w))
     generator = torch.Generator().manual_seed(3)
     found = []
-    for _ in range(10):
+    for _ in range(restarts):
         d = torch.randn(len(w), generator=generator, dtype=F64)
-        for _ in range(60):
+        for _ in range(steps):
             d = d * (length / float(d.norm()))
             value, gradient = risk.value_and_gradient(w + (scales * d).float())
             d = gradient.double() * scales

@@ -15,6 +15,7 @@ from thalweg.sampling import (
     Metropolis,
     NewtonBlocks,
     Posterior,
+    Slices,
     Tempering,
     Underdamped,
     Whitening,
@@ -74,6 +75,13 @@ def test_the_mean_energy_of_a_gaussian_is_known(name):
     assert found.virial == pytest.approx(1 / 0.9 if name == "langevin" else 1, abs=0.04)
     assert found.rhat < 1.03
     assert bool(found.reasons()) == (name == "langevin")
+
+
+def test_slices_have_no_step_and_meet_all_scales():
+    target = posterior(beta=1e4)
+    chains = draw(Slices(target), draws=25, warm=3, chains=64)
+    assert float(chains.energy.mean()) == pytest.approx(expected(beta=1e4), rel=0.04)
+    assert chains.diagnose().reasons() == [] and chains.acceptance == 1
 
 
 def test_running_squares_precondition_langevin():

@@ -10,7 +10,7 @@ import numpy as np
 from torch import Tensor
 
 from thalweg.errors import InvalidArgument
-from thalweg.geometry.ladder import RUNGS, Ladder, Rung, make_ladder
+from thalweg.geometry.ladder import RUNGS, Ladder, Rung, Sampler, make_ladder
 from thalweg.geometry.ladder_fit import fit_ladder
 from thalweg.landscape.protocols import Landscape, require, words_of
 from thalweg.result import Result
@@ -20,7 +20,11 @@ from thalweg.run.progress import Progress, silent
 # where trajectories do: rungs above this share of the climb's highest; the share of the value that
 # the last power of beta may take away at the warmest, and its slowest power; how much the value may
 # still rise in the last decade.
-_EXTRAPOLATED = {"blocks": (0.96, 0.05, 0.25, 0.04), "hmc": (0.9, 0.3, 0.15, 0.05)}
+_EXTRAPOLATED = {
+    "blocks": (0.96, 0.05, 0.25, 0.04),
+    "slices": (0.6, 0.1, 0.25, 0.05),
+    "hmc": (0.9, 0.3, 0.15, 0.05),
+}
 _DECIDED = 0.95  # probability from which a multiplicity is named
 _FEWEST = 3  # rungs that an extrapolation needs
 _STILL_RISES = (
@@ -53,7 +57,7 @@ class LearningCoefficient(Result):
         That rung's value minus the coefficient: what colder rungs would lessen.
     rungs : tuple of Rung
         All, those that do not count too.
-    sampler : {"blocks", "hmc"}
+    sampler : {"blocks", "slices", "hmc"}
         What drew.
     gradients : int
         Evaluations of the gradient, over all chains.
@@ -71,7 +75,7 @@ class LearningCoefficient(Result):
     sampler_error: float | None
     estimator_bias: float | None
     rungs: tuple[Rung, ...]
-    sampler: Literal["blocks", "hmc"]
+    sampler: Sampler
     gradients: int
     described: dict[str, Any]
 
@@ -100,8 +104,8 @@ def learning_coefficient(
     chosen from the share accepted. A rung whose virial is off by more than 5 % does not count.
 
     Landscapes that are quadratic in each tensor of weights (`Blocked`) are drawn block by block,
-    which stiffness does not slow; all others by Hamiltonian Monte Carlo whitened by the curvature
-    at ``w``.
+    which stiffness does not slow; landscapes of up to 4 weights along the axes, by slices; all
+    others by Hamiltonian Monte Carlo whitened by the curvature at ``w``.
 
     Parameters
     ----------
@@ -133,8 +137,8 @@ def learning_coefficient(
 
     Notes
     -----
-    Where trajectories draw, ``sampler`` is ``"hmc"``, chains come from two sides, and half of the
-    gap between these goes into the interval.
+    But for blocks, chains come from two sides, and half of the gap between these goes into the
+    interval.
 
     References
     ----------

@@ -8,6 +8,7 @@ from thalweg.sampling.hmc import Hamiltonian
 from thalweg.sampling.kernel import Kernel, State
 from thalweg.sampling.langevin import Langevin, Metropolis, langevin_step
 from thalweg.sampling.posterior import Posterior
+from thalweg.sampling.slices import Slices
 from thalweg.sampling.tempering import Tempering
 from thalweg.sampling.underdamped import Underdamped
 from thalweg.sampling.whitening import Whitening, plain_whitening, whiten
@@ -22,6 +23,7 @@ __all__ = [
     "Metropolis",
     "NewtonBlocks",
     "Posterior",
+    "Slices",
     "State",
     "Tempering",
     "Underdamped",
