@@ -79,7 +79,7 @@ def test_the_mean_energy_of_a_gaussian_is_known(name):
 
 def test_slices_have_no_step_and_meet_all_scales():
     target = posterior(beta=1e4)
-    chains = draw(Slices(target), draws=25, warm=3, chains=64)
+    chains = draw(Slices(target), draws=25, warm=12, chains=64)
     assert float(chains.energy.mean()) == pytest.approx(expected(beta=1e4), rel=0.04)
     assert chains.diagnose().reasons() == [] and chains.acceptance == 1
 
@@ -88,6 +88,39 @@ def test_running_squares_precondition_langevin():
     # All stiffnesses are met by one step size, of which the same without them would diverge.
     chains = draw(Langevin(posterior(), step_size=0.05, preconditioner="rmsprop"), warm=300)
     assert float(chains.energy.mean()) == pytest.approx(expected(), rel=0.3)
+
+
+class Targets:
+    """``mean (w - y_i)^2 / 2`` in one dimension: gradients of batches scatter like the y."""
+
+    samples = 50
+
+    def __init__(self):
+        self.space = Quadratic(torch.ones(1)).space
+        self.y = torch.linspace(-3, 3, self.samples, dtype=torch.float64)
+
+    def value(self, w):
+        return float((w - self.y).square().mean() / 2)
+
+    def gradient(self, w, batch=None):
+        return w - (self.y if batch is None else self.y[batch]).mean()
+
+
+def test_batches_add_their_noise_to_langevins():
+    beta, step, size = 4.0, 0.05, 2
+    targets = Targets()
+    target = Posterior(targets, torch.zeros(1).double(), beta=beta, localization=0.0)
+    kernel = Langevin(target, step_size=step, batch_size=size)
+    generator = torch.Generator().manual_seed(0)
+    warm = sample(kernel, kernel.init(torch.zeros(40, 1).double()), generator, draws=40).state
+    chains = sample(kernel, warm, generator, draws=150)
+    # w' = (1 - h b) w + h b mean(y) + sqrt(2 h) noise
+    scatter = float(targets.y.var(unbiased=False)) / size
+    variance = (2 * step + (step * beta) ** 2 * scatter) / (1 - (1 - step * beta) ** 2)
+    assert float(chains.distance.mean()) == pytest.approx(variance, rel=0.12)
+    assert variance > 1.5 / beta and chains.diagnose().reasons()
+    with pytest.raises(InvalidArgument, match="Batched"):
+        Langevin(posterior(), step_size=0.1, batch_size=2)
 
 
 def test_a_large_stable_step_is_told_by_the_virial_and_not_by_rhat():

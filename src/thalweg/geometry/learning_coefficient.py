@@ -22,7 +22,7 @@ from thalweg.run.progress import Progress, silent
 # still rise in the last decade.
 _EXTRAPOLATED = {
     "blocks": (0.96, 0.05, 0.25, 0.04),
-    "slices": (0.6, 0.1, 0.25, 0.05),
+    "slices": (0.9, 0.1, 0.25, 0.05),
     "hmc": (0.9, 0.3, 0.15, 0.05),
 }
 _DECIDED = 0.95  # probability from which a multiplicity is named

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from thalweg.errors import InvalidArgument
+from thalweg.landscape.protocols import Batched, Parallel, placed, require
 from thalweg.sampling.kernel import State, accept, choose, normal, start
 from thalweg.sampling.posterior import Posterior
 from thalweg.sampling.whitening import Whitening, plain_whitening
@@ -46,6 +47,14 @@ class Langevin:
     preconditioner : Whitening or "rmsprop", optional
         A fixed linear map, or running root mean squares of the gradient, whose slow change is
         neglected (Li et al., Preconditioned SGLD, 2016).
+    batch_size : int, optional
+        Samples of a step's gradient, drawn with replacement for each chain; its noise adds to that
+        of the density. What is observed, and the virial with it, stays that of all samples.
+
+    Raises
+    ------
+    InvalidArgument
+        If a batch is asked of a landscape without samples.
     """
 
     def __init__(
@@ -54,9 +63,13 @@ class Langevin:
         *,
         step_size: float,
         preconditioner: Whitening | Literal["rmsprop"] | None = None,
+        batch_size: int | None = None,
     ) -> None:
         self.posterior, self.step_size = posterior, _positive(step_size)
+        self.batch_size = batch_size
         self.running = preconditioner == "rmsprop"
+        if batch_size is not None:
+            require(posterior.landscape, Batched, "Langevin", "leave batch_size out")
         self.whitening = plain_whitening(len(posterior.centre), 1.0)
         if isinstance(preconditioner, Whitening):
             self.whitening = preconditioner
@@ -69,8 +82,10 @@ class Langevin:
     def step(self, state: State, generator: torch.Generator, /) -> tuple[State, Tensor]:
         """Take a step of every chain; all are accepted."""
         noise, drift, memory = normal(state.points, generator), state.gradient, None
+        if self.batch_size is not None:
+            drift = self._on_batches(state.points, self.batch_size, generator)
         if state.memory is not None:
-            memory = _DECAY * state.memory + (1 - _DECAY) * state.gradient.square()
+            memory = _DECAY * state.memory + (1 - _DECAY) * drift.square()
             scale = (memory.sqrt() + _FLOOR).reciprocal()
             drift, noise = scale * drift, scale.sqrt() * noise
         else:
@@ -79,6 +94,17 @@ class Langevin:
         points = state.points.clone()
         langevin_step(points, drift, noise, rate=self.step_size, temperature=1.0)
         return start(self.posterior, points, memory), torch.ones(len(points)).to(points)
+
+    def _on_batches(self, points: Tensor, size: int, generator: torch.Generator) -> Tensor:
+        landscape = require(self.posterior.landscape, Batched, "Langevin", "leave batch_size out")
+        batches = torch.randint(landscape.samples, (len(points), size), generator=generator)
+        if isinstance(landscape, Parallel):
+            gradients = landscape.batch_gradients(placed(landscape, points), batches)
+        else:
+            pairs = zip(placed(landscape, points), batches, strict=True)
+            gradients = torch.stack([landscape.gradient(w, batch) for w, batch in pairs])
+        held = self.posterior.localization * (points - self.posterior.centre)
+        return self.posterior.beta * gradients.to(points) + held
 
 
 class Metropolis:
