@@ -12,6 +12,7 @@ from dynamics.cases import Bowl, classification, start_of
 from thalweg.dynamics import train
 from thalweg.dynamics.schedule import cosine
 from thalweg.errors import InvalidArgument, InvalidWeights, NotDefined, RunConflict
+from thalweg.landscape import Quadratic
 from thalweg.problems import Problem
 from thalweg.risk import EmpiricalRisk
 from thalweg.run import describe_checkpoint, open_run, read_checkpoint, torch_generator
@@ -241,3 +242,24 @@ def test_a_trajectory_belongs_to_one_training(tmp_path):
         train(bowl, 2 * w0, steps=3, lr=0.1, run=tmp_path / "run")
     with pytest.raises(RunConflict, match="another name"):
         train(bowl, w0, steps=3, lr=0.1, run=tmp_path / "run", resume=False)
+
+
+@pytest.mark.parametrize("name", ["rmsprop", "AdamW", "nadam", "adagrad"])
+def test_other_optimizers_of_torch_take_their_own_steps(name):
+    bowl = Quadratic(torch.linspace(1, 4, 5, dtype=torch.float64))
+    w = (bowl.centre + 1.0).clone()
+    found = train(bowl, w, optimizer=name, lr=0.01, schedule="constant", steps=7).w
+    kind = {k.lower(): v for k, v in vars(torch.optim).items()}[name.lower()]
+    optimizer = kind([w], lr=0.01, weight_decay=0.0)
+    for _ in range(7):
+        w.grad = bowl.gradient(w)
+        optimizer.step()
+    torch.testing.assert_close(found, w, rtol=1e-12, atol=0)
+
+
+def test_optimizers_that_cannot_are_refused():
+    bowl = Quadratic(torch.ones(2, dtype=torch.float64))
+    with pytest.raises(InvalidArgument, match="'lbfgs'; write one of 'sgd'"):
+        train(bowl, bowl.centre, optimizer="lbfgs", lr=0.1, steps=1)
+    with pytest.raises(InvalidArgument, match="takes no momentum"):
+        train(bowl, bowl.centre, optimizer="adagrad", lr=0.1, momentum=0.9, steps=1)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable
+from functools import cache, partial
 from typing import Any, NamedTuple, Protocol
 
 import torch
@@ -165,7 +167,38 @@ def method_kind(name: str) -> Kind:
     InvalidArgument
         If there is none of that name.
     """
-    if name not in METHODS:
-        known = ", ".join(repr(known) for known in METHODS)
-        raise InvalidArgument(f"optimizer={name!r}; write one of {known}.")
-    return METHODS[name]
+    if name in METHODS:
+        return METHODS[name]
+    if isinstance(name, str) and name.lower() in _of_torch():
+        return Kind(partial(_torch, name.lower()), batches=True)
+    known = ", ".join(repr(known) for known in [*METHODS, *_of_torch()])
+    raise InvalidArgument(f"optimizer={name!r}; write one of {known}.")
+
+
+@cache
+def _of_torch() -> dict[str, type[torch.optim.Optimizer]]:
+    """List torch's other optimizers that take one flat vector and no closure."""
+    found = {
+        name.lower(): kind
+        for name, kind in vars(torch.optim).items()
+        if isinstance(kind, type) and issubclass(kind, torch.optim.Optimizer)
+    }
+    return {name: kind for name, kind in found.items() if name not in (*METHODS, *_NOT_FLAT)}
+
+
+# The base class; one that wants a closure; sparse gradients; those that read matrices.
+_NOT_FLAT = ("optimizer", "lbfgs", "sparseadam", "adafactor", "muon")
+
+
+def _torch(name: str, landscape: Landscape, w: Tensor, settings: Settings) -> Method:
+    """Make one of torch's optimizers, with its own defaults but for what training has settings."""
+    kind = _of_torch()[name]
+    takes = inspect.signature(kind).parameters
+    given: dict[str, Any] = {"lr": settings.lr}
+    for option in ("momentum", "weight_decay"):
+        value = getattr(settings, option)
+        if option in takes:
+            given[option] = value
+        elif value:
+            raise InvalidArgument(f"optimizer={name!r} takes no {option}; leave it out.")
+    return TorchMethod(landscape, w, kind([w], **given), settings.clip)

@@ -65,7 +65,9 @@ def train(
         a ``temperature``. On a landscape without samples all are full-batch. Damped
         Gauss-Newton, full-batch too, takes a trained point to a residual of rounding size: it
         needs the squared loss in float64 and memory for a matrix of M x M numbers, M = N C, and
-        uses neither ``lr`` nor ``schedule``.
+        uses neither ``lr`` nor ``schedule``. Others of `torch.optim` by the names of their classes
+        (``"adamw"``, ``"rmsprop"``, ``"nadam"``, ...), with torch's defaults but for ``lr``,
+        ``momentum`` and ``weight_decay``.
     lr : float
         Learning rate at the start.
     momentum : float, optional
