@@ -20,7 +20,7 @@ from thalweg import Problem
 from thalweg.studies.claim import Claim, Control, Rule
 from thalweg.studies.intervals import share
 
-def make(samples=20):
+def make(samples=20, seed=0):
     x = torch.randn(samples, 3, generator=torch.Generator().manual_seed(0))
     return Problem(nn.Linear(3, 1), nn.MSELoss(), (x, x.sum(1, keepdim=True)))
 
