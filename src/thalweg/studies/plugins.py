@@ -10,8 +10,12 @@ from thalweg.run.plugins import STUDIES, installed, load_plugin
 _NEEDED = ("SIZES", "tasks", "assemble", "claims")
 
 
-def _loaded(name: str) -> ModuleType:
+def _loaded(name: str) -> ModuleType | None:
     module: ModuleType = load_plugin(STUDIES, name)
+    # A process that imports the study itself, as workers do, comes here in the midst of it: such a
+    # process runs its tasks, and lists no studies.
+    if getattr(module.__spec__, "_initializing", False):
+        return None
     if missing := [part for part in _NEEDED if not hasattr(module, part)]:
         raise InvalidArgument(
             f"the study {name!r} has no {', '.join(missing)}; a study is a module with"
@@ -20,5 +24,5 @@ def _loaded(name: str) -> ModuleType:
     return module
 
 
-PLUGINS = {name: _loaded(name) for name in installed(STUDIES)}
+PLUGINS = {name: module for name in installed(STUDIES) if (module := _loaded(name)) is not None}
 """By name. ``rules``, ``faults``, and ``section`` with ``RESULTS`` for the report, may be there."""
