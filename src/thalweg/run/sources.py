@@ -50,16 +50,16 @@ def source_files(entry: str) -> dict[str, Path]:
         that was named. Empty if there is none.
     """
     place = entry.rpartition(":")[0]
-    found: dict[str, Path] = {}
+    sources: dict[str, Path] = {}
     waiting, roots = _file(place) if place.endswith(".py") else _module(place)
     while waiting:
         path = waiting.pop(0)
         root = next(root for root in roots if path.is_relative_to(root))
         name = path.relative_to(root).as_posix()
-        if name not in found:
-            found[name] = path
+        if name not in sources:
+            sources[name] = path
             waiting += [] if _INSTALLED & set(root.parts) else _imported(path, roots)
-    return found
+    return sources
 
 
 def digest_entry(entry: str) -> str:
@@ -134,14 +134,14 @@ def _imported(path: Path, roots: list[Path]) -> list[Path]:
         tree = ast.parse(path.read_bytes())
     except (SyntaxError, ValueError):
         return []
-    found = []
+    imported = []
     for folder, dotted in _imports(tree, path):
         for root in roots if folder is None else [folder]:
             files = _files_of(root, dotted)
-            found += [file for file in files if any(map(file.is_relative_to, roots))]
+            imported += [file for file in files if any(map(file.is_relative_to, roots))]
             if files:
                 break
-    return found
+    return imported
 
 
 def _imports(tree: ast.AST, path: Path) -> Iterator[tuple[Path | None, list[str]]]:
@@ -158,12 +158,12 @@ def _imports(tree: ast.AST, path: Path) -> Iterator[tuple[Path | None, list[str]
 
 def _files_of(root: Path, dotted: list[str]) -> list[Path]:
     """List the files that an import of a dotted name runs: the packages above it, and itself."""
-    found = []
+    files = []
     for depth in range(1, len(dotted) + 1):
         place = root.joinpath(*dotted[:depth])
         candidates = [place / "__init__.py", place.with_name(f"{place.name}.py")]
-        found += [file.resolve() for file in candidates if file.is_file()][:1]
-    return found
+        files += [file.resolve() for file in candidates if file.is_file()][:1]
+    return files
 
 
 def _definitions(source: bytes) -> dict[str, str]:

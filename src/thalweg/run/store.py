@@ -134,10 +134,10 @@ class Run:
         # A folder in a folder is read, as runs of other tools may have them; none is written.
         parts = [] if trajectory is None else trajectory.split("/")
         folder = inside(root, *map(check_trajectory, parts))
-        found = [path for path in files_below(folder) if path.suffix == ".safetensors"]
+        paths = [path for path in files_below(folder) if path.suffix == ".safetensors"]
         if trajectory is not None:
-            found = [path for path in found if path.parent == folder]
-        return sorted(found, key=lambda path: (_trajectory(root, path), path.name))
+            paths = [path for path in paths if path.parent == folder]
+        return sorted(paths, key=lambda path: (_trajectory(root, path), path.name))
 
     def trajectories(self) -> list[str]:
         """List the names of all trajectories that have a checkpoint."""
@@ -187,10 +187,10 @@ class Run:
         its interval, ``rule``, ``verdict``, ``controls`` with theirs, ``section``, ``why``.
         """
         path = self.inside("claims.json")
-        found = read_json(path).get("claims") if path.exists() else []
-        if not isinstance(found, list):
+        claims = read_json(path).get("claims") if path.exists() else []
+        if not isinstance(claims, list):
             raise DamagedFile(f"{path} is damaged: it holds no claims.")
-        return Claims(found)
+        return Claims(claims)
 
     def cover(self, *names: str, content: bytes | None = None) -> None:
         """
@@ -217,8 +217,8 @@ class Run:
         rules in turn its ``digest``, and what it ``changed``.
         """
         path = self.inside("claims.json")
-        found: dict[str, Any] = read_json(path).get("rules", {}) if path.exists() else {}
-        return found
+        rules: dict[str, Any] = read_json(path).get("rules", {}) if path.exists() else {}
+        return rules
 
     @property
     def covered(self) -> dict[str, list[str]]:
@@ -486,9 +486,9 @@ def _leaves(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     return leaves
 
 
-def _equal(one: Any, other: Any) -> bool:
+def _equal(left: Any, right: Any) -> bool:
     # NaN is unequal to itself, and means the same.
-    return bool(one == other) or repr(one) == repr(other)
+    return bool(left == right) or repr(left) == repr(right)
 
 
 def _show(leaves: Mapping[str, Any], key: str) -> str:

@@ -169,14 +169,14 @@ def run_tasks(
 
 
 def _with_needs(tasks: Iterable[Task]) -> dict[str, Task]:
-    found: dict[str, Task] = {}
+    by_key: dict[str, Task] = {}
     left = deque(tasks)
     while left:
         task = left.popleft()
-        if task.key not in found:
-            found[task.key] = task
+        if task.key not in by_key:
+            by_key[task.key] = task
             left.extend(task.needs)
-    return found
+    return by_key
 
 
 class _Driver:

@@ -42,10 +42,10 @@ def write_tensors(path: Path, tensors: Mapping[str, Tensor], about: Mapping[str,
 
     plain = dict(tensors)
     sums = {name: _tensor_checksum(tensor) for name, tensor in plain.items()}
-    told = {**about, _TENSORS: json.dumps(sums)}
+    metadata = {**about, _TENSORS: json.dumps(sums)}
     shapes = {name: list(tensor.shape) for name, tensor in plain.items()}
-    told[_HEADER] = _header_checksum(told, shapes)
-    write_atomic(path, lambda temporary: save_file(plain, temporary, metadata=told))
+    metadata[_HEADER] = _header_checksum(metadata, shapes)
+    write_atomic(path, lambda temporary: save_file(plain, temporary, metadata=metadata))
 
 
 def read_tensors(
@@ -164,15 +164,15 @@ class RunningChecksum:
 
 
 def _checked_header(path: Path, file: Any) -> tuple[dict[str, str], dict[str, str]]:
-    told: dict[str, str] = dict(file.metadata() or {})
-    if _TENSORS not in told and _HEADER not in told:
-        return told, {}
+    metadata: dict[str, str] = dict(file.metadata() or {})
+    if _TENSORS not in metadata and _HEADER not in metadata:
+        return metadata, {}
     shapes = {name: list(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118
-    expected = told.pop(_HEADER, None)
-    if _TENSORS not in told or expected != _header_checksum(told, shapes):
+    expected = metadata.pop(_HEADER, None)
+    if _TENSORS not in metadata or expected != _header_checksum(metadata, shapes):
         raise DamagedFile(f"{path} is damaged: the checksum of its header is another.")
-    sums: dict[str, str] = json.loads(told.pop(_TENSORS))
-    return told, sums
+    sums: dict[str, str] = json.loads(metadata.pop(_TENSORS))
+    return metadata, sums
 
 
 def _check_tensor(path: Path, name: str, tensor: Tensor, expected: str) -> None:
@@ -184,8 +184,8 @@ def _damaged(path: Path, name: str) -> DamagedFile:
     return DamagedFile(f"{path} is damaged: the checksum of {name} is another.")
 
 
-def _header_checksum(told: Mapping[str, str], shapes: Mapping[str, list[int]]) -> str:
-    text = json.dumps([dict(told), dict(shapes)], sort_keys=True)
+def _header_checksum(metadata: Mapping[str, str], shapes: Mapping[str, list[int]]) -> str:
+    text = json.dumps([dict(metadata), dict(shapes)], sort_keys=True)
     return hex_checksum(text.encode())
 
 

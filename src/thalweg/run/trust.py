@@ -161,13 +161,13 @@ def _state_file() -> Path:
 
 def _remembered() -> dict[str, str]:
     try:
-        known = read_json(_state_file())
+        trusted = read_json(_state_file())
     except (OSError, ValueError):
         return {}
-    return known if isinstance(known, dict) else {}
+    return trusted if isinstance(trusted, dict) else {}
 
 
 def _remember(entry: str, digest: str) -> None:
-    known = _remembered()
-    if digest not in known:
-        write_json(_state_file(), known | {digest: whole_entry(entry)})
+    trusted = _remembered()
+    if digest not in trusted:
+        write_json(_state_file(), trusted | {digest: whole_entry(entry)})
