@@ -102,9 +102,9 @@ class BatchFunctions:
 
     def at(self, constants: Tensors) -> BatchFunctions:
         """Give the same functions with the varying weights of `constants`."""
-        other = copy.copy(self)
-        other.primals = constants[: len(self.primals)]
-        return other
+        functions = copy.copy(self)
+        functions.primals = constants[: len(self.primals)]
+        return functions
 
     @property
     def size(self) -> int:

@@ -118,8 +118,8 @@ def dense(jacobian: Jacobian, /, *, progress: Progress = silent) -> Tensor:
     rows = _rows(jacobian, None)
     matrix = np.zeros((rows.rows, sum(rows.sizes().values())))
     # Where samples depend on one another, no use of weights tells them apart.
-    known = [] if jacobian._pinned.whole else [(True, True)]
-    for plan in _plans(rows, [*known, (True, False)]):
+    by_use = [] if jacobian._pinned.whole else [(True, True)]
+    for plan in _plans(rows, [*by_use, (True, False)]):
         matrix[:] = 0.0
         try:
             _write_out(matrix, plan, progress)

@@ -76,9 +76,9 @@ class Reading:
         self.samples = len(outputs)
         places = read_places(outputs, leaves)
         self.unknown = self._decide(places, outputs)
-        known = {name: found for name, found in places.items() if name not in self.unknown}
+        readable = {name: of_name for name, of_name in places.items() if name not in self.unknown}
         self.first: dict[str, dict[Path, Found]] = {
-            name: self._follow(name, found, outputs) for name, found in known.items()
+            name: self._follow(name, of_name, outputs) for name, of_name in readable.items()
         }
 
     def uses(
@@ -92,18 +92,18 @@ class Reading:
         Irregular
             If they are others than those that were decided on.
         """
-        found: dict[Path, Found] = {}
+        uses: dict[Path, Found] = {}
         for name in names:
-            found |= self._follow(name, places.get(name, ()), outputs)
-        if set(found) != {path for name in names for path in self.first[name]}:
+            uses |= self._follow(name, places.get(name, ()), outputs)
+        if set(uses) != {path for name in names for path in self.first[name]}:
             raise Irregular
-        return found
+        return uses
 
     def _decide(self, places: Mapping[str, Sequence[Place]], outputs: Tensor) -> list[str]:
         """Take each use whose cotangents tell samples apart, or look where the entries go on."""
         unknown: list[str] = []
         asked: list[tuple[Path, Place]] = [
-            ((name, i), p) for name, found in places.items() for i, p in enumerate(found)
+            ((name, i), p) for name, of_name in places.items() for i, p in enumerate(of_name)
         ]
         while asked:
             layouts = self._layouts_of(
@@ -144,11 +144,11 @@ class Reading:
             cotangents_of((outputs @ mix) @ numbers, edges),
             strict=True,
         )
-        found = {
+        layouts = {
             path: find_layout(use.arrange(plain), use.arrange(numbered), use.dims, len(outputs))
             for (path, use), plain, numbered in pairs
         }
-        return {path: layout for path, layout in found.items() if layout is not None}
+        return {path: layout for path, layout in layouts.items() if layout is not None}
 
     def _follow(self, name: str, places: Sequence[Place], outputs: Tensor) -> dict[Path, Found]:
         uses: dict[Path, Use] = {}
@@ -164,10 +164,10 @@ class Reading:
         if not set(uses) <= set(self._layouts):
             raise Irregular
         anew = {path: use for path, use in uses.items() if self._moved(path, use, len(outputs))}
-        found = self._layouts_of(anew, outputs)
-        if set(found) != set(anew):
+        new_layouts = self._layouts_of(anew, outputs)
+        if set(new_layouts) != set(anew):
             raise Irregular
-        layouts = self._layouts | found
+        layouts = self._layouts | new_layouts
         return {path: Found(use, layouts[path]) for path, use in uses.items()}
 
 
@@ -230,9 +230,9 @@ class Part(ABC):
 class _Outer(Part):
     """A product that acts once on each sample, and perhaps the bias on what it gives."""
 
-    def __init__(self, path: Path, found: Found, bias: str | None, count: int) -> None:
+    def __init__(self, path: Path, placed: Found, bias: str | None, count: int) -> None:
         self._path, self._bias = path, bias
-        inputs, units = found.use.entries.shape
+        inputs, units = placed.use.entries.shape
         self.names = (str(path[0]),) if bias is None else (str(path[0]), bias)
         self._shape, self.entries = (inputs, units), []
         self.numbers, self.columns = inputs + count * units, inputs * units
@@ -438,14 +438,14 @@ class _Maker:
 
     def _is_product(self, name: str) -> bool:
         uses = self._reading.first[name].values()
-        return all(isinstance(found.use, Product) for found in uses)
+        return all(isinstance(placed.use, Product) for placed in uses)
 
     def _of_tensor(self, name: str) -> list[Part]:
         uses = self._reading.first[name]
         groups: list[list[Path]] = []
-        for path, found in uses.items():
+        for path, placed in uses.items():
             for group in groups:
-                if torch.equal(uses[group[0]].use.entries, found.use.entries):
+                if torch.equal(uses[group[0]].use.entries, placed.use.entries):
                     group.append(path)
                     break
             else:
@@ -488,12 +488,12 @@ class _Maker:
     def _places(self, name: str, paths: list[Path]) -> int:
         total = 0
         for path in paths:
-            found = self._reading.first[name][path]
-            assert isinstance(found.use, Product | Lookup)
-            read = found.use.inputs if isinstance(found.use, Product) else found.use.indices
-            by_sample = found.layout.by_sample(read, self._reading.samples)
+            placed = self._reading.first[name][path]
+            assert isinstance(placed.use, Product | Lookup)
+            read = placed.use.inputs if isinstance(placed.use, Product) else placed.use.indices
+            by_sample = placed.layout.by_sample(read, self._reading.samples)
             total += by_sample.shape[1] * (
-                1 if isinstance(found.use, Product) else by_sample[0, 0].numel()
+                1 if isinstance(placed.use, Product) else by_sample[0, 0].numel()
             )
         return total
 

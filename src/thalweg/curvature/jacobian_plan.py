@@ -70,8 +70,8 @@ class Plan:
         reading = Reading(rows) if read else None
         unknown = list(rows.names) if reading is None else reading.unknown
         self._reading = reading
-        known = [] if reading is None else make_parts(reading, rows, columns=columns, held=_HELD)
-        self._known = _packed(known, rows.samples)
+        parts = [] if reading is None else make_parts(reading, rows, columns=columns, held=_HELD)
+        self._known = _packed(parts, rows.samples)
         self._whole = _packed(self._of_unknown(unknown), rows.samples)
 
     @property
@@ -89,7 +89,7 @@ class Plan:
     def _pass_work(self) -> int:
         if self._reading is None:
             return 0
-        uses = [found.use for uses in self._reading.first.values() for found in uses.values()]
+        uses = [placed.use for uses in self._reading.first.values() for placed in uses.values()]
         nodes: list[Any] = [use.edge.node for use in uses]
         shapes = [torch.Size(node._input_metadata[0].shape) for node in nodes]
         forward = sum(use.work(s.numel()) for use, s in zip(uses, shapes, strict=True))
@@ -97,14 +97,14 @@ class Plan:
 
     @property
     def _whole_work(self) -> int:
-        each = self._pass_work or self.rows.rows * sum(self.rows.sizes().values())
-        return _BACK_AND_FORTH * each
+        work = self._pass_work or self.rows.rows * sum(self.rows.sizes().values())
+        return _BACK_AND_FORTH * work
 
     def factors(self, meter: Meter) -> Iterator[tuple[Part, Factor]]:
         """Take the parts one pass after the other, and give each with what it holds."""
-        for known in self._known:
-            self._take(known, meter)
-            yield from _ended(known)
+        for group in self._known:
+            self._take(group, meter)
+            yield from _ended(group)
         for whole in self._whole:
             self._take_whole(whole, meter)
             yield from _ended(whole)
@@ -119,7 +119,7 @@ class Plan:
             leaves, outputs = rows.evaluate(index)
             named = {name: leaves[name] for name in names}
             uses = self._reading.uses(list(named), read_places(outputs, named), outputs)
-            edges = [found.use.edge for found in uses.values()]
+            edges = [placed.use.edge for placed in uses.values()]
             for output in range(rows.count):
                 slopes = cotangents_of(outputs[:, output].sum(), edges)
                 for part in group:
@@ -134,14 +134,14 @@ class Plan:
         for index, bounds in enumerate(rows.spans):
             span = Span(*bounds)
             distinct = list(dict.fromkeys(names))
-            each = self._whole_work // rows.rows
-            told = partial(_add_rows, meter, each)
-            blocks = rows.differentiate(distinct, index, told).split(
+            work = self._whole_work // rows.rows
+            report = partial(_add_rows, meter, work)
+            blocks = rows.differentiate(distinct, index, report).split(
                 [sizes[n] for n in distinct], 1
             )
-            found = dict(zip(distinct, blocks, strict=True))
+            columns = dict(zip(distinct, blocks, strict=True))
             for part in group:
-                part.put(span, torch.cat([found[n][:, e] for n, e in part.entries], 1))
+                part.put(span, torch.cat([columns[n][:, e] for n, e in part.entries], 1))
 
     def _of_unknown(self, names: list[str]) -> list[Columns]:
         """Cut the columns of tensors of unknown use so that each part can be held."""
@@ -154,8 +154,8 @@ class Plan:
         return parts
 
 
-def _add_rows(meter: Meter, each: int, count: int) -> None:
-    meter.add(each * count)
+def _add_rows(meter: Meter, work: int, count: int) -> None:
+    meter.add(work * count)
 
 
 def _ended(group: Sequence[Part]) -> Iterator[tuple[Part, Factor]]:

@@ -98,12 +98,12 @@ def _graph(
 
 def stored_bytes(tensors: Sequence[Tensor], shared: Collection[int] = ()) -> int:
     """Count the bytes of tensors, those of one place once and those of ``shared`` storages not."""
-    found: dict[int, int] = {}
+    sizes: dict[int, int] = {}
     for tensor in tensors:
         if tensor.layout != torch.strided:  # given in the data, and kept there
             continue
         storage = tensor.untyped_storage()
         if storage.data_ptr() not in shared:
             size = min(storage.nbytes(), tensor.numel() * tensor.element_size())
-            found[tensor.data_ptr()] = max(size, found.get(tensor.data_ptr(), 0))
-    return sum(found.values())
+            sizes[tensor.data_ptr()] = max(size, sizes.get(tensor.data_ptr(), 0))
+    return sum(sizes.values())

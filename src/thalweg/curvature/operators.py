@@ -183,18 +183,18 @@ def _through_statistics(plan: Plan) -> tuple[Statistics | None, Plan]:
 
 
 def _sum_over_batches(
-    pinned: BatchFunctions, products: Products, directions: Sequence[tuple[Tensor, ...]]
+    functions: BatchFunctions, products: Products, directions: Sequence[tuple[Tensor, ...]]
 ) -> Tensor:
     """Sum the batches' products in float64; one direction serves all batches, or each has one."""
-    batches = range(len(pinned.bounds))
+    batches = range(len(functions.bounds))
     if len(batches) == 1:
-        return pinned.flatten(products(0, directions[0]))
-    totals = tuple(torch.zeros_like(primal, dtype=torch.float64) for primal in pinned.primals)
+        return functions.flatten(products(0, directions[0]))
+    totals = tuple(torch.zeros_like(primal, dtype=torch.float64) for primal in functions.primals)
     for index in batches:
         direction = directions[index if len(directions) > 1 else 0]
         for total, part in zip(totals, products(index, direction), strict=True):
             total += part
-    return pinned.flatten(totals).to(pinned.measured.dtype)
+    return functions.flatten(totals).to(functions.measured.dtype)
 
 
 class Hessian(WeightOperator):
@@ -345,15 +345,15 @@ class LossHessian(RiskOperator):
         return product.reshape(-1)
 
 
-def _outputs(pinned: BatchFunctions) -> Iterable[Tensor]:
-    for index in range(len(pinned.bounds)):
-        constants, spec = pinned.batch(index)
-        yield pinned.outputs(pinned.primals, constants, spec).detach()
+def _outputs(functions: BatchFunctions) -> Iterable[Tensor]:
+    for index in range(len(functions.bounds)):
+        constants, spec = functions.batch(index)
+        yield functions.outputs(functions.primals, constants, spec).detach()
 
 
-def _output_shapes(pinned: BatchFunctions) -> list[torch.Size]:
-    if not pinned.samples.joined:
-        return [outputs.shape for outputs in _outputs(pinned)]
-    constants, spec = pinned.batch(0)
-    one = pinned.outputs(pinned.primals, constants, spec).shape[1:]
-    return [torch.Size((stop - start, *one)) for start, stop in pinned.bounds]
+def _output_shapes(functions: BatchFunctions) -> list[torch.Size]:
+    if not functions.samples.joined:
+        return [outputs.shape for outputs in _outputs(functions)]
+    constants, spec = functions.batch(0)
+    shape = functions.outputs(functions.primals, constants, spec).shape[1:]
+    return [torch.Size((stop - start, *shape)) for start, stop in functions.bounds]

@@ -156,14 +156,14 @@ class OutputRows:
         chosen = [self.names.index(name) for name in names]
 
         def of_sample(*sample: Tensor) -> tuple[Tensor, ...]:
-            one = tuple(leaf.unsqueeze(0) for leaf in sample)
+            batch = tuple(leaf.unsqueeze(0) for leaf in sample)
 
             def outputs(*varied: Tensor) -> Tensor:
                 primals = list(functions.primals)
                 for place, tensor in zip(chosen, varied, strict=True):
                     primals[place] = tensor
-                found = functions.outputs(tuple(primals), (*shared, *one), spec)
-                return self._projection @ found.reshape(-1)
+                values = functions.outputs(tuple(primals), (*shared, *batch), spec)
+                return self._projection @ values.reshape(-1)
 
             slopes: Any = jacrev(outputs, tuple(range(len(chosen))))
             parts: tuple[Tensor, ...] = slopes(*(functions.primals[place] for place in chosen))

@@ -33,11 +33,11 @@ class JointFunctions(BatchFunctions):
         Of the same batches, with statistics that are held.
     """
 
-    def __init__(self, pinned: BatchFunctions) -> None:
-        self.__dict__ |= vars(copy.copy(pinned))
-        self.weights = len(pinned.primals)
-        flat = tuple(tensor for pair in pinned.statistics for tensor in pair)
-        self.primals = (*pinned.primals, *flat)
+    def __init__(self, functions: BatchFunctions) -> None:
+        self.__dict__ |= vars(copy.copy(functions))
+        self.weights = len(functions.primals)
+        flat = tuple(tensor for pair in functions.statistics for tensor in pair)
+        self.primals = (*functions.primals, *flat)
 
     @property
     def size(self) -> int:
@@ -103,18 +103,18 @@ class Statistics:
         Largest relative error that these have had so far.
     """
 
-    def __init__(self, pinned: BatchFunctions, memory: int) -> None:
+    def __init__(self, functions: BatchFunctions, memory: int) -> None:
         self._left = memory
         self._kept: dict[tuple[int, int], _Batch] = {}
-        self.pinned, self.joint = pinned, JointFunctions(pinned)
-        self._counts = [norm.total for norm in pinned.measured.norms.norms]
-        self._means = torch.cat([mean for mean, _ in pinned.statistics])
-        self._sizes = [len(mean) for mean, _ in pinned.statistics]
-        assert pinned.measured.calibration is not None
-        self._samples = pinned.measured.calibration
+        self.pinned, self.joint = functions, JointFunctions(functions)
+        self._counts = [norm.total for norm in functions.measured.norms.norms]
+        self._means = torch.cat([mean for mean, _ in functions.statistics])
+        self._sizes = [len(mean) for mean, _ in functions.statistics]
+        assert functions.measured.calibration is not None
+        self._samples = functions.measured.calibration
         self._cotangents = torch.zeros_like(torch.cat([self._means, self._means]))
         self.weighed = False
-        self.by_differences = not pinned.measured.twice_differentiable
+        self.by_differences = not functions.measured.twice_differentiable
         self.error = 0.0
 
     def weigh(self, cotangents: Tensors) -> None:
@@ -236,19 +236,21 @@ class Statistics:
 
     def _moments(self, primals: Tensors, start: int, stop: int) -> Tensor:
         """Evaluate a calibration batch's share of the moments of all layers, flat."""
-        pinned, norms = self.pinned, self.pinned.measured.norms
-        batch = pinned.measured.moved(self._samples.slice(start, stop))
-        named = {f"model.{name}": tensor for name, tensor in pinned.named(primals).items()}
-        if primals[0].dtype != pinned.measured.dtype:  # differences are taken in double precision
+        functions, norms = self.pinned, self.pinned.measured.norms
+        batch = functions.measured.moved(self._samples.slice(start, stop))
+        named = {f"model.{name}": tensor for name, tensor in functions.named(primals).items()}
+        if (
+            primals[0].dtype != functions.measured.dtype
+        ):  # differences are taken in double precision
             named, batch = tree_map_only(Tensor, double, (named, batch))
         mode = norms.mode("differentiate")
-        with one_function(), pinned.measured.at_work(), differentiable_twice(), mode:
-            call_with(pinned.module, named, (batch,))
+        with one_function(), functions.measured.at_work(), differentiable_twice(), mode:
+            call_with(functions.module, named, (batch,))
             rows = [
                 [(mean * (n / total), square * (n / total)) for mean, square, n in norm.moments]
                 for norm, total in zip(norms.norms, self._counts, strict=True)
             ]
-        nothing = [(mean * 0, var * 0) for mean, var in pinned.statistics]
+        nothing = [(mean * 0, var * 0) for mean, var in functions.statistics]
         sums = [
             [torch.stack(part).sum(0) for part in zip(*row, strict=True)] if row else list(zero)
             for row, zero in zip(rows, nothing, strict=True)

@@ -67,16 +67,16 @@ def push_forward(function: Callable[[Any], Any], primals: Any, direction: Any) -
         return pulled[0], vjp(lambda u: pulled[1](u)[0], zero)[1](direction)[0]
 
 
-def _hessian(pinned: BatchFunctions, v: Tensors, constants: Tensors, spec: TreeSpec) -> Tensors:
-    gradient = grad(lambda primals: pinned.loss(primals, constants, spec))
+def _hessian(functions: BatchFunctions, v: Tensors, constants: Tensors, spec: TreeSpec) -> Tensors:
+    gradient = grad(lambda primals: functions.loss(primals, constants, spec))
     product: Tensors = push_forward(gradient, constants[: len(v)], v)[1]
     return product
 
 
-def _hessian_graph(pinned: BatchFunctions, constants: Tensors, spec: TreeSpec) -> Apply:
-    primals = _leaves(pinned)
+def _hessian_graph(functions: BatchFunctions, constants: Tensors, spec: TreeSpec) -> Apply:
+    primals = _leaves(functions)
     with torch.enable_grad():
-        loss = pinned.loss(primals, constants, spec)
+        loss = functions.loss(primals, constants, spec)
         gradient = torch.autograd.grad(loss, primals, create_graph=True, materialize_grads=True)
     live = [i for i, part in enumerate(gradient) if part.requires_grad]
 
@@ -95,35 +95,37 @@ def _hessian_graph(pinned: BatchFunctions, constants: Tensors, spec: TreeSpec) -
 
 
 def _gauss_newton(
-    pinned: BatchFunctions, v: Tensors, constants: Tensors, spec: TreeSpec
+    functions: BatchFunctions, v: Tensors, constants: Tensors, spec: TreeSpec
 ) -> Tensors:
     def network(primals: Tensors) -> Tensor:
-        return pinned.outputs(primals, constants, spec)
+        return functions.outputs(primals, constants, spec)
 
     primals = constants[: len(v)]
     outputs, u = push_forward(network, primals, v)
-    slope = grad(lambda z: pinned.loss_of_outputs(z, constants, spec))
+    slope = grad(lambda z: functions.loss_of_outputs(z, constants, spec))
     product: Tensors = vjp(network, primals)[1](push_forward(slope, outputs, u)[1])[0]
     return product
 
 
-def _jacobian(pinned: BatchFunctions, v: Tensors, constants: Tensors, spec: TreeSpec) -> Tensors:
+def _jacobian(functions: BatchFunctions, v: Tensors, constants: Tensors, spec: TreeSpec) -> Tensors:
     primals = constants[: len(v)]
-    return (push_forward(lambda p: pinned.outputs(p, constants, spec), primals, v)[1],)
+    return (push_forward(lambda p: functions.outputs(p, constants, spec), primals, v)[1],)
 
 
-def _transposed(pinned: BatchFunctions, u: Tensors, constants: Tensors, spec: TreeSpec) -> Tensors:
-    primals = constants[: len(pinned.primals)]
-    pull = vjp(lambda p: pinned.outputs(p, constants, spec), primals)[1]
+def _transposed(
+    functions: BatchFunctions, u: Tensors, constants: Tensors, spec: TreeSpec
+) -> Tensors:
+    primals = constants[: len(functions.primals)]
+    pull = vjp(lambda p: functions.outputs(p, constants, spec), primals)[1]
     product: Tensors = pull(u[0])[0]
     return product
 
 
-def _jacobian_graph(pinned: BatchFunctions, constants: Tensors, spec: TreeSpec) -> Apply:
+def _jacobian_graph(functions: BatchFunctions, constants: Tensors, spec: TreeSpec) -> Apply:
     """Keep the pull-back of a zero as a function of it: its own pull-back is the push-forward."""
-    primals = _leaves(pinned)
+    primals = _leaves(functions)
     with torch.enable_grad():
-        outputs = pinned.outputs(primals, constants, spec)
+        outputs = functions.outputs(primals, constants, spec)
         dual = torch.zeros_like(outputs, requires_grad=True)
         pulled = torch.autograd.grad(
             outputs, primals, dual, create_graph=True, materialize_grads=True
@@ -144,10 +146,10 @@ def _jacobian_graph(pinned: BatchFunctions, constants: Tensors, spec: TreeSpec) 
     return apply
 
 
-def _transposed_graph(pinned: BatchFunctions, constants: Tensors, spec: TreeSpec) -> Apply:
-    primals = _leaves(pinned)
+def _transposed_graph(functions: BatchFunctions, constants: Tensors, spec: TreeSpec) -> Apply:
+    primals = _leaves(functions)
     with torch.enable_grad():
-        outputs = pinned.outputs(primals, constants, spec)
+        outputs = functions.outputs(primals, constants, spec)
 
     def apply(u: Tensors) -> Tensors:
         return torch.autograd.grad(
@@ -157,21 +159,21 @@ def _transposed_graph(pinned: BatchFunctions, constants: Tensors, spec: TreeSpec
     return apply
 
 
-def _gauss_newton_graph(pinned: BatchFunctions, constants: Tensors, spec: TreeSpec) -> Apply:
-    forward = _jacobian_graph(pinned, constants, spec)
-    backward = _transposed_graph(pinned, constants, spec)
-    outputs = pinned.outputs(pinned.primals, constants, spec).detach()
-    curved = _loss_curvature(pinned, outputs, constants, spec)
+def _gauss_newton_graph(functions: BatchFunctions, constants: Tensors, spec: TreeSpec) -> Apply:
+    forward = _jacobian_graph(functions, constants, spec)
+    backward = _transposed_graph(functions, constants, spec)
+    outputs = functions.outputs(functions.primals, constants, spec).detach()
+    curved = _loss_curvature(functions, outputs, constants, spec)
     return lambda v: backward((curved(forward(v)[0]),))
 
 
 def _loss_curvature(
-    pinned: BatchFunctions, outputs: Tensor, constants: Tensors, spec: TreeSpec
+    functions: BatchFunctions, outputs: Tensor, constants: Tensors, spec: TreeSpec
 ) -> Callable[[Tensor], Tensor]:
     """Give the product with the Hessian of this batch's share of the risk in the outputs."""
     leaf = outputs.requires_grad_()
     with torch.enable_grad():
-        loss = pinned.loss_of_outputs(leaf, constants, spec)
+        loss = functions.loss_of_outputs(leaf, constants, spec)
         (slope,) = torch.autograd.grad(loss, leaf, create_graph=True, materialize_grads=True)
 
     def apply(u: Tensor) -> Tensor:
@@ -183,38 +185,38 @@ def _loss_curvature(
     return apply
 
 
-def _leaves(pinned: BatchFunctions) -> Tensors:
-    return tuple(tensor.detach().requires_grad_() for tensor in pinned.primals)
+def _leaves(functions: BatchFunctions) -> Tensors:
+    return tuple(tensor.detach().requires_grad_() for tensor in functions.primals)
 
 
 def _hessian_differences(
-    pinned: BatchFunctions, v: Tensors, constants: Tensors, spec: TreeSpec
+    functions: BatchFunctions, v: Tensors, constants: Tensors, spec: TreeSpec
 ) -> tuple[Tensors, float]:
     def gradient(primals: Tensors) -> Tensors:
         # Differences lose half of the digits, so they are taken in double precision.
-        return pinned.gradient(primals, fixed, spec)
+        return functions.gradient(primals, fixed, spec)
 
-    fixed = in_double(constants) if pinned.measured.functional else constants
+    fixed = in_double(constants) if functions.measured.functional else constants
     return along(gradient, fixed[: len(v)], v)
 
 
 def _jacobian_differences(
-    pinned: BatchFunctions, v: Tensors, constants: Tensors, spec: TreeSpec
+    functions: BatchFunctions, v: Tensors, constants: Tensors, spec: TreeSpec
 ) -> tuple[Tensors, float]:
     def outputs(primals: Tensors) -> Tensors:
-        return (pinned.outputs(primals, fixed, spec).detach(),)
+        return (functions.outputs(primals, fixed, spec).detach(),)
 
     fixed = in_double(constants)
     return along(outputs, fixed[: len(v)], v)
 
 
 def _gauss_newton_differences(
-    pinned: BatchFunctions, v: Tensors, constants: Tensors, spec: TreeSpec
+    functions: BatchFunctions, v: Tensors, constants: Tensors, spec: TreeSpec
 ) -> tuple[Tensors, float]:
-    pushed, error = _jacobian_differences(pinned, v, constants, spec)
-    outputs = pinned.outputs(pinned.primals, constants, spec).detach()
-    curved = _loss_curvature(pinned, outputs, constants, spec)(pushed[0].to(outputs.dtype))
-    return _transposed_graph(pinned, constants, spec)((curved,)), error
+    pushed, error = _jacobian_differences(functions, v, constants, spec)
+    outputs = functions.outputs(functions.primals, constants, spec).detach()
+    curved = _loss_curvature(functions, outputs, constants, spec)(pushed[0].to(outputs.dtype))
+    return _transposed_graph(functions, constants, spec)((curved,)), error
 
 
 HESSIAN = BatchMap("Hessian", _hessian, _hessian_graph, _hessian_differences)
@@ -284,10 +286,10 @@ class Products:
     """
 
     def __init__(self, plan: Plan, map: BatchMap) -> None:
-        known = [m for m in get_args(Method) if m != "differences" or map.differences is not None]
-        if plan.method is not None and plan.method not in known:
+        methods = [m for m in get_args(Method) if m != "differences" or map.differences is not None]
+        if plan.method is not None and plan.method not in methods:
             raise InvalidArgument(
-                f"method={plan.method!r} of the {map.name}; write one of {known}."
+                f"method={plan.method!r} of the {map.name}; write one of {methods}."
             )
         self.pinned, self.map = plan.pinned, map
         self._traces, self._left, self._method = plan.traces, plan.memory, plan.method
@@ -346,8 +348,8 @@ class Products:
 
     def _bytes(self, tensors: Sequence[Tensor]) -> int:
         """Count what keeping these tensors takes beyond the weights, which are kept anyway."""
-        pinned = self.pinned
-        shared = (*pinned.primals, *pinned.fixed)
+        functions = self.pinned
+        shared = (*functions.primals, *functions.fixed)
         return stored_bytes(tensors, {tensor.untyped_storage().data_ptr() for tensor in shared})
 
     def _trace(self, direction: Tensors, constants: Tensors, spec: TreeSpec) -> TracedMap | None:
@@ -374,11 +376,11 @@ class Products:
             traced = trace_linear(function, direction, constants)
             held = traced.prepare(*constants)
             # Twice: a product that overwrites what it was given would differ the second time.
-            found = [traced.apply(*direction, *held) for _ in range(2)][1]
+            product = [traced.apply(*direction, *held) for _ in range(2)][1]
         except Exception as error:  # any model may come; what cannot be traced is recomputed
             log.info("%s not traced: %s", self.map.name, str(error).partition("\n")[0])
             return None
-        if _agree(found, function(direction, constants)):
+        if _agree(product, function(direction, constants)):
             return traced
         log.info("%s not traced: the trace depends on the batch's values", self.map.name)
         return None
@@ -446,7 +448,7 @@ def _nodes(loss: Tensor) -> int:
     return len(seen)
 
 
-def _agree(found: Tensors, expected: Tensors) -> bool:
-    difference = torch.cat([(f - e).reshape(-1) for f, e in zip(found, expected, strict=True)])
+def _agree(product: Tensors, expected: Tensors) -> bool:
+    difference = torch.cat([(f - e).reshape(-1) for f, e in zip(product, expected, strict=True)])
     size = torch.cat([e.reshape(-1) for e in expected]).norm()
     return bool(difference.norm() <= _AGREEMENT.get(size.dtype, 1e-2) * size)
