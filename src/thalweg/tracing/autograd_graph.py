@@ -51,15 +51,15 @@ class Place:
         """
         if sum(node is not None for node, _ in self._node.next_functions) != 1:
             return None
-        found: list[Place] = []
+        places: list[Place] = []
         for number in range(len(self._node._input_metadata)):
             if (self._node, number) not in self._consumers:
                 continue
             entries = _selected(self._node, number, self._entries)
             if entries is None:
                 return None
-            found += _places(self._node, number, self._name, entries, self._consumers)
-        return tuple(found)
+            places += _places(self._node, number, self._name, entries, self._consumers)
+        return tuple(places)
 
 
 def read_places(outputs: Tensor, weights: Mapping[str, Tensor]) -> dict[str, tuple[Place, ...]]:
@@ -80,14 +80,14 @@ def read_places(outputs: Tensor, weights: Mapping[str, Tensor]) -> dict[str, tup
     """
     consumers, leaves = _walk(outputs.grad_fn)
     names = {id(tensor): name for name, tensor in weights.items()}
-    found: dict[str, tuple[Place, ...]] = {}
+    places: dict[str, tuple[Place, ...]] = {}
     for leaf in leaves:
         name = names.get(id(leaf.variable))
         if name is not None:
             shape = leaf.variable.shape
             entries = torch.arange(shape.numel()).view(shape)
-            found[name] = tuple(_places(leaf, 0, name, entries, consumers))
-    return found
+            places[name] = tuple(_places(leaf, 0, name, entries, consumers))
+    return places
 
 
 def _walk(root: Any) -> tuple[Consumers, list[Any]]:
@@ -198,11 +198,11 @@ def _bmm(node: Any, index: int, name: str, entries: Tensor, edge: GradientEdge) 
         return
     for number, matrix in enumerate(entries):
         if index == 0:
-            other = _kept(node, "mat2")[number].T
-            yield Product(name, matrix.T, edge, other, arrange=_picking(number, transposed=True))
+            factor = _kept(node, "mat2")[number].T
+            yield Product(name, matrix.T, edge, factor, arrange=_picking(number, transposed=True))
         else:
-            other = _kept(node, "self")[number]
-            yield Product(name, matrix, edge, other, arrange=_picking(number, transposed=False))
+            factor = _kept(node, "self")[number]
+            yield Product(name, matrix, edge, factor, arrange=_picking(number, transposed=False))
 
 
 def _transposed(cotangent: Tensor) -> Tensor:
@@ -248,8 +248,8 @@ def _add(node: Any, index: int, name: str, entries: Tensor, edge: GradientEdge) 
 
 
 def _mul(node: Any, index: int, name: str, entries: Tensor, edge: GradientEdge) -> Iterator[Use]:
-    other = _kept(node, "other") if index == 0 else _kept(node, "self")
-    yield Scale(name, _broadcast(entries, node), edge, other)
+    factor = _kept(node, "other") if index == 0 else _kept(node, "self")
+    yield Scale(name, _broadcast(entries, node), edge, factor)
 
 
 def _expand(node: Any, index: int, name: str, entries: Tensor, edge: GradientEdge) -> Iterator[Use]:

@@ -39,10 +39,10 @@ def arguments_of(problem: Problem, model: nn.Module, batch: Any) -> tuple[Any, d
     NotDefined
         If the model is not called.
     """
-    found: list[tuple[Any, dict[str, Any]]] = []
+    calls: list[tuple[Any, dict[str, Any]]] = []
 
     def stop(_: nn.Module, args: Any, kwargs: dict[str, Any]) -> None:
-        found.append((args, kwargs))
+        calls.append((args, kwargs))
         raise _Stopped
 
     handle = model.register_forward_pre_hook(stop, with_kwargs=True)
@@ -52,6 +52,6 @@ def arguments_of(problem: Problem, model: nn.Module, batch: Any) -> tuple[Any, d
         pass
     finally:
         handle.remove()
-    if not found:
+    if not calls:
         raise NotDefined("the loss does not call the model, so nothing is known of its inputs.")
-    return found[0]
+    return calls[0]

@@ -94,14 +94,14 @@ class Ties:
 
     def tie(self, i: int, j: int, power: float = 1.0) -> None:
         """Say that factor i is the given power of factor j."""
-        (root, a), (other, b) = self.find(i), self.find(j)
-        if root == other:
+        (root, a), (base, b) = self.find(i), self.find(j)
+        if root == base:
             if root and a != power * b:
                 self.fix([root])
         elif root == 0:
-            self.fix([other])
+            self.fix([base])
         else:
-            self._parent[root], self._power[root] = other, power * b / a
+            self._parent[root], self._power[root] = base, power * b / a
 
     def fix(self, factors: Iterable[int]) -> None:
         """Say that factors are one."""
@@ -242,9 +242,9 @@ class Channels:
     def _unknown(self, node: Node) -> Any:
         """Let no factor pass, and say so where one came, unless none ever does."""
         kind = None if node.module is None else layer_type(node.module)
-        known = kind in _BENT or node.op in _BENT_FUNCTIONS
+        bends = kind in _BENT or node.op in _BENT_FUNCTIONS
         for read in node.reads:
-            if not known and self._has_factors(read):
+            if not bends and self._has_factors(read):
                 self.unknown.add(node.op)
             self._fix(read)
         return self._none(node)
@@ -278,13 +278,13 @@ class Channels:
         if name not in self._claims:
             self._claims[name] = role, read, given
             return True
-        other, its_read, its_given = self._claims[name]
-        if role == other and its_given.shape == given.shape:
+        its_role, its_read, its_given = self._claims[name]
+        if role == its_role and its_given.shape == given.shape:
             self.ties.tie_all(read, its_read)
             self.ties.tie_all(given, its_given)
             return False
         self.unknown.add(f"{name}, which is used in two ways")
-        if {role, other} == {"table", "matrix"}:
+        if {role, its_role} == {"table", "matrix"}:
             columns = given if role == "table" else its_given
             read, given = (its_read, its_given) if role == "table" else (read, given)
             self.ties.fix_all(given)
@@ -388,11 +388,11 @@ class Channels:
             self._bend(numbers)
         return numbers
 
-    def _scaled(self, node: Node, tensor: Node, other: Node) -> Any:
+    def _scaled(self, node: Node, tensor: Node, factor: Node) -> Any:
         places = self._places[tensor.weights[""]]
         assert node.shape is not None
         spread = torch.arange(places.size).view(places.shape).expand(node.shape)
-        numbers = self._of(other).expand(node.shape)
+        numbers = self._of(factor).expand(node.shape)
         read = torch.zeros(places.size, dtype=torch.int64)
         read[spread.reshape(-1)] = numbers.reshape(-1)  # one of those that each entry multiplies
         self.ties.tie_all(numbers, read[spread])

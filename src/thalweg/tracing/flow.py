@@ -166,11 +166,11 @@ def _all(node: Node, carried: dict[Node, Carried]) -> Iterator[Carried]:
 def _added(node: Node, carried: dict[Node, Carried]) -> Carried | None:
     first, second = _all(node, carried)
     one_by, other_by = torch.broadcast_tensors(first.channels, second.channels)
-    one, other = torch.broadcast_tensors(first.factors, second.factors)
-    if bool(((one_by != other_by) & (one != 0) & (other != 0)).any()):
+    left, right = torch.broadcast_tensors(first.factors, second.factors)
+    if bool(((one_by != other_by) & (left != 0) & (right != 0)).any()):
         return None
-    sums = one + other if node.op == "add" else one - other
-    return Carried(torch.where(one != 0, one_by, other_by), sums)
+    sums = left + right if node.op == "add" else left - right
+    return Carried(torch.where(left != 0, one_by, other_by), sums)
 
 
 def _averaged(graph: Graph, node: Node, given: Carried) -> Carried | None:

@@ -91,7 +91,7 @@ class Graph:
 
     def readers(self, node: Node) -> tuple[Node, ...]:
         """List what reads a node."""
-        return tuple(other for other in self.nodes if node in other.reads)
+        return tuple(reader for reader in self.nodes if node in reader.reads)
 
     def chain(self) -> tuple[Node, ...]:
         """
@@ -123,9 +123,9 @@ class Graph:
         if len(readers) != 1:
             names = " and ".join(reader.name for reader in readers) or "nothing"
             raise not_a_chain(f"what {node.name} gives is read by {names}")
-        others = [other for other in readers[0].reads if other.op != "tensor"]
+        others = [read for read in readers[0].reads if read.op != "tensor"]
         if others != [node]:
-            names = " and ".join(other.name for other in others)
+            names = " and ".join(read.name for read in others)
             raise not_a_chain(f"{readers[0].name} reads what {names} give")
         return readers[0]
 
@@ -180,8 +180,8 @@ class Graph:
 
         def look(step: fx.Node, value: Any) -> Any:
             node = nodes.get(step)
-            other = None if node is None else see(node, value)
-            return value if other is None else other
+            replaced = None if node is None else see(node, value)
+            return value if replaced is None else replaced
 
         _run(self._program, arguments, look)
 
@@ -380,9 +380,9 @@ def _function(step: fx.Node) -> tuple[str, bool]:
 
 def _sources(*arguments: Any) -> list[fx.Node]:
     """List the steps in arguments in their order, as often as they occur."""
-    found: list[fx.Node] = []
-    fx.map_arg(arguments, lambda source: found.append(source))
-    return found
+    steps: list[fx.Node] = []
+    fx.map_arg(arguments, lambda source: steps.append(source))
+    return steps
 
 
 def _attribute(program: fx.GraphModule, target: str) -> Any:

@@ -79,14 +79,14 @@ def found_around(model: nn.Module) -> dict[str, str]:
         Words for each module by its name: hooks, a forward of one instance, weights that are
         computed from others.
     """
-    found = {
+    notes = {
         name or type(module).__name__: words
         for name, module in model.named_modules()
         if (words := _around(module))
     }
     if torch_module._global_forward_hooks or torch_module._global_forward_pre_hooks:
-        found["every module"] = "has a forward hook (torch.nn.modules.module.register_module_...)"
-    return found
+        notes["every module"] = "has a forward hook (torch.nn.modules.module.register_module_...)"
+    return notes
 
 
 def _around(module: nn.Module) -> str | None:

@@ -265,13 +265,13 @@ def _uses(members: list[dict[int, list[Indices]]]) -> tuple[Indices, ...]:
     )
 
 
-def _for_all(one: Tensor, other: Tensor) -> bool:
+def _for_all(value: Tensor, channels: Tensor) -> bool:
     """Whether a value is one number of its own for all channels that another has."""
-    if bool((one != one.reshape(-1)[0]).any()):
+    if bool((value != value.reshape(-1)[0]).any()):
         return False
     return all(
-        dim > one.dim() or one.shape[-dim] == 1 or same_along(other, -dim)
-        for dim in range(1, other.dim() + 1)
+        dim > value.dim() or value.shape[-dim] == 1 or same_along(channels, -dim)
+        for dim in range(1, channels.dim() + 1)
     )
 
 

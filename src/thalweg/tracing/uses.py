@@ -266,8 +266,8 @@ class Convolution(Use):
     def gradients(self, cotangent: Tensor, layout: Layout, samples: int) -> Tensor:
         """Multiply patches and cotangents, where it is plain; else differentiate each image."""
         by_patches = self._plain and self.inputs.dim() in (3, 4)
-        each = self._by_patches(cotangent) if by_patches else self._by_torch(cotangent)
-        by_sample = layout.by_sample(each.flatten(1), samples)
+        by_image = self._by_patches(cotangent) if by_patches else self._by_torch(cotangent)
+        by_sample = layout.by_sample(by_image.flatten(1), samples)
         return by_sample[:, 0] if by_sample.shape[1] == 1 else by_sample.sum(1)
 
     def _by_patches(self, cotangent: Tensor) -> Tensor:
@@ -287,11 +287,11 @@ class Convolution(Use):
         options = (None, g["stride"], g["padding"], g["dilation"], g["transposed"])
 
         def of_one(image: Tensor, slope: Tensor) -> Tensor:
-            found: Tensor = torch.ops.aten.convolution_backward(
+            gradient: Tensor = torch.ops.aten.convolution_backward(
                 *(slope[None], image[None], self.weight, *options),
                 *(g["output_padding"], g["groups"], [False, True, False]),
             )[1]
-            return found
+            return gradient
 
         return torch.func.vmap(of_one)(self.inputs, cotangent)
 
@@ -364,7 +364,7 @@ class Scale(Use):
     def gradients(self, cotangent: Tensor, layout: Layout, samples: int) -> Tensor:
         """Sum over a sample's elements."""
         product = cotangent if self.factor is None else cotangent * self.factor
-        each = layout.by_sample(product, samples)
+        by_sample = layout.by_sample(product, samples)
         kept = [size for dim, size in enumerate(self.entries.shape) if dim != layout.dim]
         summed = [1, *(dim + 2 for dim, size in enumerate(kept) if size == 1)]
-        return each.sum(summed).reshape(samples, math.prod(kept))
+        return by_sample.sum(summed).reshape(samples, math.prod(kept))
