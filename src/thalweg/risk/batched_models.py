@@ -190,8 +190,8 @@ class Copy:
 
     def set_buffers(self, buffers: Mapping[str, Tensor]) -> None:
         """Set its own buffers by name; those not named stay."""
-        known = self.held.keys() & buffers.keys()
-        self.held |= {name: buffers[name].to(self.held[name]) for name in known}
+        shared = self.held.keys() & buffers.keys()
+        self.held |= {name: buffers[name].to(self.held[name]) for name in shared}
 
     def batch_gradient(self, w: Tensor, batch: Tensor, /) -> Step:
         """Give the prepared gradient of this step."""

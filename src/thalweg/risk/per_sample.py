@@ -80,10 +80,10 @@ class PerSample:
             self._targets,
         )
         evaluation = self.risk.problem.evaluate_outputs(outputs, (None, targets))
-        found = {"loss": self._scaled(evaluation)}
+        measures = {"loss": self._scaled(evaluation)}
         if self._has_error:
-            found["error"] = self._errors(outputs, (None, targets)).to(features.dtype)
-        return {name: values.reshape(points, self.size) for name, values in found.items()}
+            measures["error"] = self._errors(outputs, (None, targets)).to(features.dtype)
+        return {name: values.reshape(points, self.size) for name, values in measures.items()}
 
     @cached_property
     def by_outputs(self) -> bool:

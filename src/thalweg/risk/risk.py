@@ -178,10 +178,10 @@ class EmpiricalRisk(ModelState):
 
     def on(self, split: Split) -> EmpiricalRisk:
         """Give the risk on other data of the same problem; both share model and statistics."""
-        other = object.__new__(EmpiricalRisk)
-        other._setup(self._measured, split, self._given, self.memory)
-        other._batch_size, other.checked = self._batch_size, self.checked
-        return other
+        risk = object.__new__(EmpiricalRisk)
+        risk._setup(self._measured, split, self._given, self.memory)
+        risk._batch_size, risk.checked = self._batch_size, self.checked
+        return risk
 
     def held(self, w: Tensor, /) -> EmpiricalRisk:
         """
@@ -197,7 +197,7 @@ class EmpiricalRisk(ModelState):
         EmpiricalRisk
             With ``batchnorm="held"``; a Hessian of it costs half of one through the statistics.
         """
-        other = EmpiricalRisk(
+        risk = EmpiricalRisk(
             self.problem,
             split=self.split,
             batchnorm="held",
@@ -207,10 +207,10 @@ class EmpiricalRisk(ModelState):
             memory=self.memory,
             check=False,
         )
-        other.set_fixed(self.fixed())
-        other.hold(w)
-        other.checked = self.checked
-        return other
+        risk.set_fixed(self.fixed())
+        risk.hold(w)
+        risk.checked = self.checked
+        return risk
 
     def hold(self, w: Tensor, /) -> None:
         """
@@ -494,12 +494,12 @@ class EmpiricalRisk(ModelState):
 
     def _plan(self, w: Tensor, layers: Iterable[str] | None, method: Method | None) -> Plan:
         self._settle(w)
-        pinned = BatchFunctions(
+        functions = BatchFunctions(
             *(self._measured, self._samples, self._product_batch, w, layers),
             weight=self.totals.weight,
         )
         through = self.policy == "recalibrate" and bool(self._measured.norms)
-        return Plan(pinned, self.described, method, self.memory, self._traces, through)
+        return Plan(functions, self.described, method, self.memory, self._traces, through)
 
     @cached_property
     def _product_batch(self) -> int:

@@ -138,14 +138,14 @@ def self_check(measured: ModelCopy, samples: Samples, level: Level) -> SelfCheck
         If the lent module does, if the loss does not depend on the weights, if the gradient is not
         that of the loss, or if an evaluation changes the user's model or data.
     """
-    known = measured.problem.__dict__.setdefault("_self_checks", {})
+    checks = measured.problem.__dict__.setdefault("_self_checks", {})
     state = [*measured.problem.model.parameters(), *measured.problem.model.buffers()]
     made = level, measured.policy, measured.dtype, measured.borrowed, id(samples)
     key = (*made, digest(*(tensor.detach() for tensor in state)))
-    if key not in known:
-        known[key] = _Check(measured, samples, level).run(), measured.functional
+    if key not in checks:
+        checks[key] = _Check(measured, samples, level).run(), measured.functional
     answer: SelfCheck
-    answer, functional = known[key]
+    answer, functional = checks[key]
     measured.functional = functional
     measured.twice_differentiable = functional and not answer.differences
     return answer
@@ -232,7 +232,7 @@ class _Check:
         """Evaluate the user's own module, lent for it and given back, at both points."""
         model, space = self.problem.model, self.measured.space
         lent = Borrowed(model)
-        found = []
+        losses = []
         with one_function(), lent():
             model.eval()
             where = next(model.parameters()).device
@@ -241,8 +241,8 @@ class _Check:
             for w in self.points:
                 for name, tensor in space.unpack(w).items():
                     named[name].data.copy_(tensor)
-                found.append(_counted(self.problem.evaluate(model, _cloned(moved))))
-        return found
+                losses.append(_counted(self.problem.evaluate(model, _cloned(moved))))
+        return losses
 
     def _check_moves(self, own: list[Tensor], copied: list[Tensor]) -> None:
         if any(not torch.equal(*pair) for pair in (own, copied)):
@@ -293,39 +293,39 @@ class _Check:
                 f" {'; '.join(options.noticed)}. Write check=False where this is meant: all"
                 " derivatives are then those of autograd."
             )
-        pinned = BatchFunctions(self.measured, self.slopes, len(self.slopes), w, weight=weight)
-        constants, spec = pinned.batch(0)
-        fixed = self._precise(pinned, constants, spec)
-        primals = fixed[: len(pinned.primals)]
-        slopes = pinned.gradient(primals, fixed, spec)
-        with self.measured.norms.mode("batch" if pinned.whole else "stored"):
+        functions = BatchFunctions(self.measured, self.slopes, len(self.slopes), w, weight=weight)
+        constants, spec = functions.batch(0)
+        fixed = self._precise(functions, constants, spec)
+        primals = fixed[: len(functions.primals)]
+        slopes = functions.gradient(primals, fixed, spec)
+        with self.measured.norms.mode("batch" if functions.whole else "stored"):
             self._compare_gradients(slopes, w)
         if not self.measured.functional:
             fixed, self.precise = constants, self.measured.dtype == torch.float64
-            slopes = pinned.gradient(fixed[: len(pinned.primals)], fixed, spec)
-        direction = self._direction(pinned, slopes)
+            slopes = functions.gradient(fixed[: len(functions.primals)], fixed, spec)
+        direction = self._direction(functions, slopes)
         slope = sum(float((g * v).sum()) for g, v in zip(slopes, direction, strict=True))
-        gradient = self._compare_slope(pinned, fixed, spec, direction, slope)
+        gradient = self._compare_slope(functions, fixed, spec, direction, slope)
         if not self.measured.twice_differentiable:
             return gradient, None
-        return gradient, self._compare_products(pinned, fixed, spec, direction)
+        return gradient, self._compare_products(functions, fixed, spec, direction)
 
-    def _precise(self, pinned: BatchFunctions, constants: Tensors, spec: Any) -> Tensors:
+    def _precise(self, functions: BatchFunctions, constants: Tensors, spec: Any) -> Tensors:
         """Give the batch in double precision, where the model can be evaluated in it."""
         double = in_double(constants)
         try:
-            pinned.loss(double[: len(pinned.primals)], double, spec)
+            functions.loss(double[: len(functions.primals)], double, spec)
         except RuntimeError:
             self.precise = self.measured.dtype == torch.float64
             return constants
         return double
 
-    def _direction(self, pinned: BatchFunctions, slopes: Tensors) -> Tensors:
+    def _direction(self, functions: BatchFunctions, slopes: Tensors) -> Tensors:
         """Mix the gradient, along which something happens, with noise, which meets every weight."""
         noise = self._noise(self.points[1], 1.0).to(slopes[0].dtype)
         flat = torch.cat([slope.reshape(-1) for slope in slopes])
         mixed = noise / noise.norm() + flat / flat.norm().clamp_min(1e-300)
-        return pinned.unflatten(mixed)
+        return functions.unflatten(mixed)
 
     def _compare_gradients(self, slopes: Tensors, w: Tensor) -> None:
         """Compare the gradient of training with that of the operators."""
@@ -341,21 +341,21 @@ class _Check:
                     " torch.inference_mode, or leave torch (.numpy(), .item())?"
                 )
             loss.backward()
-        one = torch.cat([slope.reshape(-1) for slope in slopes]).double()
-        other = measured.gradient.double()
-        size = max(float(one.norm()), float(other.norm()), 1e-12)
-        if not float((one - other).norm()) <= 20 * _ROUNDING[measured.dtype] * size:
+        by_operators = torch.cat([slope.reshape(-1) for slope in slopes]).double()
+        by_training = measured.gradient.double()
+        size = max(float(by_operators.norm()), float(by_training.norm()), 1e-12)
+        if not float((by_operators - by_training).norm()) <= 20 * _ROUNDING[measured.dtype] * size:
             measured.functional = measured.twice_differentiable = False
 
     def _compare_slope(
-        self, pinned: BatchFunctions, fixed: Tensors, spec: Any, direction: Tensors, slope: float
+        self, functions: BatchFunctions, fixed: Tensors, spec: Any, direction: Tensors, slope: float
     ) -> float | None:
         def value(primals: Tensors) -> Tensors:
-            return (pinned.value(primals, fixed, spec),)
+            return (functions.value(primals, fixed, spec),)
 
         difference, expected = None, 0.0
-        for (found,), error in _differences(value, fixed, direction):
-            expected = float(found)
+        for (rise,), error in _differences(value, fixed, direction):
+            expected = float(rise)
             scale = max(abs(slope), abs(expected))
             difference = abs(slope - expected) / scale if scale else 0.0
             if difference <= self._tolerance(error):
@@ -371,21 +371,21 @@ class _Check:
         )
 
     def _compare_products(
-        self, pinned: BatchFunctions, fixed: Tensors, spec: Any, direction: Tensors
+        self, functions: BatchFunctions, fixed: Tensors, spec: Any, direction: Tensors
     ) -> float | None:
         def gradient(primals: Tensors) -> Tensors:
-            return pinned.gradient(primals, fixed, spec)
+            return functions.gradient(primals, fixed, spec)
 
         try:
-            product = HESSIAN.graph(pinned.at(fixed), fixed, spec)(direction)
+            product = HESSIAN.graph(functions.at(fixed), fixed, spec)(direction)
         except RuntimeError:  # it has no second derivative, and products will be differences
             return None
-        one = _joined(product)
+        claimed = _joined(product)
         tried: list[tuple[float, float]] = []
-        for found, error in _differences(gradient, fixed, direction):
-            other = _joined(found)
-            size = max(float(one.norm()), float(other.norm()))
-            difference = float((one - other).norm()) / size if size else 0.0
+        for differences, error in _differences(gradient, fixed, direction):
+            seen = _joined(differences)
+            size = max(float(claimed.norm()), float(seen.norm()))
+            difference = float((claimed - seen).norm()) / size if size else 0.0
             if difference <= min(self._tolerance(error), _WRONG):
                 return difference
             tried.append((error, difference))
@@ -412,9 +412,9 @@ def _differences(
 ) -> Iterator[tuple[Tensors, float]]:
     """Give those that decide something, by shorter and shorter steps: a long one crosses kinks."""
     for share in (1.0, 0.1, 0.01, 0.001):
-        found, error = along(function, fixed[: len(direction)], direction, share=share)
+        slope, error = along(function, fixed[: len(direction)], direction, share=share)
         if error <= _UNDECIDED:
-            yield found, error
+            yield slope, error
 
 
 def _joined(tensors: Tensors) -> Tensor:
