@@ -92,11 +92,11 @@ def measure_activations(measured: ModelCopy, samples: Samples) -> Activations:
     sizes: dict[int, int] = {}
     with measured.derivatives(), watch_saved() as saved:
         state = (*measured.model.parameters(), *measured.model.buffers())
-        known = {tensor.untyped_storage().data_ptr() for tensor in state}
+        storages = {tensor.untyped_storage().data_ptr() for tensor in state}
         measured.forward(samples.slice(0, size))
     for tensor in saved:
         place = tensor.untyped_storage().data_ptr()
-        if place not in known:
+        if place not in storages:
             sizes[place] = max(sizes.get(place, 0), tensor.nbytes)
     total, largest = sum(sizes.values()), max(sizes.values(), default=0)
     return Activations(max(1, total // size), max(1, largest // size))

@@ -31,8 +31,8 @@ def check_policy(policy: str) -> Policy:
         If it is not.
     """
     if policy not in POLICIES:
-        known = ", ".join(repr(name) for name in POLICIES)
-        raise InvalidArgument(f"batchnorm={policy!r}; write one of {known}.")
+        policies = ", ".join(repr(name) for name in POLICIES)
+        raise InvalidArgument(f"batchnorm={policy!r}; write one of {policies}.")
     return policy  # type: ignore[return-value]
 
 
