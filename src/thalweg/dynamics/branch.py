@@ -96,8 +96,8 @@ def moments(steps: Sequence[int], at: Sequence[str | int] = tuple(MOMENTS)) -> d
 def _moment(recorded: list[int], moment: str | int) -> tuple[str, int]:
     if isinstance(moment, str):
         if moment not in MOMENTS:
-            known = ", ".join(repr(name) for name in MOMENTS)
-            raise InvalidArgument(f"at={moment!r}; write {known}, or the number of a step.")
+            moments = ", ".join(repr(name) for name in MOMENTS)
+            raise InvalidArgument(f"at={moment!r}; write {moments}, or the number of a step.")
         least = MOMENTS[moment] * recorded[-1]
         return moment, next(step for step in recorded if step >= least)
     if moment not in recorded:

@@ -131,10 +131,10 @@ class CheckpointWriter:
         RunConflict
             If it was made with others; the message says which differ.
         """
-        found = self.latest()
-        if found is not None:
-            self._check_same(found[1].get("settings", {}), json.loads(json.dumps(dict(settings))))
-        return found
+        latest = self.latest()
+        if latest is not None:
+            self._check_same(latest[1].get("settings", {}), json.loads(json.dumps(dict(settings))))
+        return latest
 
     def check_new(self) -> None:
         """

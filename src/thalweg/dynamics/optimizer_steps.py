@@ -38,10 +38,10 @@ def inner_optimizers(optimizer: Any) -> list[Any]:
 
     Sharpness-aware and look-ahead optimizers hold one; classes that join several hold a list.
     """
-    known = [optimizer]
-    for holder in known:
-        known += [held for held in _held(holder) if not _in(held, known)]
-    return known[1:]
+    optimizers = [optimizer]
+    for holder in optimizers:
+        optimizers += [held for held in _held(holder) if not _in(held, optimizers)]
+    return optimizers[1:]
 
 
 def _held(holder: Any) -> Iterator[Any]:
@@ -96,7 +96,9 @@ class StepWatch:
         failed: Callable[[Exception], None],
     ) -> None:
         self._model = model
-        self.participants = distinct(each for given in optimizers for each in _stepping(given))
+        self.participants = distinct(
+            participant for given in optimizers for participant in _stepping(given)
+        )
         self.strangers: list[Optimizer] = []
         self._known = [*optimizers, *(i for given in optimizers for i in inner_optimizers(given))]
         self._listener, self._failed = listener, failed
@@ -188,7 +190,7 @@ def _stepping(optimizer: Any) -> list[Any]:
     """Name those whose calls of ``step`` torch tells of: the optimizer, or those it holds."""
     if getattr(getattr(type(optimizer), "step", None), "hooked", False):
         return [optimizer]
-    return [each for held in _held(optimizer) for each in _stepping(held)]
+    return [participant for held in _held(optimizer) for participant in _stepping(held)]
 
 
 def _is_running(optimizer: Optimizer) -> bool:

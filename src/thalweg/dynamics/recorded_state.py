@@ -196,7 +196,9 @@ def versions(model: nn.Module) -> tuple[int, ...]:
 
 def with_inner(optimizers: Sequence[Any]) -> list[Any]:
     """List the optimizers and those they hold, each once."""
-    return distinct(each for given in optimizers for each in (given, *inner_optimizers(given)))
+    return distinct(
+        optimizer for given in optimizers for optimizer in (given, *inner_optimizers(given))
+    )
 
 
 def optimizers_state(
@@ -256,8 +258,8 @@ def restore_model(model: nn.Module, tensors: Mapping[str, Tensor], about: dict[s
     state: dict[str, Any] = model.state_dict(keep_vars=True)
     wanted = {name: _recorded(name, rename(name), plain, tensors, about, state) for name in state}
     apart = {n: p for n, p in model.named_parameters(remove_duplicate=False) if n not in state}
-    known = {rename(name) for name in (*state, *apart)}
-    wanted |= {name: tensor for name, tensor in plain.items() if name not in known}
+    own = {rename(name) for name in (*state, *apart)}
+    wanted |= {name: tensor for name, tensor in plain.items() if name not in own}
     model.load_state_dict({name: value for name, value in wanted.items() if value is not _MISSING})
     with torch.no_grad():
         for name, parameter in apart.items():

@@ -68,11 +68,11 @@ class RunningMetrics:
 
 
 def _read(numbers: list[Tensor | None]) -> list[Any] | None:
-    known = [number for number in numbers if number is not None]
-    if len(known) < len(numbers):
+    ready = [number for number in numbers if number is not None]
+    if len(ready) < len(numbers):
         return None
     # One wait for all: each alone would make an accelerator wait for the processor.
-    return torch.stack(known).tolist() if known else []
+    return torch.stack(ready).tolist() if ready else []
 
 
 def _times(means: list[float], counts: list[int]) -> list[float]:

@@ -45,9 +45,9 @@ def resolve_schedule(schedule: str | Schedule) -> Schedule:
     if callable(schedule):
         return schedule
     if schedule not in SCHEDULES:
-        known = ", ".join(repr(name) for name in SCHEDULES)
+        names = ", ".join(repr(name) for name in SCHEDULES)
         raise InvalidArgument(
-            f"schedule={schedule!r}; write one of {known}, or a function of the share of training"
+            f"schedule={schedule!r}; write one of {names}, or a function of the share of training"
             " that is done (0 to 1) that returns the factor of the learning rate."
         )
     return SCHEDULES[schedule]

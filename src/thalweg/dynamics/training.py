@@ -171,13 +171,13 @@ class Training:
             yield bar
 
     def _begin(self, resume: bool) -> None:
-        found = None
+        recorded = None
         if self.writer is not None and not resume:
             self.writer.check_new()
         elif self.writer is not None:
-            found = self.writer.resume(self.identity)
-        if found is not None:
-            self._restore(*found)
+            recorded = self.writer.resume(self.identity)
+        if recorded is not None:
+            self._restore(*recorded)
         else:
             if self.plan.notes(0):
                 self._note()
