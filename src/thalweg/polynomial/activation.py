@@ -163,7 +163,7 @@ class _Derivative(torch.autograd.Function):
         if in_dims[1] is None and in_dims[2] is None:
             return _derivative(*inputs), in_dims[0]
         # An ensemble of different polynomials.
-        each = [
+        members = [
             _derivative(
                 *(
                     value if dim is None else value.select(dim, i)
@@ -172,7 +172,7 @@ class _Derivative(torch.autograd.Function):
             )
             for i in range(info.batch_size)
         ]
-        return torch.stack(each), 0
+        return torch.stack(members), 0
 
 
 def _slope(ctx: Any, x: Tensor) -> Tensor:

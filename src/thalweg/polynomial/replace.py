@@ -93,12 +93,12 @@ def replace_activations(
     >>> replace_activations(model, 10, radius=5.0)[1]
     PolynomialActivation(degree=10, basis='chebyshev', radius=5)
     """
-    found = _find(model, types)
+    modules = _find(model, types)
     if radius == "calibrate":
-        radii = _calibrate(model, found, data, margin)
+        radii = _calibrate(model, modules, data, margin)
     else:
         check_radius(radius)
-        radii = dict.fromkeys(found, float(radius))
+        radii = dict.fromkeys(modules, float(radius))
     # deepcopy finds the replacements in its memo, wherever and however often they are used.
     memo: dict[int, Any] = {
         id(module): PolynomialActivation(
@@ -106,7 +106,7 @@ def replace_activations(
         )
         .to(_device(model))
         .train(module.training)
-        for name, module in found.items()
+        for name, module in modules.items()
     }
     return copy.deepcopy(model, memo)
 
@@ -183,19 +183,19 @@ def _polynomials(model: nn.Module) -> Iterator[tuple[str, PolynomialActivation]]
 
 
 def _find(model: nn.Module, types: tuple[type[nn.Module], ...]) -> dict[str, nn.Module]:
-    found = {name: module for name, module in model.named_modules() if isinstance(module, types)}
-    if not found:
+    modules = {name: module for name, module in model.named_modules() if isinstance(module, types)}
+    if not modules:
         raise NothingReplaced(
             f"{type(model).__name__} has no module of the types "
             f"{', '.join(kind.__name__ for kind in types)}. Activations called as functions in "
             "forward (F.relu(x), torch.relu(x)) cannot be seen: write self.act = nn.ReLU() in "
             "__init__ and self.act(x) in forward; name other classes with types=(MyActivation,)"
         )
-    return found
+    return modules
 
 
 def _calibrate(
-    model: nn.Module, found: dict[str, nn.Module], data: Any, margin: float
+    model: nn.Module, modules: dict[str, nn.Module], data: Any, margin: float
 ) -> dict[str, float]:
     """Radius of each activation: margin times its largest absolute pre-activation on data."""
     if data is None:
@@ -205,7 +205,7 @@ def _calibrate(
         )
     if not margin >= 1:
         raise InvalidArgument(f"margin must be at least 1, got {margin}")
-    largest = dict.fromkeys(found, 0.0)
+    largest = dict.fromkeys(modules, 0.0)
 
     def look(name: str, module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
         sizes = inputs[0].detach().abs().nan_to_num(nan=math.inf)
@@ -215,7 +215,7 @@ def _calibrate(
     # On a copy, and with the random state put back: batch norm and dropout act as in the mode
     # the model is in, and neither its buffers nor the caller's random numbers may change.
     trial = copy.deepcopy(model)
-    for name in found:
+    for name in modules:
         trial.get_submodule(name).register_forward_pre_hook(partial(look, name))
     with torch.no_grad(), torch.random.fork_rng():
         for inputs in _inputs(data):
