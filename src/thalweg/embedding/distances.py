@@ -131,12 +131,12 @@ def pairwise_distances(
 
 
 def _chosen_layers(blocks: Sequence[Block], chosen: Sequence[str] | None) -> tuple[str, ...]:
-    known = (NETWORK, *dict.fromkeys(block.layer for block in blocks if block.layer is not None))
+    layers = (NETWORK, *dict.fromkeys(block.layer for block in blocks if block.layer is not None))
     if chosen is None:
-        return known
+        return layers
     for name in chosen:
-        if name not in known:
-            raise InvalidArgument(f"got layer {name!r}, expected one of {', '.join(known)}")
+        if name not in layers:
+            raise InvalidArgument(f"got layer {name!r}, expected one of {', '.join(layers)}")
     return tuple(dict.fromkeys(chosen))
 
 

@@ -60,8 +60,8 @@ class FileSource:
         classes = tuple(allow) if not isinstance(allow, str) else (allow,)
         contents = [read_weights(path, allow=classes, mapped=True) for path in self.paths]
         self._points = [
-            _weights(each.tensors, path, entry)
-            for each, path in zip(contents, self.paths, strict=True)
+            _weights(content.tensors, path, entry)
+            for content, path in zip(contents, self.paths, strict=True)
         ]
         for path, point in zip(self.paths[1:], self._points[1:], strict=True):
             _check_same(self.paths[0], self._points[0], path, point)
@@ -101,15 +101,15 @@ def _weights(tensors: Mapping[str, Tensor], path: Path, entry: str | None) -> di
             nest, _, short = name.rpartition(NEST)
             entries.setdefault(nest, {})[short] = real.detach()
     # Numbers beside the weights may be tensors too: a best loss, a state of callbacks.
-    found = {
+    fitting = {
         nest: named
         for nest, named in entries.items()
         if (entry is not None or not _NO_WEIGHTS.search(nest))
         and any(tensor.numel() > 1 for tensor in named.values())
     }
-    chosen = found if entry is None else _asked(found, entry)
+    chosen = fitting if entry is None else _asked(fitting, entry)
     if len(chosen) != 1:
-        labels = [nest or "." for nest in found]
+        labels = [nest or "." for nest in fitting]
         got = f"{len(chosen)} entries of weights" if chosen else "no such entry of weights"
         raise CheckpointMismatch(
             f"{path} has {got}, expected one: {few(map(repr, labels))}. Say which:"
@@ -155,12 +155,12 @@ def _check_same(
 def _about(paths: Sequence[Path], contents: Sequence[Contents]) -> tuple[dict[str, Any], ...]:
     """Say of each file what it states: its step, and plain numbers under usual names."""
     name = trajectory_files(paths).name
-    held = [step_in(each.about or each.values) for each in contents]
+    held = [step_in(content.about or content.values) for content in contents]
     stated = [step for step in held if step is not None]
     steps = rising_steps(paths) or (stated if len(stated) == len(paths) else range(len(paths)))
     return tuple(
         {"trajectory": name, "step": step}
-        | {k: v for k, v in each.values.items() if k in _STATED and isinstance(v, int | float)}
-        | each.about
-        for step, each in zip(steps, contents, strict=True)
+        | {k: v for k, v in content.values.items() if k in _STATED and isinstance(v, int | float)}
+        | content.about
+        for step, content in zip(steps, contents, strict=True)
     )

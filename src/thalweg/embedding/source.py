@@ -362,8 +362,8 @@ def _union(lists: Sequence[tuple[str, ...]]) -> list[str]:
 
 def _places(file: _File, names: Sequence[str], files: Sequence[_File]) -> dict[str, _Place]:
     """Find where the weights stand at one checkpoint: in it, or in the nearest that has them."""
-    kin = [other for other in files if other.trajectory == file.trajectory is not None]
-    kin.sort(key=lambda other: abs(other.step - file.step))
+    kin = [sibling for sibling in files if sibling.trajectory == file.trajectory is not None]
+    kin.sort(key=lambda sibling: abs(sibling.step - file.step))
     places: dict[str, _Place] = {}
     for name in names:
         for holder in (file, *kin):
