@@ -87,18 +87,24 @@ class _Moments:
         self._count = 0
         self._sums: list[Any] = [0.0] * 5
 
-    def add(self, one: Array, other: Array) -> None:
+    def add(self, first: Array, second: Array) -> None:
         """Take in values, shape (units, count) each."""
-        self._count += one.shape[1]
-        parts = (one.sum(1), other.sum(1), (one**2).sum(1), (other**2).sum(1), one @ other.T)
+        self._count += first.shape[1]
+        parts = (
+            first.sum(1),
+            second.sum(1),
+            (first**2).sum(1),
+            (second**2).sum(1),
+            first @ second.T,
+        )
         self._sums = [a + b for a, b in zip(self._sums, parts, strict=True)]
 
     def correlations(self) -> Array:
         """Give those of each with each; zeros for a unit that never changes."""
-        n, (one, other, squares, others, products) = self._count, self._sums
-        spread = np.sqrt(np.maximum(squares / n - (one / n) ** 2, 0.0))
-        spreads = np.sqrt(np.maximum(others / n - (other / n) ** 2, 0.0))
-        covariance = products / n - np.outer(one / n, other / n)
+        n, (first, second, first_squares, second_squares, products) = self._count, self._sums
+        spread = np.sqrt(np.maximum(first_squares / n - (first / n) ** 2, 0.0))
+        spreads = np.sqrt(np.maximum(second_squares / n - (second / n) ** 2, 0.0))
+        covariance = products / n - np.outer(first / n, second / n)
         scale = np.outer(spread, spreads)
         # A unit that is constant has a variance of rounding alone.
         floor = 1e-12 * max(float(scale.max(initial=0.0)), 1e-300)
@@ -135,12 +141,12 @@ def _tensors(call: Any) -> list[Tensor]:
 
 def _values(symmetries: Symmetries, state: Array, start: int, stop: int) -> dict[Node, Tensor]:
     wanted = {node for node, *_ in _watched(symmetries)}
-    found: dict[Node, Tensor] = {}
+    values: dict[Node, Tensor] = {}
 
     def see(node: Node, value: Any) -> None:
         if node in wanted:
-            found[node] = value
+            values[node] = value
 
     with symmetries.at(state):
         symmetries.graph.run(_tensors(symmetries.call(start, stop)), see)
-    return found
+    return values

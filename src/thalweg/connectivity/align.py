@@ -303,23 +303,23 @@ class _Search:
         )
         if symmetries.heads:  # which only weights match
             match_weights(symmetries, first, by_activations, rng, heads_only=True)
-        both = by_activations.copy()
-        match_weights(symmetries, first, both, rng)
-        found = [by_weights, by_activations, both]
+        combined = by_activations.copy()
+        match_weights(symmetries, first, combined, rng)
+        candidates = [by_weights, by_activations, combined]
         for _ in range(self._restarts):
             start = random_start(symmetries, second, rng)
             match_weights(symmetries, first, start, rng)
-            found.append(start)
+            candidates.append(start)
         clock = self._limits.started()
         midpoint = Midpoint(self._judge, symmetries, [first], clock)
         named = {"unaligned": plain, "weights": by_weights, "activations": by_activations}
         losses = {name: midpoint.loss(placement) for name, placement in named.items()}
         clock = self._limits.started()
         midpoint = Midpoint(self._judge, symmetries, [first], clock)
-        exact = min(found, key=lambda placement: distance(symmetries, first, placement.state))
+        exact = min(candidates, key=lambda placement: distance(symmetries, first, placement.state))
         if distance(symmetries, first, exact.state) <= 1e-12 * float(first @ first):
             return exact, losses | {"aligned": midpoint.loss(exact)}
-        best = refine(midpoint, symmetries, found, clock, rng, most=_STARTS)
+        best = refine(midpoint, symmetries, candidates, clock, rng, most=_STARTS)
         return best, losses | {"aligned": midpoint.loss(best)}
 
     def together(self, placements: list[Placement]) -> None:

@@ -172,9 +172,9 @@ def connect(
     line = Curve.line(kind, ends[0], ends[1], bends)
     with states.visited(landscape), progress(steps + 2 * points, f"{kind}") as bar:
         search = _Search(landscape, states, line, points, seed)
-        found = search.band(steps, bar.update) if kind == "band" else None
-        curve, taken = (found[0], found[1]) if found else search.curve(steps, bar.update)
-        status: Status = "trained" if found is None else found[2]
+        relaxed = search.band(steps, bar.update) if kind == "band" else None
+        curve, taken = (relaxed[0], relaxed[1]) if relaxed else search.curve(steps, bar.update)
+        status: Status = "trained" if relaxed is None else relaxed[2]
         low, straight = search.highest(curve), search.highest(line)
         if low[0].value > straight[0].value or low[1].value > straight[1].value:
             curve, low, status = line, straight, "the line"
@@ -196,7 +196,7 @@ def connect(
         line_barrier=straight[1].value,
         status=status,
         steps=taken,
-        slope=found[3] if found else None,
+        slope=relaxed[3] if relaxed else None,
     )
 
 
@@ -259,13 +259,13 @@ class _Search:
 
     def highest(self, curve: Curve) -> tuple[Highest, Highest]:
         """Find the largest value on a curve, and the largest excess over the chord."""
-        known: dict[float, float] = {}
+        values: dict[float, float] = {}
 
         def value(t: float) -> float:
-            if t not in known:
+            if t not in values:
                 self._go(t)
-                known[t] = self._landscape.value(curve.at(t))
-            return known[t]
+                values[t] = self._landscape.value(curve.at(t))
+            return values[t]
 
         first, last = value(0.0), value(1.0)
 
@@ -278,8 +278,8 @@ class _Search:
         kinks = (0, last_point) if curve.kind == "bezier" else range(last_point + 1)
         within = ((i + 0.5) / count for i in range(count))
         places = sorted({*within, *(i / last_point for i in kinks)})
-        found = [highest_between(f, places, [f(t) for t in places]) for f in (value, excess)]
-        return found[0], found[1]
+        peaks = [highest_between(f, places, [f(t) for t in places]) for f in (value, excess)]
+        return peaks[0], peaks[1]
 
     def stderr(self, curve: Curve, t: float) -> float:
         """Give the standard error of the value at t over samples."""

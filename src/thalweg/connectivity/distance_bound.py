@@ -72,8 +72,8 @@ def distance_bound(symmetries: Symmetries, first: Array, second: Array) -> float
     bounds = []
     for charged in charges:
         costs = [table.copy() for table in alone]
-        for one, share in charged:
-            costs[one.block] += share * tables[shared.index(one)]
+        for use, share in charged:
+            costs[use.block] += share * tables[shared.index(use)]
         bounds.append(sum(map(_least, costs)))
     spectra = sum(_spectral(s, first, second) for s in firsts)
     bounds.append(sum(map(_least, alone)) + spectra)
@@ -110,47 +110,47 @@ def _owners(symmetries: Symmetries) -> _Owners:
 
 def _shared(owners: _Owners, number: int, rows: Indices) -> list[_Shared]:
     """Give the part of a use that goes with another block too, or with its own twice."""
-    both = rows[:, owners.count[rows[0]] == 2]
-    if not both.size:
+    paired = rows[:, owners.count[rows[0]] == 2]
+    if not paired.size:
         return []
-    found = []
-    pairs = owners.blocks[:, both[0]]
+    uses = []
+    pairs = owners.blocks[:, paired[0]]
     others = np.where(pairs[0] == number, pairs[1], pairs[0])
-    for other in np.unique(others):
-        found.append(_Shared(number, both[:, others == other], int(other)))
-    return found
+    for partner in np.unique(others):
+        uses.append(_Shared(number, paired[:, others == partner], int(partner)))
+    return uses
 
 
 def _is_first(shared: Sequence[_Shared], k: int) -> bool:
     """Whether no earlier use holds the same weights."""
     mine = set(shared[k].rows.reshape(-1).tolist())
-    return not any(mine & set(one.rows.reshape(-1).tolist()) for one in shared[:k])
+    return not any(mine & set(earlier.rows.reshape(-1).tolist()) for earlier in shared[:k])
 
 
-def _squares(one: Array, other: Array) -> Array:
+def _squares(first: Array, second: Array) -> Array:
     """Give the squared distance of each row from each."""
-    squares = (one**2).sum(1)[:, None] + (other**2).sum(1)[None, :] - 2 * one @ other.T
+    squares = (first**2).sum(1)[:, None] + (second**2).sum(1)[None, :] - 2 * first @ second.T
     return np.asarray(np.maximum(squares, 0.0))
 
 
 def _sorted_costs(
-    one: _Shared, owners: _Owners, symmetries: Symmetries, first: Array, second: Array
+    use: _Shared, owners: _Owners, symmetries: Symmetries, first: Array, second: Array
 ) -> Array:
-    size = symmetries.blocks[one.others].size
-    rows = _by_other(one, owners, size)
+    size = symmetries.blocks[use.others].size
+    rows = _by_other(use, owners, size)
     firsts, seconds = (_sorted(state[rows]) for state in (first, second))
     return _squares(firsts, seconds)
 
 
-def _by_other(one: _Shared, owners: _Owners, size: int) -> Indices:
+def _by_other(use: _Shared, owners: _Owners, size: int) -> Indices:
     """Group a use by the other block's units: shape (units, other units, weights of both)."""
-    entries = one.rows[0]
-    slot = np.where(owners.blocks[1, entries] == one.others, 1, 0)
-    if one.block == one.others:  # of a matrix on both sides, the units that change along a row
+    entries = use.rows[0]
+    slot = np.where(owners.blocks[1, entries] == use.others, 1, 0)
+    if use.block == use.others:  # of a matrix on both sides, the units that change along a row
         varied = [len(np.unique(owners.units[s, entries])) for s in (0, 1)]
         slot = np.full(len(entries), int(np.argmax(varied)))
     order = np.argsort(owners.units[slot, entries], kind="stable")
-    return one.rows[:, order].reshape(len(one.rows), size, -1)
+    return use.rows[:, order].reshape(len(use.rows), size, -1)
 
 
 def _sorted(values: Array) -> Array:
@@ -160,8 +160,8 @@ def _sorted(values: Array) -> Array:
     return np.asarray(np.sort(np.linalg.norm(values, axis=2), axis=1))
 
 
-def _spectral(one: _Shared, first: Array, second: Array) -> float:
-    spectra = [np.linalg.svd(state[one.rows], compute_uv=False) for state in (first, second)]
+def _spectral(use: _Shared, first: Array, second: Array) -> float:
+    spectra = [np.linalg.svd(state[use.rows], compute_uv=False) for state in (first, second)]
     return float(((spectra[0] - spectra[1]) ** 2).sum())
 
 

@@ -27,9 +27,9 @@ def head_costs(heads: Heads, first: Array, second: Array) -> Array:
     costs = np.zeros((count, count))
     for i in range(count):
         for j in range(count):
-            for one, other in zip(heads.inside[i], heads.inside[j], strict=True):
-                products = first[one.made] @ second[other.made].T
-                products += first[one.read] @ second[other.read].T
+            for left, right in zip(heads.inside[i], heads.inside[j], strict=True):
+                products = first[left.made] @ second[right.made].T
+                products += first[left.read] @ second[right.read].T
                 costs[i, j] -= np.linalg.svd(products, compute_uv=False).sum()
     return costs
 
@@ -96,9 +96,9 @@ def nearest_map(made0: Array, read0: Array, made1: Array, read1: Array) -> Array
         return float((off_made**2).sum() + (off_read**2).sum()), gradient.reshape(-1)
 
     options = {"ftol": 1e-15, "gtol": 1e-12, "maxiter": 500}
-    found = minimize(loss, start.reshape(-1), jac=True, method="L-BFGS-B", options=options)
-    matrix = np.asarray(found.x).reshape(size, size)
-    better = found.fun < loss(start.reshape(-1))[0]
+    optimum = minimize(loss, start.reshape(-1), jac=True, method="L-BFGS-B", options=options)
+    matrix = np.asarray(optimum.x).reshape(size, size)
+    better = optimum.fun < loss(start.reshape(-1))[0]
     usable = bool(np.isfinite(matrix).all()) and np.linalg.cond(matrix) < _CONDITION
     matrix = matrix if better and usable else start
     rounded = np.round(matrix)

@@ -61,11 +61,11 @@ def highest_between(
         if value >= values[max(i - 1, 0)] and value >= values[min(i + 1, last)]
     ]
     peaks = sorted(peaks, key=lambda i: -values[i])[:_PEAKS]
-    found = [
+    maxima = [
         _golden(function, places[max(i - 1, 0)], places[min(i + 1, last)], places[i], values[i])
         for i in peaks
     ]
-    return max(found, key=lambda one: one.value)
+    return max(maxima, key=lambda maximum: maximum.value)
 
 
 def _golden(

@@ -202,8 +202,8 @@ def check_line(risk: Function, w0: Tensor, w1: Tensor, points: int) -> None:
 
 
 def _evaluator(risk: Function, test: bool) -> Callable[[Tensor], Samples]:
-    other = risk.held_out() if test and isinstance(risk, HeldOut) else None
-    parts = {"": risk} if other is None else {"": risk, "test_": other}
+    test_risk = risk.held_out() if test and isinstance(risk, HeldOut) else None
+    parts = {"": risk} if test_risk is None else {"": risk, "test_": test_risk}
     evaluators = {prefix: sample_evaluator(part) for prefix, part in parts.items()}
 
     def evaluate(w: Tensor) -> Samples:

@@ -233,7 +233,7 @@ def _predicted(
 ) -> list[tuple[float, Swap]]:
     """List the swaps that lower the loss most, to first order, with what they change."""
     gradient, state = midpoint.gradient(placement), placement.state
-    found: list[tuple[float, Swap]] = []
+    swaps: list[tuple[float, Swap]] = []
     for block in symmetries.blocks:
         slopes = np.zeros((block.size, block.size))
         for rows in block.trained:
@@ -242,8 +242,8 @@ def _predicted(
         changes = (slopes + slopes.T - own[:, None] - own[None, :]) * midpoint.share
         i, j = np.triu_indices(block.size, 1)
         order = np.argsort(changes[i, j], kind="stable")[:most]
-        found += [(float(changes[i[k], j[k]]), (block, int(i[k]), int(j[k]))) for k in order]
-    return sorted(found, key=lambda pair: pair[0])[:most]
+        swaps += [(float(changes[i[k], j[k]]), (block, int(i[k]), int(j[k]))) for k in order]
+    return sorted(swaps, key=lambda pair: pair[0])[:most]
 
 
 def _disjoint(swaps: Sequence[Swap], touched: set[tuple[str, int]]) -> Iterator[Swap]:

@@ -231,10 +231,10 @@ def find_symmetries(risk: EmpiricalRisk, w: Tensor) -> Symmetries:
     units = Units(graph, places, by_id)
     named_blocks = _Names(risk, units.exchanges())
     heads = list(_heads(units, Products(graph, places, batch_statistics=False), named_blocks))
-    inside = {id(block) for one in heads for block in named_blocks.of_heads(one)}
+    inside = {id(block) for head in heads for block in named_blocks.of_heads(head)}
     blocks = [block for block in named_blocks.blocks if id(block) not in inside and block.size > 1]
-    found = Symmetries(risk, graph, units, blocks, heads, [], model, statistics)
-    return _tried(found, found.state(w, buffers))
+    symmetries = Symmetries(risk, graph, units, blocks, heads, [], model, statistics)
+    return _tried(symmetries, symmetries.state(w, buffers))
 
 
 def _arguments(
@@ -268,12 +268,12 @@ class _Names:
         self._seen: dict[str, int] = defaultdict(int)
         self._by_channel: dict[int, Block] = {}
         self.blocks: list[Block] = []
-        for one in exchanges:
-            first = min(int(rows.min()) for rows in one.uses)
+        for exchanged in exchanges:
+            first = min(int(rows.min()) for rows in exchanged.uses)
             where = int(np.searchsorted(starts, first, side="right")) - 1
-            block = self.block(layers[where], one.uses, one.channels)
+            block = self.block(layers[where], exchanged.uses, exchanged.channels)
             self.blocks.append(block)
-            self._by_channel |= dict.fromkeys(one.channels, block)
+            self._by_channel |= dict.fromkeys(exchanged.channels, block)
 
     def block(self, layer: str, uses: tuple[Indices, ...], channels: tuple[int, ...] = ()) -> Block:
         """Give a block a name that no other has."""
@@ -361,7 +361,7 @@ def _mixable(channels: Channels) -> dict[frozenset[int], dict[int, int]]:
     for root, weights in rows.items():
         counts = sorted((key, len(parts)) for key, parts in weights.items())
         alike[*counts, *sorted(within[root])].append(root)
-    found = {}
+    mixable = {}
     for roots in alike.values():
         sides = {
             int(entry): side
@@ -369,8 +369,8 @@ def _mixable(channels: Channels) -> dict[frozenset[int], dict[int, int]]:
             for (_, side), parts in rows[root].items()
             for entry in np.concatenate(parts)
         }
-        found[frozenset(sides)] = sides
-    return found
+        mixable[frozenset(sides)] = sides
+    return mixable
 
 
 def _mixed(block: Block, mixable: Mapping[frozenset[int], dict[int, int]]) -> Mixed | None:
@@ -393,7 +393,7 @@ def _mixed(block: Block, mixable: Mapping[frozenset[int], dict[int, int]]) -> Mi
     return Mixed(made, read) if whole else None
 
 
-def _tried(found: Symmetries, state: Array) -> Symmetries:
+def _tried(symmetries: Symmetries, state: Array) -> Symmetries:
     """Keep the blocks that leave the outputs on the data, tried one by one."""
     rng = numpy_generator(0, "symmetries")
     left: list[str] = []
@@ -401,22 +401,22 @@ def _tried(found: Symmetries, state: Array) -> Symmetries:
     def holds(block: Block) -> bool:
         moved = state.copy()
         exchange(moved, block.uses, rng.permutation(block.size))
-        if found.difference(state, moved) <= SAME:
+        if symmetries.difference(state, moved) <= SAME:
             return True
         left.append(block.name)
         return False
 
-    blocks = [block for block in found.blocks if holds(block)]
-    heads = [one for one in found.heads if one.whole.size == 1 or holds(one.whole)]
+    blocks = [block for block in symmetries.blocks if holds(block)]
+    heads = [head for head in symmetries.heads if head.whole.size == 1 or holds(head.whole)]
     if not blocks and not heads:
-        unknown = ", ".join(sorted(found.units.unknown)) or "none that hides any"
+        unknown = ", ".join(sorted(symmetries.units.unknown)) or "none that hides any"
         raise NotDefined(
             "no units of this network may change places, so that there is nothing to align;"
             f" operations behind which none was looked for: {unknown}."
         )
     return Symmetries(
-        *(found.risk, found.graph, found.units, blocks, heads, left),
-        *(found._model, found._statistics),
+        *(symmetries.risk, symmetries.graph, symmetries.units, blocks, heads, left),
+        *(symmetries._model, symmetries._statistics),
     )
 
 
