@@ -150,11 +150,11 @@ class ParameterSpace:
     @cached_property
     def layers(self) -> dict[str, slice]:
         """Entries of each layer (module) in the flat vector, in their order."""
-        found: dict[str, slice] = {}
+        slices: dict[str, slice] = {}
         for parameter in self.parameters:
-            start = found[parameter.layer].start if parameter.layer in found else parameter.start
-            found[parameter.layer] = slice(start, parameter.slice.stop)
-        return found
+            start = slices[parameter.layer].start if parameter.layer in slices else parameter.start
+            slices[parameter.layer] = slice(start, parameter.slice.stop)
+        return slices
 
     def pack(self, source: nn.Module | Mapping[str, Tensor]) -> Tensor:
         """
@@ -185,11 +185,11 @@ class ParameterSpace:
 
     def _say_left_out(self, tensors: Mapping[str, Tensor]) -> None:
         """Warn of frozen weights and buffers, which the risk would take from its own model."""
-        known = {tensors[name].data_ptr() for name in self.names}  # also under a tied name
+        trained = {tensors[name].data_ptr() for name in self.names}  # also under a tied name
         others = [
             name
             for name, value in tensors.items()
-            if isinstance(value, Tensor) and value.numel() and value.data_ptr() not in known
+            if isinstance(value, Tensor) and value.numel() and value.data_ptr() not in trained
         ]
         if others:
             log.warning(

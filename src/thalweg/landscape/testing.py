@@ -169,8 +169,8 @@ class ParallelContract(BatchedContract):
         """Gradients at two points are those that each has alone, over its own samples."""
         _has(landscape, Parallel)
         points, batches = torch.stack([w, 1.1 * w]), torch.tensor([[0], [landscape.samples - 1]])
-        found = landscape.batch_gradients(points, batches)
-        for gradient, point, batch in zip(found, points, batches, strict=True):
+        gradients = landscape.batch_gradients(points, batches)
+        for gradient, point, batch in zip(gradients, points, batches, strict=True):
             _close(gradient, landscape.gradient(point, batch), _dtype(landscape, w))
 
 
@@ -254,9 +254,9 @@ class ScoredContract:
     def test_evaluates_the_value(self, landscape: Scored, w: Tensor) -> None:
         """``loss`` is the value, ``error`` a share."""
         _has(landscape, Scored)
-        found = landscape.evaluate(w)
-        _close(found["loss"], landscape.value(w), _dtype(landscape, w))
-        assert 0.0 <= found.get("error", 0.0) <= 1.0
+        scores = landscape.evaluate(w)
+        _close(scores["loss"], landscape.value(w), _dtype(landscape, w))
+        assert 0.0 <= scores.get("error", 0.0) <= 1.0
 
     def test_samples_average_to_what_is_evaluated(self, landscape: Scored, w: Tensor) -> None:
         """Loss by loss and error by error."""
@@ -303,9 +303,11 @@ class LeastSquaresContract:
         )
         along = landscape.pull_back(w, y)
         length = float(along.norm())
-        found = _slope(landscape.residuals, w, (along / length).to(w), landscape)
+        difference = _slope(landscape.residuals, w, (along / length).to(w), landscape)
         product = landscape.gram(w).double() @ y / length
-        assert _agree(found, product.view_as(found.value), float(product.norm()), landscape.dtype)
+        assert _agree(
+            difference, product.view_as(difference.value), float(product.norm()), landscape.dtype
+        )
 
 
 class CurvedContract:
@@ -480,13 +482,13 @@ def _judge(seen: Any, claimed: Any, w: Tensor, *, along: Tensor, dtype: torch.dt
     decided = 0
     for direction in directions:
         v = direction / direction.norm()
-        found, wanted = seen(v), claimed(v)
-        scale = max(float(found.value.norm()), length / len(w) ** 0.5)
-        if found.error > _JUDGED[dtype] * scale and scale > 0:
+        difference, wanted = seen(v), claimed(v)
+        scale = max(float(difference.value.norm()), length / len(w) ** 0.5)
+        if difference.error > _JUDGED[dtype] * scale and scale > 0:
             continue
-        assert _agree(found, wanted, scale, dtype), (
-            f"differences give {found.value.tolist()} with error {found.error:.1e}, claimed is"
-            f" {wanted.tolist()}"
+        assert _agree(difference, wanted, scale, dtype), (
+            f"differences give {difference.value.tolist()} with error {difference.error:.1e},"
+            f" claimed is {wanted.tolist()}"
         )
         decided += 1
     assert decided >= _DECIDED, (
@@ -495,16 +497,16 @@ def _judge(seen: Any, claimed: Any, w: Tensor, *, along: Tensor, dtype: torch.dt
     )
 
 
-def _agree(found: Difference, wanted: Tensor, scale: float, dtype: torch.dtype) -> bool:
-    most = float((found.value - wanted.double().cpu()).abs().max())
-    return most <= 10 * found.error + _SUMS[dtype] * scale
+def _agree(difference: Difference, wanted: Tensor, scale: float, dtype: torch.dtype) -> bool:
+    most = float((difference.value - wanted.double().cpu()).abs().max())
+    return most <= 10 * difference.error + _SUMS[dtype] * scale
 
 
-def _close(one: Tensor | float, other: Tensor | float, dtype: torch.dtype) -> None:
-    one, other = (torch.as_tensor(t, dtype=torch.float64).detach().cpu() for t in (one, other))
-    assert one.shape == other.shape, f"shapes {tuple(one.shape)} and {tuple(other.shape)}"
-    scale = max(float(one.norm()), float(other.norm()))
-    assert float((one - other).norm()) <= _SUMS[dtype] * scale, f"{one} and {other} differ"
+def _close(left: Tensor | float, right: Tensor | float, dtype: torch.dtype) -> None:
+    left, right = (torch.as_tensor(t, dtype=torch.float64).detach().cpu() for t in (left, right))
+    assert left.shape == right.shape, f"shapes {tuple(left.shape)} and {tuple(right.shape)}"
+    scale = max(float(left.norm()), float(right.norm()))
+    assert float((left - right).norm()) <= _SUMS[dtype] * scale, f"{left} and {right} differ"
 
 
 def _refuses(function: Any, wrong: Tensor) -> None:
@@ -530,6 +532,6 @@ def _changed(tensor: Tensor) -> Tensor:
     return tensor + 1
 
 
-def _same(one: Any, other: Any) -> None:
-    assert one.keys() == other.keys()
-    assert all(torch.equal(one[name], other[name]) for name in one)
+def _same(left: Any, right: Any) -> None:
+    assert left.keys() == right.keys()
+    assert all(torch.equal(left[name], right[name]) for name in left)
