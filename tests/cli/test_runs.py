@@ -41,6 +41,27 @@ def thalweg(*arguments: object, cwd: Path) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, cwd=cwd, capture_output=True, text=True, timeout=PATIENCE)
 
 
+class Here:
+    """The same command in this process: loading the libraries takes longer than all the rest."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+        self._patch, self._captured = monkeypatch, capsys
+
+    def __call__(self, *arguments: object, cwd: Path) -> str:
+        self._patch.chdir(cwd)
+        self._patch.setattr(sys, "argv", ["thalweg", *map(str, arguments)])
+        with pytest.raises(SystemExit) as ended:
+            main()
+        said = self._captured.readouterr()
+        assert ended.value.code == 0, said.err
+        return said.out
+
+
+@pytest.fixture
+def here(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Here:
+    return Here(monkeypatch, capsys)
+
+
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("work")
@@ -64,18 +85,20 @@ def test_reproduce_answers_one_object_and_writes_a_report(reproduced: dict, fold
     assert found["stress"].keys() >= {"network"}
 
 
-def test_the_same_command_again_opens_the_finished_run(reproduced: dict, folder: Path) -> None:
-    again = thalweg("reproduce", *SMALL, "--out", "runs/small", "--json", cwd=folder)
-    assert json.loads(again.stdout) == reproduced
+def test_the_same_command_again_opens_the_finished_run(
+    reproduced: dict, folder: Path, here: Here
+) -> None:
+    again = here("reproduce", *SMALL, "--out", "runs/small", "--json", cwd=folder)
+    assert json.loads(again) == reproduced
 
 
-def test_claims_lists_what_reproduce_judged(reproduced: dict, folder: Path) -> None:
-    listed = json.loads(thalweg("claims", "runs/small", "--json", cwd=folder).stdout)
+def test_claims_lists_what_reproduce_judged(reproduced: dict, folder: Path, here: Here) -> None:
+    listed = json.loads(here("claims", "runs/small", "--json", cwd=folder))
     assert {key: listed[key] for key in ("run", "claims")} == {
         key: reproduced[key] for key in ("run", "claims")
     }
     assert [judged["changed"] for judged in listed["rules"]["judged"]] == [[]]
-    told = thalweg("claims", "runs/small", cwd=folder).stdout
+    told = here("claims", "runs/small", cwd=folder)
     assert "hashed into run.toml before the first task" in told
 
 
@@ -85,12 +108,12 @@ def test_claims_of_an_unfinished_run_say_how_to_get_them(tmp_path: Path) -> None
     assert "trajectories" in said and "thalweg resume" in said
 
 
-def test_report_and_runs(reproduced: dict, folder: Path) -> None:
-    written = thalweg("report", "runs/small", "--json", cwd=folder)
-    assert json.loads(written.stdout) == {k: reproduced[k] for k in ("run", "report")}
-    listed = json.loads(thalweg("runs", "--json", cwd=folder).stdout)["runs"]
+def test_report_and_runs(reproduced: dict, folder: Path, here: Here) -> None:
+    written = here("report", "runs/small", "--json", cwd=folder)
+    assert json.loads(written) == {k: reproduced[k] for k in ("run", "report")}
+    listed = json.loads(here("runs", "--json", cwd=folder))["runs"]
     assert [row["state"] for row in listed] == ["complete"]
-    assert "runs/small" in thalweg("runs", cwd=folder).stdout
+    assert "runs/small" in here("runs", cwd=folder)
 
 
 def test_ctrl_c_leaves_a_run_that_resumes(tmp_path: Path) -> None:
