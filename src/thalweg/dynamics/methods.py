@@ -171,8 +171,8 @@ def method_kind(name: str) -> Kind:
         return METHODS[name]
     if isinstance(name, str) and name.lower() in _of_torch():
         return Kind(partial(_torch, name.lower()), batches=True)
-    known = ", ".join(repr(known) for known in [*METHODS, *_of_torch()])
-    raise InvalidArgument(f"optimizer={name!r}; write one of {known}.")
+    names = ", ".join(map(repr, [*METHODS, *_of_torch()]))
+    raise InvalidArgument(f"optimizer={name!r}; write one of {names}.")
 
 
 @cache

@@ -152,11 +152,11 @@ def _load(entry: str, settings: dict[str, Any], progress: Progress) -> Problem:
 
 def not_found(entry: str) -> EntryNotFound:
     """Say that nothing has a name, and what was perhaps meant."""
-    known = [*BUILT_IN, *installed(PROBLEMS)]
-    near = difflib.get_close_matches(entry, known, 1)
+    names = [*BUILT_IN, *installed(PROBLEMS)]
+    near = difflib.get_close_matches(entry, names, 1)
     hint = f"did you mean {near[0]!r}? " if near else ""
     return EntryNotFound(
-        f"no problem is called {entry!r}; {hint}write one of {', '.join(map(repr, known))}, a"
+        f"no problem is called {entry!r}; {hint}write one of {', '.join(map(repr, names))}, a"
         f" hub name ('owner/name') or folder of images, or an entry string {_FORMS}."
     )
 

@@ -33,14 +33,14 @@ class Claims(list[dict[str, Any]]):
             ``units``, ``n``, ``level`` and ``method``; and ``control``: empty, or what the control
             is. None where there is nothing.
         """
-        found = []
+        rows = []
         for claim in self:
             about = {name: claim.get(name) for name in _OF_CLAIM}
-            found.append({**about, "control": "", **_numbers(claim.get("statistic"))})
+            rows.append({**about, "control": "", **_numbers(claim.get("statistic"))})
             for control in claim.get("controls") or []:
                 said = {"verdict": control.get("verdict"), "control": control.get("description")}
-                found.append({**about, **said, **_numbers(control.get("statistic"))})
-        return found
+                rows.append({**about, **said, **_numbers(control.get("statistic"))})
+        return rows
 
     def to_dataframe(self) -> pd.DataFrame:
         """Give the rows as a table of pandas, by the names of the claims."""
@@ -50,5 +50,5 @@ class Claims(list[dict[str, Any]]):
 
 
 def _numbers(statistic: dict[str, Any] | None) -> dict[str, Any]:
-    known = statistic or {}
-    return {"statistic": known.get("name"), **{name: known.get(name) for name in _OF_STATISTIC}}
+    numbers = statistic or {}
+    return {"statistic": numbers.get("name"), **{name: numbers.get(name) for name in _OF_STATISTIC}}

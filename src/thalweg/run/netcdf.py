@@ -59,10 +59,10 @@ def writable(data: xr.Dataset) -> xr.Dataset:
     """Give a data set in the forms that netCDF 3 knows."""
     data = data.reset_index([name for name in data.indexes if data.indexes[name].nlevels > 1])
     fitting = {name: _fitting(data[name]) for name in data.variables}
-    found = data.assign_coords({n: v for n, v in fitting.items() if n in data.coords})
-    found = found.assign({n: v for n, v in fitting.items() if n not in data.coords})
-    found.attrs = {_free(key): _attribute(value) for key, value in data.attrs.items()}
-    return found
+    plain = data.assign_coords({n: v for n, v in fitting.items() if n in data.coords})
+    plain = plain.assign({n: v for n, v in fitting.items() if n not in data.coords})
+    plain.attrs = {_free(key): _attribute(value) for key, value in data.attrs.items()}
+    return plain
 
 
 def _fitting(variable: xr.DataArray) -> xr.DataArray:
