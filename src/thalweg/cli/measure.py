@@ -240,6 +240,7 @@ def _run_in(
 def _perform(
     run: Run, workers: int | None, task_timeout: float | None, shown: Path | None
 ) -> dict[str, Any]:
+    from thalweg import cli
     from thalweg.measurements.driver import measure
     from thalweg.run import LocalProcesses
 
@@ -254,6 +255,7 @@ def _perform(
             progress=on_screen,
             announce=lambda text: typer.echo(text, err=True),
             finished=lambda: _page(run, shown),
+            started=cli.started,
         )
     except KeyboardInterrupt:
         if shown is None:

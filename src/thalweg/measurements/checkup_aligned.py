@@ -7,6 +7,7 @@ from typing import Any
 
 from thalweg.connectivity import align, barrier
 from thalweg.errors import ThalwegError
+from thalweg.measurements.checkup_clock import ending
 from thalweg.measurements.checkup_plan import Sizes
 from thalweg.measurements.checkup_subject import Subject
 from thalweg.measurements.dataset_codec import pack
@@ -15,6 +16,7 @@ from thalweg.measurements.dataset_codec import pack
 def aligned(subject: Subject, first: int, last: int, sizes: Sizes) -> dict[str, Any]:
     """Align the second point to the first, and measure the line; why not, where it cannot be."""
     risk = subject.moving(sizes["samples"])
+    ends = ending(sizes["seconds"] / len(subject.pairs))
     a, b = subject.points[first], subject.points[last]
     how: Any = {"restarts": sizes["restarts"], "seconds": sizes["swaps"], "seed": subject.seed}
     try:
@@ -22,6 +24,9 @@ def aligned(subject: Subject, first: int, last: int, sizes: Sizes) -> dict[str, 
     except ThalwegError as error:
         return {"refused": str(error).partition("\n")[0]}
     moved = replace(found.state_of(risk, b), name=subject.names[last])
-    line = barrier(risk, a, moved, points=sizes["points"])
+    try:
+        line = barrier(risk, a, moved, points=sizes["points"], progress=ends)
+    except ThalwegError as error:
+        return {"refused": str(error).partition("\n")[0]}
     numbers = {name: getattr(found, name) for name in ("cost", "unaligned", "bound")}
     return pack({"line": line.assign_attrs(numbers)})

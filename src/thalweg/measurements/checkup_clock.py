@@ -45,6 +45,7 @@ class Clock:
         self.plan, self.keep = plan, keep
         self.decided: dict[str, Sizes | None] = dict(decided or {})
         self.slow = 1.0
+        self.reserve = 0.0  # seconds that the last page will take
         self._spent, self._begun = spent, time.perf_counter()
 
     @property
@@ -60,7 +61,7 @@ class Clock:
     def sizes(self, part: str) -> Sizes | None:
         """Decide the sizes of a part; what was decided stays."""
         if part not in self.decided:
-            left = OF_ALL * 60 * self.plan["minutes"] - self.spent
+            left = OF_ALL * 60 * self.plan["minutes"] - self.spent - self.reserve
             allowed = allot({**self.plan, **self.decided}, part, max(left, 0.0), self.slow)
             self.decided[part] = smaller(self._planned(part), allowed)
             self._keep()

@@ -87,6 +87,7 @@ def measure(
     progress: Progress = silent,
     announce: Callable[[str], object] = lambda _: None,
     finished: Callable[[], object] = lambda: None,
+    started: float | None = None,
 ) -> tuple[Run, dict[str, Any]]:
     """
     Do all that is missing in a run of one measurement, and save its results.
@@ -103,6 +104,8 @@ def measure(
         Shows how far it has come.
     announce, finished : callable
         Of `thalweg.measurements.record.Job`.
+    started : float, optional
+        By `time.perf_counter`, when the work began; by default now.
 
     Returns
     -------
@@ -111,7 +114,7 @@ def measure(
     summary : dict
         What was found, under the name of the measurement.
     """
-    started = time.perf_counter()
+    started = time.perf_counter() if started is None else started
     run.require_source()
     with run.lock():
         repair(run)

@@ -62,6 +62,7 @@ def perform(job: Job) -> dict[str, Any]:
         write_json(job.run.inside(_FILE), found)
         _save(job.run, parts, found["verdicts"])
         page.write()
+        clock.reserve = page.took
 
     started = job.started or time.perf_counter()
     plan = do("plan", (), None)
@@ -97,13 +98,15 @@ class _Page:
 
     def __init__(self, write: Callable[[], object]) -> None:
         self._write, self._next = write, 0.0
+        self.took = 0.0
 
     def write(self) -> None:
         start = time.perf_counter()
         if start >= self._next:
             self._write()
             end = time.perf_counter()
-            self._next = end + _PAUSE * (end - start)
+            self.took = end - start
+            self._next = end + _PAUSE * self.took
 
 
 _KEPT: dict[str, Subject] = {}
