@@ -2,7 +2,8 @@
 PYTHON ?= python3
 VENV ?= .venv
 DEMO ?= runs/demo
-JOBS ?= logical
+# One process more than cores: tests that wait for others leave a core idle.
+JOBS ?= $(shell $(PYTHON) -c 'import os; print(1 + (os.cpu_count() or 1))')
 
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.made-from-lock

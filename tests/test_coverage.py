@@ -20,7 +20,10 @@ def test_intervals_hold_on_hard_cases(one):
     assert share >= 0.88
 
 
-@pytest.mark.parametrize("word", ["near_zero", "top_eigenvalues", "surface", "barrier"])
+@pytest.mark.parametrize(
+    "word",
+    ["near_zero", "top_eigenvalues", "surface", pytest.param("barrier", marks=pytest.mark.slow)],
+)
 def test_slow_ones_run(word):
     one = next(case for case in coverage.CASES if word in case.error)
     share, _, _ = coverage.coverage(one, 6)

@@ -114,6 +114,7 @@ def test_no_minimum_is_refused():
     assert "no minimum" in answer.reasons[0]
 
 
+@pytest.mark.slow
 def test_too_few_gradients_are_refused():
     # Trajectories of four steps in a narrow valley: the virial says that they get nowhere.
     rosenbrock = Valley()

@@ -134,7 +134,13 @@ def noisy_labels(extent: float) -> tuple[EmpiricalRisk, dict[str, Any]]:
 
 @pytest.mark.parametrize(
     ("make", "extent"),
-    [(far_out, 0.2), (far_out, 0.5), (far_out, 1.0), (few_carry_all, 2.0), (noisy_labels, 1.0)],
+    [
+        pytest.param(far_out, 0.2, marks=pytest.mark.slow),
+        (far_out, 0.5),
+        pytest.param(far_out, 1.0, marks=pytest.mark.slow),
+        (few_carry_all, 2.0),
+        (noisy_labels, 1.0),
+    ],
 )
 def test_cells_hold_where_few_samples_carry_the_loss(
     make: Callable[[float], tuple[EmpiricalRisk, dict[str, Any]]], extent: float

@@ -16,6 +16,7 @@ from thalweg.errors import InvalidArgument, NotSymmetric
 from thalweg.landscape import DeepLinear, Provenance, Quadratic, protocols
 from thalweg.landscape.differences import difference
 from thalweg.landscape.protocols import Curved, Documented, Sampled, Scored, members, require
+from thalweg.landscape.synthetic import Noisy, RuggedField
 from thalweg.problems import Problem
 from thalweg.risk import EmpiricalRisk
 
@@ -42,6 +43,8 @@ def test_a_risk_has_every_protocol_of_landscapes(protocol, risk):
         subject = risk.hessian(torch.zeros(3))
     elif protocol is protocols.Blocked:  # quadratic in each of its blocks, as no risk of torch is
         subject = DeepLinear.random(0)
+    elif protocol is protocols.Parallel:  # many points, each with a batch of its own
+        subject = Noisy(RuggedField(2), samples=3, noise=0.1)
     assert isinstance(subject, protocol) and require(subject, protocol, "", "") is subject
 
 

@@ -184,12 +184,13 @@ def test_the_section_is_none_without_results(unfinished):
     assert trajectories.section(unfinished) is None
 
 
-def test_the_command_makes_the_same_configuration():
+def test_the_command_makes_the_same_configuration(tmp_path):
     from thalweg.cli.runs import parse_settings
     from thalweg.studies import configure
 
     settings = {"train_size": 50, "note": "1", "activation": "tanh", "norm": False}
-    config = configure("demo", data="a folder", settings=settings, seed=7)
+    (tmp_path / "a folder").mkdir()
+    config = configure("demo", data=str(tmp_path / "a folder"), settings=settings, seed=7)
     words = shlex.split(command(config, "runs/again"))
     given = {name: [after for word, after in pairwise(words) if word == name] for name in words}
     again = configure(

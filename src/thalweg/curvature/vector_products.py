@@ -25,7 +25,7 @@ Traces = dict[Any, TracedMap | None]
 # Tracing does not pay where a product over all batches is faster than this many seconds, nor where
 # it takes as long as so many products: it saves a third of each at best. It takes about 20 ms for
 # each node of the loss's graph.
-_WORTH_TRACING, _PRODUCTS_TO_PAY, _SECONDS_A_NODE = 0.1, 20, 0.02
+_WORTH_TRACING, _PRODUCTS_TO_PAY, _SECONDS_A_NODE = 0.1, 10, 0.02
 _AGREEMENT = {torch.float32: 1e-3, torch.float64: 1e-9}
 log = logging.getLogger("thalweg")
 

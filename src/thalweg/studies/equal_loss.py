@@ -9,7 +9,7 @@ from typing import Any, Literal
 from torch import Tensor
 
 from thalweg.dynamics import train
-from thalweg.landscape.protocols import Landscape, placed
+from thalweg.landscape.protocols import Landscape, Sampled, placed
 
 # The noise ends where the loss is this many times the level, so that no epoch of few steps falls
 # below it; looked back on are so many points an epoch.
@@ -109,9 +109,9 @@ def train_to_level(
     )
 
 
-def _batches(landscape: Any, settings: Mapping[str, Any]) -> int:
-    samples = getattr(landscape, "samples", 1)
-    return -(-samples // settings["batch_size"]) if settings["batch_size"] else 1
+def _batches(landscape: Landscape, settings: Mapping[str, Any]) -> int:
+    size = settings["batch_size"]
+    return -(-landscape.samples // size) if size and isinstance(landscape, Sampled) else 1
 
 
 def _last_above(landscape: Landscape, points: list[Tensor], level: float) -> Tensor:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor
@@ -17,6 +17,7 @@ from thalweg.geometry.volume import log_volume
 from thalweg.landscape.protocols import Landscape, evaluator
 from thalweg.problems.samples import Samples
 from thalweg.risk import EmpiricalRisk
+from thalweg.tracing.chain import Network
 
 
 @dataclass(frozen=True)
@@ -111,8 +112,9 @@ def measure_robustness(
             )
             converged = level.status == "converged"
             found[f"{quantity}_noise"] = level.value if converged else math.nan
-    if isinstance(landscape, EmpiricalRisk):
-        found |= _of_network(landscape, w, base)
+    if isinstance(landscape, Network):
+        # Studies measure no other network than a problem's risk.
+        found |= _of_network(cast(EmpiricalRisk, landscape), w, base)
     return found
 
 
