@@ -10,6 +10,7 @@ from torch.func import functional_call
 from torch.nn import functional as F
 
 import thalweg as tw
+from thalweg.curvature import vector_products
 from thalweg.errors import InvalidArgument, InvalidWeights, NotDefined
 from thalweg.geometry.spectrum import top_eigenvalues
 
@@ -269,6 +270,15 @@ def test_an_operator_stays_at_its_point(dense):
     risk.hessian(2 * w) @ v
     assert risk.value(w) == value
     assert all(torch.equal(before[k], t) for k, t in problem.model.state_dict().items())
+
+
+def test_a_trace_is_made_only_where_it_pays(monkeypatch):
+    _, risk, w = _risk("mlp, squared")
+    monkeypatch.setattr(vector_products, "_WORTH_TRACING", 0.0)
+    for seconds, made in ((1e6, False), (0.0, True)):
+        monkeypatch.setattr(vector_products, "_SECONDS_A_NODE", seconds)
+        risk.hessian(w) @ torch.ones_like(w)
+        assert bool(risk._traces) == made
 
 
 def test_a_trace_serves_other_points():
