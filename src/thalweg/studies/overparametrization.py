@@ -39,7 +39,7 @@ _SMALL: dict[str, Any] = {
     "level": 1e-3,
     "epochs": 2000,
     "bottom": 1e-9,
-    "volume": {"level": 0.01, "localization": 10.0, "budget": 2000},
+    "volume": {"level": 0.01, "localization": 10.0, "budget": 40_000},
 }
 _CIFAR: dict[str, Any] = {
     "draws": 6,
@@ -59,7 +59,7 @@ _CIFAR: dict[str, Any] = {
     "descent": 100,
     "cost": 0.01,
     "measures": _MEASURES,
-    "small": _SMALL | {"draws": 6},
+    "small": _SMALL | {"draws": 3},
 }
 SIZES: dict[str, dict[str, Any]] = {
     "demo": {

@@ -61,7 +61,7 @@ _SMALL: dict[str, Any] = {
     "level": 1e-3,
     "epochs": 2000,
     "bottom": 1e-9,
-    "volume": {"level": 0.01, "localization": 10.0, "budget": 2000},
+    "volume": {"level": 0.01, "localization": 10.0, "budget": 40_000},
 }
 _CIFAR: dict[str, Any] = {
     "parents": 3,
