@@ -43,6 +43,11 @@ def test_fewer_training_images_leave_the_test_images():
     assert torch.equal(everything(few)[1], everything(all_)[1][:100])
     assert torch.equal(everything(few, "test")[1], everything(all_, "test")[1])
     assert len(load_problem("digits", test_size=50).samples("test")) == 50
+    more = everything(load_problem("digits", train_size=100, test_size=1697), "test")[1]
+    assert torch.equal(more[-360:], everything(all_, "test")[1])
+    assert torch.equal(more[:1337], everything(all_)[1][100:])
+    with pytest.raises(InvalidArgument, match="there are 1697"):
+        load_problem("digits", train_size=100, test_size=1698)
 
 
 @pytest.mark.parametrize(

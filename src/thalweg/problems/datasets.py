@@ -45,7 +45,8 @@ def digits(
 
     Pixels are scaled to zero mean and unit variance over the training images. The order is drawn
     once from ``data_seed``; the first ``train_size`` images train, those after the first 1,437
-    test (360), so that the test images stay the same for every ``train_size`` up to there.
+    test (360), so that the test images stay the same for every ``train_size`` up to there. A larger
+    ``test_size`` takes those before them, too, which do not train.
 
     Parameters
     ----------
@@ -84,7 +85,7 @@ def digits(
     order = torch.randperm(len(labels), generator=torch_generator(data_seed, "order"))
     x = torch.from_numpy(pixels).float().reshape(-1, 1, 8, 8)[order]
     y = torch.from_numpy(labels).long()[order]
-    cut = max(1437, train_size)
+    cut = max(train_size, min(1437, len(x) - (test_size or 0)))
     train = _first("train_size", train_size, x[:1796], y)
     test = _first("test_size", test_size, x[cut:], y[cut:])
     std, mean = torch.std_mean(train[0], correction=0)
