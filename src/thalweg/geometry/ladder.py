@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol
 
@@ -164,7 +165,7 @@ class _Blocks:
         return sample(kernel, state, self.generator, draws=draws, observe=look), kernel
 
 
-class _TwoSided:
+class _TwoSided(ABC):
     """
     Chains that come from two sides.
 
@@ -195,13 +196,15 @@ class _TwoSided:
             self.gradients += kernel.gradients * self.half
         return rungs[::-1]
 
+    @abstractmethod
     def _descend(
         self, posterior: Posterior, points: Tensor, warmest: float, bar: Bar
     ) -> list[tuple[Any, Chains]]:
-        raise NotImplementedError
+        """Draw from the Gaussian on to ever lower temperatures: kernels and their chains."""
 
+    @abstractmethod
     def _draw(self, kernel: Any, points: Tensor) -> tuple[Chains, Tensor]:
-        raise NotImplementedError
+        """Settle and draw at one temperature: chains, and where they end."""
 
 
 class _Slices(_TwoSided):

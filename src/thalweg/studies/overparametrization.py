@@ -11,6 +11,7 @@ import numpy as np
 from thalweg.run import Progress, Run, Task, silent, task_result
 from thalweg.studies.claim import Claim, Rule
 from thalweg.studies.invariant_measures import MEASURES
+from thalweg.studies.ladder_tables import ends_dataset, trends_dataset
 from thalweg.studies.narrow_networks import CLASSES, weights_of
 from thalweg.studies.overparametrization_claims import LABELS, RULES, judge
 from thalweg.studies.preflight import Sizes, set_by_hand, too_few_for_a_share, too_few_steps
@@ -182,11 +183,11 @@ def assemble(run: Run, config: dict[str, Any], *, progress: Progress = silent) -
     ]
     if not done:
         return {}
-    cells = _table(done)
+    cells = ends_dataset(done, ("part", "labels", "parent", "rung"))
     run.save_result(CELLS, cells)
     own = {labels: networks(cells, labels) for labels in LABELS}
     rows = tabulate(own, tuple(MEASURES))
-    run.save_result(TRENDS, _trends(rows))
+    run.save_result(TRENDS, trends_dataset(rows, units="of all pairs of widths"))
     return {
         "zero_error": {
             labels: [int((mine["misclassified"].values == 0).sum()), mine.sizes["end"]]
@@ -204,25 +205,6 @@ def networks(cells: xr.Dataset, labels: str) -> xr.Dataset:
     """Pick the networks of a kind of labels, without the small ones."""
     keep = (cells["part"].values == "networks") & (cells["labels"].values == labels)
     return cells.isel(end=keep)
-
-
-def _table(done: list[tuple[dict[str, Any], dict[str, Any]]]) -> xr.Dataset:
-    import xarray as xr
-
-    rows = [place | outcome for place, outcome in done]
-    names = dict.fromkeys(name for row in rows for name in row)
-    columns = {name: ("end", np.array([row.get(name, np.nan) for row in rows])) for name in names}
-    dataset = xr.Dataset(columns)
-    for name in set(MEASURES) & set(names):
-        dataset[name].attrs["units"] = MEASURES[name].units
-    return dataset.set_coords(["part", "labels", "parent", "rung"])
-
-
-def _trends(rows: list[dict[str, float | str]]) -> xr.Dataset:
-    import xarray as xr
-
-    columns = {name: ("row", np.array([row[name] for row in rows])) for name in rows[0]}
-    return xr.Dataset(columns, attrs={"units": "of all pairs of widths"})
 
 
 def claims(run: Run, config: dict[str, Any]) -> list[Claim]:

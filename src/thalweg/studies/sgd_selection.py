@@ -11,6 +11,7 @@ import numpy as np
 from thalweg.run import Progress, Run, Task, silent, task_result
 from thalweg.studies.claim import Claim, Rule
 from thalweg.studies.invariant_measures import MEASURES
+from thalweg.studies.ladder_tables import ends_dataset, trends_dataset
 from thalweg.studies.parents import on_draw
 from thalweg.studies.preflight import Sizes, set_by_hand, too_few_for_a_mean, too_few_steps
 from thalweg.studies.selection_claims import LADDERS, RULES, SMALL, judge
@@ -100,6 +101,7 @@ SIZES: dict[str, dict[str, Any]] = {
     "paper": _CIFAR,
 }
 _TASK = "thalweg.studies.selection_task"
+_PLACES = ("case", "ladder", "rung", "parent")
 
 
 def tasks(config: dict[str, Any]) -> list[Task]:
@@ -259,13 +261,14 @@ def assemble(run: Run, config: dict[str, Any], *, progress: Progress = silent) -
     done = [
         (place, outcome) for place, task in _placed(config) if (outcome := task_result(run, task))
     ]
-    ends = _table([one for one in done if not one[0]["case"].startswith("volume")])
-    volumes = [one for one in done if one[0]["case"].startswith("volume")]
+    volumes = [(at, outcome) for at, outcome in done if at["case"].startswith("volume")]
+    trainings = [(at, outcome) for at, outcome in done if not at["case"].startswith("volume")]
+    ends = ends_dataset(trainings, _PLACES)
     run.save_result(ENDS, ends)
     if volumes:
-        run.save_result(VOLUMES, _table(volumes))
+        run.save_result(VOLUMES, ends_dataset(volumes, _PLACES))
     rows = tabulate(ladders_of(ends), tuple(MEASURES))
-    run.save_result(TRENDS, _trends(rows))
+    run.save_result(TRENDS, trends_dataset(rows, units="of all pairs of rungs"))
     networks = ends["case"].values == "networks"
     return {
         "reached": [int((ends["status"].values == "at level").sum()), ends.sizes["end"]],
@@ -290,26 +293,6 @@ def ladders_of(ends: xr.Dataset) -> dict[str, xr.Dataset]:
         for case, ladder in zip(ends["case"].values, ends["ladder"].values, strict=True)
     ]
     return {key: ends.isel(end=np.array(keys) == key) for key in dict.fromkeys(keys)}
-
-
-def _table(done: list[tuple[dict[str, Any], dict[str, Any]]]) -> xr.Dataset:
-    import xarray as xr
-
-    rows = [place | outcome for place, outcome in done]
-    names = dict.fromkeys(name for row in rows for name in row)
-    dataset = xr.Dataset(
-        {name: ("end", np.array([row.get(name, np.nan) for row in rows])) for name in names}
-    )
-    for name in set(MEASURES) & set(names):
-        dataset[name].attrs["units"] = MEASURES[name].units
-    return dataset.set_coords(["case", "ladder", "rung", "parent"])
-
-
-def _trends(rows: list[dict[str, float | str]]) -> xr.Dataset:
-    import xarray as xr
-
-    columns = {name: ("row", np.array([row[name] for row in rows])) for name in rows[0]}
-    return xr.Dataset(columns, attrs={"units": "of all pairs of rungs"})
 
 
 def claims(run: Run, config: dict[str, Any]) -> list[Claim]:
