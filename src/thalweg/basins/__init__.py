@@ -11,7 +11,7 @@ from thalweg.basins.fit import (
 from thalweg.basins.labels import BasinLabels, basin_labels
 from thalweg.basins.memory import Memory, memory, nested_at_all_widths, without_structure
 from thalweg.basins.signature import Design, Signature, signature
-from thalweg.basins.tree import DisconnectivityGraph, disconnectivity_graph
+from thalweg.basins.tree import DisconnectivityGraph, disconnectivity_graph, merge_levels
 
 __all__ = [
     "FAMILIES",
@@ -27,6 +27,7 @@ __all__ = [
     "features",
     "fit_basins",
     "memory",
+    "merge_levels",
     "nested_at_all_widths",
     "posterior_predictive",
     "signature",

@@ -126,7 +126,7 @@ def disconnectivity_graph(
             passes[way][i, j] = passes[way][j, i] = max(found, values[i], values[j])
             bar.update(1)
     lowest = np.min(list(passes.values()), axis=0)
-    merges = _merges(lowest)
+    merges = merge_levels(lowest)
     heights = np.diag(values)
     for height, one, other in merges:
         for i, j in itertools.product(one, other):
@@ -154,10 +154,27 @@ def _pass(
     return connect(landscape, w0, w1, kind=way, steps=steps, seed=seed, test=False).highest
 
 
-def _merges(
+def merge_levels(
     passes: Floats,
 ) -> tuple[tuple[float, tuple[int, ...], tuple[int, ...]], ...]:
-    """Join minima by single linkage."""
+    """
+    Join minima by single linkage.
+
+    Parameters
+    ----------
+    passes : ndarray
+        Shape (k, k): the highest value on a way between two minima.
+
+    Returns
+    -------
+    tuple of (float, tuple of int, tuple of int)
+        From the lowest: the level, and the two sets of minima that join there.
+
+    Examples
+    --------
+    >>> merge_levels(np.array([[0.0, 1.0, 3.0], [1.0, 0.0, 2.0], [3.0, 2.0, 0.0]]))
+    ((1.0, (0,), (1,)), (2.0, (0, 1), (2,)))
+    """
     from scipy.cluster.hierarchy import linkage
     from scipy.spatial.distance import squareform
 

@@ -113,7 +113,16 @@ PAPER: tuple[PaperClaim, ...] = (
         7,
         "The landscape is a collection of basins with flat bottoms.",
         _of("perturb_and_return", "apart", "apart-squared")
-        + _of("interpolation", "low", "mean-not-worse", "mean-better"),
+        + _of("interpolation", "low", "mean-not-worse", "mean-better")
+        + _of(
+            "connectivity",
+            "copies",
+            "curve",
+            "alignment",
+            "one-basin",
+            "known-case",
+            "permuted-copy",
+        ),
         "lines",
         "Whether basins hold smaller ones is not judged.",
     ),

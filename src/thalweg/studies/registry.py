@@ -11,6 +11,9 @@ from thalweg.studies import (
     bezout,
     bezout_claims,
     claim,
+    connectivity,
+    connectivity_claims,
+    connectivity_task,
     degeneracy,
     degeneracy_claims,
     displacement,
@@ -79,6 +82,7 @@ STUDIES: Mapping[str, Study] = {
     "degeneracy": cast(Study, degeneracy),
     "sgd_selection": cast(Study, sgd_selection),
     "overparametrization": cast(Study, overparametrization),
+    "connectivity": cast(Study, connectivity),
     **{name: cast(Study, module) for name, module in PLUGINS.items()},
 }
 
@@ -91,6 +95,7 @@ RULES: Mapping[str, Callable[[dict[str, Any]], Mapping[str, Rule]]] = {
     "degeneracy": degeneracy.rules,
     "sgd_selection": sgd_selection.rules,
     "overparametrization": overparametrization.rules,
+    "connectivity": connectivity.rules,
     **{name: module.rules for name, module in PLUGINS.items() if hasattr(module, "rules")},
 }
 """For each study that judges, the rule of every claim, by the claim's own name."""
@@ -126,6 +131,7 @@ JUDGES: Mapping[str, tuple[ModuleType, ...]] = {
         *_MEASURED,
         *_ALL,
     ),
+    "connectivity": (connectivity, connectivity_claims, connectivity_task, *_ALL),
     **{name: (module, *_ALL) for name, module in PLUGINS.items()},
 }
 """The modules whose code takes a study's statistics; it is hashed with the rules."""
@@ -138,6 +144,7 @@ CHECKS: Mapping[str, Faults] = {
     "degeneracy": degeneracy.faults,
     "sgd_selection": sgd_selection.faults,
     "overparametrization": overparametrization.faults,
+    "connectivity": connectivity.faults,
     **{name: module.faults for name, module in PLUGINS.items() if hasattr(module, "faults")},
 }
 """What each study finds wrong with a configuration before anything is started."""

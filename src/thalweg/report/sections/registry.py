@@ -9,6 +9,7 @@ from thalweg.measurements.parts import Section
 from thalweg.measurements.registry import MEASUREMENTS
 from thalweg.report.sections import (
     bezout,
+    connectivity,
     degeneracy,
     interpolation,
     overparametrization,
@@ -53,6 +54,7 @@ SECTIONS: tuple[Entry, ...] = (
     Entry("degeneracy", degeneracy.RESULTS, degeneracy.section),
     Entry("sgd_selection", sgd_selection.RESULTS, sgd_selection.section),
     Entry("overparametrization", overparametrization.RESULTS, overparametrization.section),
+    Entry("connectivity", connectivity.RESULTS, connectivity.section),
     *(
         Entry(name, module.RESULTS, module.section)
         for name, module in PLUGINS.items()
