@@ -116,7 +116,8 @@ def _tree_task(config: dict[str, Any]) -> Task:
 
 
 def _units(config: dict[str, Any]) -> int:
-    return max(1, round(config["connectivity"]["cost"] * UNITS_AN_EPOCH))
+    cost: float = config["connectivity"]["cost"]
+    return max(1, round(cost * UNITS_AN_EPOCH))
 
 
 def assemble(run: Run, config: dict[str, Any], *, progress: Progress = silent) -> dict[str, Any]:

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from thalweg.basins import disconnectivity_graph
+from thalweg.basins.tree import By
 from thalweg.connectivity import align, barrier, connect
 from thalweg.connectivity.matching import Placement, random_start
 from thalweg.connectivity.symmetries import Symmetries, find_symmetries
@@ -209,7 +210,7 @@ def draw_tree(run: Run, arguments: dict[str, Any], report: Report) -> dict[str, 
         report(arguments["units"] * (number + 1) // (2 * parents))
     try:
         find_symmetries(risk, copies[0])
-        ways = ("line", "aligned", "bezier")
+        ways: tuple[By, ...] = ("line", "aligned", "bezier")
     except NotDefined:
         ways = ("line", "bezier")
     graph = disconnectivity_graph(
