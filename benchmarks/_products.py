@@ -40,7 +40,7 @@ SIZES: dict[str, tuple[Callable[[], nn.Module], int, int]] = {
     "1e3": (partial(convolutions, 4, 4, 4, 8), 2000, 7),
     "1e4": (partial(convolutions, 8, 16, 16, 32), 2000, 7),
     "1e5": (partial(convolutions, *WIDTHS), 2000, 7),
-    "1e6": (partial(convolutions, 96, 192, 192, 384), 1000, 5),
+    "1e6": (partial(convolutions, 96, 192, 192, 384), 1000, 3),
     "1e7": (resnet18, 100, 3),
 }
 BATCHES = (25, 50, 100, 250, 1000, 2000)

@@ -9,6 +9,8 @@ import torch
 from torch import Tensor, fx
 from torch.fx.experimental.proxy_tensor import make_fx
 
+from thalweg.curvature.simplify import add_in_place, drop_zeros
+
 Tensors = tuple[Tensor, ...]
 
 
@@ -57,7 +59,7 @@ def trace_linear(
         return function(tensors[:count], tensors[count:])
 
     whole = make_fx(flat)(*direction, *constants)
-    whole.graph.eliminate_dead_code()
+    drop_zeros(whole.graph)
     return _split(whole, count)
 
 
@@ -92,6 +94,7 @@ def _graph(
             twins[node] = graph.node_copy(node, twins.__getitem__)
     graph.output(tuple(twins[node] for node in outputs))
     graph.eliminate_dead_code()
+    add_in_place(graph)
     module = fx.GraphModule(whole, graph)
     return torch.no_grad()(module.forward)
 
