@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 import os
 import re
+import shlex
 import subprocess
 import sys
 from collections.abc import Iterable
 from pathlib import Path
+from unittest import mock
 
 import pytest
 from sybil import Document, Example, Region
@@ -15,6 +19,8 @@ from sybil.evaluators.doctest import DocTestEvaluator
 from sybil.evaluators.python import PythonEvaluator
 from sybil.parsers.abstract.doctest import DocTestStringParser
 from sybil.parsers.markdown.lexers import RawFencedCodeBlockLexer
+
+from thalweg.cli.main import main
 
 INFO_LINE = re.compile(r"[ \t]*(?P<language>[\w+-]*)[^\n]*\n")
 NOT_RUN = re.compile(r"<!-- not run: (?P<reason>\S[^\n]*?) -->[ \t]*\n[ \t]*\Z")
@@ -66,12 +72,32 @@ def refuse(example: Example) -> str:
     )
 
 
+def run_here(call: list[str]) -> str | None:
+    """Run a command in this process: loading the libraries takes longer than what it does."""
+    said = io.StringIO()
+    try:
+        with (
+            mock.patch.object(sys, "argv", call),
+            contextlib.redirect_stdout(said),
+            contextlib.redirect_stderr(said),
+        ):
+            main()
+    except SystemExit as ended:
+        return f"Exit code {ended.code}:\n{said.getvalue()[-4000:]}" if ended.code else None
+    return None
+
+
 def run_commands(example: Example) -> str | None:
     """Run a block of commands in the current directory, with this interpreter's programs."""
     commands = example.parsed.replace("\\\n", " ").splitlines()
     for command in (line.strip() for line in commands):
         if command and not command.startswith("#") and command.split()[0] not in PROGRAMS:
             return f"`{command}`: blocks run only {' and '.join(PROGRAMS)}; or say why not run."
+    calls = [shlex.split(command, comments=True) for command in commands]
+    if Path(example.path).name != "README.md" and all(
+        call[:1] in ([], ["thalweg"]) for call in calls
+    ):
+        return next(filter(None, (run_here(call) for call in calls if call)), None)
     path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
     done = subprocess.run(
         ["bash", "-euo", "pipefail", "-c", example.parsed],

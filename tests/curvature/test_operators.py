@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import copy
+from itertools import product
 
 import numpy as np
 import pytest
@@ -72,6 +73,15 @@ def _risk(name, dtype=torch.float64, batch_size=64, samples=64, **options):
         problem, batchnorm=policy, dtype=dtype, batch_size=batch_size, **options
     )
     return problem, risk, risk.space.pack(problem.model).to(dtype)
+
+
+def _cases(*methods):
+    """All models by all methods; traces of statistics that stay are alike, and take long."""
+
+    def marks(name, method):
+        return [pytest.mark.slow] if (name, method) == ("batch norm, held", "trace") else []
+
+    return [pytest.param(*case, marks=marks(*case)) for case in product(MODELS, methods)]
 
 
 def _rows(name, method):
@@ -146,8 +156,7 @@ def _matches(op, true, close=1e-10):
     _close(op @ block, true @ block, close)
 
 
-@pytest.mark.parametrize("method", METHODS)
-@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize(("name", "method"), _cases(*METHODS))
 def test_hessian_is_the_dense_one(name, method, dense):
     _, risk, w = _risk(name, batch_size=_rows(name, method))
     assert w.numel() < 2000
@@ -160,8 +169,7 @@ def test_hessian_is_the_dense_one(name, method, dense):
         _close(found, found.T)
 
 
-@pytest.mark.parametrize("method", ["trace", "recompute"])
-@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize(("name", "method"), _cases("trace", "recompute"))
 def test_gauss_newton_and_its_factors_are_the_dense_ones(name, method, dense):
     _, risk, w = _risk(name, batch_size=_rows(name, method))
     _, jacobian, inner = dense(name)
@@ -175,8 +183,7 @@ def test_gauss_newton_and_its_factors_are_the_dense_ones(name, method, dense):
     _close(op.jacobian.T @ (op.loss_hessian @ (op.jacobian @ v)), op @ v)
 
 
-@pytest.mark.parametrize("method", ["trace", "recompute"])
-@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize(("name", "method"), _cases("trace", "recompute"))
 def test_jacobian_and_its_transpose_are_the_dense_ones(name, method, dense):
     _, risk, w = _risk(name, batch_size=20)
     jacobian = risk.jacobian(w, method=method)
@@ -327,7 +334,9 @@ class _Unusual(nn.Module):
         return self.head(F.scaled_dot_product_attention(y, y, y).flatten(1))
 
 
-@pytest.mark.parametrize("loss", [nn.HuberLoss(), nn.MSELoss()])
+@pytest.mark.parametrize(
+    "loss", [nn.HuberLoss(), pytest.param(nn.MSELoss(), marks=pytest.mark.slow)]
+)
 def test_what_torch_cannot_differentiate_twice_is_right_all_the_same(loss):
     problem = tw.Problem(_Unusual(), loss, _data(5, regression=True, samples=16))
     risk = tw.EmpiricalRisk(problem, dtype=torch.float64, batch_size=16)

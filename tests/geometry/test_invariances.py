@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from functools import cache
 
 import pytest
 import torch
@@ -197,10 +198,16 @@ def jacobian(risk):
     return torch.cat([block.flatten(1) for block in blocks.values()], 1)
 
 
+@cache
+def explained(name):
+    """The risk and its dense Jacobian, which take long."""
+    risk = risk_of(*EXPLAINED[name][:3])
+    return risk, jacobian(risk)
+
+
 @pytest.mark.parametrize("name", EXPLAINED)
 def test_what_explains_the_kernel(name):
-    risk = risk_of(*EXPLAINED[name][:3])
-    dense = jacobian(risk)
+    risk, dense = explained(name)
     found = degeneracy(risk, risk.space.pack(risk.problem.model))
     assert found.rank == int(torch.linalg.matrix_rank(dense, rtol=1e-10))
     causes = {cause: count for cause, count in found.split.items() if count}
@@ -210,8 +217,8 @@ def test_what_explains_the_kernel(name):
 
 @pytest.mark.parametrize("name", EXPLAINED)
 def test_no_direction_changes_any_output(name):
-    risk = risk_of(*EXPLAINED[name][:3])
-    dense, w = jacobian(risk), risk.space.pack(risk.problem.model)
+    risk, dense = explained(name)
+    w = risk.space.pack(risk.problem.model)
     known = Invariances(risk, w, batch_statistics=risk.policy == "batch")
     for directions in known.directions(silent(1, "symmetries")).values():
         for direction in directions:

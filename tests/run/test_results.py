@@ -170,9 +170,10 @@ def assert_whole(dataset):
         assert np.array_equal(dataset[name], np.full(50_000, float(dataset.attrs["turn"]))), name
 
 
-def test_a_killed_writer_leaves_the_old_or_the_new_result(run):
+@pytest.mark.parametrize("kills", [8, pytest.param(20, marks=pytest.mark.slow)])
+def test_a_killed_writer_leaves_the_old_or_the_new_result(run, kills):
     caught = set()
-    for _ in kill_at_random_moments(WRITER, 20, run.path, longest=0.1):
+    for _ in kill_at_random_moments(WRITER, kills, run.path, longest=0.1):
         caught |= {file.suffix for file in (run.path / ".results").glob("*.*")}
         assert_whole(run.result("folder/result"))
         assert_whole(run.results["folder/result"].to_dataset())

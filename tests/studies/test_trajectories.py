@@ -71,11 +71,12 @@ def test_distances_in_the_embedding_are_those_of_the_weights(whole: Run) -> None
     assert shown == pytest.approx(float((points[0] - points[1]).norm()), rel=1e-9)
 
 
-def test_twenty_kills_change_nothing(whole: Run, tmp_path: Path) -> None:
-    """`kill -9` at 20 random moments; the resumed run equals the whole one bit for bit."""
+@pytest.mark.parametrize("kills", [7, pytest.param(20, marks=pytest.mark.slow)])
+def test_kills_change_nothing(whole: Run, tmp_path: Path, kills: int) -> None:
+    """`kill -9` at random moments; the resumed run equals the whole one bit for bit."""
     place = tmp_path / "killed"
     chance = random.Random(0)
-    for _ in kill_at_random_moments("from studies.small import work", 20, place, longest=1.5):
+    for _ in kill_at_random_moments("from studies.small import work", kills, place, longest=1.5):
         if chance.random() < 0.3:
             _forget_one_task(place, chance)
     run, _ = reproduce(CONFIG, place, engine=InProcess())
