@@ -12,8 +12,9 @@ from torch.utils._pytree import tree_leaves
 
 from thalweg.connectivity.matching import assign
 from thalweg.connectivity.symmetries import Block, Symmetries, kind_of
-from thalweg.tracing.channels import CONVOLUTIONS, data_of
+from thalweg.tracing.channels import data_of
 from thalweg.tracing.graph import Node
+from thalweg.tracing.kinds import CONVOLUTIONS
 
 Indices = NDArray[np.int64]
 Array = NDArray[np.float64]

@@ -24,10 +24,11 @@ from thalweg.landscape.provenance import Word
 from thalweg.run.progress import Bar
 from thalweg.tracing.calls import arguments_of
 from thalweg.tracing.chain import Network
-from thalweg.tracing.channels import CONVOLUTIONS, MOVES, NORMS, SAME, Channels, data_of
+from thalweg.tracing.channels import Channels, data_of
 from thalweg.tracing.flow import follow
 from thalweg.tracing.functions import Reshape
 from thalweg.tracing.graph import Graph, Node, trace
+from thalweg.tracing.kinds import CONVOLUTIONS, MOVES, NORMS, SAME
 from thalweg.tracing.layers import layer_type
 
 Indices = NDArray[np.int64]

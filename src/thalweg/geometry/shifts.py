@@ -13,9 +13,9 @@ from numpy.typing import NDArray
 from torch import nn
 
 from thalweg.geometry.scalings import Direction
-from thalweg.tracing.channels import ATTENTION, CONVOLUTIONS, NORMS
 from thalweg.tracing.flow import KEY, Arrival, Carried, follow
 from thalweg.tracing.graph import Graph, Node
+from thalweg.tracing.kinds import ATTENTION, CONVOLUTIONS, NORMS
 from thalweg.tracing.layers import layer_type
 
 Indices = NDArray[np.int64]

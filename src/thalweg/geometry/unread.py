@@ -13,9 +13,9 @@ from torch import Tensor, nn
 from thalweg.curvature.ranks import singular_cutoff
 from thalweg.geometry.scalings import Direction
 from thalweg.geometry.shifts import CHANNELS, used_once
-from thalweg.tracing.channels import CONVOLUTIONS
 from thalweg.tracing.flow import Arrival, Carried, follow
 from thalweg.tracing.graph import Graph, Node
+from thalweg.tracing.kinds import CONVOLUTIONS
 from thalweg.tracing.layers import layer_type
 
 Indices = NDArray[np.int64]

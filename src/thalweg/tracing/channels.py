@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -15,112 +15,25 @@ from torch.utils._pytree import tree_map_only
 from thalweg.polynomial import PolynomialActivation
 from thalweg.tracing.functions import Reshape
 from thalweg.tracing.graph import Graph, Node
-from thalweg.tracing.layers import DROPOUTS, layer_type
+from thalweg.tracing.kinds import (
+    ADDS,
+    ATTENTION,
+    AVERAGES,
+    BENT,
+    BENT_FUNCTIONS,
+    CONVOLUTIONS,
+    HOMOGENEOUS,
+    JOINS,
+    MAXIMUM_POOLS,
+    MOVES,
+    NORMS,
+    POOLS,
+    SAME,
+)
+from thalweg.tracing.layers import layer_type
+from thalweg.tracing.ties import Ties
 
 Indices = NDArray[np.int64]
-
-CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
-NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
-_AVERAGES = (nn.AvgPool1d, nn.AvgPool2d, nn.AvgPool3d, nn.AdaptiveAvgPool1d, nn.AdaptiveAvgPool2d)
-_MAXIMA = (nn.MaxPool1d, nn.MaxPool2d, nn.MaxPool3d, nn.AdaptiveMaxPool1d, nn.AdaptiveMaxPool2d)
-POOLS = (*_AVERAGES, *_MAXIMA)
-SAME = (nn.Identity, *DROPOUTS)
-_HOMOGENEOUS = (nn.ReLU, nn.LeakyReLU, nn.PReLU)
-_ELEMENTWISE_BENT = (
-    *(nn.Tanh, nn.Sigmoid, nn.GELU, nn.SiLU, nn.Softplus, nn.ELU, nn.SELU, nn.CELU, nn.ReLU6),
-    *(nn.Hardtanh, nn.Hardswish, nn.Hardsigmoid, nn.Mish),
-    *(nn.Softsign, nn.LogSigmoid, nn.Tanhshrink),
-)
-ELEMENTWISE = (nn.ReLU, nn.LeakyReLU, *_ELEMENTWISE_BENT)
-# No factor passes these, as everybody knows: nothing is missed where they stand.
-_BENT = (*_ELEMENTWISE_BENT, nn.Softmax, nn.LogSoftmax, PolynomialActivation)
-_BENT_FUNCTIONS = frozenset({"softmax", "log_softmax", "sin", "cos", "exp", "erf", "abs", "rsub"})
-# Functions that move entries about: they are applied to numbers of channels as they are.
-MOVES = frozenset(
-    {
-        *("cat", "chunk", "clone", "concat", "contiguous", "expand", "expand_as", "flatten"),
-        *("getitem", "movedim", "narrow", "permute", "repeat", "reshape", "reshape_as", "select"),
-        *("slice", "split", "split_with_sizes", "squeeze", "stack", "swapaxes", "t", "transpose"),
-        *("unbind", "unflatten", "unsafe_view", "unsqueeze", "view", "view_as", "alias", "detach"),
-        *("Flatten", "Unflatten"),
-    }
-)
-_JOINS = frozenset({"cat", "concat", "stack", "expand_as", "reshape_as", "view_as"})
-AVERAGES = frozenset({"mean", "sum"})
-ADDS = frozenset({"add", "sub"})
-ATTENTION = "scaled_dot_product_attention"
-
-
-class Ties:
-    """
-    Unknown factors, some of which are powers of one another, and some of which are one.
-
-    Factor 0 is one. Factors are looked at by their logarithms: ``tie(i, j, r)`` says that that of
-    i is r times that of j.
-
-    Examples
-    --------
-    >>> ties = Ties()
-    >>> one, two, three = ties.new(3).tolist()
-    >>> ties.tie(one, two, 2.0)
-    >>> ties.tie(three, one, -1.0)
-    >>> root, power = ties.find(two)
-    >>> [ties.find(i) == (root, r * power) for i, r in ((one, 2.0), (three, -2.0))]
-    [True, True]
-    """
-
-    def __init__(self) -> None:
-        self._parent: list[int] = [0]
-        self._power: list[float] = [1.0]
-
-    def new(self, count: int) -> Tensor:
-        """Give so many factors that nothing is known of: int64, shape (count,)."""
-        first = len(self._parent)
-        self._parent += range(first, first + count)
-        self._power += [1.0] * count
-        return torch.arange(first, first + count)
-
-    def find(self, i: int) -> tuple[int, float]:
-        """Give the factor that stands for all that are tied to i, and the power of it that i is."""
-        path = []
-        while self._parent[i] != i:
-            path.append(i)
-            i = self._parent[i]
-        power = 1.0
-        for j in reversed(path):  # the nearest to the one that stands for all comes first
-            power *= self._power[j]
-            self._parent[j], self._power[j] = i, power
-        return i, power
-
-    def tie(self, i: int, j: int, power: float = 1.0) -> None:
-        """Say that factor i is the given power of factor j."""
-        (root, a), (base, b) = self.find(i), self.find(j)
-        if root == base:
-            if root and a != power * b:
-                self.fix([root])
-        elif root == 0:
-            self.fix([base])
-        else:
-            self._parent[root], self._power[root] = base, power * b / a
-
-    def fix(self, factors: Iterable[int]) -> None:
-        """Say that factors are one."""
-        for i in factors:
-            root, _ = self.find(i)
-            if root:
-                self._parent[root], self._power[root] = 0, 0.0
-
-    def tie_all(self, first: Tensor, second: Tensor, power: float = 1.0) -> None:
-        """Tie the factors of two tensors, entry by entry."""
-        count = len(self._parent)
-        # One number for each pair: torch takes twenty times as long to sort rows.
-        pairs = (first * count + second).unique().tolist()
-        for i, j in (divmod(pair, count) for pair in pairs):
-            self.tie(i, j, power)
-
-    def fix_all(self, factors: Tensor) -> None:
-        """Say that all factors of a tensor are one."""
-        self.fix(factors.unique().tolist())
 
 
 @dataclass(frozen=True, eq=False)
@@ -242,7 +155,7 @@ class Channels:
     def _unknown(self, node: Node) -> Any:
         """Let no factor pass, and say so where one came, unless none ever does."""
         kind = None if node.module is None else layer_type(node.module)
-        bends = kind in _BENT or node.op in _BENT_FUNCTIONS
+        bends = kind in BENT or node.op in BENT_FUNCTIONS
         for read in node.reads:
             if not bends and self._has_factors(read):
                 self.unknown.add(node.op)
@@ -317,7 +230,7 @@ class Channels:
 
     def _moved(self, node: Node) -> Any:
         values = {read: self._of(read) for read in node.reads}
-        chosen = len(values) > 1 and node.op not in _JOINS  # by a tensor of indices
+        chosen = len(values) > 1 and node.op not in JOINS  # by a tensor of indices
         if chosen or any(value is None for value in values.values()):
             return self._unknown(node)
         return self._graph.apply(node, values)
@@ -344,7 +257,7 @@ class Channels:
 
     def _pooled(self, node: Node) -> Any:
         channels = self._vector(node.reads[0], 1)
-        if layer_type(cast("nn.Module", node.module)) in _MAXIMA:
+        if layer_type(cast("nn.Module", node.module)) in MAXIMUM_POOLS:
             self._bend(channels)
         return lay_along(channels, node.shape, 1)
 
@@ -600,7 +513,7 @@ _LAYERS: dict[type[nn.Module], Rule] = {
     **dict.fromkeys(NORMS, Channels._batch_normed),
     **dict.fromkeys(POOLS, Channels._pooled),
     **dict.fromkeys(SAME, Channels._same),
-    **dict.fromkeys(_HOMOGENEOUS, Channels._homogeneous),
+    **dict.fromkeys(HOMOGENEOUS, Channels._homogeneous),
 }
 _FUNCTIONS: dict[str, Rule] = {
     ATTENTION: Channels._dot_product,

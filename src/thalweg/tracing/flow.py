@@ -9,18 +9,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from thalweg.tracing.channels import (
-    ADDS,
-    ATTENTION,
-    AVERAGES,
-    MOVES,
-    POOLS,
-    SAME,
-    averaged_dims,
-    data_of,
-)
+from thalweg.tracing.channels import averaged_dims, data_of
 from thalweg.tracing.functions import Reshape
 from thalweg.tracing.graph import Graph, Node
+from thalweg.tracing.kinds import ADDS, ATTENTION, AVERAGES, MOVES, POOLS, SAME
 from thalweg.tracing.layers import layer_type
 
 # Among what attention reads.

@@ -11,9 +11,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from thalweg.tracing.channels import ATTENTION, Channels, Ties, lay_along
+from thalweg.tracing.channels import Channels, lay_along
 from thalweg.tracing.graph import Graph, Node
+from thalweg.tracing.kinds import ATTENTION
 from thalweg.tracing.layers import layer_type
+from thalweg.tracing.ties import Ties
 
 Indices = NDArray[np.int64]
 

@@ -13,19 +13,12 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from thalweg.polynomial import PolynomialActivation
-from thalweg.tracing.channels import (
-    ADDS,
-    AVERAGES,
-    ELEMENTWISE,
-    NORMS,
-    Ties,
-    averaged_dims,
-    data_of,
-    lay_along,
-)
+from thalweg.tracing.channels import averaged_dims, data_of, lay_along
 from thalweg.tracing.graph import Graph, Node
+from thalweg.tracing.kinds import ADDS, AVERAGES, ELEMENTWISE, NORMS
 from thalweg.tracing.layers import layer_type
 from thalweg.tracing.matrix_products import Products, same_along
+from thalweg.tracing.ties import Ties
 
 Indices = NDArray[np.int64]
 
