@@ -107,6 +107,16 @@ def test_a_trough_counts_its_stiff_directions():
     assert answer.low < 1.5 < answer.high
 
 
+def test_a_climb_far_from_its_end_is_the_last():
+    # 3 is the truth; these gradients reach temperatures at which the estimate is about 2.
+    bowl = Quadratic(torch.tensor([0.0] * 4 + [1e-2, 1e-1, 1.0, 1.0, 1.0, 1.0], dtype=torch.float64))
+    answer = learning_coefficient(bowl, bowl.centre, budget=1000)
+    assert answer.status == "refused" and "ten times the budget" in answer.reasons[0]
+    assert len({rung.localization for rung in answer.rungs}) == 1
+    # Of both climbs, from both sides each, a quarter.
+    assert answer.gradients < 0.3 * 1000 * 2 * len(answer.rungs[0].chain_means)
+
+
 def test_no_minimum_is_refused():
     saddle = Quadratic(torch.tensor([-1.0, 1.0, 1.0], dtype=torch.float64))
     answer = learning_coefficient(saddle, saddle.centre, budget=1000, chains=8)

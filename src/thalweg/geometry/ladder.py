@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from dataclasses import dataclass
 from typing import Any, Literal, Protocol
 
 import torch
 from torch import Tensor
 
 from thalweg.geometry.curvature_at import leading_curvature
+from thalweg.geometry.rung import Rung, hopeless
 from thalweg.landscape.protocols import Blocked, Landscape
 from thalweg.run.progress import Bar
 from thalweg.run.seeds import torch_generator
@@ -40,45 +40,6 @@ _RECORDED = 5
 _CUBES = 6_000_000
 _FEW = 4  # weights that are drawn by slices
 _OF_A_SLICE = 25  # evaluations, about
-
-
-@dataclass(frozen=True)
-class Rung:
-    """
-    One temperature and localization.
-
-    Attributes
-    ----------
-    beta, localization : float
-        Of the density ``exp(-beta (L - L0) - localization |w - w0|^2 / 2)``.
-    value, stderr : float
-        ``beta E[L - L0]`` and the sampler's standard error.
-    gap : float
-        What chains that came from above, at higher temperatures, read more than those from below.
-    virial, rhat, rhat_distance, bulk_ess, tail_ess, acceptance : float
-        What the chains say of themselves, see `thalweg.sampling.Diagnosis`.
-    step_size : float
-        That was chosen; 1 for block draws, which have none.
-    reasons : tuple of str
-        Why the rung does not count; empty where it does.
-    chain_means : tuple of float
-        The value of each chain by itself.
-    """
-
-    beta: float
-    localization: float
-    value: float
-    stderr: float
-    gap: float
-    virial: float
-    rhat: float
-    rhat_distance: float
-    bulk_ess: float
-    tail_ess: float
-    acceptance: float
-    step_size: float
-    reasons: tuple[str, ...]
-    chain_means: tuple[float, ...]
 
 
 Sampler = Literal["blocks", "slices", "hmc"]
@@ -184,16 +145,21 @@ class _TwoSided(ABC):
         self.gradients = 0
 
     def climb(self, localization: float, bar: Bar) -> list[Rung]:
-        """Go down to low temperatures, and up again from the point."""
+        """Go down to low temperatures, and, unless that was in vain, up again from the point."""
         begun = _begin(self.landscape, self.w, localization, self.half, self.generator)
         from_above = self._descend(*begun, bar)
         bar.update(RUNGS - len(from_above))
+        self.gradients += sum(kernel.gradients for kernel, _ in from_above) * self.half
+        one_sided = [_judge(kernel.posterior, [chains], kernel) for kernel, chains in from_above]
+        if hopeless(one_sided):
+            return one_sided
         points = self.w.detach().double().repeat(self.half, 1)
         rungs = []
         for kernel, above in reversed(from_above):
+            spent = kernel.gradients
             below, points = self._draw(kernel, points)
             rungs.append(_judge(kernel.posterior, [above, below], kernel))
-            self.gradients += kernel.gradients * self.half
+            self.gradients += (kernel.gradients - spent) * self.half
         return rungs[::-1]
 
     @abstractmethod

@@ -10,8 +10,9 @@ import numpy as np
 from torch import Tensor
 
 from thalweg.errors import InvalidArgument
-from thalweg.geometry.ladder import RUNGS, Ladder, Rung, Sampler, make_ladder
+from thalweg.geometry.ladder import RUNGS, Ladder, Sampler, make_ladder
 from thalweg.geometry.ladder_fit import fit_ladder
+from thalweg.geometry.rung import NO_MINIMUM, Rung, falls, hopeless, risen
 from thalweg.landscape.protocols import Landscape, require, words_of
 from thalweg.result import Result
 from thalweg.run.progress import Progress, silent
@@ -164,8 +165,11 @@ def learning_coefficient(
     ladder = make_ladder(landscape, w, chains=chains, budget=budget, seed=seed)
     tight = localization or _as_wide_as(w)
     with progress(2 * RUNGS, "rungs") as bar:
-        rungs = [rung for share in (1.0, 0.1) for rung in ladder.climb(tight * share, bar)]
-    return _answer(ladder, rungs, words_of(landscape))
+        rungs = ladder.climb(tight, bar)
+        vain = hopeless(rungs)
+        if not vain:
+            rungs += ladder.climb(0.1 * tight, bar)
+    return _answer(ladder, rungs, words_of(landscape), vain)
 
 
 def _as_wide_as(w: Tensor) -> float:
@@ -173,7 +177,9 @@ def _as_wide_as(w: Tensor) -> float:
     return 1 / square if square > 0 else 1.0
 
 
-def _answer(ladder: Ladder, rungs: list[Rung], words: dict[str, Any]) -> LearningCoefficient:
+def _answer(
+    ladder: Ladder, rungs: list[Rung], words: dict[str, Any], vain: str
+) -> LearningCoefficient:
     near, power_share, slowest, rise = _EXTRAPOLATED[ladder.sampler]
     used = _settled(rungs, near, rise)
     common: dict[str, Any] = {
@@ -182,7 +188,7 @@ def _answer(ladder: Ladder, rungs: list[Rung], words: dict[str, Any]) -> Learnin
         "gradients": ladder.gradients,
         "described": words,
     }
-    reasons = _refusal(rungs, used)
+    reasons = (vain,) if vain else _refusal(rungs, used)
     if reasons:
         return _refused(reasons, common)
     betas, localizations, means = np.array(
@@ -229,22 +235,9 @@ def _settled(rungs: list[Rung], near: float, rise: float) -> list[Rung]:
     for localization in {rung.localization: None for rung in rungs}:
         climb = [r for r in rungs if r.localization == localization and not r.reasons]
         highest = max((rung.value for rung in climb), default=0.0)
-        if _risen(climb) <= rise * highest:
+        if risen(climb) <= rise * highest:
             used += [rung for rung in climb if rung.value > near * highest]
     return used
-
-
-def _risen(climb: list[Rung]) -> float:
-    """Say by how much a climb rose in its last decade, less the error of that; rungs in order."""
-    last = [rung for rung in climb if rung.beta > 0.09 * climb[-1].beta]
-    if len(last) < 2:
-        return math.inf
-    half = len(last) // 2
-    before, after = last[:half], last[-half:]
-    decades = np.log10(after[0].beta / before[0].beta)
-    difference = sum(rung.value for rung in after) - sum(rung.value for rung in before)
-    error = math.sqrt(sum(rung.stderr**2 for rung in last))
-    return float((difference - error) / half / decades)
 
 
 def _covariance(rungs: list[Rung]) -> np.ndarray[Any, np.dtype[np.float64]]:
@@ -263,11 +256,8 @@ def _covariance(rungs: list[Rung]) -> np.ndarray[Any, np.dtype[np.float64]]:
 
 
 def _refusal(rungs: list[Rung], used: list[Rung]) -> tuple[str, ...]:
-    if any(rung.value < -3 * rung.stderr - 1e-9 for rung in rungs):
-        return (
-            "the loss falls around w, which is no minimum; train to convergence first"
-            " (optimizer='gauss-newton', or a small learning rate at the end).",
-        )
+    if falls(rungs):
+        return (NO_MINIMUM,)
     if len(used) >= _FEWEST:
         return ()
     if sum(not rung.reasons for rung in rungs) >= 2 * _FEWEST:
