@@ -109,7 +109,8 @@ def test_a_trough_counts_its_stiff_directions():
 
 def test_a_climb_far_from_its_end_is_the_last():
     # 3 is the truth; these gradients reach temperatures at which the estimate is about 2.
-    bowl = Quadratic(torch.tensor([0.0] * 4 + [1e-2, 1e-1, 1.0, 1.0, 1.0, 1.0], dtype=torch.float64))
+    curvatures = [0.0] * 4 + [1e-2, 1e-1] + [1.0] * 4
+    bowl = Quadratic(torch.tensor(curvatures, dtype=torch.float64))
     answer = learning_coefficient(bowl, bowl.centre, budget=1000)
     assert answer.status == "refused" and "ten times the budget" in answer.reasons[0]
     assert len({rung.localization for rung in answer.rungs}) == 1

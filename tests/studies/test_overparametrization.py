@@ -55,7 +55,12 @@ def test_widths_reach_from_too_few_weights_to_far_too_many(preset):
 
 
 def made_cells(
-    *, falls: float = 0.5, reached: float = 20.0, missing: int = 0, repeated: int = 10
+    *,
+    falls: float = 0.5,
+    reached: float = 20.0,
+    missing: int = 0,
+    repeated: int = 10,
+    shuffled: float = 1.0,
 ) -> xr.Dataset:
     """Six draws, five widths: from ``reached`` weights a sample on networks come to the level."""
     rows = []
@@ -80,6 +85,7 @@ def made_cells(
                     "average": robust,
                     "margin": 1 / robust,
                     "test_error": robust,
+                    "shuffled_test_error": shuffled**rung,
                 }
             )
     return xr.Dataset({key: ("end", np.array([row[key] for row in rows])) for key in rows[0]})
@@ -99,9 +105,9 @@ def test_verdicts_of_known_cases():
     assert bad.pop("zero-error") is Verdict.UNDECIDED  # two of the three such widths
     assert set(bad.values()) == {Verdict.REFUTED}
     assert verdicts(flat, made_cells(reached=100.0))["zero-error"] is Verdict.REFUTED
-    # Controls that are none: random labels that generalize, repeated samples that do not show,
-    # zero error with fewer weights than samples.
-    spoilt = verdicts(made_cells(repeated=0), made_cells(reached=0.1))
+    # Controls that are none: shuffled test labels that tell widths apart, repeated samples that do
+    # not show, zero error with fewer weights than samples.
+    spoilt = verdicts(made_cells(repeated=0, shuffled=0.5), made_cells(reached=0.1))
     assert {spoilt[name] for name in ("test-error", "full-rank", "zero-error")} == {
         Verdict.UNDECIDED
     }
@@ -120,6 +126,8 @@ def test_small_run(run: Run):
     narrow = cells["rung"].values == 0
     assert (cells["misclassified"].values[narrow] > 0).all()
     assert np.isnan(cells["average"].values[narrow]).all()
+    by_chance = cells["shuffled_test_error"].values
+    assert (by_chance > 0.75).all() and (cells["test_error"].values[wide] < 0.75)[:2].all()
     ranked = np.isfinite(cells["rank"].values)
     assert ranked.sum() == 6 and (cells["rank"].values[ranked] <= 300).all()
     full = ranked & wide

@@ -150,7 +150,7 @@ _TRENDS = {
 
 def _trend(name: str, own: Mapping[str, xr.Dataset], config: dict[str, Any]) -> Claim:
     measures, statement, words = _TRENDS[name]
-    cells, random = own.get("true"), own.get("random")
+    cells = own.get("true")
     found = None if cells is None else trend_statistic(cells, measures)
     controls = [
         Control(
@@ -161,8 +161,8 @@ def _trend(name: str, own: Mapping[str, xr.Dataset], config: dict[str, Any]) -> 
     if name == "test-error":
         controls.append(
             Control(
-                "The same networks trained on random labels, which say nothing of the test set.",
-                None if random is None else trend_statistic(random, measures),
+                "The same networks on test images whose labels are shuffled among them.",
+                _on_shuffled_labels(cells),
             )
         )
     missing = "Fewer than two draws have two networks at the level."
@@ -177,6 +177,12 @@ def _trend(name: str, own: Mapping[str, xr.Dataset], config: dict[str, Any]) -> 
         section=_SECTION,
         why=_INAPPLICABLE if cells is None else _reached_level(cells) if found else missing,
     )
+
+
+def _on_shuffled_labels(cells: xr.Dataset | None) -> Statistic | None:
+    if cells is None or "shuffled_test_error" not in cells:
+        return None
+    return trend_statistic(cells.assign(test_error=cells["shuffled_test_error"]), ("test_error",))
 
 
 def _reached_level(cells: xr.Dataset) -> str:

@@ -12,6 +12,7 @@ from thalweg.geometry import degeneracy
 from thalweg.problems import Problem, load_stored
 from thalweg.risk import EmpiricalRisk
 from thalweg.run import Report, Run
+from thalweg.run.seeds import torch_generator
 from thalweg.studies.equal_loss import train_to_level
 from thalweg.studies.invariant_measures import MEASURES, measure_robustness
 from thalweg.studies.narrow_networks import CLASSES
@@ -47,6 +48,7 @@ def measure_network(run: Run, arguments: dict[str, Any], report: Report) -> dict
         "samples": risk.samples,
         "equations": risk.samples * CLASSES,
         "inequalities": risk.samples * (CLASSES - 1),
+        "shuffled_test_error": _shuffled_error(risk, end.w, seed),
         "misclassified": round(float(found["error"]) * risk.samples),
         "steps": end.steps,
         "descended": end.descended,
@@ -60,6 +62,16 @@ def _errors(risk: EmpiricalRisk, w: Tensor) -> dict[str, float]:
     found = dict(risk.evaluate(w))
     test = risk.held_out()
     return found | ({} if test is None else {"test_error": test.evaluate(w)["error"]})
+
+
+def _shuffled_error(risk: EmpiricalRisk, w: Tensor, seed: int) -> float:
+    """Give the test error where the test images' labels are shuffled among them."""
+    test = risk.held_out()
+    if test is None or test.data.targets is None:
+        return math.nan
+    order = torch.randperm(test.samples, generator=torch_generator(seed, "shuffled test labels"))
+    found = test.draw(torch.arange(test.samples)).features(w).argmax(1).cpu()
+    return float((found != test.data.targets.cpu()[order]).double().mean())
 
 
 def _ranks(risk: EmpiricalRisk, w: Tensor) -> dict[str, float]:
