@@ -10,9 +10,11 @@ import pytest
 import torch
 
 from thalweg.errors import InvalidArgument
+from thalweg.geometry.ladder import _without_laggards
 from thalweg.geometry.ladder_fit import fit_ladder
 from thalweg.geometry.learning_coefficient import learning_coefficient
 from thalweg.landscape import DeepLinear, ParameterSpace, Quadratic
+from thalweg.sampling import State
 
 
 class Crossing:
@@ -155,6 +157,21 @@ def test_options_that_cannot_be_used(options):
     bowl = Quadratic(torch.ones(3, dtype=torch.float64))
     with pytest.raises(InvalidArgument, match="give"):
         learning_coefficient(bowl, bowl.centre, **options)
+
+
+def test_a_point_without_a_loss_is_refused():
+    bowl = Quadratic(torch.ones(3, dtype=torch.float64))
+    with pytest.raises(InvalidArgument, match="the loss at w is nan"):
+        learning_coefficient(bowl, bowl.centre * math.nan)
+
+
+def test_laggards_start_from_others_even_where_these_are_fewer():
+    energy = torch.tensor([1.0, math.nan, 1.1, 1e9, math.inf, 1.05], dtype=torch.float64)
+    state = State(energy[:, None], energy, energy[:, None], energy)
+    moved = _without_laggards(state).potential
+    assert moved.isfinite().all() and set(moved.tolist()) == {1.0, 1.1, 1.05}
+    lost = State(*(torch.full_like(tensor, math.nan) for tensor in state[:4]))
+    assert _without_laggards(lost).potential.isnan().all()
 
 
 @pytest.mark.parametrize(("coefficient", "multiplicity"), [(2.0, 1), (2.0, 2), (5.0, 3)])

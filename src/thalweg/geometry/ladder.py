@@ -277,7 +277,9 @@ def _without_laggards(state: State) -> State:
     behind = ~(energy <= median + 10 * spread)
     fine = (~behind).nonzero()[:, 0]
     rows = torch.arange(len(energy))
-    rows[behind] = fine[: int(behind.sum())]
+    # Where fewer lie low than far above, each is taken several times; where none does, none is.
+    if len(fine):
+        rows[behind] = fine[torch.arange(int(behind.sum())) % len(fine)]
     return State(*(None if tensor is None else tensor[rows] for tensor in state))  # type: ignore[arg-type]
 
 

@@ -162,6 +162,9 @@ def learning_coefficient(
         )
     if localization is not None and not 0 < localization < math.inf:
         raise InvalidArgument(f"localization={localization}; give a positive number.")
+    value = landscape.value(w)
+    if not math.isfinite(value):
+        raise InvalidArgument(f"the loss at w is {value}; give a point where it is finite.")
     ladder = make_ladder(landscape, w, chains=chains, budget=budget, seed=seed)
     tight = localization or _as_wide_as(w)
     with progress(2 * RUNGS, "rungs") as bar:

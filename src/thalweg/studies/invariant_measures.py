@@ -191,6 +191,14 @@ def measure_volume(
     return _answered("volume", volume) | _answered("coefficient", coefficient)
 
 
+def no_volume(reason: str) -> dict[str, Any]:
+    """Give what `measure_volume` does where there is no point to ask at."""
+    names = ("volume", "coefficient")
+    numbers = {name + end: math.nan for name in names for end in ("", "_low", "_high")}
+    told = {f"{name}_status": "refused" for name in names}
+    return numbers | told | {f"{name}_reason": reason for name in names}
+
+
 def _answered(name: str, answer: Any) -> dict[str, Any]:
     numbers = {"": answer.value, "_low": answer.low, "_high": answer.high}
     return {

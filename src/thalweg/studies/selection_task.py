@@ -12,7 +12,12 @@ from thalweg.problems import load_stored
 from thalweg.risk import EmpiricalRisk
 from thalweg.run import Report, Run
 from thalweg.studies.equal_loss import descend, train_to_level
-from thalweg.studies.invariant_measures import MEASURES, measure_robustness, measure_volume
+from thalweg.studies.invariant_measures import (
+    MEASURES,
+    measure_robustness,
+    measure_volume,
+    no_volume,
+)
 from thalweg.studies.selection_landscapes import ALIKE, known_landscape
 from thalweg.studies.small_network import SmallLinear, SmallNetwork
 
@@ -67,12 +72,14 @@ def volume(run: Run, arguments: dict[str, Any], report: Report) -> dict[str, Any
         descent=arguments["descent"],
         seed=seed,
     )
+    answer: dict[str, Any] = {"status": end.status, "weights": network.space.size}
+    if end.status == "diverged":
+        return answer | {"loss": math.nan} | no_volume("The training diverged.")
     w, loss, _ = descend(
         network, end.w, level=arguments["bottom"], lr=float(training["lr"]), most=_LONGEST
     )
     report(1)
-    answer = {"status": end.status, "loss": loss, "weights": network.space.size}
-    return answer | measure_volume(network, w, arguments["volume"], seed=seed)
+    return answer | {"loss": loss} | measure_volume(network, w, arguments["volume"], seed=seed)
 
 
 def _small(arguments: dict[str, Any]) -> SmallNetwork | SmallLinear:
