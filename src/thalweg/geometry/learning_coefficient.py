@@ -26,7 +26,9 @@ _EXTRAPOLATED = {
     "slices": (0.9, 0.1, 0.25, 0.05),
     "hmc": (0.9, 0.3, 0.15, 0.05),
 }
-_DECIDED = 0.95  # probability from which a multiplicity is named
+# Probability from which a multiplicity is named; errors that chains share are not in that of slices
+# and trajectories.
+_DECIDED = {"blocks": 0.5, "slices": 0.95, "hmc": 0.95}
 _FEWEST = 3  # rungs that an extrapolation needs
 _STILL_RISES = (
     "the estimate still rises at the lowest temperatures that the budget reaches, so that nothing"
@@ -45,7 +47,7 @@ class LearningCoefficient(Result):
         The coefficient, extrapolated to infinite beta, and where it lies in 95 % of cases; None
         where it is refused.
     multiplicity : int or None
-        Where one has a probability of at least 0.95.
+        Where one has a probability of at least 0.5, or 0.95 where there are no exact blocks.
     probabilities : tuple of float
         Of multiplicity 1, 2, ...
     status : {"converged", "refused"}
@@ -213,7 +215,7 @@ def _answer(
         fit.value,
         fit.low,
         fit.high,
-        fit.multiplicity if max(fit.probabilities) >= _DECIDED else None,
+        fit.multiplicity if max(fit.probabilities) >= _DECIDED[ladder.sampler] else None,
         fit.probabilities,
         "converged",
         (),

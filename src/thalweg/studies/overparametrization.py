@@ -15,7 +15,7 @@ from thalweg.studies.ladder_tables import ends_dataset, trends_dataset
 from thalweg.studies.narrow_networks import CLASSES, weights_of
 from thalweg.studies.overparametrization_claims import LABELS, RULES, judge
 from thalweg.studies.preflight import Sizes, set_by_hand, too_few_for_a_share, too_few_steps
-from thalweg.studies.sgd_selection import problem_of
+from thalweg.studies.sgd_selection import VOLUME_EPOCHS, problem_of
 from thalweg.studies.trainings import UNITS_AN_EPOCH
 from thalweg.studies.trends import tabulate
 
@@ -59,7 +59,7 @@ _CIFAR: dict[str, Any] = {
     "level": 0.0055,
     "epochs": 150,
     "descent": 100,
-    "cost": 0.01,
+    "cost": 0.02,
     "measures": _MEASURES,
     "small": _SMALL | {"draws": 3},
 }
@@ -152,7 +152,7 @@ def _small_task(config: dict[str, Any], draw: int, hidden: int) -> Task:
         "thalweg.studies.selection_task:volume",
         arguments,
         label=f"{hidden} hidden units, {seed} (volume)",
-        units=UNITS_AN_EPOCH,
+        units=VOLUME_EPOCHS * UNITS_AN_EPOCH,
     )
 
 

@@ -22,6 +22,8 @@ from thalweg.studies.trends import tabulate
 if TYPE_CHECKING:
     import xarray as xr
 
+# Of 5,000 images by the network of CIFAR-10: the time of a volume and a learning coefficient.
+VOLUME_EPOCHS = 10
 ENDS, TRENDS, VOLUMES = (f"sgd_selection/{name}" for name in ("ends", "trends", "volumes"))
 
 _MEASURES = {"noise": 0.1, "radius": 0.02, "pairs": 4, "copies": 6, "gradients": 20}
@@ -72,7 +74,7 @@ _CIFAR: dict[str, Any] = {
     "level": 0.1,
     "epochs": 500,
     "descent": 60,
-    "cost": 0.004,
+    "cost": 0.018,
     "ladders": {
         "batch": {"rate": 0.2, "batch_sizes": [0, 125, 25, 10]},
         "rate": {"batch_size": 25, "rates": [0.05, 0.2, 0.5]},
@@ -236,7 +238,7 @@ def _small_task(config: dict[str, Any], case: str, parent: int, training: dict[s
         **{k: v for k, v in small.items() if k not in ("parents", "rate", "batch_sizes")},
     }
     label = f"volume of {case}, {_words(training)}, {seed}"
-    return Task(f"{_TASK}:volume", arguments, label=label, units=UNITS_AN_EPOCH)
+    return Task(f"{_TASK}:volume", arguments, label=label, units=VOLUME_EPOCHS * UNITS_AN_EPOCH)
 
 
 def _words(training: Mapping[str, Any]) -> str:
