@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from thalweg.basins.families import draw_parameters, simulate
-from thalweg.basins.memory import memory, nested_at_all_widths, without_structure
+from thalweg.basins.memory import memory, nested_at_all_widths, pooled, without_structure
 from thalweg.basins.signature import KINDS, Design
 from thalweg.errors import InvalidArgument
 
@@ -53,6 +53,18 @@ def test_one_width_decides_nothing():
     made = simulate("valley", 3, design=Design(parents=3, copies=2))
     with pytest.raises(InvalidArgument, match="write two or more, networks of different widths"):
         nested_at_all_widths([memory(made)])
+
+
+def test_signatures_together_are_one_of_all_parents():
+    size = Design(parents=2, copies=2)
+    first, second = (simulate("bowl", seed, design=size) for seed in (1, 2))
+    both = pooled([first, second])
+    assert both.design == Design(parents=4, copies=2)
+    for name in ("returned", "sibling_barrier", "cousin_distance"):
+        parts = [made.figures()[name] for made in (first, second)]
+        assert np.array_equal(both.figures()[name], np.concatenate(parts))
+    with pytest.raises(InvalidArgument, match="2 designs; write one or more by one design"):
+        pooled([first, simulate("bowl", 1, design=Design(parents=2, copies=4))])
 
 
 @pytest.mark.slow

@@ -9,7 +9,7 @@ from thalweg.basins.fit import (
     simulate_library,
 )
 from thalweg.basins.labels import BasinLabels, basin_labels
-from thalweg.basins.memory import Memory, memory, nested_at_all_widths, without_structure
+from thalweg.basins.memory import Memory, memory, nested_at_all_widths, pooled, without_structure
 from thalweg.basins.signature import Design, Signature, signature
 from thalweg.basins.tree import DisconnectivityGraph, disconnectivity_graph, merge_levels
 
@@ -29,6 +29,7 @@ __all__ = [
     "memory",
     "merge_levels",
     "nested_at_all_widths",
+    "pooled",
     "posterior_predictive",
     "signature",
     "simulate",

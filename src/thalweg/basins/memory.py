@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -107,6 +108,39 @@ def _judged(signature: Signature, differences: list[float], p: list[float]) -> M
     )
 
 
+def pooled(signatures: Sequence[Signature]) -> Signature:
+    """
+    Put signatures by one design together: as many parents as all have, each on its own landscape.
+
+    Parameters
+    ----------
+    signatures : sequence of Signature
+        Such as those of one network on several draws of samples. Pairs of parents are those within
+        each.
+
+    Raises
+    ------
+    InvalidArgument
+        If there are none, or their designs differ.
+    """
+    designs = {signature.design for signature in signatures}
+    if len(designs) != 1:
+        raise InvalidArgument(
+            f"signatures of {len(designs)} designs; write one or more by one design."
+        )
+    (design,) = designs
+    columns = [
+        signature.columns | {"parent": signature.columns["parent"] + number * design.parents}
+        for number, signature in enumerate(signatures)
+    ]
+    return Signature(
+        design=replace(design, parents=design.parents * len(signatures)),
+        columns={name: np.concatenate([part[name] for part in columns]) for name in columns[0]},
+        unit=float(np.mean([signature.unit for signature in signatures])),
+        provenance=signatures[0].provenance,
+    )
+
+
 def nested_at_all_widths(found: list[Memory]) -> bool:
     """
     Say whether basins lie inside basins in all of two or more landscapes, such as widths.
@@ -121,7 +155,7 @@ def nested_at_all_widths(found: list[Memory]) -> bool:
             f"{len(found)} landscape; write two or more, networks of different widths: one may show"
             " two scales by chance."
         )
-    return all(one.nested for one in found)
+    return all(seen.nested for seen in found)
 
 
 def without_structure(signature: Signature, *, seed: int = 0) -> Signature:

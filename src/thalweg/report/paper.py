@@ -122,8 +122,15 @@ PAPER: tuple[PaperClaim, ...] = (
             "one-basin",
             "known-case",
             "permuted-copy",
+        )
+        + _of(
+            "basins",
+            "side-by-side",
+            "one-valley",
+            "described",
+            "known-case",
+            "inside-basins",
         ),
         "lines",
-        "Whether basins hold smaller ones is not judged.",
     ),
 )

@@ -21,15 +21,15 @@ if TYPE_CHECKING:
 PAIRS, KNOWN, TREE = (f"connectivity/{name}" for name in ("pairs", "known", "tree"))
 _CIFAR: dict[str, Any] = {
     "pairs": 6,
-    "settings": {"widths": [16, 16, 24, 26], "train_size": 1000, "test_size": 1000},
+    "settings": {"widths": [8, 8, 12, 12], "train_size": 500, "test_size": 500},
     "training": {"lr": 0.05, "batch_size": 50},
-    "epochs": 15,
-    "copy": {"scale": 0.25, "epochs": 5},
+    "epochs": 20,
+    "copy": {"scale": 0.25, "epochs": 7},
     "align": {"restarts": 10, "steps": 300},
-    "curve": {"kind": "bezier", "steps": 400},
+    "curve": {"kind": "bezier", "steps": 300},
     "points": 21,
     "known": 3,
-    "tree": {"parents": 3, "steps": 200, "points": 11},
+    "tree": {"parents": 3, "steps": 60, "points": 11},
     "cost": 1.0,
 }
 # `pairs` of networks, each on its own draw of samples; `settings` change the run's problem where

@@ -8,6 +8,9 @@ from typing import Any, Protocol, cast
 
 from thalweg.run import Progress, Run, Task
 from thalweg.studies import (
+    basins,
+    basins_claims,
+    basins_task,
     bezout,
     bezout_claims,
     claim,
@@ -83,6 +86,7 @@ STUDIES: Mapping[str, Study] = {
     "sgd_selection": cast(Study, sgd_selection),
     "overparametrization": cast(Study, overparametrization),
     "connectivity": cast(Study, connectivity),
+    "basins": cast(Study, basins),
     **{name: cast(Study, module) for name, module in PLUGINS.items()},
 }
 
@@ -96,6 +100,7 @@ RULES: Mapping[str, Callable[[dict[str, Any]], Mapping[str, Rule]]] = {
     "sgd_selection": sgd_selection.rules,
     "overparametrization": overparametrization.rules,
     "connectivity": connectivity.rules,
+    "basins": basins.rules,
     **{name: module.rules for name, module in PLUGINS.items() if hasattr(module, "rules")},
 }
 """For each study that judges, the rule of every claim, by the claim's own name."""
@@ -132,6 +137,7 @@ JUDGES: Mapping[str, tuple[ModuleType, ...]] = {
         *_ALL,
     ),
     "connectivity": (connectivity, connectivity_claims, connectivity_task, *_ALL),
+    "basins": (basins, basins_claims, basins_task, *_ALL),
     **{name: (module, *_ALL) for name, module in PLUGINS.items()},
 }
 """The modules whose code takes a study's statistics; it is hashed with the rules."""
@@ -145,6 +151,7 @@ CHECKS: Mapping[str, Faults] = {
     "sgd_selection": sgd_selection.faults,
     "overparametrization": overparametrization.faults,
     "connectivity": connectivity.faults,
+    "basins": basins.faults,
     **{name: module.faults for name, module in PLUGINS.items() if hasattr(module, "faults")},
 }
 """What each study finds wrong with a configuration before anything is started."""

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from thalweg.measurements.parts import Section
 from thalweg.measurements.registry import MEASUREMENTS
 from thalweg.report.sections import (
+    basins,
     bezout,
     connectivity,
     degeneracy,
@@ -55,6 +56,7 @@ SECTIONS: tuple[Entry, ...] = (
     Entry("sgd_selection", sgd_selection.RESULTS, sgd_selection.section),
     Entry("overparametrization", overparametrization.RESULTS, overparametrization.section),
     Entry("connectivity", connectivity.RESULTS, connectivity.section),
+    Entry("basins", basins.RESULTS, basins.section),
     *(
         Entry(name, module.RESULTS, module.section)
         for name, module in PLUGINS.items()
