@@ -26,9 +26,9 @@ FITS, PROFILES, MEMORIES, PREDICTIVE = (
 )
 _CIFAR: dict[str, Any] = {
     "draws": 3,
-    "settings": {"train_size": 300, "test_size": 300, "batchnorm": False},
-    "widths": [[4, 4, 6, 6], [8, 8, 12, 12]],
-    "training": {"lr": 0.05, "batch_size": 30},
+    "settings": {"network": "mlp", "train_size": 300, "test_size": 300},
+    "widths": [[8], [16]],
+    "training": {"lr": 0.02, "batch_size": 30},
     "steps": 60,
     "parents": 4,
     "copies": 4,
