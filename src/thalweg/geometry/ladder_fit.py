@@ -12,7 +12,7 @@ Array = npt.NDArray[np.floating[Any]]
 
 # How much rarer each further multiplicity is taken to be before anything is seen.
 _RARER = 4.0
-_MOST = 7
+MOST = 7  # multiplicities that are thought of
 # Standard errors of few chains are uncertain themselves; no rung is trusted further than this.
 _FLOOR = 1e-3
 _POWERS = np.array([0.15, 0.25, 0.35, 0.5, 0.75, 1.0])
@@ -53,6 +53,7 @@ def fit_ladder(
     *,
     power_share: float = 0.05,
     slowest: float = 0.25,
+    most: int = MOST,
 ) -> LadderFit:
     """
     Fit ``lambda - (m - 1) / (x + c) - A beta^-p`` with ``x = log beta - s log localization``.
@@ -73,6 +74,8 @@ def fit_ladder(
         How large A is taken to be, as a share of the largest mean.
     slowest : float
         The least p.
+    most : int
+        The largest m: a pole has at most the order of the number of weights.
 
     References
     ----------
@@ -82,7 +85,7 @@ def fit_ladder(
     m, c, p, s = (
         grid.ravel()
         for grid in np.meshgrid(
-            np.arange(1, _MOST + 1), _ABOVE, _POWERS[slowest <= _POWERS], _SHIFTS, indexing="ij"
+            np.arange(1, most + 1), _ABOVE, _POWERS[slowest <= _POWERS], _SHIFTS, indexing="ij"
         )
     )
     shifted = x[None, :] - s[:, None] * u[None, :]
@@ -95,7 +98,7 @@ def fit_ladder(
     log_weight = evidence - (m - 1) * np.log(_RARER)
     share = np.exp(log_weight - log_weight.max())
     share /= share.sum()
-    probabilities = tuple(float(share[m == k].sum()) for k in range(1, _MOST + 1))
+    probabilities = tuple(float(share[m == k].sum()) for k in range(1, most + 1))
     low, high = (_quantile(q, mean, variance, share) for q in (0.025, 0.975))
     return LadderFit(
         float(share @ mean),

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from thalweg.errors import InvalidArgument
 from thalweg.geometry.ladder import RUNGS, Ladder, Sampler, make_ladder
-from thalweg.geometry.ladder_fit import fit_ladder
+from thalweg.geometry.ladder_fit import MOST, fit_ladder
 from thalweg.geometry.rung import NO_MINIMUM, Rung, falls, hopeless, risen
 from thalweg.landscape.protocols import Landscape, require, words_of
 from thalweg.result import Result
@@ -174,7 +174,7 @@ def learning_coefficient(
         vain = hopeless(rungs)
         if not vain:
             rungs += ladder.climb(0.1 * tight, bar)
-    return _answer(ladder, rungs, words_of(landscape), vain)
+    return _answer(ladder, rungs, words_of(landscape), vain, most=min(MOST, len(w)))
 
 
 def _as_wide_as(w: Tensor) -> float:
@@ -183,7 +183,7 @@ def _as_wide_as(w: Tensor) -> float:
 
 
 def _answer(
-    ladder: Ladder, rungs: list[Rung], words: dict[str, Any], vain: str
+    ladder: Ladder, rungs: list[Rung], words: dict[str, Any], vain: str, *, most: int
 ) -> LearningCoefficient:
     near, power_share, slowest, rise = _EXTRAPOLATED[ladder.sampler]
     used = _settled(rungs, near, rise)
@@ -206,6 +206,7 @@ def _answer(
         _covariance(used),
         power_share=power_share,
         slowest=slowest,
+        most=most,
     )
     higher = [rung for rung in rungs if not rung.reasons and rung.value - rung.stderr > fit.high]
     if any(rung not in used for rung in higher):
