@@ -39,8 +39,8 @@ class Anchors:
     def at(self, place: Sequence[float]) -> dict[str, Tensor]:
         """Mix the points by the barycentric coordinates of a place, shape (k,)."""
         rows = torch.cat([self.places, torch.ones_like(self.places[:, :1])], 1).T
-        wanted = torch.tensor([*place, 1.0], dtype=torch.float64)
-        return self.parts.at(torch.linalg.solve(rows, wanted).tolist())
+        right_side = torch.tensor([*place, 1.0], dtype=torch.float64)
+        return self.parts.at(torch.linalg.solve(rows, right_side).tolist())
 
     @property
     def tensors(self) -> dict[str, Tensor]:

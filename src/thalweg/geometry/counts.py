@@ -21,8 +21,8 @@ def _bounds(density: xr.Dataset, points: Array) -> tuple[Array, Array]:
     nodes, weights = density.node.to_numpy(), density.weight.to_numpy()
     whole = ended(nodes) | (nodes.shape[1] == int(density.attrs["size"]))
     rows = [
-        share_bounds(node[~np.isnan(node)], weight[~np.isnan(node)], points, whole=bool(done))
-        for node, weight, done in zip(nodes, weights, whole, strict=True)
+        share_bounds(node[~np.isnan(node)], weight[~np.isnan(node)], points, whole=bool(complete))
+        for node, weight, complete in zip(nodes, weights, whole, strict=True)
     ]
     low, high = np.array(rows).swapaxes(0, 1)
     return low, high

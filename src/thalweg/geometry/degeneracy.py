@@ -187,8 +187,8 @@ def degeneracy(
     quadrature = spectral_density(op, probes=probes, steps=steps, seed=seed, progress=progress)
     spectrum = _spectrum(jacobian, values, method, rtol, quadrature)
     tolerance = math.sqrt(spectrum.threshold)
-    found = explain(exact, w, jacobian, tolerance=tolerance, seed=seed, progress=progress)
-    return _answer(exact, jacobian, spectrum, found, quadrature)
+    explained = explain(exact, w, jacobian, tolerance=tolerance, seed=seed, progress=progress)
+    return _answer(exact, jacobian, spectrum, explained, quadrature)
 
 
 def _in_float64(risk: EmpiricalRisk) -> EmpiricalRisk:
@@ -275,15 +275,15 @@ def _estimated(quadrature: Any, share: float) -> _Spectrum:
     size, steps = int(quadrature.attrs["size"]), int(quadrature.attrs["steps"])
     largest = float(np.nanmax(quadrature.node))
     threshold = max(share, 1 / steps**2) * largest
-    found = near_zero(quadrature, threshold)
+    crowd = near_zero(quadrature, threshold)
     return _Spectrum(
         values=np.empty(0),
         largest=largest,
-        rank=round(size - found.count),
-        low=math.floor(size - found.high),
-        high=math.ceil(size - found.low),
-        above=found.gap[1],
-        below=found.gap[0],
+        rank=round(size - crowd.count),
+        low=math.floor(size - crowd.high),
+        high=math.ceil(size - crowd.low),
+        above=crowd.gap[1],
+        below=crowd.gap[0],
         threshold=threshold,
         method="lanczos",
     )
@@ -314,18 +314,18 @@ def _answer(
     risk: EmpiricalRisk,
     jacobian: Jacobian,
     spectrum: _Spectrum,
-    found: Explained,
+    explained: Explained,
     quadrature: Any,
 ) -> Degeneracy:
     equations, weights = jacobian.shape
     nullity = weights - spectrum.rank
-    left = weights - sum(found.counts.values())
-    spare = max(0, left - equations)
-    repeated = max(0, left - equations + found.repeated) - spare
-    split = found.counts | {
+    live = weights - sum(explained.counts.values())
+    spare = max(0, live - equations)
+    repeated = max(0, live - equations + explained.repeated) - spare
+    split = explained.counts | {
         "more weights than equations": spare,
         "repeated samples": repeated,
-        "rest": nullity - (weights - left) - spare - repeated,
+        "rest": nullity - (weights - live) - spare - repeated,
     }
     return Degeneracy(
         weights=weights,
@@ -339,9 +339,9 @@ def _answer(
         below=spectrum.below,
         clear=spectrum.above >= _CLEAR * spectrum.below and spectrum.low == spectrum.high,
         split=split,
-        broken=found.broken,
+        broken=explained.broken,
         estimators=_estimators(jacobian, spectrum, quadrature),
         method=spectrum.method,
-        described=risk.described | {"weights": weights} | found.described,
+        described=risk.described | {"weights": weights} | explained.described,
         eigenvalues=spectrum.values,
     )

@@ -166,10 +166,10 @@ def _check_angles(directions: Tensor, normalize: Normalize | None, kinds: Sequen
             f" normalize={normalize!r} all lie in fewer dims, for too few weights are not zero;"
             " write fewer directions, kinds=('weight', 'bias', 'norm'), or normalize=None."
         )
-    if said := not_orthogonal(directions):
+    if fault := not_orthogonal(directions):
         log.warning(
             "random directions%s. normalize='layer' scales whole layers, which have room for it.",
-            said,
+            fault,
         )
 
 

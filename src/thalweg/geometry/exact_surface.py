@@ -47,8 +47,8 @@ def exact(
         parameters["cells"] = list(chosen)
     total = len(blocks.job.grid if chosen is None else chosen)
     with progress(total, "surface, exact cells") as bar:
-        found = blocks.compute(Phase(cells, total, -(-total // _BLOCKS), parameters), bar)
-    return {name: np.concatenate([block[name] for block in found]) for name in found[0]}
+        columns = blocks.compute(Phase(cells, total, -(-total // _BLOCKS), parameters), bar)
+    return {name: np.concatenate([block[name] for block in columns]) for name in columns[0]}
 
 
 def cells(job: Job, parameters: dict[str, Any], start: int, stop: int, bar: Bar) -> Block:

@@ -205,11 +205,11 @@ def _average(
     from scipy.stats import t as student
 
     chosen = {name: settings[name] for name in ("noise", "pairs", "seed")}
-    answer = average_sharpness(landscape, w, form=form, progress=progress, **chosen)
-    half = float(student.ppf(0.975, answer.pairs - 1)) * answer.stderr
-    low, high = answer.value - half, answer.value + half
+    sharpness = average_sharpness(landscape, w, form=form, progress=progress, **chosen)
+    half = float(student.ppf(0.975, sharpness.pairs - 1)) * sharpness.stderr
+    low, high = sharpness.value - half, sharpness.value + half
     return Measure(
-        "average", form, answer.value, low, high, answer.stderr, "converged", _INVARIANT[form]
+        "average", form, sharpness.value, low, high, sharpness.stderr, "converged", _INVARIANT[form]
     )
 
 
@@ -221,7 +221,7 @@ def _worst(
     settings: dict[str, Any],
     progress: Progress,
 ) -> Measure:
-    answer = worst_sharpness(
+    sharpness = worst_sharpness(
         landscape,
         w,
         radius=settings["radius"],
@@ -230,8 +230,8 @@ def _worst(
         seed=settings["seed"],
         progress=progress,
     )
-    bounds = (answer.value, None, None)
-    return Measure("worst", form, answer.value, *bounds, answer.status, _INVARIANT[form])
+    bounds = (sharpness.value, None, None)
+    return Measure("worst", form, sharpness.value, *bounds, sharpness.status, _INVARIANT[form])
 
 
 def _eigenvalues(
@@ -253,11 +253,11 @@ def _largest(eigenvalues: Eigenvalues | None, form: Form) -> Iterator[Measure]:
 
 def _trace(landscape: Landscape, w: Tensor, seed: int, progress: Progress) -> Iterator[Measure]:
     if isinstance(landscape, Curved):
-        answer = trace(landscape.hessian(w), rtol=0.05, seed=seed, progress=progress)
-        low, high = answer.value - answer.error, answer.value + answer.error
+        estimate = trace(landscape.hessian(w), rtol=0.05, seed=seed, progress=progress)
+        low, high = estimate.value - estimate.error, estimate.value + estimate.error
         yield Measure(
-            *("trace", "plain", answer.value, low, high, answer.stderr),
-            *(answer.status, _INVARIANT["plain"]),
+            *("trace", "plain", estimate.value, low, high, estimate.stderr),
+            *(estimate.status, _INVARIANT["plain"]),
         )
 
 

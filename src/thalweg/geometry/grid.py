@@ -119,13 +119,13 @@ def check_cells(points: Sequence[int]) -> None:
 
 
 def _pairs(extent: Extent, dims: int) -> list[tuple[float, float]]:
-    given = np.asarray(extent, dtype=np.float64)
-    if given.ndim == 0:
-        return [(-float(given), float(given))] * dims
-    if given.shape == (2,):
-        return [(float(given[0]), float(given[1]))] * dims
-    if given.ndim == 2 and given.shape[1] == 2:
-        return [(float(low), float(high)) for low, high in given]
+    bounds = np.asarray(extent, dtype=np.float64)
+    if bounds.ndim == 0:
+        return [(-float(bounds), float(bounds))] * dims
+    if bounds.shape == (2,):
+        return [(float(bounds[0]), float(bounds[1]))] * dims
+    if bounds.ndim == 2 and bounds.shape[1] == 2:
+        return [(float(low), float(high)) for low, high in bounds]
     raise InvalidArgument(
         f"extent={extent!r}; write a number, (low, high), or such a pair for each direction."
     )

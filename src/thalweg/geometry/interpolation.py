@@ -106,24 +106,24 @@ class TensorRule:
     def cells(self) -> list[int]:
         """Cells of the grid that are nodes, the last axis fastest."""
         places = list(itertools.product(*self.chosen))
-        found: list[int] = np.ravel_multi_index(np.transpose(places), self.shape).tolist()
-        return found
+        cells: list[int] = np.ravel_multi_index(np.transpose(places), self.shape).tolist()
+        return cells
 
     def weights(self, cells: Sequence[int]) -> NDArray[np.float64]:
         """Give the matrix from values at the nodes to those in some cells: (cells, nodes)."""
         places = np.unravel_index(np.asarray(cells, dtype=int), self.shape)
-        found = np.ones((len(cells), 1))
+        products = np.ones((len(cells), 1))
         for matrix, place in zip(self._matrices, places, strict=True):
-            found = (found[:, :, None] * matrix[place][:, None, :]).reshape(len(cells), -1)
-        return found
+            products = (products[:, :, None] * matrix[place][:, None, :]).reshape(len(cells), -1)
+        return products
 
     def near(self, marked: NDArray[np.bool_]) -> NDArray[np.bool_]:
         """Mark the cells between marked nodes and the nodes next to them: (nodes,) to (cells,)."""
-        found = np.zeros(self.shape, dtype=bool)
+        near = np.zeros(self.shape, dtype=bool)
         for node in np.argwhere(marked.reshape(*map(len, self.chosen))):
             box = tuple(
                 slice(chosen[max(i - 1, 0)], chosen[min(i + 1, len(chosen) - 1)] + 1)
                 for chosen, i in zip(self.chosen, node, strict=True)
             )
-            found[box] = True
-        return found.reshape(-1)
+            near[box] = True
+        return near.reshape(-1)

@@ -133,16 +133,16 @@ class Invariances:
         """List the directions of each of `KINDS`; the bar is told of each of the `passes`."""
         self._look(bar)
         shifts = Shifts(self._graph, self._places, batch_statistics=self._batch)
-        found: dict[str, list[Direction]] = {kind: [] for kind in KINDS}
-        found["dead units"] += self._dead_units()
-        found["dead inputs"] += self._dead_inputs()
+        directions: dict[str, list[Direction]] = {kind: [] for kind in KINDS}
+        directions["dead units"] += self._dead_units()
+        directions["dead inputs"] += self._dead_inputs()
         for kind, direction in itertools.chain(self._scalings.directions(), shifts.directions()):
-            found[kind].append(direction)
-        found["unread outputs"] += UnreadOutputs(self._graph, self._places).directions()
+            directions[kind].append(direction)
+        directions["unread outputs"] += UnreadOutputs(self._graph, self._places).directions()
         dependent = list(self._dependent_inputs())
         self._left_out = len(dependent) if len(dependent) > _DEPENDENT_AT_MOST else 0
-        found["dependent inputs"] += [] if self._left_out else dependent
-        return found
+        directions["dependent inputs"] += [] if self._left_out else dependent
+        return directions
 
     @property
     def described(self) -> dict[str, Word]:
@@ -168,11 +168,11 @@ class Invariances:
     def _dead_units(self) -> Iterator[Direction]:
         """Give the weights into and out of units that are off on every sample."""
         for node, highest in self._seen.highest.items():
-            made = data_of(node)
-            if not set(made.weights.values()) <= self._once:  # off here, and perhaps on there
+            layer = data_of(node)
+            if not set(layer.weights.values()) <= self._once:  # off here, and perhaps on there
                 continue
-            rows, read = self._entries(made, "weight", "bias"), defaultdict(list)
-            for number, columns in self._read_by(node, CHANNELS[_kind(made)]):
+            rows, read = self._entries(layer, "weight", "bias"), defaultdict(list)
+            for number, columns in self._read_by(node, CHANNELS[_kind(layer)]):
                 read[number].append(columns)
             for channel in np.flatnonzero(highest < 0).tolist():
                 parts = [*([] if rows is None else [rows[channel]]), *read[channel]]
@@ -336,8 +336,8 @@ def _patches(node: Node, x: Tensor) -> Tensor | None:
     if module.groups != 1 or module.padding_mode != "zeros" or isinstance(module.padding, str):
         return None
     size, stride = module.kernel_size, module.stride
-    found = F.unfold(x, size, dilation=module.dilation, padding=module.padding, stride=stride)
-    return found.transpose(1, 2).reshape(-1, found.shape[1])
+    columns = F.unfold(x, size, dilation=module.dilation, padding=module.padding, stride=stride)
+    return columns.transpose(1, 2).reshape(-1, columns.shape[1])
 
 
 def _few(node: Node, value: Tensor) -> int:
@@ -369,6 +369,6 @@ def _null_space(reads: Array, bias: bool) -> Array:
         kept = np.append(kept, True)
     values, vectors = np.linalg.eigh(columns.T @ columns)
     unread = vectors[:, values <= _UNREAD * values.max(initial=0.0)]
-    found = np.zeros((unread.shape[1], len(kept)))
-    found[:, kept] = unread.T
-    return found
+    combinations = np.zeros((unread.shape[1], len(kept)))
+    combinations[:, kept] = unread.T
+    return combinations

@@ -58,8 +58,8 @@ class Job:
     def risks(self) -> dict[str, Function]:
         """What is measured, by prefix of the results' names."""
         risk = self.risk
-        other = risk.held_out() if self.test and isinstance(risk, HeldOut) else None
-        return {"": risk} if other is None else {"": risk, "test_": other}
+        held_out = risk.held_out() if self.test and isinstance(risk, HeldOut) else None
+        return {"": risk} if held_out is None else {"": risk, "test_": held_out}
 
     def go_to(self, cell: int) -> Tensor:
         """Give the risk the frozen weights and buffers of a cell, and return its point."""

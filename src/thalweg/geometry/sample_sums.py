@@ -65,11 +65,11 @@ def pilot(job: Job, parameters: Parameters, start: int, stop: int, bar: Bar) -> 
     one does not interpolate). Arrays have shape (rules, cells).
     """
     drawn, features = _drawn(job, parameters, range(len(job.grid)), start, stop, bar)
-    found = [
+    blocks = [
         _left(drawn, features, _rule(job, counts), range(len(features)))
         for counts in parameters["rules"]
     ]
-    return {name: np.stack([block[name] for block in found]) for name in found[0]}
+    return {name: np.stack([block[name] for block in blocks]) for name in blocks[0]}
 
 
 def remainder(job: Job, parameters: Parameters, start: int, stop: int, bar: Bar) -> Block:
@@ -157,26 +157,26 @@ def _left(
     if nodes is None:
         nodes = features[rule.cells] if rule else features[:0]
     features = features[len(features) - len(cells) :]
-    found: dict[str, list[Tensor]] = {}
-    done = 0
+    sums: dict[str, list[Tensor]] = {}
+    start = 0
     for slab in _slabs(rule, nodes, cells) if rule else [None]:
-        part = features if slab is None else features[done : done + len(slab)]
-        done += len(part)
+        part = features if slab is None else features[start : start + len(slab)]
+        start += len(part)
         control = None if slab is None else _measured(drawn, slab)
         for name, true in drawn.measures(part).items():
-            given = torch.zeros_like(true) if control is None else control[name]
-            rest = (true - given).double()
-            found.setdefault(f"{name}_control", []).append(given.double().square().sum(1))
-            found.setdefault(f"{name}_sum", []).append(rest.sum(1))
-            found.setdefault(f"{name}_square", []).append(rest.square().sum(1))
-            found.setdefault(f"{name}_most", []).append(rest.abs().amax(1))
-    return {name: torch.cat(parts).cpu().numpy() for name, parts in found.items()}
+            controlled = torch.zeros_like(true) if control is None else control[name]
+            difference = (true - controlled).double()
+            sums.setdefault(f"{name}_control", []).append(controlled.double().square().sum(1))
+            sums.setdefault(f"{name}_sum", []).append(difference.sum(1))
+            sums.setdefault(f"{name}_square", []).append(difference.square().sum(1))
+            sums.setdefault(f"{name}_most", []).append(difference.abs().amax(1))
+    return {name: torch.cat(parts).cpu().numpy() for name, parts in sums.items()}
 
 
 def _measured(drawn: Drawn, features: Tensor) -> dict[str, Tensor]:
     """Measure interpolated features; what is not finite is no control, and 0 as good as any."""
-    found = drawn.measures(features)
-    return {name: torch.where(values.isfinite(), values, 0.0) for name, values in found.items()}
+    measures = drawn.measures(features)
+    return {name: torch.where(values.isfinite(), values, 0.0) for name, values in measures.items()}
 
 
 def _slabs(rule: TensorRule, nodes: Tensor, cells: Sequence[int]) -> Iterator[Tensor]:

@@ -116,19 +116,19 @@ class Scalings:
     def directions(self) -> Iterator[tuple[str, Direction]]:
         """Give each direction with its kind."""
         alike: dict[tuple[object, ...], list[_Class]] = defaultdict(list)
-        for one in self._classes.values():
-            if one.plain and one.weights:
-                alike[one.signature].append(one)
-            elif one.values:
-                yield one.kind, Direction.of(one.values)
-        left = MIXED
+        for scaling in self._classes.values():
+            if scaling.plain and scaling.weights:
+                alike[scaling.signature].append(scaling)
+            elif scaling.values:
+                yield scaling.kind, Direction.of(scaling.values)
+        allowance = MIXED
         for classes in alike.values():
-            if len(classes) ** 2 <= left:
-                left -= len(classes) ** 2
+            if len(classes) ** 2 <= allowance:
+                allowance -= len(classes) ** 2
                 yield from self._mixings(classes)
             else:
                 self.crowded = max(self.crowded, len(classes))
-                yield from ((one.kind, Direction.of(one.values)) for one in classes)
+                yield from ((scaling.kind, Direction.of(scaling.values)) for scaling in classes)
 
     def _roots(self, factors: Indices) -> Iterator[tuple[int, int, float]]:
         """Give the place of each free factor, what it is tied to, and its power of that."""
@@ -140,23 +140,23 @@ class Scalings:
     def _add_weights(self) -> None:
         for number, group in enumerate(self._channels.groups):
             for place, root, power in self._roots(group.factors):
-                entries, one = group.entries[place], self._classes[root]
-                one.weights[number, int(np.sign(power)) * group.sign].append(entries)
-                one.values.append((entries, group.sign * power * self._w[entries]))
-                one.plain &= abs(power) == 1
-                one.read |= group.sign < 0
+                entries, scaling = group.entries[place], self._classes[root]
+                scaling.weights[number, int(np.sign(power)) * group.sign].append(entries)
+                scaling.values.append((entries, group.sign * power * self._w[entries]))
+                scaling.plain &= abs(power) == 1
+                scaling.read |= group.sign < 0
 
     def _add_corrections(self) -> None:
         for correction in self._channels.corrections:
             places = correction.scale if self._batch else correction.shift
             amounts = self._made_up(correction.node, correction.scale)
             for place, root, power in self._roots(correction.factors):
-                one = self._classes[root]
-                one.normed |= self._batch
-                one.plain = False
+                scaling = self._classes[root]
+                scaling.normed |= self._batch
+                scaling.plain = False
                 if places is not None:
                     entries = places[place : place + 1]
-                    one.values.append((entries, power * amounts[place : place + 1]))
+                    scaling.values.append((entries, power * amounts[place : place + 1]))
 
     def _made_up(self, node: Node, scale: Indices | None) -> Array:
         """
@@ -187,7 +187,9 @@ class Scalings:
 
     def _mixings(self, classes: list[_Class]) -> Iterator[tuple[str, Direction]]:
         """Give the tangents of ``A -> G A, B -> B G^-1``, A making and B reading the channels."""
-        rows = [{key: np.concatenate(w) for key, w in one.weights.items()} for one in classes]
+        rows = [
+            {key: np.concatenate(w) for key, w in scaling.weights.items()} for scaling in classes
+        ]
         for into, source in itertools.product(range(len(classes)), repeat=2):
             parts = [
                 (rows[into][key], self._w[rows[source][key]])

@@ -303,9 +303,11 @@ def _responses(landscape: Landscape, w: Tensor, most: int | None) -> list[Tensor
         return []
     outputs = jacobian.shape[0] // landscape.samples
     rows = torch.eye(outputs, dtype=jacobian.dtype, device=jacobian.device)
-    wanted = torch.cat([rows, -rows]) if outputs == 1 else (rows - 1 / outputs)[:_OUTPUTS]
-    wanted = wanted[:most]
-    return [(jacobian.T @ row.repeat(landscape.samples)).double().cpu() for row in wanted.unbind(0)]
+    contrasts = torch.cat([rows, -rows]) if outputs == 1 else (rows - 1 / outputs)[:_OUTPUTS]
+    contrasts = contrasts[:most]
+    return [
+        (jacobian.T @ row.repeat(landscape.samples)).double().cpu() for row in contrasts.unbind(0)
+    ]
 
 
 def _random(size: int, seed: int) -> list[Tensor]:

@@ -68,8 +68,8 @@ class Shifts:
 
     def _entries(self, node: Node, name: str) -> Indices | None:
         """Places of a layer's tensor that nothing else uses; None where it is not trained."""
-        given = node.weights.get(name, "")
-        return self._places.get(given) if given in self._once else None
+        tensor = node.weights.get(name, "")
+        return self._places.get(tensor) if tensor in self._once else None
 
     def _of_layer(self, node: Node, dim: int) -> Iterator[tuple[str, Direction]]:
         arrivals = follow(self._graph, node, dim, sums=True)
@@ -195,9 +195,9 @@ def used_once(graph: Graph) -> set[str]:
     """Name the tensors of a model that one operation uses, and no other."""
     uses: list[str] = []
     for node in graph.nodes:
-        held = [] if node.op == "tensor" else list(node.weights.values())
-        others = [name for r in node.reads if r.op == "tensor" for name in r.weights.values()]
-        uses += held + [name for name in others if name not in held]
+        own = [] if node.op == "tensor" else list(node.weights.values())
+        read = [name for r in node.reads if r.op == "tensor" for name in r.weights.values()]
+        uses += own + [name for name in read if name not in own]
     return {name for name, count in Counter(uses).items() if count == 1}
 
 
@@ -260,5 +260,5 @@ def _takes_mean(arrival: Arrival) -> bool:
     shape: Any = node.module.normalized_shape
     channels, factors = arrival.carried.channels, arrival.carried.factors
     alike = bool((factors == factors[..., :1]).all())
-    each = bool((channels.sort(-1).values == torch.arange(channels.shape[-1])).all())
-    return len(shape) == 1 and alike and each
+    every_channel = bool((channels.sort(-1).values == torch.arange(channels.shape[-1])).all())
+    return len(shape) == 1 and alike and every_channel

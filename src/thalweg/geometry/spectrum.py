@@ -181,12 +181,12 @@ class _Search:
     def answer(self) -> Eigenvalues:
         """Collect the wanted pairs; fewer than k where the budget was less than that."""
         pairs = self.space.ritz()
-        wanted = self._wanted(len(pairs.values))
+        chosen = self._wanted(len(pairs.values))
         return Eigenvalues(
-            values=pairs.values[wanted],
-            vectors=self.space.vectors(pairs.coefficients[:, wanted]),
-            residuals=pairs.residuals[wanted] + self.space.floor,
-            errors=pairs.errors()[wanted] + self.space.floor,
+            values=pairs.values[chosen],
+            vectors=self.space.vectors(pairs.coefficients[:, chosen]),
+            residuals=pairs.residuals[chosen] + self.space.floor,
+            errors=pairs.errors()[chosen] + self.space.floor,
             products=self.space.op.products,
             probed=self.probed,
             status="converged" if self.converged else "max_products",
@@ -215,10 +215,10 @@ class _Search:
         if self.space.full:  # also where the probe before has filled it
             self._restart(pairs or self.space.ritz())
             pairs = None
-        wanted = None
+        coefficients = None
         if pairs is not None:
-            wanted = pairs.coefficients[:, self._wanted(len(pairs.values))]
-        self.space.extend(wanted)
+            coefficients = pairs.coefficients[:, self._wanted(len(pairs.values))]
+        self.space.extend(coefficients)
         bar.update()
 
     def _restart(self, pairs: RitzPairs) -> None:
@@ -235,9 +235,9 @@ class _Search:
             return False
         if m == self.top + self.bottom and not (self.space.invariant or self.space.complete):
             return False
-        wanted = self._wanted(m)
-        allowed = (self.rtol * pairs.values[wanted].abs()).clamp_min(self.space.floor)
-        return bool((pairs.errors()[wanted] <= allowed).all())
+        chosen = self._wanted(m)
+        allowed = (self.rtol * pairs.values[chosen].abs()).clamp_min(self.space.floor)
+        return bool((pairs.errors()[chosen] <= allowed).all())
 
     def _probe(self, bar: Bar) -> bool:
         """Follow a new start vector; tell whether it moved a wanted value, so that work is left."""

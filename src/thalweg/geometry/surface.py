@@ -211,15 +211,15 @@ def _columns(
     """All columns of the data set by name, and how they were made."""
     job = blocks.job
     why = "" if goal is None else hindrance(job)
-    asked = {} if goal is None else {"tolerance": goal.tolerance, "relative": int(goal.relative)}
+    accuracy = {} if goal is None else {"tolerance": goal.tolerance, "relative": int(goal.relative)}
     if goal is None or why:
         about = {"mode": "exact", "stderr": _EXACT} | ({"why_exact": why} if why else {})
-        return _exact_columns(blocks, progress), asked | about
+        return _exact_columns(blocks, progress), accuracy | about
     columns: dict[str, NDArray[Any]] = {}
-    attrs: dict[str, Any] = {"seed": goal.seed, **asked}
+    attrs: dict[str, Any] = {"seed": goal.seed, **accuracy}
     for split in job.risks:
-        found, about = estimate(blocks, split, goal, progress)
-        columns |= {split + name: column for name, column in found.items()}
+        estimates, about = estimate(blocks, split, goal, progress)
+        columns |= {split + name: column for name, column in estimates.items()}
         attrs |= {split + name: value for name, value in about.items()}
     attrs["stderr"] = _EXACT if attrs["mode"] == "exact" else _ESTIMATED
     return columns, attrs

@@ -181,9 +181,9 @@ class _Estimate:
         """Evaluate all samples at a few nodes; those with extreme losses become certain."""
         nodes = len(TensorRule(self.grid.axes, counts).cells)
         size = self._size(nodes, _CONSECUTIVE)
-        found = self._blocks(sample_sums.node_losses, self.samples, size, {"counts": counts})
+        blocks = self._blocks(sample_sums.node_losses, self.samples, size, {"counts": counts})
         self.evaluations += nodes * self.samples
-        certain, still = extremes(np.concatenate([block["loss"] for block in found], axis=1))
+        certain, still = extremes(np.concatenate([block["loss"] for block in blocks], axis=1))
         if still > _HALF:
             self.why = _CARRIED
             return False
@@ -193,9 +193,9 @@ class _Estimate:
         if certain:
             size = self._size(self.cells, _DRAWN)
             parameters = {"certain": certain}
-            found = self._blocks(sample_sums.certain_sums, len(certain), size, parameters)
+            blocks = self._blocks(sample_sums.certain_sums, len(certain), size, parameters)
             self.evaluations += len(certain) * self.cells
-            self.certain_sums = _pooled(found)
+            self.certain_sums = _pooled(blocks)
         return True
 
     def _choose(self, rules: list[list[int]]) -> bool:
@@ -214,9 +214,9 @@ class _Estimate:
     def _pilot(self, rules: list[list[int]]) -> Block:
         n = levels(self.rest)[0]
         parameters = {"rules": rules, "first": 0, **self._drawing}
-        found = self._blocks(sample_sums.pilot, n, self._size(self.cells, _DRAWN), parameters)
+        blocks = self._blocks(sample_sums.pilot, n, self._size(self.cells, _DRAWN), parameters)
         self.evaluations += n * self.cells
-        return _pooled(found)
+        return _pooled(blocks)
 
     @property
     def _drawing(self) -> dict[str, Any]:
@@ -226,24 +226,24 @@ class _Estimate:
         """Sum interpolated values over all samples that are not certain."""
         size = self._size(len(self.nodes), _CONSECUTIVE)
         parameters = {"counts": self.counts, "certain": self.certain}
-        found = self._blocks(sample_sums.node_sums, self.rest, size, parameters)
+        blocks = self._blocks(sample_sums.node_sums, self.rest, size, parameters)
         self.evaluations += len(self.nodes) * self.rest
-        self.interpolated = _pooled(found)
+        self.interpolated = _pooled(blocks)
 
     def _draw(self) -> list[int]:
         """Draw on where the standard error is too large; give the cells that are left to do."""
         for first, last in itertools.pairwise(levels(self.rest)):
-            wanted = self._wanted()
+            targets = self._wanted()
             more = np.flatnonzero(
-                (self.drawn == first) & (wanted > first) & (wanted < self.rest)
+                (self.drawn == first) & (targets > first) & (targets < self.rest)
             ).tolist()
             if not more:
                 break
             size = self._size(len(self.nodes) + len(more), _DRAWN)
             parameters = {"counts": self.counts, "cells": more, "first": first, **self._drawing}
-            found = self._blocks(sample_sums.remainder, last - first, size, parameters)
+            blocks = self._blocks(sample_sums.remainder, last - first, size, parameters)
             self.evaluations += (len(self.nodes) + len(more)) * (last - first)
-            for name, part in _pooled(found).items():
+            for name, part in _pooled(blocks).items():
                 whole = self.sums[name]
                 join = np.maximum if name.endswith("_most") else np.add
                 whole[more] = join(whole[more], part)
@@ -262,25 +262,25 @@ class _Estimate:
     def _wanted(self) -> NDArray[np.int64]:
         """Size of subset that each cell is to have; 0 of nodes, all samples of troubled cells."""
         losses = self._moments("loss")
-        wanted = sizes(losses.needed(self._error * self.samples / self.rest), self.rest)
-        further = np.maximum(wanted, following(self.drawn, self.rest))
+        targets = sizes(losses.needed(self._error * self.samples / self.rest), self.rest)
+        further = np.maximum(targets, following(self.drawn, self.rest))
         negligible = self._stderr("loss") <= _NEGLIGIBLE * self._error
-        wanted = np.where(losses.dominated & ~negligible, further, wanted)
-        wanted[self._troubled()] = self.rest
-        wanted[self.nodes] = 0
-        return wanted
+        targets = np.where(losses.dominated & ~negligible, further, targets)
+        targets[self._troubled()] = self.rest
+        targets[self.nodes] = 0
+        return targets
 
     def _troubled(self) -> NDArray[np.bool_]:
         """Cells that hold, or lie within the next nodes of, a loss that is not finite."""
         bad = ~np.isfinite(self.sums["loss_square"]) | ~np.isfinite(self.certain_sums["loss"])
         rule = TensorRule(self.grid.axes, self.counts or [])
-        found: NDArray[np.bool_] = bad | rule.near(~np.isfinite(self.interpolated["loss_at"]))
-        return found
+        troubled: NDArray[np.bool_] = bad | rule.near(~np.isfinite(self.interpolated["loss_at"]))
+        return troubled
 
     def _whole(self, name: str, rest: Array) -> Array:
         """Give means over all samples from sums over those that are not certain."""
-        found: Array = (self.certain_sums[name] + rest) / self.samples
-        return found
+        mean: Array = (self.certain_sums[name] + rest) / self.samples
+        return mean
 
     def _values(self, name: str) -> Array:
         """Give means: interpolated and corrected, at nodes as they are."""
@@ -289,8 +289,8 @@ class _Estimate:
         return self._whole(name, sums)
 
     def _stderr(self, name: str) -> Array:
-        found: Array = self._moments(name).stderr * (self.rest / self.samples)
-        return found
+        stderr: Array = self._moments(name).stderr * (self.rest / self.samples)
+        return stderr
 
     def _estimated(self) -> dict[str, Array]:
         columns: dict[str, Array] = {"samples": self.drawn + len(self.certain)}
@@ -312,8 +312,8 @@ class _Estimate:
         if not len(cells):
             return columns
         chosen = None if whole else cells
-        found = exact(self.blocks, self.progress, split=self.split, chosen=chosen)
-        for prefixed, values in found.items():
+        exact_columns = exact(self.blocks, self.progress, split=self.split, chosen=chosen)
+        for prefixed, values in exact_columns.items():
             name = prefixed.removeprefix(self.split)
             columns.setdefault(name, np.zeros(self.cells))[cells] = values
             columns.setdefault(f"{name}_stderr", np.zeros(self.cells))[cells] = 0.0
@@ -340,8 +340,8 @@ class _Estimate:
         drawn = self.sums[f"{name}_control"] / self.drawn
         every = self.interpolated[f"{name}_control"] / self.rest
         ratio = np.where(every > 0, every / drawn, 1.0)
-        found: Array = np.where(ratio > 1, ratio, 1.0)  # NaN: both infinite
-        return found
+        factor: Array = np.where(ratio > 1, ratio, 1.0)  # NaN: both infinite
+        return factor
 
     def _blocks(
         self, compute: Any, total: int, size: int, parameters: dict[str, Any]
@@ -363,11 +363,11 @@ class _Estimate:
         return max(1, min(most, budget // (points * self._bytes)))
 
 
-def _pooled(found: list[Block]) -> Block:
+def _pooled(blocks: list[Block]) -> Block:
     """Pool sums, and largest values, of blocks."""
     return {
-        name: np.max([b[name] for b in found], 0)
+        name: np.max([b[name] for b in blocks], 0)
         if name.endswith("_most")
-        else np.sum([b[name] for b in found], 0)
-        for name in found[0]
+        else np.sum([b[name] for b in blocks], 0)
+        for name in blocks[0]
     }

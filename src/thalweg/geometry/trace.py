@@ -144,11 +144,11 @@ class _HutchPlusPlus:
         floor = torch.finfo(self.op.dtype).eps * self.scale * math.sqrt(self.op.size)
         if deviation <= 4 * floor:
             return self._answer(head, pilot, deviation, "exact")
-        wanted = self._samples_for(deviation, abs(head + sum(pilot) / len(pilot)))
-        allowed = max(_PILOT, min(wanted, _PILOT + self.budget - self.op.products))
+        needed = self._samples_for(deviation, abs(head + sum(pilot) / len(pilot)))
+        allowed = max(_PILOT, min(needed, _PILOT + self.budget - self.op.products))
         samples = pilot + [self._sample(bar) for _ in range(allowed - _PILOT)]
         return self._answer(
-            head, samples, deviation, "converged" if allowed >= wanted else "max_products"
+            head, samples, deviation, "converged" if allowed >= needed else "max_products"
         )
 
     def _samples_for(self, deviation: float, size: float) -> int:

@@ -65,8 +65,8 @@ class UnreadOutputs:
         return CHANNELS[kind], vectors + ([] if bias is None else [bias])
 
     def _entries(self, node: Node, name: str) -> Indices | None:
-        given = node.weights.get(name, "")
-        return self._places.get(given) if given in self._once else None
+        tensor = node.weights.get(name, "")
+        return self._places.get(tensor) if tensor in self._once else None
 
     def _unread(self, node: Node, dim: int) -> Array:
         """Rows: combinations of a node's channels that all of its readers map to zero."""
