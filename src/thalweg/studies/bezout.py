@@ -264,7 +264,7 @@ def assemble(run: Run, config: dict[str, Any], *, progress: Progress = silent) -
 def _rows(
     run: Run, config: dict[str, Any], groups: dict[str, list[Task]], names: list[str], part: str
 ) -> list[dict[str, Any]]:
-    found = []
+    rows = []
     for name in names:
         entries = config["bezout"].get("beyond" if name == "planted" else name)
         for task, entry in zip(groups[name], entries, strict=True):
@@ -275,8 +275,8 @@ def _rows(
                 "samples": entry["samples"],
                 "known": entry.get("known"),
             }
-            found += [about | row for row in (task_result(run, task) or {}).get(part, [])]
-    return found
+            rows += [about | row for row in (task_result(run, task) or {}).get(part, [])]
+    return rows
 
 
 def _units(spec: dict[str, Any]) -> int:
@@ -309,15 +309,15 @@ def _number(value: Any) -> float:
 def _save_pictures(run: Run, task: Task) -> None:
     import xarray as xr
 
-    found = task_result(run, task)
-    if found is None:
+    arrays = task_result(run, task)
+    if arrays is None:
         return
     solutions = {"real_part": "real", "imaginary_part": "imaginary"}
     run.save_result(
         "bezout/solutions",
         xr.Dataset(
-            {name: (("solution", "weight"), found[name]) for name in solutions}
-            | {name: ("solution", np.asarray(found[name])) for name in ("real", "solution_class")},
+            {name: (("solution", "weight"), arrays[name]) for name in solutions}
+            | {name: ("solution", np.asarray(arrays[name])) for name in ("real", "solution_class")},
             attrs={"network": described(task.arguments["solutions"]["network"])},
         ),
     )
@@ -325,10 +325,10 @@ def _save_pictures(run: Run, task: Task) -> None:
         "bezout/surface",
         xr.Dataset(
             {
-                "loss": (("first", "second"), found["loss"]),
-                "curve": (("step", "weight"), found["curve"]),
+                "loss": (("first", "second"), arrays["loss"]),
+                "curve": (("step", "weight"), arrays["curve"]),
             },
-            coords={"first": found["axis"], "second": found["axis"]},
+            coords={"first": arrays["axis"], "second": arrays["axis"]},
             attrs={"network": described(task.arguments["curve"]["network"])},
         ),
     )

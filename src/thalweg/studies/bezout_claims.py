@@ -267,7 +267,7 @@ def _minima_of_one_unit(critical: xr.Dataset, cases: xr.Dataset) -> Claim:
 def _minima_of_any(critical: xr.Dataset, cases: xr.Dataset) -> Claim:
     name = "largest nullity beyond rescaling at a minimum with positive loss"
     split = _flat(_case(cases, "split"))
-    found = np.concatenate(
+    eigenvalues = np.concatenate(
         [_beyond_symmetry(_flat(_of(critical, "minima"))), _beyond_symmetry(split)]
     )
     return Claim(
@@ -277,7 +277,7 @@ def _minima_of_any(critical: xr.Dataset, cases: xr.Dataset) -> Claim:
         source=DEGENERATE,
         protocol=_FLAT + " To these come minima of one unit split in two (a unit w becomes a w and "
         "b w, with a³ + b³ = 1), in the network with two units.",
-        statistic=_largest(name, found, "eigenvalues"),
+        statistic=_largest(name, eigenvalues, "eigenvalues"),
         rule=RULES["minima-any"],
         controls=_degenerate_minima(name, cases)[:2],
         section="bezout",

@@ -84,8 +84,8 @@ def _numbers(values: Mapping[str, Any], above: str = "") -> Iterator[tuple[str, 
             yield from _numbers(value, f"{name}.")
         elif isinstance(value, list | tuple):
             yield name + _COUNT, len(value)
-            for item in value:
-                yield from _numbers({name: item})
+            for element in value:
+                yield from _numbers({name: element})
         elif isinstance(value, int | float) and not isinstance(value, bool):
             yield name, value
 

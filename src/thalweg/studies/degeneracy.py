@@ -71,7 +71,7 @@ def tasks(config: dict[str, Any]) -> list[Task]:
     study = config["degeneracy"]
     seeds = [config["seed"] + seed for seed in range(study["networks"])]
     few = seeds[: study["few"]]
-    wanted = [("zero", "zeros", case, seeds) for case in CASES if case != "repeated"] + [
+    parts = [("zero", "zeros", case, seeds) for case in CASES if case != "repeated"] + [
         ("zero", "zeros", "repeated", few),
         ("hessian", "hessian", "network", few),
         ("hessian", "hessian", "early", few),
@@ -80,7 +80,7 @@ def tasks(config: dict[str, Any]) -> list[Task]:
     ]
     return [
         _task(measure, part, study, case, seed)
-        for measure, part, case, chosen in wanted
+        for measure, part, case, chosen in parts
         for seed in chosen
     ]
 
@@ -115,9 +115,9 @@ def assemble(run: Run, config: dict[str, Any], *, progress: Progress = silent) -
     dict
         How many networks of each case were certified, and how many boxes.
     """
-    done = [(task, outcome) for task in tasks(config) if (outcome := task_result(run, task))]
-    zeros = [one for one in done if not one[0].function.endswith("box")]
-    boxes = [one for one in done if one[0].function.endswith("box")]
+    outcomes = [(task, outcome) for task in tasks(config) if (outcome := task_result(run, task))]
+    zeros = [(task, outcome) for task, outcome in outcomes if not task.function.endswith("box")]
+    boxes = [(task, outcome) for task, outcome in outcomes if task.function.endswith("box")]
     run.save_result(ZEROS, _table(zeros, "network"))
     run.save_result(BOXES, _table(boxes, "network"))
     run.save_result(SPLIT, _split(zeros))
@@ -150,9 +150,9 @@ def rules(config: dict[str, Any]) -> dict[str, Rule]:
 def faults(config: dict[str, Any], sizes: Sizes) -> list[str]:
     """Find why certificates could not decide: too few networks, or too few weights."""
     study = config["degeneracy"]
-    found = too_few_for_a_share("degeneracy.networks", study["networks"], RULES["certified"].low)
+    messages = too_few_for_a_share("degeneracy.networks", study["networks"], RULES["certified"].low)
     if not 1 <= study["few"] <= study["networks"]:
-        found.append(
+        messages.append(
             f"degeneracy.few = {study['few']}: it is a number of the networks; write one from 1 to"
             f" {study['networks']}."
         )
@@ -160,14 +160,14 @@ def faults(config: dict[str, Any], sizes: Sizes) -> list[str]:
         width, samples, outputs = (study[part][key] for key in ("width", "samples", "outputs"))
         least = (samples * outputs - outputs) // (65 + outputs) + 1
         if width < least:
-            found.append(
+            messages.append(
                 f"degeneracy.{part}.width = {width}: fewer weights than the {samples * outputs:,}"
                 f" equations; write {least} or more, or fewer degeneracy.{part}.samples."
             )
-    return found
+    return messages
 
 
-def _table(done: list[tuple[Task, dict[str, Any]]], dimension: str) -> xr.Dataset:
+def _table(outcomes: list[tuple[Task, dict[str, Any]]], dimension: str) -> xr.Dataset:
     import xarray as xr
 
     rows = [
@@ -177,7 +177,7 @@ def _table(done: list[tuple[Task, dict[str, Any]]], dimension: str) -> xr.Datase
             "measure": task.function.rpartition("_")[2],
             **{k: v for k, v in outcome.items() if not isinstance(v, np.ndarray)},
         }
-        for task, outcome in done
+        for task, outcome in outcomes
     ]
     names = dict.fromkeys(name for row in rows for name in row)
     dataset = xr.Dataset(
@@ -188,10 +188,10 @@ def _table(done: list[tuple[Task, dict[str, Any]]], dimension: str) -> xr.Datase
     return dataset.set_coords(["case", "seed", "measure"])
 
 
-def _split(done: list[tuple[Task, dict[str, Any]]]) -> xr.Dataset:
+def _split(outcomes: list[tuple[Task, dict[str, Any]]]) -> xr.Dataset:
     import xarray as xr
 
-    rows = [(task, outcome) for task, outcome in done if "split" in outcome]
+    rows = [(task, outcome) for task, outcome in outcomes if "split" in outcome]
     return xr.Dataset(
         {"directions": (("network", "cause"), np.array([outcome["split"] for _, outcome in rows]))},
         coords={
@@ -203,11 +203,11 @@ def _split(done: list[tuple[Task, dict[str, Any]]]) -> xr.Dataset:
     )
 
 
-def _spectra(done: list[tuple[Task, dict[str, Any]]]) -> xr.Dataset:
+def _spectra(outcomes: list[tuple[Task, dict[str, Any]]]) -> xr.Dataset:
     """Eigenvalues of J J^T, a row a network, NaN behind the last."""
     import xarray as xr
 
-    rows = [(task, outcome) for task, outcome in done if "eigenvalues" in outcome]
+    rows = [(task, outcome) for task, outcome in outcomes if "eigenvalues" in outcome]
     most = max((len(outcome["eigenvalues"]) for _, outcome in rows), default=0)
     values = np.full((len(rows), most), np.nan)
     for line, (_, outcome) in zip(values, rows, strict=True):

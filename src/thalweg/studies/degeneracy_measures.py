@@ -40,7 +40,7 @@ def measure_zero(run: Run, arguments: dict[str, Any], report: Report) -> dict[st
     proof = certify_zero(risk, w)
     told = proof.to_dict()
     keys = ("residual", "singular_value", "lipschitz", "radius", "distance")
-    answer = {
+    row = {
         "verdict": proof.verdict,
         "reason": proof.reasons[0] if proof.reasons else "",
         "weights": risk.space.size,
@@ -50,20 +50,20 @@ def measure_zero(run: Run, arguments: dict[str, Any], report: Report) -> dict[st
         **{key: np.nan if told[key] is None else told[key] for key in keys},
     }
     if arguments["case"] not in ("network", "repeated"):
-        return answer
-    found = degeneracy(risk, w)
-    return answer | {
-        "rank": found.rank,
-        "nullity": found.nullity,
-        "threshold": found.threshold,
-        "above": found.above,
-        "below": found.below,
-        "density_low": found.estimators["density_low"],
-        "density_high": found.estimators["density_high"],
-        "density_agrees": bool(found.estimators["agree"]),
-        "causes": np.array(list(found.split)),
-        "split": np.array(list(found.split.values())),
-        "eigenvalues": found.eigenvalues,
+        return row
+    degrees = degeneracy(risk, w)
+    return row | {
+        "rank": degrees.rank,
+        "nullity": degrees.nullity,
+        "threshold": degrees.threshold,
+        "above": degrees.above,
+        "below": degrees.below,
+        "density_low": degrees.estimators["density_low"],
+        "density_high": degrees.estimators["density_high"],
+        "density_agrees": bool(degrees.estimators["agree"]),
+        "causes": np.array(list(degrees.split)),
+        "split": np.array(list(degrees.split.values())),
+        "eigenvalues": degrees.eigenvalues,
     }
 
 
@@ -118,15 +118,15 @@ def measure_box(run: Run, arguments: dict[str, Any], report: Report) -> dict[str
         labels = labels.clone()
         labels[0] = (labels[0] + 1) % _CLASSES
         risk = EmpiricalRisk(Problem(model, nn.CrossEntropyLoss(), (x, labels), name="digits"))
-    found = certify_margin(risk, w)
+    certificate = certify_margin(risk, w)
     return {
-        "verdict": found.verdict,
-        "reason": found.reasons[0] if found.reasons else "",
-        "half_width": found.half_width,
-        "attacked": found.attacked,
-        "margin": found.margin,
-        "dimension": found.dimension,
-        "samples": found.samples,
+        "verdict": certificate.verdict,
+        "reason": certificate.reasons[0] if certificate.reasons else "",
+        "half_width": certificate.half_width,
+        "attacked": certificate.attacked,
+        "margin": certificate.margin,
+        "dimension": certificate.dimension,
+        "samples": certificate.samples,
     }
 
 

@@ -180,7 +180,7 @@ def gather_copies(copies: Sequence[Copy]) -> xr.Dataset:
     """
     import xarray as xr
 
-    rows = [one.row() for one in copies]
+    rows = [copy.row() for copy in copies]
     names = dict.fromkeys(itertools.chain.from_iterable(rows))
     dataset = xr.Dataset(
         {name: ("member", np.array([row.get(name, np.nan) for row in rows])) for name in names}
@@ -205,20 +205,20 @@ def distances_over_time(copies: Sequence[Copy]) -> xr.Dataset:
     import xarray as xr
 
     rows = []
-    for one in copies:
-        siblings = [other for other in copies if one.is_sibling(other)]
-        for step, epoch, point in zip(one.steps, one.epochs, one.points, strict=True):
+    for copy in copies:
+        siblings = [sibling for sibling in copies if copy.is_sibling(sibling)]
+        for step, epoch, point in zip(copy.steps, copy.epochs, copy.points, strict=True):
             there = [s.points[s.steps.index(step)] for s in siblings if step in s.steps]
-            apart = [_distance(point, other) for other in there]
+            apart = [_distance(point, sibling) for sibling in there]
             rows.append(
                 {
-                    "home": _distance(point, one.home),
-                    "final": _distance(point, one.final),
+                    "home": _distance(point, copy.home),
+                    "final": _distance(point, copy.final),
                     "siblings": float(np.mean(apart)) if apart else np.nan,
                     "step": step,
                     "epoch": epoch,
-                    "trajectory": one.about["trajectory"],
-                    "group": one.group,
+                    "trajectory": copy.about["trajectory"],
+                    "group": copy.group,
                 }
             )
     columns = {name: ("record", np.array([row[name] for row in rows])) for name in rows[0]}
@@ -244,14 +244,14 @@ def end_distances(copies: Sequence[Copy]) -> xr.Dataset:
     """
     import xarray as xr
 
-    parents = {one.about["moment"]: one.home for one in copies}
+    parents = {copy.about["moment"]: copy.home for copy in copies}
     names = [f"parent, {moment}" for moment in parents] + [
-        str(one.about["trajectory"]) for one in copies
+        str(copy.about["trajectory"]) for copy in copies
     ]
-    points = torch.stack([*parents.values(), *(one.points[-1] for one in copies)]).double()
-    moments = [*parents, *(one.about["moment"] for one in copies)]
-    optimizers = [*("" for _ in parents), *(one.about["optimizer"] for one in copies)]
-    scales = [*(0.0 for _ in parents), *(one.about["scale"] for one in copies)]
+    points = torch.stack([*parents.values(), *(copy.points[-1] for copy in copies)]).double()
+    moments = [*parents, *(copy.about["moment"] for copy in copies)]
+    optimizers = [*("" for _ in parents), *(copy.about["optimizer"] for copy in copies)]
+    scales = [*(0.0 for _ in parents), *(copy.about["scale"] for copy in copies)]
     return xr.Dataset(
         {
             "distance": (
@@ -270,5 +270,5 @@ def end_distances(copies: Sequence[Copy]) -> xr.Dataset:
     )
 
 
-def _distance(one: Tensor, other: Tensor) -> float:
-    return float((one.double() - other.double()).norm())
+def _distance(first: Tensor, second: Tensor) -> float:
+    return float((first.double() - second.double()).norm())

@@ -75,12 +75,12 @@ def split_displacement(run: Run, arguments: dict[str, Any], report: Report) -> d
     operator = risk.gauss_newton(home)
     largest = top_eigenvalues(operator, 1, rtol=_TOP_RTOL, max_products=_TOP_PRODUCTS, probe=0)
     along, top = largest.vectors[:, 0], float(largest.values[0])
-    answer: dict[str, Any] = {}
+    figures: dict[str, Any] = {}
     for name, which in (("noise", 0), ("left", -1)):
         away = _end(run, arguments["copy"], risk, which) - home
         measure = spectral_measure(operator, away, products=arguments["products"])
-        answer[name] = shares(measure, top)
-    return answer | {"top": _curvature(unseen, run, arguments["parent"], along)}
+        figures[name] = shares(measure, top)
+    return figures | {"top": _curvature(unseen, run, arguments["parent"], along)}
 
 
 def _parts(problem: Problem, samples: int) -> tuple[Problem, Problem]:

@@ -159,10 +159,10 @@ def descend(
     while loss > level * (1 + PRECISION) and steps < most:
         gradient = landscape.gradient(w)
         steps += 1
-        found = _step(landscape, w, gradient, loss, level, lr)
-        if found is None:
+        step = _step(landscape, w, gradient, loss, level, lr)
+        if step is None:
             break
-        w, loss, lr = found
+        w, loss, lr = step
     return w, loss, steps
 
 

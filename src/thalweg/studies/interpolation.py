@@ -102,36 +102,36 @@ def measure_line(run: Run, arguments: dict[str, Any], report: Report) -> dict[st
     risk = EmpiricalRisk(problem, batch_size=arguments["evaluation_batch"])
     files = [run.checkpoints(name)[-1] for name in arguments["ends"]]
     ends = open_points(problem, files, tell=False)
-    found = barrier(risk, ends[0], ends[1], points=arguments["points"])
-    names = [str(name) for name in found["quantity"].values]
-    answer: dict[str, Any] = {"t": found["t"].values, "length": found.attrs["length"]}
+    line = barrier(risk, ends[0], ends[1], points=arguments["points"])
+    names = [str(name) for name in line["quantity"].values]
+    columns: dict[str, Any] = {"t": line["t"].values, "length": line.attrs["length"]}
     for name in names:
-        answer |= {name: found[name].values, f"{name}_stderr": found[f"{name}_stderr"].values}
-        here = found.sel(quantity=name)
+        columns |= {name: line[name].values, f"{name}_stderr": line[f"{name}_stderr"].values}
+        here = line.sel(quantity=name)
         for key in ("barrier_at", *_FIGURES, *(f"{figure}_stderr" for figure in _FIGURES)):
-            answer[f"{name}/{key}"] = float(here[key])
+            columns[f"{name}/{key}"] = float(here[key])
     if problem.test is not None:
-        answer |= _middle(risk, ends)
-    return answer
+        columns |= _middle(risk, ends)
+    return columns
 
 
 def _middle(risk: EmpiricalRisk, points: Sequence[Point]) -> dict[str, NDArray[np.float64]]:
     """Compare the mean of two models with both, on each test sample."""
     states, test = States.of(risk, points), risk.on("test")
     w0, w1 = states.weights
-    found = []
+    losses = []
     with states.visited(risk):
         for shares, w in (((1, 0), w0), ((0, 1), w1), ((0.5, 0.5), (w0 + w1) / 2)):
             states.go(risk, shares)
-            found.append(test.evaluate_samples(w))
-    *ends, middle = found
-    answer = {}
+            losses.append(test.evaluate_samples(w))
+    *ends, middle = losses
+    differences = {}
     for name, values in middle.items():
-        one, other = (end[name].double().cpu().numpy() for end in ends)
-        answer[f"over_mean/{name}"] = values.double().cpu().numpy() - (one + other) / 2
-        best = one if one.mean() <= other.mean() else other
-        answer[f"over_best/{name}"] = values.double().cpu().numpy() - best
-    return answer
+        first, second = (end[name].double().cpu().numpy() for end in ends)
+        differences[f"over_mean/{name}"] = values.double().cpu().numpy() - (first + second) / 2
+        best = first if first.mean() <= second.mean() else second
+        differences[f"over_best/{name}"] = values.double().cpu().numpy() - best
+    return differences
 
 
 def assemble(run: Run, config: dict[str, Any], *, progress: Progress = silent) -> dict[str, Any]:
@@ -152,12 +152,12 @@ def assemble(run: Run, config: dict[str, Any], *, progress: Progress = silent) -
     dict
         The largest barrier of each group, in loss.
     """
-    done = [(task, outcome) for task in tasks(config) if (outcome := task_result(run, task))]
-    pairs = _pairs(done, _untrained(run, config))
-    run.save_result(LINES, _lines(done))
+    outcomes = [(task, outcome) for task in tasks(config) if (outcome := task_result(run, task))]
+    pairs = _pairs(outcomes, _untrained(run, config))
+    run.save_result(LINES, _lines(outcomes))
     run.save_result(PAIRS, pairs)
-    if "over_mean/loss" in done[0][1]:
-        run.save_result(MIDDLES, _middles(done))
+    if "over_mean/loss" in outcomes[0][1]:
+        run.save_result(MIDDLES, _middles(outcomes))
     groups = pairs["group"].values
     high = pairs["barrier"].sel(quantity="loss").values
     return {
@@ -176,58 +176,61 @@ def _untrained(run: Run, config: dict[str, Any]) -> dict[int, float]:
     }
 
 
-def _named(done: list[tuple[Task, dict[str, Any]]]) -> dict[str, tuple[str, list[Any]]]:
+def _named(outcomes: list[tuple[Task, dict[str, Any]]]) -> dict[str, tuple[str, list[Any]]]:
     return {
-        "pair": ("pair", [" and ".join(task.arguments["ends"]) for task, _ in done]),
-        "group": ("pair", [task.arguments["group"] for task, _ in done]),
-        "draw": ("pair", [task.arguments["draw"] for task, _ in done]),
+        "pair": ("pair", [" and ".join(task.arguments["ends"]) for task, _ in outcomes]),
+        "group": ("pair", [task.arguments["group"] for task, _ in outcomes]),
+        "draw": ("pair", [task.arguments["draw"] for task, _ in outcomes]),
     }
 
 
-def _lines(done: list[tuple[Task, dict[str, Any]]]) -> xr.Dataset:
+def _lines(outcomes: list[tuple[Task, dict[str, Any]]]) -> xr.Dataset:
     import xarray as xr
 
-    names = [name for name in _MEASURED if name in done[0][1]]
+    names = [name for name in _MEASURED if name in outcomes[0][1]]
     columns = [*names, *(f"{name}_stderr" for name in names)]
     return xr.Dataset(
-        {key: (("pair", "t"), np.stack([outcome[key] for _, outcome in done])) for key in columns},
-        coords={"t": ("t", done[0][1]["t"], {"units": "share of the way"}), **_named(done)},
+        {
+            key: (("pair", "t"), np.stack([outcome[key] for _, outcome in outcomes]))
+            for key in columns
+        },
+        coords={"t": ("t", outcomes[0][1]["t"], {"units": "share of the way"}), **_named(outcomes)},
         attrs={"units": "losses: mean per sample; errors: share of samples"},
     )
 
 
-def _pairs(done: list[tuple[Task, dict[str, Any]]], untrained: dict[int, float]) -> xr.Dataset:
+def _pairs(outcomes: list[tuple[Task, dict[str, Any]]], untrained: dict[int, float]) -> xr.Dataset:
     import xarray as xr
 
-    names = [name for name in _MEASURED if name in done[0][1]]
+    names = [name for name in _MEASURED if name in outcomes[0][1]]
     keys = ("barrier_at", *_FIGURES, *(f"{figure}_stderr" for figure in _FIGURES))
     variables: dict[str, Any] = {
         key: (
             ("pair", "quantity"),
-            np.array([[outcome[f"{name}/{key}"] for name in names] for _, outcome in done]),
+            np.array([[outcome[f"{name}/{key}"] for name in names] for _, outcome in outcomes]),
         )
         for key in keys
     }
-    lengths = np.array([outcome["length"] for _, outcome in done])
+    lengths = np.array([outcome["length"] for _, outcome in outcomes])
     variables["length"] = ("pair", lengths, {"units": "Euclidean distance of weights"})
-    before = [untrained[task.arguments["draw"]] for task, _ in done]
+    before = [untrained[task.arguments["draw"]] for task, _ in outcomes]
     variables["untrained_loss"] = ("pair", before, {"units": "mean loss a sample, of the parent"})
-    return xr.Dataset(variables, coords={"quantity": names, **_named(done)})
+    return xr.Dataset(variables, coords={"quantity": names, **_named(outcomes)})
 
 
-def _middles(done: list[tuple[Task, dict[str, Any]]]) -> xr.Dataset:
+def _middles(outcomes: list[tuple[Task, dict[str, Any]]]) -> xr.Dataset:
     import xarray as xr
 
-    keys = [key for key in done[0][1] if key.startswith(("over_mean/", "over_best/"))]
+    keys = [key for key in outcomes[0][1] if key.startswith(("over_mean/", "over_best/"))]
     return xr.Dataset(
         {
             key.replace("/", "_"): (
                 ("pair", "sample"),
-                np.stack([outcome[key] for _, outcome in done]),
+                np.stack([outcome[key] for _, outcome in outcomes]),
             )
             for key in keys
         },
-        coords=_named(done),
+        coords=_named(outcomes),
         attrs={"what": "test samples; value at the mean of two models minus that of the ends"},
     )
 
@@ -261,26 +264,26 @@ def faults(config: dict[str, Any], sizes: Sizes) -> list[str]:
     """Find why claims about lines could not be decided: too few parents, rivals or copies."""
     study = config["interpolation"]
     late = {moment: study["moments"].get(moment, 0) for moment in _LATE}
-    found = [
+    messages = [
         *too_few_for_a_mean("interpolation.parents", study["parents"]),
         *too_few_for_a_mean("interpolation.rivals", study["rivals"], least=3),
     ]
     if study["rivals"] > study["parents"]:
-        found.append(
+        messages.append(
             f"interpolation.rivals = {study['rivals']} of interpolation.parents ="
             f" {study['parents']}: each is of a parent; write as many at most."
         )
     if max(late.values()) < 2:
-        found.append(
+        messages.append(
             f"interpolation.moments has {late} copies: a line joins two; write"
             " {'final': 2} or more of a moment."
         )
     if study["points"] < 3 or study["points"] % 2 == 0:
-        found.append(
+        messages.append(
             f"interpolation.points = {study['points']}: the middle of a line is none of them;"
             f" write {max(3, study['points'] + 1)}."
         )
-    return found
+    return messages
 
 
 def _low(pairs: xr.Dataset, config: dict[str, Any]) -> Claim:
@@ -371,7 +374,7 @@ def _over(
     of_parents = mine.groupby(mine["draw"]).mean() if mine.size else mine
     if of_parents.sizes.get("draw", 0) < 2:
         return None
-    what, units = (
+    difference, units = (
         ("test error of the mean minus that of both", "share of test samples")
         if name.endswith("error")
         else ("test loss of the mean minus that of the better", "mean loss per sample")
@@ -379,7 +382,7 @@ def _over(
     # Where draws have test samples of their own, parents differ by them, too.
     shared = 0.0 if has_draws(config) else float(of_parents.mean("draw").var(ddof=1))
     return cluster_mean(
-        what,
+        difference,
         of_parents.mean("sample").values,
         of_parents["draw"].values,
         units=units,

@@ -42,11 +42,11 @@ def share(name: str, hits: int, n: int, *, units: str = "") -> Statistic:
 
     if not 0 <= hits <= n or n < 1:
         raise InvalidArgument(f"{name}: {hits} of {n}; expected 0 <= hits <= n and n >= 1.")
-    found = binomtest(hits, n).proportion_ci(LEVEL, method="exact")
+    interval = binomtest(hits, n).proportion_ci(LEVEL, method="exact")
     method = "exact binomial (Clopper-Pearson)"
     value = hits / n
     # The ends are roots found numerically: they may miss the estimate by a rounding.
-    low, high = min(float(found.low), value), max(float(found.high), value)
+    low, high = min(float(interval.low), value), max(float(interval.high), value)
     return Statistic(name, value, low, high, units, method, n, LEVEL)
 
 

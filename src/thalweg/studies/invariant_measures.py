@@ -92,12 +92,12 @@ def measure_robustness(
         not defined, or lies beyond what was tried.
     """
     base = evaluator(landscape)(w)
-    found = dict.fromkeys(MEASURES, math.nan) | {"loss": base["loss"]}
+    measures = dict.fromkeys(MEASURES, math.nan) | {"loss": base["loss"]}
     chosen: dict[str, Any] = {"form": "adaptive", "seed": seed}
-    found["average"] = average_sharpness(
+    measures["average"] = average_sharpness(
         landscape, w, noise=sizes["noise"], pairs=sizes["pairs"], **chosen
     ).value
-    found["worst"] = worst_sharpness(
+    measures["worst"] = worst_sharpness(
         landscape, w, radius=sizes["radius"], max_gradients=sizes["gradients"], **chosen
     ).value
     for quantity, rise in (("loss", base["loss"]), ("error", 0.01)):
@@ -111,19 +111,19 @@ def measure_robustness(
                 **chosen,
             )
             converged = level.status == "converged"
-            found[f"{quantity}_noise"] = level.value if converged else math.nan
+            measures[f"{quantity}_noise"] = level.value if converged else math.nan
     if isinstance(landscape, Network):
         # Studies measure no other network than a problem's risk.
-        found |= _of_network(cast(EmpiricalRisk, landscape), w, base)
-    return found
+        measures |= _of_network(cast(EmpiricalRisk, landscape), w, base)
+    return measures
 
 
 def _of_network(risk: EmpiricalRisk, w: Tensor, base: Mapping[str, float]) -> dict[str, float]:
-    found = {"error": base.get("error", math.nan), "margin": margin(risk, w)}
+    measures = {"error": base.get("error", math.nan), "margin": margin(risk, w)}
     test = risk.held_out()
     if test is not None:
-        found |= {f"test_{name}": value for name, value in test.evaluate(w).items()}
-    return found
+        measures |= {f"test_{name}": value for name, value in test.evaluate(w).items()}
+    return measures
 
 
 def margin(risk: EmpiricalRisk, w: Tensor) -> float:
@@ -199,10 +199,10 @@ def no_volume(reason: str) -> dict[str, Any]:
     return numbers | told | {f"{name}_reason": reason for name in names}
 
 
-def _answered(name: str, answer: Any) -> dict[str, Any]:
-    numbers = {"": answer.value, "_low": answer.low, "_high": answer.high}
+def _answered(name: str, estimate: Any) -> dict[str, Any]:
+    numbers = {"": estimate.value, "_low": estimate.low, "_high": estimate.high}
     return {
         **{name + end: math.nan if value is None else value for end, value in numbers.items()},
-        f"{name}_status": answer.status,
-        f"{name}_reason": " ".join(answer.reasons),
+        f"{name}_status": estimate.status,
+        f"{name}_reason": " ".join(estimate.reasons),
     }

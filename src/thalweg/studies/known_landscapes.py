@@ -114,13 +114,13 @@ def perturb_known(run: Run, arguments: dict[str, Any], report: Report) -> dict[s
     """Perturb the lowest point of a known landscape, and descend by both protocols."""
     landscape = KNOWN[arguments["landscape"]].landscape
     top = float(landscape.curvature.max())
-    found = perturb_landscape(
+    figures = perturb_landscape(
         landscape,
         landscape.centre,
         top=top,
         **{key: arguments[key] for key in ("seed", "scale", "copies", "max_gradients")},
     )
-    return found | {"top": top, "naive": _naive(landscape, arguments)}
+    return figures | {"top": top, "naive": _naive(landscape, arguments)}
 
 
 def _naive(landscape: Quadratic, arguments: dict[str, Any]) -> dict[str, Any]:

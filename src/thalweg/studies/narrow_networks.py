@@ -23,8 +23,8 @@ def samples_of(problem: dict[str, Any]) -> int:
     1437
     """
     whole = _SAMPLES[problem["entry"]]
-    asked: int = problem["settings"].get("train_size", whole)
-    return min(whole, asked)
+    size: int = problem["settings"].get("train_size", whole)
+    return min(whole, size)
 
 
 def weights_of(problem: dict[str, Any], widths: list[int]) -> int:

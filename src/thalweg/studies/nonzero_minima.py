@@ -44,16 +44,16 @@ def critical(run: Run, arguments: dict[str, Any], report: Report) -> dict[str, A
     draws, points = [], []
     for number, seed in enumerate(arguments["seeds"], start=1):
         system = net.system(arguments["samples"], seed)
-        found = critical_points(
+        solutions = critical_points(
             system,
             penalty=arguments["penalty"],
             solver="homotopy",
             seed=seed,
             seconds=arguments["seconds"],
         )
-        draws.append({"seed": seed, "weights": system.weights, **_figures(found)})
+        draws.append({"seed": seed, "weights": system.weights, **_figures(solutions)})
         at_zero = float((system.targets**2).sum() / 2)
-        points += [{"seed": seed, **_point(p), "at_zero": at_zero} for p in found.real_points]
+        points += [{"seed": seed, **_point(p), "at_zero": at_zero} for p in solutions.real_points]
         report(number * arguments["units"] // len(arguments["seeds"]))
     return {"draws": draws, "points": points}
 
@@ -85,9 +85,9 @@ def counterexamples(run: Run, arguments: dict[str, Any], report: Report) -> dict
 def _cube_at_zero() -> Iterator[dict[str, Any]]:
     """A cube of one weight, one sample: the Hessian vanishes at w = 0, where the loss is 1/2."""
     system = zero_system(network((1, 1, 1), CUBE), [[1.0]], [1.0])
-    found = critical_points(system, penalty=0.0, exact=False)
-    at_zero = max(found.real_points, key=lambda point: point.value)
-    yield {"case": "cube", **_point(at_zero), "singular": found.singular}
+    solutions = critical_points(system, penalty=0.0, exact=False)
+    at_zero = max(solutions.real_points, key=lambda point: point.value)
+    yield {"case": "cube", **_point(at_zero), "singular": solutions.singular}
 
 
 def _quadratic_line() -> Iterator[dict[str, Any]]:
@@ -109,9 +109,9 @@ def _dead_inputs(seed: int) -> Iterator[dict[str, Any]]:
 def _rotations(seed: int) -> Iterator[dict[str, Any]]:
     """Two linear units under one penalty for all weights: rotations leave a circle of minima."""
     system = random_system(network((1, 2, 1), (0, 1)), samples=1, seed=seed)
-    found = critical_points(system, penalty=0.01, solver="homotopy", seed=seed, exact=False)
-    point = min(found.real_points, key=lambda point: point.value)
-    yield {"case": "rotation", **_point(point), "singular": found.singular}
+    solutions = critical_points(system, penalty=0.01, solver="homotopy", seed=seed, exact=False)
+    point = min(solutions.real_points, key=lambda point: point.value)
+    yield {"case": "rotation", **_point(point), "singular": solutions.singular}
 
 
 def _split_units(seed: int, splits: list[float]) -> Iterator[dict[str, Any]]:
@@ -121,26 +121,26 @@ def _split_units(seed: int, splits: list[float]) -> Iterator[dict[str, Any]]:
     These are critical points of the network with two units, in a curve, and minima on a part of it:
     Fukumizu and Amari, Neural Networks 13 (2000).
     """
-    one = random_system(network((1, 1, 1), CUBE, bias=True), samples=6, seed=seed)
-    two = zero_system(network((1, 2, 1), CUBE, bias=True), one.inputs, one.targets)
-    found = critical_points(one, penalty=0.0, seed=seed, exact=False)
-    for point in (p for p in found.real_points if p.kind == "minimum"):
+    narrow = random_system(network((1, 1, 1), CUBE, bias=True), samples=6, seed=seed)
+    wide = zero_system(network((1, 2, 1), CUBE, bias=True), narrow.inputs, narrow.targets)
+    solutions = critical_points(narrow, penalty=0.0, seed=seed, exact=False)
+    for point in (p for p in solutions.real_points if p.kind == "minimum"):
         w, b, _ = point.weights
         for a in splits:
             c = float(np.cbrt(1 - a**3))
-            yield {"case": "split", **_point(classify(two, [a * w, c * w, a * b, c * b, 1, 1]))}
+            yield {"case": "split", **_point(classify(wide, [a * w, c * w, a * b, c * b, 1, 1]))}
 
 
-def _figures(found: CriticalPoints) -> dict[str, Any]:
+def _figures(solutions: CriticalPoints) -> dict[str, Any]:
     return {
-        "unknowns": found.complex_points.shape[1],
-        "critical_complex": len(found.complex_points),
-        "critical_real": len(found.real_points),
-        "singular": found.singular,
-        "paths": found.paths,
-        "infinite": found.infinite,
-        "complete": found.complete,
-        "method": found.method,
+        "unknowns": solutions.complex_points.shape[1],
+        "critical_complex": len(solutions.complex_points),
+        "critical_real": len(solutions.real_points),
+        "singular": solutions.singular,
+        "paths": solutions.paths,
+        "infinite": solutions.infinite,
+        "complete": solutions.complete,
+        "method": solutions.method,
     }
 
 

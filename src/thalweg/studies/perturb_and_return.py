@@ -289,32 +289,33 @@ def assemble(run: Run, config: dict[str, Any], *, progress: Progress = silent) -
     dict
         Number of copies that returned to zero error, and of all, by moment and optimizer.
     """
-    done = [(task, outcome) for task in tasks(config) if (outcome := task_result(run, task))]
-    branches = [(task, outcome) for task, outcome in done if task.function == _BRANCH]
-    trained = [(task, outcome) for task, outcome in done if task.function in (_TRUNK, _BRANCH)]
+    outcomes = [(task, outcome) for task in tasks(config) if (outcome := task_result(run, task))]
+    branches = [(task, outcome) for task, outcome in outcomes if task.function == _BRANCH]
+    trained = [(task, outcome) for task, outcome in outcomes if task.function in (_TRUNK, _BRANCH)]
     zero = config["perturb_and_return"]["zero_error"]
     # Once for each network: the data of a problem take seconds to read.
-    spaces = {name: _space(one) for name, one in {_network(t): t for t, _ in branches}.items()}
+    spaces = {name: _space(task) for name, task in {_network(t): t for t, _ in branches}.items()}
     with progress(len(branches), "distances") as bar:
-        found = []
+        copies = []
         for task, outcome in branches:
             name = _network(task)
-            found.append(
+            copies.append(
                 read_copy(run, task, outcome, space=spaces[name], network=name, zero_error=zero)
             )
             bar.update(1)
-    main = [one for one in found if one.about["network"] == MAIN]
-    first = [one for one in main if one.about["parent"] == main[0].about["parent"]]
-    run.save_result(COPIES, gather_copies(found))
-    run.save_result(CURVES, gather_curves([one for one in trained if _network(one[0]) == MAIN]))
-    run.save_result(DISTANCES, distances_over_time(found))
+    main = [copy for copy in copies if copy.about["network"] == MAIN]
+    first = [copy for copy in main if copy.about["parent"] == main[0].about["parent"]]
+    run.save_result(COPIES, gather_copies(copies))
+    run.save_result(CURVES, gather_curves([pair for pair in trained if _network(pair[0]) == MAIN]))
+    run.save_result(DISTANCES, distances_over_time(copies))
     run.save_result(ENDS, end_distances(first))
-    limits = gather_limits(done, found, scale=config["perturb_and_return"]["scale"])
+    limits = gather_limits(outcomes, copies, scale=config["perturb_and_return"]["scale"])
     run.save_result(LIMITS, limits)
-    run.save_result(PATHS, gather_paths(done))
+    run.save_result(PATHS, gather_paths(outcomes))
     return {
         "returned": {
-            name: [sum(one.returned for one in group), len(group)] for name, group in _grouped(main)
+            name: [sum(copy.returned for copy in group), len(group)]
+            for name, group in _grouped(main)
         },
         "left_in_the_limit": limit_summary(limits),
     }
@@ -330,9 +331,9 @@ def _network(task: Task) -> str:
 
 
 def _grouped(copies: list[Copy]) -> Iterator[tuple[str, list[Copy]]]:
-    keys = [f"{one.about['moment']}, {one.about['optimizer']}" for one in copies]
+    keys = [f"{copy.about['moment']}, {copy.about['optimizer']}" for copy in copies]
     for key in dict.fromkeys(keys):
-        yield key, [one for one, name in zip(copies, keys, strict=True) if name == key]
+        yield key, [copy for copy, name in zip(copies, keys, strict=True) if name == key]
 
 
 def rules(config: dict[str, Any]) -> Mapping[str, Rule]:
@@ -343,7 +344,7 @@ def rules(config: dict[str, Any]) -> Mapping[str, Rule]:
 def faults(config: dict[str, Any], sizes: Sizes) -> list[str]:
     """Find why flatness could not be decided: too few parents or copies, too short a training."""
     study = config["perturb_and_return"]
-    found = [
+    messages = [
         *too_few_for_a_mean("perturb_and_return.parents", study["parents"]),
         *too_few_for_a_mean("perturb_and_return.squared.parents", study["squared"]["parents"]),
         *too_few_steps(
@@ -355,11 +356,11 @@ def faults(config: dict[str, Any], sizes: Sizes) -> list[str]:
     ]
     for setting, copies in (("", study["copies"]), ("squared.", study["squared"]["copies"])):
         if copies < 2:
-            found.append(
+            messages.append(
                 f"perturb_and_return.{setting}copies = {copies}: siblings are two copies of one"
                 f" parent; write perturb_and_return.{setting}copies = 2 or more."
             )
-    return found
+    return messages
 
 
 def claims(run: Run, config: dict[str, Any]) -> list[Claim]:

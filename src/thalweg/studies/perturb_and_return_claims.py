@@ -69,7 +69,7 @@ def _own(limits: xr.Dataset, config: dict[str, Any], kind: str) -> Claim:
         limits["parent_error"].values <= study["zero_error"]
     )
     limits = limits.isel(pair=reached)
-    found = statistic(limits, MAIN, kind)
+    measured = statistic(limits, MAIN, kind)
     narrow = Control(
         f"a network of widths {study['narrow']['widths']}, whose parent never was at zero error",
         statistic(limits, NARROW, kind),
@@ -83,21 +83,21 @@ def _own(limits: xr.Dataset, config: dict[str, Any], kind: str) -> Claim:
         protocol=f"Perturbed at the end of a training and trained on for {study['branch_epochs']} "
         f"epochs of SGD, to at most {study['zero_error']:.2%} misclassified. {_BOUNDS} Parents are "
         f"the sample: {cluster_words(config, study['parents'])}.",
-        statistic=found,
+        statistic=measured,
         rule=RULE,
         controls=(*_known(limits, kind), narrow),
         section="perturb_and_return",
-        why=_why_own(limits, found, kind),
+        why=_why_own(limits, measured, kind),
     )
 
 
-def _why_own(limits: xr.Dataset, found: Statistic | None, kind: str) -> str:
-    if found is None:
+def _why_own(limits: xr.Dataset, measured: Statistic | None, kind: str) -> str:
+    if measured is None:
         return (
             "Fewer than two parents reached zero training error: there is nothing to return to, or "
             "no spread of parents."
         )
-    if RULE.verdict(found) != "undecided":
+    if RULE.verdict(measured) != "undecided":
         return ""
     mine = (limits["landscape"].values == MAIN) & (limits["between"].values == kind)
     condition = float(np.min(limits["condition"].values[mine]))
@@ -110,7 +110,7 @@ def _why_own(limits: xr.Dataset, found: Statistic | None, kind: str) -> str:
 def _squared(limits: xr.Dataset, config: dict[str, Any], kind: str) -> Claim:
     study = config["perturb_and_return"]
     name, words = _PAIRS[kind]
-    found = statistic(limits, SQUARED, kind)
+    measured = statistic(limits, SQUARED, kind)
     mine = limits.isel(pair=limits["landscape"].values == SQUARED)
     sizes = (
         f"{int(mine['weights'].values[0]):,} weights and {int(mine['equations'].values[0]):,} "
@@ -128,11 +128,11 @@ def _squared(limits: xr.Dataset, config: dict[str, Any], kind: str) -> Claim:
         protocol="A network is trained by damped Gauss-Newton to a residual of rounding size, "
         f"perturbed, and brought back by gradient flow. {_BOUNDS} Parents, each on samples of its "
         "own, are the sample.",
-        statistic=found,
+        statistic=measured,
         rule=RULE,
         controls=_known(limits, kind),
         section="perturb_and_return",
-        why="" if found else _NO_SQUARED,
+        why="" if measured else _NO_SQUARED,
     )
 
 

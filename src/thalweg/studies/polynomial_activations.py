@@ -107,22 +107,22 @@ def assemble(run: Run, config: dict[str, Any], *, progress: Progress = silent) -
     dict
         For each activation how its trainings ended, and how they differ from the ReLU's.
     """
-    done = [
+    outcomes = [
         (name, task, outcome)
         for name, task in _trainings(config)
         if (outcome := task_result(run, task))
     ]
-    if not done:
+    if not outcomes:
         return {}
-    runs = _runs(done)
+    runs = _runs(outcomes)
     run.save_result(RUNS, runs)
-    curves = gather_curves([(task, outcome) for _, task, outcome in done])
-    names = {task.arguments["trajectory"]: name for name, task, _ in done}
+    curves = gather_curves([(task, outcome) for _, task, outcome in outcomes])
+    names = {task.arguments["trajectory"]: name for name, task, _ in outcomes}
     activations = [names[str(trajectory)] for trajectory in curves["trajectory"].values]
     run.save_result(CURVES, curves.assign_coords(activation=("record", activations)))
-    run.save_result(EXCURSIONS, _excursions(done))
+    run.save_result(EXCURSIONS, _excursions(outcomes))
     run.save_result(FITS, _fits(config["polynomial_activations"]["degrees"]))
-    return {name: _summary(runs, name) for name in dict.fromkeys(name for name, _, _ in done)}
+    return {name: _summary(runs, name) for name in dict.fromkeys(name for name, _, _ in outcomes)}
 
 
 def claims(run: Run, config: dict[str, Any]) -> list[Claim]:
@@ -150,16 +150,16 @@ def faults(config: dict[str, Any], sizes: Sizes) -> list[str]:
         return []
     study = config["polynomial_activations"]
     missing = [degree for degree in (2, 10) if degree not in study["degrees"]]
-    found = [
+    messages = [
         *too_few_for_a_mean("polynomial_activations.parents", study["parents"]),
         *set_by_hand(config, "activation", "the study puts polynomials for the ReLU", but="relu"),
     ]
     if missing:
-        found.append(
+        messages.append(
             f"polynomial_activations.degrees = {study['degrees']}: its claims are of degree 10 and"
             f" a control of degree 2; write {sorted({*study['degrees'], *missing})}."
         )
-    return found
+    return messages
 
 
 def _trainings(config: dict[str, Any]) -> list[tuple[str, Task]]:
@@ -197,12 +197,12 @@ def _slug(name: str) -> str:
     return "narrow" if name == CONTROL else name.lower().replace(" ", "")
 
 
-def _runs(done: list[tuple[str, Task, dict[str, Any]]]) -> xr.Dataset:
+def _runs(outcomes: list[tuple[str, Task, dict[str, Any]]]) -> xr.Dataset:
     import xarray as xr
 
     rows = [
         {"activation": name, "seed": task.arguments["seed"]} | _measured(outcome)
-        for name, task, outcome in done
+        for name, task, outcome in outcomes
     ]
     names = list(dict.fromkeys(row["activation"] for row in rows))
     seeds = list(dict.fromkeys(row["seed"] for row in rows))
@@ -234,14 +234,14 @@ def _measured(outcome: dict[str, Any]) -> dict[str, Any]:
     diverged = outcome["status"] == "diverged"
     errors = outcome["error"][np.isfinite(outcome["error"])]
     # The row before the first step is the same for all.
-    found = {"mean_error": errors[1:].mean() if len(errors) > 1 else np.nan}
-    found |= {"error": outcome["error"][-1], "test_error": outcome["test_error"][-1]}
-    found = {key: 1.0 if diverged else float(value) for key, value in found.items()}
+    figures = {"mean_error": errors[1:].mean() if len(errors) > 1 else np.nan}
+    figures |= {"error": outcome["error"][-1], "test_error": outcome["test_error"][-1]}
+    figures = {key: 1.0 if diverged else float(value) for key, value in figures.items()}
     factors = outcome.get("excursion_factor", np.zeros(1))
     largest = float(np.max(factors, initial=0.0))
     left = diverged or largest > _LEFT
     status = "left the interval" if left and "excursion_factor" in outcome else outcome["status"]
-    return found | {
+    return figures | {
         "status": status,
         "seen": int(np.sum(outcome.get("excursion_seen", 0))),
         "outside": int(np.sum(outcome.get("excursion_outside", 0))),
@@ -249,10 +249,10 @@ def _measured(outcome: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def _excursions(done: list[tuple[str, Task, dict[str, Any]]]) -> xr.Dataset:
+def _excursions(outcomes: list[tuple[str, Task, dict[str, Any]]]) -> xr.Dataset:
     import xarray as xr
 
-    watched = [one for one in done if "excursion_step" in one[2]]
+    watched = [entry for entry in outcomes if "excursion_step" in entry[2]]
     lengths = [len(outcome["excursion_step"]) for _, _, outcome in watched]
 
     def column(key: str) -> tuple[str, Any]:
@@ -294,15 +294,17 @@ def _fits(degrees: list[int]) -> xr.Dataset:
 
 def _summary(runs: xr.Dataset, name: str) -> dict[str, Any]:
     mine = runs.sel(activation=name)
-    found = {
+    figures = {
         "error": float(mine["error"].mean()),
         "test_error": float(mine["test_error"].mean()),
         "status": dict(Counter(mine["status"].values.tolist())),
     }
     if name == RELU:
-        return found
+        return figures
     apart = {kind: difference(runs, name, kind) for kind in ERRORS}
-    return found | {
+    return figures | {
         "outside": int(mine["outside"].sum()) / max(1, int(mine["seen"].sum())),
-        "difference": {kind: one and one.to_dict() for kind, one in apart.items()},
+        "difference": {
+            kind: statistic and statistic.to_dict() for kind, statistic in apart.items()
+        },
     }

@@ -77,8 +77,8 @@ def difference(runs: xr.Dataset, activation: str, kind: str) -> Statistic | None
     values = runs[ERRORS[kind]].sel(activation=activation) - runs[ERRORS[kind]].sel(activation=RELU)
     if not np.isfinite(values.values).all() or values.size < 2:
         return None
-    what = "training error over time" if kind == "training" else "final test error"
-    name = f"difference in {what} from the ReLU network"
+    quantity = "training error over time" if kind == "training" else "final test error"
+    name = f"difference in {quantity} from the ReLU network"
     return cluster_mean(name, values.values, values["seed"].values, units="share")
 
 
@@ -86,7 +86,7 @@ def _as_well(kind: str, runs: xr.Dataset | None, config: dict[str, Any]) -> Clai
     allowed = config["polynomial_activations"]["allowed"]
     own = float("nan") if runs is None else float(runs[ERRORS[kind]].sel(activation=RELU).mean())
     judged = runs if not allowed > own else None
-    verb, what = (
+    verb, errors = (
         ("trains", "training errors, averaged over the course of training,")
         if kind == "training"
         else ("tests", "test errors after the last epoch")
@@ -97,7 +97,7 @@ def _as_well(kind: str, runs: xr.Dataset | None, config: dict[str, Any]) -> Clai
         f"as the ReLU network: its {kind} error is at most {100 * allowed:g} percentage points "
         f"higher. (The ReLU network's own is {100 * own:.2g}.)",
         source=_SOURCE,
-        protocol=f"{_PROTOCOL} Compare {what} parent by parent. {_clusters(config)}",
+        protocol=f"{_PROTOCOL} Compare {errors} parent by parent. {_clusters(config)}",
         statistic=_if_any(judged, CLAIMED, kind),
         rule=rules(config)[kind],
         controls=(

@@ -199,8 +199,8 @@ def _measured(run: Run) -> dict[str, Any]:
         batch = batch_of_tasks(run) or risk.batch_size
         chosen = {"evaluation_batch": batch, "seconds_an_epoch": seconds}
         write_json(path, {**chosen, **sizes})
-    found: dict[str, Any] = read_json(path)
-    return found
+    measured: dict[str, Any] = read_json(path)
+    return measured
 
 
 def _seconds_an_epoch(risk: EmpiricalRisk, batch_size: int) -> float:

@@ -60,9 +60,11 @@ def gather_limits(done: Done, copies: Sequence[Copy], *, scale: float) -> xr.Dat
     return dataset
 
 
-def _trained(done: Done, copies: Sequence[Copy], scale: float) -> Iterator[dict[str, Any]]:
+def _trained(outcomes: Done, copies: Sequence[Copy], scale: float) -> Iterator[dict[str, Any]]:
     """Give the copies that SGD trained on from the ends of trainings, and pairs of siblings."""
-    splits = {task.arguments["parent"]: found for task, found in done if task.function == _SPLIT}
+    splits = {
+        task.arguments["parent"]: figures for task, figures in outcomes if task.function == _SPLIT
+    }
     mine = [
         copy
         for copy in copies
@@ -80,15 +82,15 @@ def _trained(done: Done, copies: Sequence[Copy], scale: float) -> Iterator[dict[
         yield row | (_flat(split) if copy.about["copy"] == 0 else {})
     for i, j in _disjoint_siblings(mine):
         top = splits.get(mine[i].about["parent"], {}).get("top", 0.0)
-        one, other = mine[i], mine[j]
+        first, second = mine[i], mine[j]
         limit = between(
-            (one.points[-1], other.points[-1]),
-            (one.points[0], other.points[0]),
-            (one.figures["end_loss"], other.figures["end_loss"]),
+            (first.points[-1], second.points[-1]),
+            (first.points[0], second.points[0]),
+            (first.figures["end_loss"], second.figures["end_loss"]),
             (limits[i], limits[j]),
             top,
         )
-        yield _named(one, SIBLINGS) | limit.to_dict() | {"top": top}
+        yield _named(first, SIBLINGS) | limit.to_dict() | {"top": top}
 
 
 def _named(copy: Copy, kind: str) -> dict[str, Any]:
@@ -116,17 +118,17 @@ def _disjoint_siblings(copies: Sequence[Copy]) -> Iterator[tuple[int, int]]:
                 yield i, j
 
 
-def _flowed(done: Done) -> Iterator[dict[str, Any]]:
+def _flowed(outcomes: Done) -> Iterator[dict[str, Any]]:
     """Give the copies that gradient flow brought back, and pairs of siblings."""
-    for task, found in done:
+    for task, figures in outcomes:
         if task.function not in (_ZERO, _KNOWN):
             continue
         arguments = task.arguments
         name = arguments.get("landscape", SQUARED)
         own: dict[str, Any] = {
-            key: found[key] for key in ("weights", "equations", "rank") if key in found
+            key: figures[key] for key in ("weights", "equations", "rank") if key in figures
         }
-        for kind, rows in ((PARENT, found["copies"]), (SIBLINGS, found["siblings"])):
+        for kind, rows in ((PARENT, figures["copies"]), (SIBLINGS, figures["siblings"])):
             for number, row in enumerate(rows):
                 # Every copy of a known landscape says the same of it, whichever its parent.
                 cluster = f"draw {arguments['seed']}" if name == SQUARED else f"copy {number}"
@@ -136,8 +138,8 @@ def _flowed(done: Done) -> Iterator[dict[str, Any]]:
                     "between": kind,
                     **own,
                 }
-                extra = _flat(found["shares"]) if kind == PARENT and number == 0 else {}
-                naive = found.get("naive", {}) if kind == PARENT else {}
+                extra = _flat(figures["shares"]) if kind == PARENT and number == 0 else {}
+                naive = figures.get("naive", {}) if kind == PARENT else {}
                 named = {f"naive_{key}": figure for key, figure in naive.items()}
                 yield shared | row | extra | named
 
@@ -161,8 +163,8 @@ def gather_paths(done: Done) -> xr.Dataset:
     import xarray as xr
 
     paths = [
-        (task.arguments.get("landscape", SQUARED), task.arguments["seed"], found["path"])
-        for task, found in done
+        (task.arguments.get("landscape", SQUARED), task.arguments["seed"], figures["path"])
+        for task, figures in done
         if task.function in (_ZERO, _KNOWN)
     ]
     points = np.concatenate([path for _, _, path in paths])

@@ -65,13 +65,13 @@ def changed_sizes(config: Mapping[str, Any]) -> dict[str, Any]:
     >>> changed_sizes(configure("demo", sizes={"interpolation.points": 9}))
     {'interpolation.points': 9}
     """
-    found: dict[str, Any] = {}
+    changes: dict[str, Any] = {}
     for study in config.get("studies", []):
         known = STUDIES[study].SIZES.get(str(config.get("preset")), {}) if study in STUDIES else {}
         # A run of an older version may have other names, which this one cannot be given.
         for name in known.keys() & config.get(study, {}).keys():
-            found |= _differences(config[study][name], known[name], f"{study}.{name}")
-    return dict(sorted(found.items()))
+            changes |= _differences(config[study][name], known[name], f"{study}.{name}")
+    return dict(sorted(changes.items()))
 
 
 def _differences(here: Any, there: Any, name: str) -> dict[str, Any]:

@@ -45,8 +45,8 @@ def tasks(config: dict[str, Any]) -> list[Task]:
     trunk = first_trunk(config)
     end = at_the_end_of(trunk)
     # Through re-estimated statistics a product takes three times as long.
-    held = {**end, "risk": {**end["risk"], "batchnorm": "held"}}
-    return parts(held, {**DEFAULTS, **config["spectrum"]}, needs=(trunk,), module=__name__)
+    arguments = {**end, "risk": {**end["risk"], "batchnorm": "held"}}
+    return parts(arguments, {**DEFAULTS, **config["spectrum"]}, needs=(trunk,), module=__name__)
 
 
 def assemble(run: Run, config: dict[str, Any], *, progress: Progress = silent) -> dict[str, Any]:

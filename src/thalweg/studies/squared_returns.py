@@ -100,14 +100,14 @@ def perturb_zero(run: Run, arguments: dict[str, Any], report: Report) -> dict[st
     ).w
     home = train(risk, near, optimizer="gauss-newton", steps=_GAUSS_NEWTON_STEPS, stop_loss=_ZERO).w
     along = _AlongCurvatures(risk, home)
-    found = perturb_landscape(
+    figures = perturb_landscape(
         risk,
         home,
         top=along.top,
         measure=along,
         **{key: arguments[key] for key in ("seed", "scale", "copies", "max_gradients")},
     )
-    return found | {
+    return figures | {
         "weights": risk.space.size,
         "equations": equations,
         "rank": along.rank,

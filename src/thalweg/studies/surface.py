@@ -95,14 +95,14 @@ def first_trunk(config: dict[str, Any]) -> Task:
 
 def at_the_end_of(trunk: Task) -> dict[str, Any]:
     """Specify the viewpoint at the last checkpoint of a training, in its own run."""
-    given = trunk.arguments
-    problem = given["problem"]
-    settings = problem["settings"] | {"seed": given["seed"]}
+    arguments = trunk.arguments
+    problem = arguments["problem"]
+    settings = problem["settings"] | {"seed": arguments["seed"]}
     return {
         "problem": problem | {"settings": settings},
-        "at": {"trajectory": given["trajectory"]},
+        "at": {"trajectory": arguments["trajectory"]},
         "risk": RISK,
-        "evaluation_batch": given["evaluation_batch"],
+        "evaluation_batch": arguments["evaluation_batch"],
     }
 
 

@@ -114,14 +114,16 @@ def assemble(run: Run, config: dict[str, Any], *, progress: Progress = silent) -
         For each trajectory its status, steps and final train and test figures; the stress of the
         embedding.
     """
-    done = {task.arguments["trajectory"]: (task, task_result(run, task)) for task in tasks(config)}
-    paths = [path for name in done for path in run.checkpoints(name)]
+    outcomes = {
+        task.arguments["trajectory"]: (task, task_result(run, task)) for task in tasks(config)
+    }
+    paths = [path for name in outcomes for path in run.checkpoints(name)]
     embedding = embed(paths, progress=progress)
     run.save_result("trajectories/embedding", embedding)
-    trained = [(task, outcome) for task, outcome in done.values() if outcome]
+    trained = [(task, outcome) for task, outcome in outcomes.values() if outcome]
     run.save_result("trajectories/curves", gather_curves(trained))
-    finals = {name: _final(outcome) for name, (_, outcome) in done.items() if outcome}
-    trunks = [name for name, (task, _) in done.items() if not task.needs]
+    finals = {name: _final(outcome) for name, (_, outcome) in outcomes.items() if outcome}
+    trunks = [name for name, (task, _) in outcomes.items() if not task.needs]
     errors = [finals[name]["error"] for name in trunks if "error" in finals[name]]
     return {
         "trajectories": finals,

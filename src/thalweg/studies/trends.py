@@ -86,7 +86,7 @@ def trends(
     array
         float64, shape (parents,); NaN where no measure has two rungs.
     """
-    found = []
+    means = []
     for parent in np.unique(ends["parent"].values):
         mine = ends.isel(end=ends["parent"].values == parent).sortby("rung")
         columns = np.array([_up(mine, name) for name in names])
@@ -96,12 +96,12 @@ def trends(
         if shuffle is not None:
             generator = numpy_generator(shuffle, "shuffled rungs", int(parent))
             orders = np.stack([generator.permutation(rungs) for _ in range(SHUFFLES)])
-        each = np.array(
+        slopes = np.array(
             [_taus(column, limit, orders) for column, limit in zip(columns, limits, strict=True)]
         )
-        known = each[np.isfinite(each)]
-        found.append(known.mean() if known.size else np.nan)
-    return np.array(found)
+        known = slopes[np.isfinite(slopes)]
+        means.append(known.mean() if known.size else np.nan)
+    return np.array(means)
 
 
 def _up(ends: xr.Dataset, name: str) -> NDArray[np.float64]:
@@ -142,10 +142,10 @@ def tabulate(
     rows: list[dict[str, float | str]] = []
     for group, ends in groups.items():
         for name in names:
-            found = trend_statistic(ends, (name,))
+            statistic = trend_statistic(ends, (name,))
             numbers = (
-                (found.value, found.low, found.high, float(found.n))
-                if found
+                (statistic.value, statistic.low, statistic.high, float(statistic.n))
+                if statistic
                 else (np.nan, np.nan, np.nan, 0.0)
             )
             rows.append(

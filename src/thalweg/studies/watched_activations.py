@@ -53,11 +53,11 @@ class Watch:
     def __call__(self, metrics: dict[str, Any], step: int, /) -> None:
         """Take a row of the history: note what was seen since the one before."""
         seen = self.risk.excursions(reset=True).values()
-        factor = max(one.factor for one in seen)
+        factor = max(record.factor for record in seen)
         self._log(
             {
-                "seen": sum(one.seen for one in seen),
-                "outside": sum(one.outside for one in seen),
+                "seen": sum(record.seen for record in seen),
+                "outside": sum(record.outside for record in seen),
                 # JSON has no infinity.
                 "factor": factor if math.isfinite(factor) else None,
             },

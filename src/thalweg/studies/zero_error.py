@@ -159,13 +159,15 @@ def assemble(run: Run, config: dict[str, Any], *, progress: Progress = silent) -
         For each network at full size what it came to; for each kind of labels from how many
         weights an equation on every network of the sweep reached zero error.
     """
-    done = [(task, outcome) for task in tasks(config) if (outcome := task_result(run, task))]
-    if not done:
+    outcomes = [(task, outcome) for task in tasks(config) if (outcome := task_result(run, task))]
+    if not outcomes:
         return {}
-    cells = _cells(done)
+    cells = _cells(outcomes)
     run.save_result(CELLS, cells)
-    first = [one for one in done if one[0].arguments["seed"] == config["seed"]]
-    run.save_result(CURVES, gather_curves([one for one in first if _part(one[0]) != "sweep"]))
+    first = [
+        (task, outcome) for task, outcome in outcomes if task.arguments["seed"] == config["seed"]
+    ]
+    run.save_result(CURVES, gather_curves([pair for pair in first if _part(pair[0]) != "sweep"]))
     whole = cells.isel(cell=np.flatnonzero(cells["part"].values != "sweep"))
     return {
         "networks": {
@@ -211,7 +213,7 @@ def faults(config: dict[str, Any], sizes: Sizes) -> list[str]:
         return []
     study, problem = config["zero_error"], config["problem"]
     batch, narrow = config["training"]["batch_size"], weights_of(problem, study["narrow"])
-    found = [
+    messages = [
         *too_few_for_a_share("zero_error.draws", study["draws"], MOST.low),
         *too_few_for_a_share("zero_error.sweep.draws", study["sweep"]["draws"], MOST.low),
         *not_overparametrized(sizes),
@@ -220,14 +222,14 @@ def faults(config: dict[str, Any], sizes: Sizes) -> list[str]:
     for name, network in study["networks"].items():
         setting, samples = f"zero_error.networks.{name}.epochs", sizes.samples
         samples = min(samples, network.get("train_size", samples))
-        found += too_few_steps(setting, network["epochs"], samples, batch)
+        messages += too_few_steps(setting, network["epochs"], samples, batch)
     if narrow >= sizes.samples:
-        found.append(
+        messages.append(
             f"its control of widths {study['narrow']} has {narrow:,} weights, no fewer than the"
             f" {sizes.samples:,} samples: write --train-size {narrow + 1} or more, or a narrower"
             " zero_error.narrow."
         )
-    return found + _sweep_faults(config)
+    return messages + _sweep_faults(config)
 
 
 def _sweep_faults(config: dict[str, Any]) -> list[str]:
@@ -361,10 +363,10 @@ def _part(task: Task) -> str:
     return parts.get(name, "network")
 
 
-def _cells(done: list[tuple[Task, dict[str, Any]]]) -> xr.Dataset:
+def _cells(outcomes: list[tuple[Task, dict[str, Any]]]) -> xr.Dataset:
     import xarray as xr
 
-    rows = [_row(task, outcome) for task, outcome in done]
+    rows = [_row(task, outcome) for task, outcome in outcomes]
     dataset = xr.Dataset({key: ("cell", [row[key] for row in rows]) for key in rows[0]})
     for key, units in _UNITS.items():
         dataset[key].attrs["units"] = units

@@ -104,7 +104,7 @@ def _sweep_claim(labels: str, cells: xr.Dataset) -> Claim:
                 "Networks with fewer weights than samples, W < N: too few by every count.",
                 _reached(mine, ratio < 1),
             ),
-            *(Control(f"Networks with {words}.", found, near=True) for words, found in near),
+            *(Control(f"Networks with {words}.", reached, near=True) for words, reached in near),
         ),
         section="zero_error",
         why="" if (inequality > 1).any() else "No network of the sweep is so large.",

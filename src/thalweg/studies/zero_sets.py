@@ -62,9 +62,9 @@ def zero_minimizers(run: Run, arguments: dict[str, Any], report: Report) -> dict
     points: list[dict[str, Any]] = []
     for number, seed in enumerate(arguments["seeds"], start=1):
         system = net.system(arguments["samples"], seed, arguments["targets"])
-        counted, found = _counted(system, arguments, seed)
-        real = _real_points(system, found, arguments["points"], seed)
-        coranks = _coranks(system, found, real)
+        counted, solutions = _counted(system, arguments, seed)
+        real = _real_points(system, solutions, arguments["points"], seed)
+        coranks = _coranks(system, solutions, real)
         draws.append(
             {
                 "seed": seed,
@@ -72,7 +72,7 @@ def zero_minimizers(run: Run, arguments: dict[str, Any], report: Report) -> dict
                 "dimension_expected": system.weights - system.equations,
                 "dimension_low": min(coranks, default=None),
                 "dimension_high": max(coranks, default=None),
-                "exists": _exists(found, real),
+                "exists": _exists(solutions, real),
                 "real": len(real.weights),
                 "tried": real.tried,
             }
@@ -104,8 +104,8 @@ def gallery(run: Run, arguments: dict[str, Any], report: Report) -> dict[str, An
     """
     chosen, seed = arguments["solutions"], arguments["seed"]
     system = build(chosen["network"]).system(chosen["samples"], seed)
-    found = solve(system, seed=seed, exact=False)
-    orbits = np.stack([system.gauge.orbit(w) for w in found.weights])
+    solutions = solve(system, seed=seed, exact=False)
+    orbits = np.stack([system.gauge.orbit(w) for w in solutions.weights])
     drawn = arguments["curve"]
     flat = build(drawn["network"]).system(drawn["samples"], seed)
     starts = sample_real(flat, 40, seed=seed).weights
@@ -117,7 +117,7 @@ def gallery(run: Run, arguments: dict[str, Any], report: Report) -> dict[str, An
     return {
         "real_part": orbits.real.reshape(-1, system.weights),
         "imaginary_part": orbits.imag.reshape(-1, system.weights),
-        "real": np.repeat(found.real, orbits.shape[1]),
+        "real": np.repeat(solutions.real, orbits.shape[1]),
         "solution_class": np.repeat(np.arange(len(orbits)), orbits.shape[1]),
         "axis": axis,
         "loss": (residuals**2).mean(axis=1).reshape(len(axis), len(axis)),
@@ -130,8 +130,8 @@ def _counted(
 ) -> tuple[Count, Solutions | None]:
     if not arguments["solve"]:
         return count(system, seed=seed, bounds=True), None
-    found = solve(system, seed=seed, seconds=arguments["seconds"])
-    return count_solutions(found), found
+    solutions = solve(system, seed=seed, seconds=arguments["seconds"])
+    return count_solutions(solutions), solutions
 
 
 def _figures(counted: Count) -> dict[str, Any]:
@@ -143,30 +143,34 @@ def _figures(counted: Count) -> dict[str, Any]:
     }
 
 
-def _real_points(system: ZeroSystem, found: Solutions | None, wanted: int, seed: int) -> RealPoints:
-    if found is not None and found.dimension == 0:
-        residuals = system.relative_residual(found.real_weights, found.real_signs)
-        return RealPoints(found.real_weights, found.real_signs, residuals, len(found.weights))
-    return sample_real(system, wanted, seed=seed)
+def _real_points(
+    system: ZeroSystem, solutions: Solutions | None, number: int, seed: int
+) -> RealPoints:
+    if solutions is not None and solutions.dimension == 0:
+        residuals = system.relative_residual(solutions.real_weights, solutions.real_signs)
+        return RealPoints(
+            solutions.real_weights, solutions.real_signs, residuals, len(solutions.weights)
+        )
+    return sample_real(system, number, seed=seed)
 
 
-def _exists(found: Solutions | None, real: RealPoints) -> bool | None:
+def _exists(solutions: Solutions | None, real: RealPoints) -> bool | None:
     """Whether there is a solution; unknown where none was found and not all were sought."""
-    if found is not None:
-        return found.dimension is not None
+    if solutions is not None:
+        return solutions.dimension is not None
     return True if len(real.weights) else None
 
 
-def _coranks(system: ZeroSystem, found: Solutions | None, real: RealPoints) -> list[int]:
+def _coranks(system: ZeroSystem, solutions: Solutions | None, real: RealPoints) -> list[int]:
     """
     Dimension of the kernel of the Jacobian at every point found, complex or real.
 
     Where the rank is the number of equations, the solution set is a manifold of this dimension.
     """
     jacobians = [system.evaluate(real.weights, real.signs)[1]] if len(real.weights) else []
-    if found is not None and len(found.weights):
-        jacobians.append(system.evaluate(found.weights)[1])
-    sizes = [np.linalg.svd(one, compute_uv=False) for many in jacobians for one in many]
+    if solutions is not None and len(solutions.weights):
+        jacobians.append(system.evaluate(solutions.weights)[1])
+    sizes = [np.linalg.svd(jacobian, compute_uv=False) for many in jacobians for jacobian in many]
     least = singular_cutoff(jacobians[0].shape[1:]) if jacobians else 0.0
     return [system.weights - int((s > least * s.max()).sum()) for s in sizes]
 
