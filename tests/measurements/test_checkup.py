@@ -251,6 +251,21 @@ def test_sizes_become_smaller_where_the_machine_becomes_slower_and_stay_once_dec
     assert late.sizes("surface") is None
 
 
+def test_the_self_check_is_made_once_and_as_large_as_the_time_allows(monkeypatch):
+    from thalweg.measurements import checkup_plan
+    from thalweg.risk.self_check import _Check
+
+    made, run = [], _Check.run
+    monkeypatch.setattr(_Check, "run", lambda check: made.append(len(check.values)) or run(check))
+    subject = Planted.few()
+    plan = checkup_plan.make_plan(subject, 2.0)
+    whole = subject.limited(300, 100)
+    assert made == [64] and whole.risk.checked.to_dict() == plan["checked"] and made == [64]
+    monkeypatch.setattr(checkup_plan, "_timed", lambda call: 4.0)  # a gradient of four samples
+    assert checkup_plan.make_plan(Planted.few(), 15.0)["checked"]["samples"] == 2
+    assert made == [64, 2]
+
+
 def test_a_part_that_takes_too_long_is_ended():
     import time
 

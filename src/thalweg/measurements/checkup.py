@@ -182,6 +182,7 @@ def _opened(problem: Problem, name: str, point: Any) -> Point:
 
 def do(subject: Subject, part: str, places: tuple[int, ...], sizes: Any) -> dict[str, Any]:
     """Measure one part of a check-up, on as much of the data as the sizes say."""
+    subject.take_check(sizes.get("checked"))
     less = subject.limited(*sizes["of"])
     if part == "there":
         return measure.there(less)
@@ -239,7 +240,7 @@ def collect(
         "all": [()],
     }
     whole = clock.sizes("fit") or {"train": clock.plan["train"], "test": clock.plan["test"]}
-    limits = {"of": [whole["train"], whole["test"]]}
+    limits = {"of": [whole["train"], whole["test"]], "checked": clock.plan.get("checked")}
     parts: dict[str, Any] = {"pairs": pairs, "there": do("there", (), limits)}
     for part, sized, each in _STEPS:
         sizes = clock.sizes(sized)

@@ -11,6 +11,7 @@ import torch
 from thalweg.curvature.vector_products import Method
 from thalweg.errors import ThalwegError
 from thalweg.measurements.checkup_subject import Subject
+from thalweg.risk import EmpiricalRisk
 
 Sizes = dict[str, Any]
 # Timed on so many samples, fewer where these are slow; on the second number where they are quick.
@@ -18,6 +19,9 @@ _TIMED, _TIMED_FIRST, _TIMED_AGAIN = 32, 4, 256
 _QUICK, _SLOW = 0.05, 1.0
 # Of the time that is given; the rest is for what is not counted: reading, pictures, the page.
 OF_ALL = 0.8
+# Share of the time for the self-check; gradients that it costs a sample, most in float64; the
+# samples whose derivatives it compares, the fewest that it may, and no bound.
+_FOR_CHECK, _CHECK_GRADIENTS, _CHECKED, _LEAST_CHECKED, _ALL_OF_CHECK = 0.03, 40, 8, 2, 10**9
 # What each part may take of what is left for it and those after it, in the order in which they are
 # done.
 SHARES = {
@@ -61,14 +65,15 @@ def make_plan(subject: Subject, minutes: float) -> dict[str, Any]:
     -------
     dict
         ``seconds`` a sample of a ``value``, ``gradient`` and ``product``; ``method`` of products;
-        and the sizes of each
-        part of `SHARES`, with the ``seconds`` that it is expected to take, None where it does not
-        fit.
+        ``checked``, the self-check; and the sizes of each part of `SHARES`, with the ``seconds``
+        that it is expected to take, None where it does not fit.
     """
     start = time.perf_counter()
+    subject.check = subject.checked_on(_samples_of_check(subject, 60 * minutes))
     few = subject.limited(_TIMED_AGAIN, _TIMED_AGAIN)  # statistics of all would take too long
     method = _method(few)
     plan: dict[str, Any] = {
+        "checked": subject.check.to_dict(),
         "seconds": _seconds(few, method),
         "method": method,
         "minutes": minutes,
@@ -122,6 +127,20 @@ def smaller(first: Sizes | None, last: Sizes | None) -> Sizes | None:
     if first is None or last is None:
         return None
     return min(first, last, key=lambda sizes: sizes["seconds"])
+
+
+def _samples_of_check(subject: Subject, seconds: float) -> int:
+    """Choose on how many samples the self-check is made: all of its own where these are quick."""
+    problem = subject.sampled(_TIMED_FIRST)
+    try:
+        risk = EmpiricalRisk(problem, batchnorm="frozen", dtype=subject.dtype, check=False)
+        w = risk.space.pack(problem.model).to(risk.dtype)
+        risk.gradient(w)  # the first call loads what it needs
+        each = _timed(lambda: risk.gradient(w)) / risk.samples
+    except (RuntimeError, TypeError, ThalwegError):  # the check says what is wrong
+        return _ALL_OF_CHECK
+    affordable = int(_FOR_CHECK * seconds / (_CHECK_GRADIENTS * each))
+    return _ALL_OF_CHECK if affordable >= _CHECKED else max(_LEAST_CHECKED, affordable)
 
 
 def _seconds(subject: Subject, method: Method | None) -> dict[str, float]:

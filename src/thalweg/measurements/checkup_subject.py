@@ -13,6 +13,7 @@ from torch import Tensor
 from thalweg.problems import Problem
 from thalweg.problems.checkpoints import Point
 from thalweg.risk import EmpiricalRisk
+from thalweg.risk.self_check import SelfCheck
 from thalweg.run.seeds import torch_generator
 
 
@@ -37,6 +38,8 @@ class Subject:
         Samples evaluated at once; None finds out how many serve best.
     along : sequence of Point
         A trajectory that led there, in order; may be empty.
+    check : SelfCheck or None
+        What was checked before; None has the first risk check.
     """
 
     problem: Problem
@@ -46,6 +49,7 @@ class Subject:
     seed: int = 0
     batch_size: int | None = None
     along: Sequence[Point] = ()
+    check: SelfCheck | None = None
     _held: dict[int, dict[str, Tensor]] = field(default_factory=dict, init=False)
     _there: EmpiricalRisk | None = field(default=None, init=False)
     _less: dict[tuple[int, int], Subject] = field(default_factory=dict, init=False)
@@ -64,7 +68,7 @@ class Subject:
         if (train, test) not in self._less:
             less = Subject(
                 *(problem, self.points, self.names, self.dtype, self.seed),
-                *(self.batch_size, self.along),
+                *(self.batch_size, self.along, self.check),
             )
             self._less = {(train, test): less}
         return self._less[train, test]
@@ -72,7 +76,18 @@ class Subject:
     @cached_property
     def risk(self) -> EmpiricalRisk:
         """The risk on all samples, batch-norm statistics re-estimated at each point."""
-        return EmpiricalRisk(self.problem, **self._how)
+        return EmpiricalRisk(self.problem, check=self.check or "quick", **self._how)
+
+    def take_check(self, made: dict[str, Any] | None) -> None:
+        """Take over a self-check that was made before, as `SelfCheck.to_dict` gives it."""
+        if self.check is None and made is not None:
+            self.check = SelfCheck(**made)
+
+    def checked_on(self, samples: int) -> SelfCheck:
+        """Make the self-check on at most so many samples."""
+        risk = EmpiricalRisk(self.sampled(samples), batchnorm="frozen", **self._how)
+        assert risk.checked is not None
+        return risk.checked
 
     @property
     def _how(self) -> dict[str, Any]:
@@ -100,7 +115,8 @@ class Subject:
         problem = self.sampled(size)
         if problem is self.problem and not self.risk.normalized:
             return there, w
-        risk = EmpiricalRisk(problem, batchnorm="frozen", check=False, **self._how)
+        how: dict[str, Any] = {**self._how, "check": there.checked or False}
+        risk = EmpiricalRisk(problem, batchnorm="frozen", **how)
         risk.set_fixed(there.fixed())
         return risk, w
 
@@ -109,7 +125,7 @@ class Subject:
         problem = self.sampled(size)
         if problem is self.problem:
             return self.risk
-        return EmpiricalRisk(problem, check=False, **self._how)
+        return EmpiricalRisk(problem, check=self.check or False, **self._how)
 
     def sampled(self, size: int, of_test: int | None = None) -> Problem:
         """Give the problem on that many samples of each split at most, chosen at random."""

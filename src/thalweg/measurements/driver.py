@@ -159,7 +159,7 @@ def prepare(
     spec["problem"].setdefault("settings", {})
     known = read_json(path) if path.exists() else {}
     if "evaluation_batch" not in known:
-        point = load_measured_point(spec, tell=True, progress=progress)
+        point = load_measured_point({**spec, **record.opening}, tell=True, progress=progress)
         sizes = {"weights": point.risk.space.size, "samples": point.risk.samples}
         batch = {"evaluation_batch": batch_of_tasks(run) or point.risk.batch_size}
         known = {**batch, **sizes, "notes": point.notes}

@@ -244,7 +244,7 @@ def load_measured_point(
     spec : dict
         ``problem`` (``entry``, ``settings``), ``at`` (`place`), ``risk`` (``split``,
         ``batchnorm``, ``dtype``) and ``evaluation_batch`` (None measures); ``also``, texts for
-        `other_way`, where other trainings are shown.
+        `other_way`, where other trainings are shown; ``check``, of `EmpiricalRisk`.
     run : Run, optional
         That holds the trajectory where ``at`` names no run.
     tell : bool
@@ -425,6 +425,7 @@ def _risk(problem: Problem, spec: dict[str, Any]) -> EmpiricalRisk:
         batchnorm="recalibrate" if how["batchnorm"] == "held" else how["batchnorm"],
         dtype=DTYPES[how["dtype"]],
         batch_size=spec.get("evaluation_batch"),
+        check=spec.get("check", "quick"),
     )
 
 

@@ -143,6 +143,8 @@ class Measurement:
         Files that may be asked for.
     failed : callable
         Says of a summary whether the exit code is 1.
+    opening : dict
+        Added to the specification where the driver opens the points.
     """
 
     name: str
@@ -161,6 +163,7 @@ class Measurement:
     answer: Callable[[Run, Summary], Mapping[str, Any]] = field(default=lambda _, found: found)
     outputs: tuple[Output, ...] = ()
     failed: Callable[[Summary], bool] = field(default=lambda _: False)
+    opening: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def folder(self) -> str:

@@ -38,7 +38,7 @@ from thalweg.risk.many_points import evaluate_points
 from thalweg.risk.model_state import ModelState
 from thalweg.risk.passes import Passes
 from thalweg.risk.per_sample import PerSample
-from thalweg.risk.self_check import NotTheModel, check_level, self_check
+from thalweg.risk.self_check import NotTheModel, SelfCheck, check_level, self_check
 from thalweg.risk.spec import load_again, write_spec
 from thalweg.run.progress import Progress, silent
 
@@ -81,10 +81,11 @@ class EmpiricalRisk(ModelState):
         Products of the Hessian take half as many of a given size, else what the budget allows.
     memory : int
         Budget in bytes for the activations of a batch.
-    check : {"quick", "full", False}
+    check : {"quick", "full", False} or SelfCheck
         How much is compared before the first number, on samples chosen at random: the losses
         with those of the user's own model, here and at moved weights; gradient and a product with
-        the Hessian with differences; and that the user's model and data are unchanged.
+        the Hessian with differences; and that the user's model and data are unchanged. The
+        ``checked`` of another risk of the same model is taken over, and nothing checked again.
 
     Attributes
     ----------
@@ -115,7 +116,7 @@ class EmpiricalRisk(ModelState):
         device: torch.device | str | None = None,
         batch_size: int | None = None,
         memory: int = 1 << 30,
-        check: Literal["quick", "full", False] = "quick",
+        check: Literal["quick", "full", False] | SelfCheck = "quick",
     ) -> None:
         place = None if device is None else torch.device(device)
         policy, level = check_policy(batchnorm), check_level(check)

@@ -69,6 +69,8 @@ class SelfCheck:
         Whether the user's own module is measured, because no copy is the model.
     differences : bool
         Whether products with the Hessian come from differences, because torch's are wrong.
+    functional : bool
+        Whether the gradient of the operators is that of training.
     """
 
     level: Level
@@ -78,6 +80,7 @@ class SelfCheck:
     hessian: float | None
     borrowed: bool
     differences: bool
+    functional: bool = True
 
     @property
     def words(self) -> str:
@@ -99,23 +102,25 @@ class NotTheModel(Exception):
     """A copy answers otherwise than the model it was made of."""
 
 
-def check_level(check: str | bool) -> Level | None:
+def check_level(check: str | bool | SelfCheck) -> Level | SelfCheck | None:
     """
-    Return how much is to be checked; None for nothing.
+    Return how much is to be checked, or what was checked before; None for nothing.
 
     Raises
     ------
     InvalidArgument
-        If it is neither ``"full"``, ``"quick"`` nor ``False``.
+        If it is neither ``"full"``, ``"quick"``, ``False`` nor a `SelfCheck`.
     """
     if check is False:
         return None
+    if isinstance(check, SelfCheck):
+        return check
     if check not in get_args(Level):
         raise InvalidArgument(f"check={check!r}; write 'quick', 'full' or False.")
     return check  # type: ignore[return-value]
 
 
-def self_check(measured: ModelCopy, samples: Samples, level: Level) -> SelfCheck:
+def self_check(measured: ModelCopy, samples: Samples, level: Level | SelfCheck) -> SelfCheck:
     """
     Compare the copy with the user's model, and its derivatives with differences.
 
@@ -127,8 +132,8 @@ def self_check(measured: ModelCopy, samples: Samples, level: Level) -> SelfCheck
         Left at the weights where it was.
     samples : Samples
         From which some are chosen at random.
-    level : {"full", "quick"}
-        At most 256 samples, or 64.
+    level : {"full", "quick"} or SelfCheck
+        At most 256 samples, or 64; one that was made before is taken over.
 
     Raises
     ------
@@ -138,16 +143,23 @@ def self_check(measured: ModelCopy, samples: Samples, level: Level) -> SelfCheck
         If the lent module does, if the loss does not depend on the weights, if the gradient is not
         that of the loss, or if an evaluation changes the user's model or data.
     """
+    if isinstance(level, SelfCheck):
+        return _taken_over(measured, level)
     checks = measured.problem.__dict__.setdefault("_self_checks", {})
     state = [*measured.problem.model.parameters(), *measured.problem.model.buffers()]
     made = level, measured.policy, measured.dtype, measured.borrowed, id(samples)
     key = (*made, digest(*(tensor.detach() for tensor in state)))
     if key not in checks:
-        checks[key] = _Check(measured, samples, level).run(), measured.functional
-    answer: SelfCheck
-    answer, functional = checks[key]
-    measured.functional = functional
-    measured.twice_differentiable = functional and not answer.differences
+        checks[key] = _Check(measured, samples, level).run()
+    return _taken_over(measured, checks[key])
+
+
+def _taken_over(measured: ModelCopy, answer: SelfCheck) -> SelfCheck:
+    """Take derivatives as a check has found them to be right."""
+    if answer.borrowed and not measured.borrowed:
+        raise NotTheModel("a copy answers otherwise, as a check made before has found")
+    measured.functional = answer.functional
+    measured.twice_differentiable = answer.functional and not answer.differences
     return answer
 
 
@@ -190,6 +202,7 @@ class _Check:
             None if wrong else hessian,
             self.measured.borrowed,
             wrong,
+            self.measured.functional,
         )
 
     @contextmanager
