@@ -150,23 +150,23 @@ class Symmetries:
         weights = torch.from_numpy(state[: self.weights])
         named = self.risk.space.unpack(weights) | self.statistics(state)
         with torch.no_grad():
-            answer = functional_call(self._model, named, args, kwargs)
-        return [leaf for leaf in tree_leaves(answer) if isinstance(leaf, Tensor)]
+            output = functional_call(self._model, named, args, kwargs)
+        return [leaf for leaf in tree_leaves(output) if isinstance(leaf, Tensor)]
 
     @contextmanager
     def at(self, state: Array) -> Iterator[None]:
         """Give the traced network the weights and statistics of a state, inside the block."""
         weights = torch.from_numpy(state[: self.weights])
         named = self.risk.space.unpack(weights) | self.statistics(state)
-        held = dict(self._model.named_parameters()) | dict(self._model.named_buffers())
-        before = {name: held[name].detach().clone() for name in named}
+        tensors = dict(self._model.named_parameters()) | dict(self._model.named_buffers())
+        before = {name: tensors[name].detach().clone() for name in named}
         try:
             for name, tensor in named.items():
-                held[name].data.copy_(tensor)
+                tensors[name].data.copy_(tensor)
             yield
         finally:
             for name, tensor in before.items():
-                held[name].data.copy_(tensor)
+                tensors[name].data.copy_(tensor)
 
     def call(self, start: int, stop: int) -> tuple[tuple[Any, ...], dict[str, Any]]:
         """Give the model's arguments for some samples."""

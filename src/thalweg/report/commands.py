@@ -62,7 +62,7 @@ def _option(flag: str, value: Any) -> list[str]:
         return [flag if value else f"--no-{flag[2:]}"]
     if isinstance(value, list):
         # With "=", as a number may begin with a minus.
-        return [f"{flag}={_numbers(one)}" for one in value]
+        return [f"{flag}={_numbers(number)}" for number in value]
     return [flag, str(value)]
 
 

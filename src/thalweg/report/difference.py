@@ -48,9 +48,9 @@ class Difference(Result):
         """Write the differences in lines."""
         rows = []
         for title in ("verdicts", "statistics", "settings", "versions"):
-            found: dict[str, Both] = getattr(self, title)
-            rows += [f"{title}:"] * bool(found)
-            rows += [f"  {name}: {_cell(a)} -> {_cell(b)}" for name, (a, b) in found.items()]
+            differences: dict[str, Both] = getattr(self, title)
+            rows += [f"{title}:"] * bool(differences)
+            rows += [f"  {name}: {_cell(a)} -> {_cell(b)}" for name, (a, b) in differences.items()]
         same = f"{self.same} claims have the same verdict." if self.same else ""
         return [*rows, *([same] if same else [])] if rows else [f"Nothing differs. {same}".strip()]
 

@@ -48,10 +48,10 @@ def draw_interval(
     2
     """
     low, high = _end(statistic["low"], -math.inf), _end(statistic["high"], math.inf)
-    asked = _end(threshold[0], -math.inf), _end(threshold[1], math.inf)
-    scale = _Scale([statistic["value"], *filter(math.isfinite, asked)], [low, high])
+    ends = _end(threshold[0], -math.inf), _end(threshold[1], math.inf)
+    scale = _Scale([statistic["value"], *filter(math.isfinite, ends)], [low, high])
     middle = _HEIGHT / 2
-    parts = [_shade(scale, *asked)]
+    parts = [_shade(scale, *ends)]
     parts.append(_line("range", scale.at(low), middle, scale.at(high), middle))
     parts += [
         _line("end", scale.at(end), middle - 4, scale.at(end), middle + 4)

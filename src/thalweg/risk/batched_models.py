@@ -229,4 +229,4 @@ def _pick(batches: Any, i: int) -> Any:
 
 
 def _stack(buffers: Sequence[Mapping[str, Tensor]]) -> dict[str, Tensor]:
-    return {name: torch.stack([held[name] for held in buffers]) for name in buffers[0]}
+    return {name: torch.stack([tensors[name] for tensors in buffers]) for name in buffers[0]}

@@ -68,5 +68,5 @@ class EmbeddingOptions(TorchFunctionMode):
             value = arguments.get(option)
             if value is not None and value is not False:
                 call = f"{name}({option}={value})"
-                said = f"{call} {words.format(value=value)}"
-                self.noticed += [said] if said not in self.noticed else []
+                notice = f"{call} {words.format(value=value)}"
+                self.noticed += [notice] if notice not in self.noticed else []

@@ -70,8 +70,8 @@ class Passes:
                 count = self._count_wrong(evaluation.outputs, moved) if defined else None
                 defined = count is not None
                 wrong += int(count) if count is not None else 0
-        answer = {"loss": loss / self.totals.weight}
-        return answer | ({"error": wrong / self.totals.classified} if defined else {})
+        values = {"loss": loss / self.totals.weight}
+        return values | ({"error": wrong / self.totals.classified} if defined else {})
 
     def losses(self, start: int, stop: int) -> Tensor:
         """Evaluate samples' losses, scaled so that the plain mean of all is the value."""

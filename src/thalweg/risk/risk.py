@@ -298,10 +298,10 @@ class EmpiricalRisk(ModelState):
         NotDefined
             If the problem is a regression.
         """
-        answer = self._at(w).evaluate(count_wrong=True)
-        if "error" not in answer:
+        values = self._at(w).evaluate(count_wrong=True)
+        if "error" not in values:
             self._passes.check_classifies()  # raises, and says why
-        return answer["error"]
+        return values["error"]
 
     def evaluate(self, w: Tensor, /) -> dict[str, float]:
         """Evaluate ``loss`` and, where it is defined, ``error`` in one pass."""
@@ -337,8 +337,8 @@ class EmpiricalRisk(ModelState):
         with self._measured.values():
             parts = [passes.of_samples(*bounds) for bounds in passes.bounds()]
         losses, wrong = zip(*parts, strict=True)
-        answer = {"loss": torch.cat(losses)}
-        return answer if wrong[0] is None else answer | {"error": torch.cat(wrong)}
+        values = {"loss": torch.cat(losses)}
+        return values if wrong[0] is None else values | {"error": torch.cat(wrong)}
 
     def residuals(self, w: Tensor, /) -> Tensor:
         """

@@ -23,18 +23,18 @@ def write_spec(problem: Problem) -> dict[str, Any]:
     InvalidArgument
         If it was put together by hand, or by settings that are no JSON values.
     """
-    made = problem.spec
-    if made is None:
+    spec = problem.spec
+    if spec is None:
         raise InvalidArgument(
             f"{problem.name} was put together in this process, and workers of an engine make"
             " their own: they need an entry string. Write load_problem('path/file.py:make', ...),"
             " where make returns the Problem, or leave out engine."
         )
     try:
-        plain: dict[str, Any] = json.loads(json.dumps(made))
+        plain: dict[str, Any] = json.loads(json.dumps(spec))
     except TypeError as error:
         raise InvalidArgument(
-            f"the settings of {made['entry']!r} are no JSON values ({error}), so workers of an"
+            f"the settings of {spec['entry']!r} are no JSON values ({error}), so workers of an"
             " engine cannot be told them; write names and numbers, or leave out engine."
         ) from None
     return plain

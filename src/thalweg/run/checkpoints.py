@@ -129,13 +129,13 @@ def trained_shapes(path: Path) -> dict[str, tuple[int, ...]]:
     """Read names and shapes, as the model has them, of the weights trained at a checkpoint."""
     with opened_tensors(path) as (file, metadata, _):
         about = _about(path, metadata)
-        forms, held = about.get(_FORMS, {}), set(file.keys())
+        forms, stored = about.get(_FORMS, {}), set(file.keys())
         shapes = {}
         for name in about.get("parameters", []):
             form = forms.get(name, {})
             if isinstance(form, dict) and "size" in form:
                 shapes[name] = tuple(form["size"])
-            elif name in held:
+            elif name in stored:
                 shape = tuple(file.get_slice(name).get_shape())
                 shapes[name] = shape[:-1] if form == _PAIRS else shape
     return shapes
@@ -155,8 +155,8 @@ def _to_stored(tensors: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], dict[s
 
     stored: dict[str, Tensor] = {}
     forms: dict[str, Any] = {}
-    for name, given in tensors.items():
-        tensor = given.detach()
+    for name, trained in tensors.items():
+        tensor = trained.detach()
         if tensor.layout != torch.strided:
             forms[name] = {
                 "layout": str(tensor.layout),

@@ -38,8 +38,11 @@ class Claims(list[dict[str, Any]]):
             about = {name: claim.get(name) for name in _OF_CLAIM}
             rows.append({**about, "control": "", **_numbers(claim.get("statistic"))})
             for control in claim.get("controls") or []:
-                said = {"verdict": control.get("verdict"), "control": control.get("description")}
-                rows.append({**about, **said, **_numbers(control.get("statistic"))})
+                judgement = {
+                    "verdict": control.get("verdict"),
+                    "control": control.get("description"),
+                }
+                rows.append({**about, **judgement, **_numbers(control.get("statistic"))})
         return rows
 
     def to_dataframe(self) -> pd.DataFrame:

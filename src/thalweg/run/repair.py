@@ -111,9 +111,9 @@ def _take_out_lines(run: Run, path: Path) -> None:
 
 def _restart_watched(run: Run, path: Path) -> None:
     """Have trainings that are not done begin anew: of those done the result holds the lines."""
-    done = {about["arguments"].get("trajectory") for _, about in _tasks(run)}
+    finished = {about["arguments"].get("trajectory") for _, about in _tasks(run)}
     for checkpoint in run.checkpoints():
-        if checkpoint.parent.name not in done:
+        if checkpoint.parent.name not in finished:
             checkpoint.unlink()
     _take_out_lines(run, path)
 

@@ -58,11 +58,11 @@ def _facts(tables: dict[str, xr.Dataset]) -> Iterator[Fact]:
     if "bezout/systems" in tables:
         square = _rows(tables["bezout/systems"], "group", "square")
         if square.sizes["row"]:
-            one = square.isel(row=int(np.nanargmax(square["solutions_complex"].values)))
+            system = square.isel(row=int(np.nanargmax(square["solutions_complex"].values)))
             yield Fact(
                 "most complex solutions of one system",
-                _whole(one["solutions_complex"]),
-                f"{one['network'].item()}; Bezout's bound {_whole(one['bezout'])}",
+                _whole(system["solutions_complex"]),
+                f"{system['network'].item()}; Bezout's bound {_whole(system['bezout'])}",
             )
         none = int((square["real"].values == 0).sum())
         yield Fact("systems N = W without a real solution", f"{none} of {square.sizes['row']}")
@@ -96,7 +96,7 @@ def _systems(systems: xr.Dataset) -> Table:
     return Table(
         "Systems of zero error",
         (*heads, "W−N", "real", "method", "complete"),
-        [(*shown[:-2], _among(found), *shown[-2:]) for shown, found in reals.items()],
+        [(*shown[:-2], _among(counts), *shown[-2:]) for shown, counts in reals.items()],
     )
 
 

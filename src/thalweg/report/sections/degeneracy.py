@@ -122,16 +122,16 @@ def _proofs(run: Run, zeros: xr.Dataset) -> Table:
     keys = ("residual", "singular_value", "lipschitz", "radius", "distance")
     rows: list[tuple[str, ...]] = []
     for i in range(own.sizes["network"]):
-        one = own.isel(network=i)
-        weights, equations = int(one["weights"]), int(one["equations"])
+        network = own.isel(network=i)
+        weights, equations = int(network["weights"]), int(network["equations"])
         rows.append(
             (
-                f"seed {int(one['seed'])}",
+                f"seed {int(network['seed'])}",
                 f"{weights:,}",
                 f"{equations:,}",
-                *(number(float(one[key])) for key in keys),
+                *(number(float(network[key])) for key in keys),
                 f"{weights - equations:,}",
-                f"{int(one['nullity']):,}",
+                f"{int(network['nullity']):,}",
             )
         )
     told = measured(run, "degeneracy/certified")
@@ -191,13 +191,13 @@ def _boxes(run: Run, boxes: xr.Dataset) -> Iterator[Part]:
         )
     rows: list[tuple[str, ...]] = [
         (
-            str(one["case"].values),
-            f"seed {int(one['seed'])}",
-            number(float(one["half_width"])),
-            number(float(one["attacked"])),
-            number(float(one["margin"])),
+            str(network["case"].values),
+            f"seed {int(network['seed'])}",
+            number(float(network["half_width"])),
+            number(float(network["attacked"])),
+            number(float(network["margin"])),
         )
-        for one in (boxes.isel(network=i) for i in range(boxes.sizes["network"]))
+        for network in (boxes.isel(network=i) for i in range(boxes.sizes["network"]))
     ]
     head = ("case", "network", "proved half-width", "attacked", "smallest margin at w")
     yield Table("Boxes; “contradictory” has one label changed after training", head, rows, words=2)

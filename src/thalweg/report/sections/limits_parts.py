@@ -71,8 +71,8 @@ def _of(limits: xr.Dataset, landscape: str, kind: str) -> xr.Dataset:
 
 
 def _names(limits: xr.Dataset) -> list[str]:
-    held = set(limits["landscape"].values.tolist())
-    return [name for name in _WORDS if name in held]
+    present = set(limits["landscape"].values.tolist())
+    return [name for name in _WORDS if name in present]
 
 
 def _paths(paths: xr.Dataset) -> Figure:

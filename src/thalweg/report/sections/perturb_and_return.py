@@ -130,8 +130,8 @@ def _returns(curves: xr.Dataset, distances: xr.Dataset, main: xr.Dataset) -> Fig
 
 
 def _scales(main: xr.Dataset) -> dict[float, str]:
-    found = np.unique(main["scale"].values)
-    return {float(scale): COLORS[i % len(COLORS)] for i, scale in enumerate(found)}
+    scales = np.unique(main["scale"].values)
+    return {float(scale): COLORS[i % len(COLORS)] for i, scale in enumerate(scales)}
 
 
 def _looks(main: xr.Dataset) -> dict[str, dict[str, Any]]:

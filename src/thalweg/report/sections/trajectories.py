@@ -107,13 +107,13 @@ def _embedding_parts(embedding: xr.Dataset, weights: int | None) -> Iterator[Par
     layers = [str(name) for name in embedding["layer"].values]
     whole = layers[0]
     measured = losses(embedding)
-    what, marks = _what_is_drawn(embedding, weights), _how_marked(embedding)
+    caption, marks = _what_is_drawn(embedding, weights), _how_marked(embedding)
     note = "" if measured is None else log_scale(measured).note
     choice = " On screen, the menu shows each layer by itself." if len(layers) > 1 else ""
     yield Picture(
         "embedding",
         "The picture of training",
-        " ".join(filter(None, [what + choice, marks, note, _WEIGHT_SPACE])),
+        " ".join(filter(None, [caption + choice, marks, note, _WEIGHT_SPACE])),
         embedding_still(embedding),
         embedding_figure(embedding),
     )
@@ -124,9 +124,9 @@ def _embedding_parts(embedding: xr.Dataset, weights: int | None) -> Iterator[Par
 
 
 def _what_is_drawn(embedding: xr.Dataset, weights: int | None) -> str:
-    shown = [one for one in trajectories(embedding, "checkpoint") if one.name]
-    branches = [one for one in shown if one.parent]
-    moments = list(dict.fromkeys(one.moment for one in branches if one.moment))
+    shown = [trajectory for trajectory in trajectories(embedding, "checkpoint") if trajectory.name]
+    branches = [trajectory for trajectory in shown if trajectory.parent]
+    moments = list(dict.fromkeys(trajectory.moment for trajectory in branches if trajectory.moment))
     size = "" if weights is None else f" of {weights:,} weights"
     text = f"{count(embedding.sizes['checkpoint'], 'checkpoint')} of a network{size}"
     if shown:
