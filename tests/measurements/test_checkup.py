@@ -13,7 +13,7 @@ from typer.testing import CliRunner
 
 import thalweg as tw
 from thalweg.cli.main import app
-from thalweg.measurements import checkup_parts
+from thalweg.measurements import checkup_parts, checkup_verdicts
 from thalweg.measurements.checkup_aligned import aligned
 from thalweg.measurements.checkup_clock import Clock, OutOfTime, ending
 from thalweg.measurements.checkup_flatness import flatness
@@ -192,6 +192,15 @@ def test_layers_that_have_nothing_in_common():
     first, last = (x @ x.T for x in draws)
     assert abs(debiased_cka(first, last)) < 0.02 < 0.9 < linear_cka(*draws), "bias of wide layers"
     assert debiased_cka(first, 9 * first) == pytest.approx(1.0)
+
+
+def test_an_interval_of_a_share_of_samples_ends_at_one():
+    def told(errors):
+        fit = {"test_error": np.array(errors), "weights": np.zeros(1)}
+        return checkup_verdicts._fits(fit, "a").numbers["test_error"]
+
+    assert told([1.0] * 30 + [0.0] * 2)[2] == 1.0
+    assert told([1.5] * 30 + [0.0] * 2)[2] > 1.5, "errors of another kind may be larger"
 
 
 def test_quantiles_hold_the_truth():

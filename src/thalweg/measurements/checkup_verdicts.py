@@ -113,6 +113,8 @@ def _fits(fit: dict[str, Any], name: str) -> Verdict:
                 continue
             low, high = mean_interval(values, largest=largest)
             low = max(low, 0.0) if quantity == "error" else low
+            if quantity == "error" and {*values.tolist()} <= {0.0, 1.0}:
+                high = min(high, 1.0)  # a share of samples
             numbers[f"{split}_{quantity}"] = [float(values.mean()), low, high]
             told.append(f"{split} {quantity} {values.mean():.4g} ({low:.3g}, {high:.3g})")
     trust = "95% intervals over samples"
