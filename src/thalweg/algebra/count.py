@@ -84,13 +84,13 @@ class Count(Result):
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values for JSON; integers of more than 1000 digits in closed form."""
-        answer = dict(vars(self))
-        answer["bezout"] = self.bezout.short
-        answer["bezout_log10"] = self.bezout.log10
+        entries = dict(vars(self))
+        entries["bezout"] = self.bezout.short
+        entries["bezout_log10"] = self.bezout.log10
         for name in ("multihomogeneous", "symmetry_order"):
-            if answer[name] is not None and answer[name] > 10**1000:
-                answer[name] = f"10^{_log10(answer[name]):.6g}"
-        return answer
+            if entries[name] is not None and entries[name] > 10**1000:
+                entries[name] = f"10^{_log10(entries[name]):.6g}"
+        return entries
 
 
 def count(
@@ -149,11 +149,11 @@ def count_solutions(found: Solutions) -> Count:
 
 def _empty(system: ZeroSystem, rank: GenericRank, exact: bool | None, seconds: float) -> Count:
     """More equations than the rank: no solution, which an exact computation may confirm."""
-    answer = exact_answer(system, exact, seconds)
+    by_msolve = exact_answer(system, exact, seconds)
     words = "generic rank modulo a prime below the number of equations"
-    if answer is not None:
-        words += f"; exact degree {answer.degree} by msolve modulo {answer.prime}"
-    complete = answer is not None and answer.dimension is None
+    if by_msolve is not None:
+        words += f"; exact degree {by_msolve.degree} by msolve modulo {by_msolve.prime}"
+    complete = by_msolve is not None and by_msolve.dimension is None
     return _answer(system, rank, None, complete, words, "empty")
 
 

@@ -153,9 +153,9 @@ def critical_points(
         )
         isolated, strata = _isolated(equations, ends), ends.strata
     wanted = exact or (exact is None and find_msolve() is not None)
-    answer = exact_degree(equations, seconds=seconds) if wanted else None
+    by_msolve = exact_degree(equations, seconds=seconds) if wanted else None
     bound = bound_on_critical_points(free) if all(penalties) else None
-    degree = None if answer is None or answer.dimension != 0 else answer.degree
+    degree = None if by_msolve is None or by_msolve.dimension != 0 else by_msolve.degree
     return CriticalPoints(
         system=free,
         penalties=tuple(penalties),
@@ -166,9 +166,9 @@ def critical_points(
         infinite=isolated.infinite,
         strata=strata,
         bound=bound,
-        exact=answer,
+        exact=by_msolve,
         complete=len(isolated.points) in (bound, degree),
-        method=_method(isolated, strata, bound, answer),
+        method=_method(isolated, strata, bound, by_msolve),
     )
 
 

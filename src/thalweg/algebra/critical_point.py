@@ -70,13 +70,13 @@ class CriticalPoint(Result):
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values for JSON; an infinite gap as null."""
-        answer = dict(vars(self))
-        answer.update(
+        entries = dict(vars(self))
+        entries.update(
             weights=self.weights.tolist(),
             eigenvalues=self.eigenvalues.tolist(),
             gap=self.gap if np.isfinite(self.gap) else None,
         )
-        return answer
+        return entries
 
 
 def classify(

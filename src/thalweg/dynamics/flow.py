@@ -212,8 +212,8 @@ class _Run:
         stop: Stop | None,
     ) -> None:
         self.slope = Slope(landscape)
-        made = Implicit if method == "implicit" else Chebyshev
-        self.solver: Solver = made(self.slope, w0, rtol, time)
+        kind = Implicit if method == "implicit" else Chebyshev
+        self.solver: Solver = kind(self.slope, w0, rtol, time)
         self.start, self.first = self.solver.w.clone(), float(self.solver.gradient.norm())
         self.time, self.stationary = time, stationary
         self.max_gradients, self.stop = max_gradients, stop

@@ -178,12 +178,12 @@ def method_kind(name: str) -> Kind:
 @cache
 def _of_torch() -> dict[str, type[torch.optim.Optimizer]]:
     """List torch's other optimizers that take one flat vector and no closure."""
-    found = {
+    kinds = {
         name.lower(): kind
         for name, kind in vars(torch.optim).items()
         if isinstance(kind, type) and issubclass(kind, torch.optim.Optimizer)
     }
-    return {name: kind for name, kind in found.items() if name not in (*METHODS, *_NOT_FLAT)}
+    return {name: kind for name, kind in kinds.items() if name not in (*METHODS, *_NOT_FLAT)}
 
 
 # The base class; one that wants a closure; sparse gradients; those that read matrices.
@@ -194,11 +194,11 @@ def _torch(name: str, landscape: Landscape, w: Tensor, settings: Settings) -> Me
     """Make one of torch's optimizers, with its own defaults but for what training has settings."""
     kind = _of_torch()[name]
     takes = inspect.signature(kind).parameters
-    given: dict[str, Any] = {"lr": settings.lr}
+    options: dict[str, Any] = {"lr": settings.lr}
     for option in ("momentum", "weight_decay"):
         value = getattr(settings, option)
         if option in takes:
-            given[option] = value
+            options[option] = value
         elif value:
             raise InvalidArgument(f"optimizer={name!r} takes no {option}; leave it out.")
-    return TorchMethod(landscape, w, kind([w], **given), settings.clip)
+    return TorchMethod(landscape, w, kind([w], **options), settings.clip)
