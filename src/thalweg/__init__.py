@@ -13,6 +13,7 @@ True
 
 from importlib import import_module as _import_module
 from importlib.util import find_spec as _find_spec
+from types import FunctionType as _FunctionType
 from typing import TYPE_CHECKING as _TYPE_CHECKING
 
 if _TYPE_CHECKING:
@@ -156,6 +157,8 @@ if not _TYPE_CHECKING:
         """Load a public name, or a room, when it is first asked for: torch alone takes seconds."""
         if name in _ROOMS:
             public = getattr(_import_module(f"thalweg.{_ROOMS[name]}"), name)
+            if isinstance(public, _FunctionType):  # takes arguments as people guess them
+                public = _import_module("thalweg.boundary").guarded(public)
         elif name == "__version__":
             public = _import_module("importlib.metadata").version("thalweg")
         elif not name.startswith("_") and _find_spec(f"thalweg.{name}"):

@@ -1,0 +1,286 @@
+"""
+Arguments as people guess them, at the one place where all public functions are called.
+
+What an argument may be is read off its annotation. A guess that can mean one thing only is taken
+(``progress=True``, a path for a run, a NumPy array for weights); another is refused in words: what
+was got, what was expected, and what to write instead.
+"""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import math
+import numbers
+import operator
+from collections.abc import Callable, Mapping, Sequence
+from os import PathLike
+from typing import Any, TypeVar
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from thalweg.errors import InvalidArgument, InvalidProblem, InvalidWeights
+from thalweg.problems import Problem, open_point
+from thalweg.problems.checkpoints import Point
+from thalweg.risk import EmpiricalRisk
+from thalweg.run import Run
+from thalweg.run.progress import on_screen, silent
+
+C = TypeVar("C", bound=Callable[..., Any])
+
+_LANDSCAPES = ("Landscape", "Function", "EmpiricalRisk", "_CurvedBatched")
+_NO_LANDSCAPES = (Tensor, np.ndarray, numbers.Number, Point, dict, list, tuple)
+_PROBLEMS = ("Problem", "Problem | EmpiricalRisk")
+_RUNS = ("Run | None", "Run | str | os.PathLike[str] | None", "Run | str | os.PathLike[str]")
+# What is to be written where something else than an object of this class was given.
+_WRITE = {
+    "ParameterSpace": "give risk.space",
+    "nn.Module": "give the torch.nn.Module that is trained",
+    "xr.Dataset": "give what the function that measures it returned, such as tw.barrier(...)",
+    "Signature": "give what tw.signature(landscape, starts) returned",
+    "torch.Generator": "write torch.Generator().manual_seed(0)",
+    "torch.dtype | None": "write torch.float32 or torch.float64",
+}
+
+
+def guarded(function: C) -> C:
+    """Let a public function take arguments as people guess them, or refuse them in words."""
+    signature = inspect.signature(function)
+    name = function.__name__
+
+    @functools.wraps(function)
+    def called(*args: Any, **keywords: Any) -> Any:
+        try:
+            bound = signature.bind(*args, **keywords)
+        except TypeError:
+            return function(*args, **keywords)  # Python says itself what is missing
+        subject = next(iter(bound.arguments.values()), None)
+        # A run may be made at a path: last, so that what is refused leaves no folder behind.
+        for key in sorted(bound.arguments, key=lambda argument: argument == "run"):
+            value = bound.arguments[key]
+            wanted = signature.parameters[key].annotation
+            if isinstance(wanted, str):
+                place = f"{key} of tw.{name}"
+                bound.arguments[key] = _settled(wanted, value, place, subject)
+        return function(*bound.args, **bound.kwargs)
+
+    called.__module__, called.__qualname__ = "thalweg", name  # where pickle finds it
+    return called  # type: ignore[return-value]
+
+
+def _settled(wanted: str, value: Any, place: str, subject: Any) -> Any:
+    """Give an argument as its annotation wants it."""
+    if value is None and wanted.endswith("| None"):
+        return value
+    if wanted in _LANDSCAPES:
+        return _landscape(value, place)
+    if wanted in _PROBLEMS:
+        return _problem(value, place, wanted)
+    if wanted.startswith("Tensor"):
+        return _tensor(wanted, value, place, subject)
+    if wanted == "Sequence[Tensor | Point]":
+        return _tensors(value, place, subject)
+    if wanted == "Progress":
+        return _progress(value, place)
+    if wanted in _RUNS:
+        return _run(wanted, value, place)
+    if wanted in ("int", "int | None"):
+        return _integer(value, place)
+    if wanted == "int | Sequence[int]":
+        return value if isinstance(value, Sequence) else _integer(value, place)
+    if wanted == "Mapping[str, Any] | Sequence[Any]":
+        return _points(value, place)
+    if wanted in ("float", "float | None"):
+        return _number(value, place)
+    if wanted in ("str", "str | os.PathLike[str]"):
+        return _text(wanted, value, place)
+    if place.startswith("op of "):
+        return _operator(value, place)
+    if wanted in _WRITE:
+        return _instance(wanted, value, place)
+    return value
+
+
+def _landscape(value: Any, place: str) -> Any:
+    if isinstance(value, Problem):
+        write = "write tw.EmpiricalRisk(problem)"
+    elif isinstance(value, str | PathLike):
+        write = "write tw.EmpiricalRisk(tw.load_problem(entry))"
+    elif isinstance(value, nn.Module):
+        write = "write tw.EmpiricalRisk(tw.Problem(model, loss, data))"
+    elif value is None or isinstance(value, _NO_LANDSCAPES):
+        write = "the landscape comes first: tw.EmpiricalRisk(problem)"
+    else:
+        return value  # the function says which of a landscape's members it lacks
+    raise InvalidArgument(f"{place} is {_said(value)}; expected a landscape: {write}.")
+
+
+def _problem(value: Any, place: str, wanted: str) -> Any:
+    if isinstance(value, Problem) or ("EmpiricalRisk" in wanted and _is_risk(value)):
+        return value
+    if _is_risk(value):
+        write = "write risk.problem"
+    elif isinstance(value, str | PathLike):
+        write = "write tw.load_problem(entry)"
+    else:
+        write = "write tw.Problem(model, loss, data) or tw.load_problem(entry)"
+    raise InvalidProblem(f"{place} is {_said(value)}; expected a {wanted}: {write}.")
+
+
+def _is_risk(value: Any) -> bool:
+    return isinstance(value, EmpiricalRisk)
+
+
+def _tensor(wanted: str, value: Any, place: str, subject: Any) -> Any:
+    """Give weights, directions or points as a tensor, or whole states as a point."""
+    if isinstance(value, Tensor):
+        return value
+    if isinstance(value, np.ndarray) and value.dtype.kind == "f":
+        dtype = getattr(subject, "dtype", None)
+        given = torch.from_numpy(np.array(value))
+        return given.to(dtype) if isinstance(dtype, torch.dtype) else given
+    if wanted == "Tensor | PointsPlane | int":
+        return _directions(value, place)
+    states = "Point" in wanted
+    if states and isinstance(value, Point):
+        return value
+    problem = subject if isinstance(subject, Problem) else getattr(subject, "problem", None)
+    if states and isinstance(value, str | PathLike | dict) and isinstance(problem, Problem):
+        return open_point(problem, value)
+    raise InvalidWeights(
+        f"{place} is {_said(value)}; expected a tensor of weights"
+        f"{', a point or a path' if states else ''}: {_weights_to_write(value)}."
+    )
+
+
+def _weights_to_write(value: Any) -> str:
+    """Say how weights are had of what was given."""
+    if isinstance(value, Point):
+        return "write point.load_into(risk), which also sets frozen weights and buffers"
+    if isinstance(value, str | PathLike | dict):
+        return "write tw.open_point(risk.problem, source).load_into(risk)"
+    if isinstance(value, nn.Module):
+        return "write risk.space.pack(model)"
+    if isinstance(value, list | tuple) and all(isinstance(row, Tensor) for row in value):
+        return "write torch.stack(points)"
+    return "write risk.space.pack(model), or torch.tensor(numbers)"
+
+
+def _tensors(value: Any, place: str, subject: Any) -> Any:
+    if isinstance(value, Tensor):
+        return value
+    if isinstance(value, np.ndarray):
+        return _tensor("Tensor", value, place, subject)
+    if isinstance(value, Sequence) and not isinstance(value, str):
+        return [_tensor("Tensor | Point", point, place, subject) for point in value]
+    raise InvalidWeights(
+        f"{place} is {_said(value)}; expected a list of tensors, points or paths: write [w0, w1]."
+    )
+
+
+def _points(value: Any, place: str) -> Any:
+    if isinstance(value, Mapping | Sequence | Tensor) and not isinstance(value, str):
+        return value
+    raise InvalidArgument(
+        f"{place} is {_said(value)}; expected checkpoints by name or in a list: write"
+        ' ["a.pt", "b.pt"] or {"a": state}.'
+    )
+
+
+def _directions(value: Any, place: str) -> Any:
+    if hasattr(value, "origin") and hasattr(value, "directions"):
+        return value
+    if not isinstance(value, bool) and isinstance(value, numbers.Integral):
+        return int(value)
+    if value == "principal":
+        write = (
+            "write principal_directions(weights).directions of thalweg.geometry, where weights are"
+            " those of a trajectory, a row each"
+        )
+    elif value == "random":
+        write = "write a number of random directions, directions=2"
+    else:
+        write = (
+            "write a number of random directions, a tensor of shape (W, k), or"
+            " through_points(w0, w1, w2) of thalweg.geometry"
+        )
+    raise InvalidArgument(f"{place} is {_said(value)}; expected directions: {write}.")
+
+
+def _progress(value: Any, place: str) -> Any:
+    if value is None or value is False:
+        return silent
+    if value is True:
+        return on_screen
+    if callable(value):
+        return value
+    raise InvalidArgument(
+        f"{place} is {_said(value)}; write True for a bar on the screen, or a function of"
+        " (total, label) that opens one."
+    )
+
+
+def _run(wanted: str, value: Any, place: str) -> Any:
+    from thalweg.dynamics.checkpoint_writer import as_run
+
+    if isinstance(value, Run):
+        return value
+    if isinstance(value, str | PathLike):
+        return value if "str" in wanted else as_run(value)
+    raise InvalidArgument(
+        f'{place} is {_said(value)}; expected a run or the path of one: write run="runs/mine".'
+    )
+
+
+def _integer(value: Any, place: str) -> int:
+    try:
+        return operator.index(value)
+    except TypeError:
+        if isinstance(value, numbers.Real) and math.isfinite(value) and int(value) == value:
+            return int(value)
+    raise InvalidArgument(f"{place} is {_said(value)}; write a whole number.")
+
+
+def _number(value: Any, place: str) -> Any:
+    if isinstance(value, numbers.Real):
+        return value
+    if isinstance(value, Tensor | np.ndarray) and value.ndim == 0:
+        return float(value)
+    raise InvalidArgument(f"{place} is {_said(value)}; write a number.")
+
+
+def _text(wanted: str, value: Any, place: str) -> Any:
+    if isinstance(value, str) or ("PathLike" in wanted and isinstance(value, PathLike)):
+        return value
+    expected = "a path" if "PathLike" in wanted else "text in quotes"
+    raise InvalidArgument(f"{place} is {_said(value)}; write {expected}.")
+
+
+def _operator(value: Any, place: str) -> Any:
+    if isinstance(value, np.ndarray) and value.dtype.kind == "f":
+        return torch.from_numpy(np.array(value))
+    if hasattr(value, "hessian"):
+        write = "write risk.hessian(w) or risk.gauss_newton(w)"
+    elif hasattr(type(value), "__matmul__") and hasattr(value, "shape"):
+        return value
+    else:
+        write = "write risk.hessian(w), or give a symmetric matrix"
+    raise InvalidArgument(f"{place} is {_said(value)}; expected an operator: {write}.")
+
+
+def _instance(wanted: str, value: Any, place: str) -> Any:
+    last = wanted.removesuffix(" | None").rpartition(".")[2]
+    if any(base.__name__ == last for base in type(value).__mro__):
+        return value
+    raise InvalidArgument(f"{place} is {_said(value)}; expected a {wanted}: {_WRITE[wanted]}.")
+
+
+def _said(value: Any) -> str:
+    """Name what was given: its value where that is short, else what it is."""
+    if value is None or isinstance(value, str | PathLike | numbers.Number):
+        return repr(value)[:80]
+    if isinstance(value, Tensor | np.ndarray):
+        return f"a {type(value).__name__} of shape {tuple(value.shape)} and {value.dtype}"
+    return f"a {type(value).__name__}"
