@@ -24,7 +24,6 @@ from torch import Tensor, nn
 from thalweg.errors import InvalidArgument, InvalidProblem, InvalidWeights
 from thalweg.problems import Problem, open_point
 from thalweg.problems.checkpoints import Point
-from thalweg.risk import EmpiricalRisk
 from thalweg.run import Run
 from thalweg.run.progress import on_screen, silent
 
@@ -108,8 +107,6 @@ def _landscape(value: Any, place: str) -> Any:
         write = "write tw.EmpiricalRisk(problem)"
     elif isinstance(value, str | PathLike):
         write = "write tw.EmpiricalRisk(tw.load_problem(entry))"
-    elif isinstance(value, nn.Module):
-        write = "write tw.EmpiricalRisk(tw.Problem(model, loss, data))"
     elif value is None or isinstance(value, _NO_LANDSCAPES):
         write = "the landscape comes first: tw.EmpiricalRisk(problem)"
     else:
@@ -130,7 +127,7 @@ def _problem(value: Any, place: str, wanted: str) -> Any:
 
 
 def _is_risk(value: Any) -> bool:
-    return isinstance(value, EmpiricalRisk)
+    return isinstance(getattr(value, "problem", None), Problem)
 
 
 def _tensor(wanted: str, value: Any, place: str, subject: Any) -> Any:
