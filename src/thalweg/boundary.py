@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import functools
 import inspect
-import math
 import numbers
 import operator
 from collections.abc import Callable, Mapping, Sequence
@@ -22,13 +21,16 @@ import torch
 from torch import Tensor, nn
 
 from thalweg.errors import InvalidArgument, InvalidProblem, InvalidWeights
+from thalweg.landscape.protocols import Function, Landscape, require
 from thalweg.problems import Problem, open_point
 from thalweg.problems.checkpoints import Point
 from thalweg.run import Run
 from thalweg.run.progress import on_screen, silent
+from thalweg.tracing.chain import Network
 
 C = TypeVar("C", bound=Callable[..., Any])
 
+_PROTOCOLS: dict[str, Any] = {"Function": Function, "EmpiricalRisk": Network}
 _LANDSCAPES = ("Landscape", "Function", "EmpiricalRisk", "_CurvedBatched")
 _NO_LANDSCAPES = (Tensor, np.ndarray, numbers.Number, Point, dict, list, tuple)
 _PROBLEMS = ("Problem", "Problem | EmpiricalRisk")
@@ -74,7 +76,7 @@ def _settled(wanted: str, value: Any, place: str, subject: Any) -> Any:
     if value is None and wanted.endswith("| None"):
         return value
     if wanted in _LANDSCAPES:
-        return _landscape(value, place)
+        return _landscape(value, place, wanted)
     if wanted in _PROBLEMS:
         return _problem(value, place, wanted)
     if wanted.startswith("Tensor"):
@@ -102,7 +104,11 @@ def _settled(wanted: str, value: Any, place: str, subject: Any) -> Any:
     return value
 
 
-def _landscape(value: Any, place: str) -> Any:
+def _landscape(value: Any, place: str, wanted: str) -> Any:
+    if isinstance(value, nn.Module):
+        user = place.rpartition("tw.")[2]
+        protocol = _PROTOCOLS.get(wanted, Landscape)
+        return require(value, protocol, user, "give an EmpiricalRisk(problem)")
     if isinstance(value, Problem):
         write = "write tw.EmpiricalRisk(problem)"
     elif isinstance(value, str | PathLike):
@@ -235,7 +241,7 @@ def _integer(value: Any, place: str) -> int:
     try:
         return operator.index(value)
     except TypeError:
-        if isinstance(value, numbers.Real) and math.isfinite(value) and int(value) == value:
+        if isinstance(value, float | np.floating) and float(value).is_integer():
             return int(value)
     raise InvalidArgument(f"{place} is {_said(value)}; write a whole number.")
 
