@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 from functools import partial
+from pathlib import Path
 
 # Workers and commands started by tests inherit these. One thread: sums in the same order
 # everywhere, and no crowding where tests start processes. Agg: nothing opens a window.
@@ -13,6 +14,7 @@ os.environ["MPLBACKEND"] = "Agg"
 
 import pytest
 import torch
+from _pytest.doctest import DoctestItem
 from sybil import Sybil
 from sybil.integration.pytest import SybilItem
 
@@ -37,6 +39,20 @@ pytest_collect_file = Sybil(
     patterns=["README.md", "CONTRIBUTING.md", "docs/*.md"],
     fixtures=["document_directory"],
 ).pytest()
+
+
+def pytest_collection_modifyitems(items):
+    """Leave out a second copy of the doctests of functions that `thalweg.boundary` wraps.
+
+    The package's own module shows those of them that something has asked for; they are tested
+    where they are written.
+    """
+    package = Path(__file__).with_name("src") / "thalweg" / "__init__.py"
+    items[:] = [
+        item
+        for item in items
+        if not isinstance(item, DoctestItem) or item.path != package or item.name == "thalweg"
+    ]
 
 
 @pytest.hookimpl(tryfirst=True)
