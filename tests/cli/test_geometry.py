@@ -270,7 +270,6 @@ def test_a_problem_must_be_named(work):
         ("surface", ["W0", "--points", "3", "--extent", "1,0"], InvalidArgument, "low end"),
         ("surface", ["W0", "--set", "outputs=2"], CheckpointMismatch, "of another shape"),
         ("surface", ["RUN", "--trajectory", "seed9"], InvalidArgument, "one of: seed0"),
-        ("spectrum", ["W0", "W1"], InvalidArgument, "of one point"),
         ("spectrum", ["W0", "-k", "0"], InvalidArgument, "nothing is asked for"),
         ("spectrum", ["W0", "--rtol", "2"], InvalidArgument, "rtol=2.0"),
         ("spectrum", ["W0", "--density", "--near-zero", "0"], InvalidArgument, "near_zero=0"),

@@ -12,8 +12,10 @@ from typer.testing import CliRunner
 
 import thalweg as tw
 from thalweg.cli.main import app
+from thalweg.errors import InvalidArgument
 from thalweg.measurements.options import about_options
 from thalweg.measurements.registry import MEASUREMENTS
+from thalweg.measurements.spectrum_points import each_checkpoint
 from thalweg.report.commands import measurement_command
 from thalweg.run import open_run
 from thalweg.run.files import read_json
@@ -117,3 +119,38 @@ def test_several_checkpoints_of_a_degeneracy(ends):
     more = ["--checkpoint", str(ends / "b.safetensors"), "--json"]
     found = json.loads(invoke(words("degeneracy", ends, *more)))["checkpoints"]
     assert [Path(one["checkpoint"]["file"]).stem for one in found] == ["a", "b"]
+
+
+SPECTRUM = ("-k", "2", "--density", "--probes", "2", "--steps", "4", "--trace")
+
+
+def spectrum_of(ends, out, *files):
+    points = [w for file in files for w in ("--checkpoint", str(ends / f"{file}.safetensors"))]
+    settings = [word for key, value in SETTINGS.items() for word in ("--set", f"{key}={value}")]
+    command = ["spectrum", "digits", *settings, *points, *SPECTRUM, "--out", str(out), "--json"]
+    return json.loads(invoke(command))["spectrum"], open_run(out)
+
+
+def test_several_checkpoints_of_a_spectrum_are_those_of_each_alone(ends, tmp_path):
+    several, run = spectrum_of(ends, tmp_path / "both", "a", "b")
+    single, alone = spectrum_of(ends, tmp_path / "b", "b")
+    files = [answer.pop("checkpoint")["file"] for answer in several["checkpoints"]]
+    assert [Path(file).stem for file in files] == ["a", "b"]
+    assert several["checkpoints"][1] == {k: v for k, v in single.items() if k != "notes"}
+    for name in MEASUREMENTS["spectrum"].results:
+        (_, spectrum) = each_checkpoint(run.result(name))[1]
+        assert spectrum.identical(alone.result(name)), name
+    first, last = (answer["eigenvalues"][0]["value"] for answer in several["checkpoints"])
+    assert first != last  # so that neither stands for the other
+    section = MEASUREMENTS["spectrum"].section(run)
+    assert [fact.value for fact in section.facts] == [f"{first:.5g}", f"{last:.5g}"]
+    densities, ranks, table, rest = section.parts
+    panels = densities.still.axes
+    assert [ax.get_title() for ax in panels] == ["a", "b"]
+    assert panels[0].get_xlim() == panels[1].get_xlim()
+    assert panels[0].get_ylim() == panels[1].get_ylim()
+    assert all(ax.get_xlabel() for ax in (*panels, *ranks.still.axes))
+    assert table.head == ("", "a", "b") and table.rows[0][1].startswith(f"{first:.7g} ±")
+    assert [row[0] for row in rest.rows] == ["a", "b"]
+    with pytest.raises(InvalidArgument, match="no picture is known"):
+        tw.plot(run.result("spectrum/density"))

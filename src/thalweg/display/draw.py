@@ -70,7 +70,7 @@ def _dataset(data: xr.Dataset, ax: Axes | None, options: dict[str, Any]) -> Axes
     if "barrier" in names and "t" in dims:
         draw = plots.plot_lines if "pair" in dims else plots.plot_line
         return draw(data, ax=ax, **options)
-    if "density" in names and "eigenvalue" in data.coords:
+    if "density" in names and "eigenvalue" in dims:
         return plots.plot_density(data, ax=ax, **options)
     if "loss" in names and {"x", "y"} == set(data["loss"].dims):
         return plots.plot_contour(data, ax=ax, **options)

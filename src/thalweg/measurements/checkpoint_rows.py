@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from thalweg.measurements.parts import Section, Table
@@ -54,6 +55,16 @@ def rows_section(
     head = ("checkpoint", "status", *(number.replace("_", " ") for number in numbers))
     table = Table(title, head, rows, words=2, note=" ".join([note, *reasons]))
     return Section(name=name, title=title, lead=lead, facts=[], parts=[table])
+
+
+def short_names(files: Iterable[Any]) -> list[str]:
+    """Name checkpoints by their files, with the folder where these are the same."""
+    paths = [Path(str(file)) for file in files]
+    stems = [path.stem for path in paths]
+    return [
+        path.stem if stems.count(path.stem) == 1 else f"{path.parent.name}/{path.stem}"
+        for path in paths
+    ]
 
 
 def first_lines(answer: dict[str, Any]) -> list[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -9,7 +10,9 @@ from matplotlib import rc_context
 from matplotlib.figure import Figure
 
 from thalweg.plots import plot_contour, plot_density, plot_profile, plot_surface
+from thalweg.plots.axes import literal
 from thalweg.plots.grids import heights
+from thalweg.plots.palette import COLORS
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -74,4 +77,50 @@ def density_still(density: xr.Dataset, eigenvalues: xr.Dataset | None) -> Figure
     """Draw a spectral density and the eigenvalues that were found."""
     figure = Figure(figsize=(8, 4.2), layout="constrained")
     plot_density(density, eigenvalues=eigenvalues, ax=figure.add_subplot())
+    return figure
+
+
+def densities_still(
+    panels: Sequence[tuple[str, xr.Dataset, xr.Dataset | None]], *, columns: int = 3
+) -> Figure:
+    """Draw spectral densities of named checkpoints side by side, on one scale."""
+    columns = min(columns, len(panels))
+    rows = -(-len(panels) // columns)
+    figure = Figure(figsize=(4.4 * columns, 3.8 * rows), layout="constrained")
+    grid = figure.subplots(rows, columns, squeeze=False).ravel()
+    for ax, (name, density, eigenvalues) in zip(grid, panels, strict=False):
+        plot_density(density, eigenvalues=eigenvalues, ax=ax)
+        ax.set_title(literal(name), fontsize="medium")
+    shown = grid[: len(panels)]
+    for ends, put in (("get_xlim", "set_xlim"), ("get_ylim", "set_ylim")):
+        lows, highs = zip(*(getattr(ax, ends)() for ax in shown), strict=True)
+        for ax in shown:
+            getattr(ax, put)(min(lows), max(highs))
+    for number, ax in enumerate(grid):
+        ax.set_visible(number < len(panels))
+        ax.yaxis.label.set_visible(number % columns == 0)
+        if number and ax.get_legend():
+            ax.get_legend().remove()
+    return figure
+
+
+def eigenvalues_still(series: Sequence[tuple[str, xr.Dataset]]) -> Figure:
+    """Draw the eigenvalues of named checkpoints by rank, with their estimated errors."""
+    figure = Figure(figsize=(8, 3.8), layout="constrained")
+    ax = figure.add_subplot()
+    apart = np.linspace(-0.2, 0.2, len(series)) if len(series) > 1 else [0.0]
+    for number, (name, eigenvalues) in enumerate(series):
+        values, errors = eigenvalues["value"].values, eigenvalues["error"].values
+        ranks = np.arange(1, len(values) + 1)
+        style: dict[str, Any] = {"color": COLORS[number % len(COLORS)], "capsize": 3}
+        ax.errorbar(
+            ranks + apart[number], values, yerr=errors, fmt="o", label=literal(name), **style
+        )
+    ax.set_xticks(ranks)
+    every = np.concatenate([eigenvalues["value"].values for _, eigenvalues in series])
+    if every.min() > 0 and every.max() > 100 * every.min():
+        ax.set_yscale("log")
+    ax.set(xlabel="rank", ylabel="eigenvalue (loss per squared weight)")
+    ax.grid(alpha=0.3, linewidth=0.5)
+    ax.legend(frameon=False, fontsize="small")
     return figure

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from thalweg.measurements.checkpoint_rows import short_names
 from thalweg.measurements.options import option
 from thalweg.measurements.parts import Fact, Section, Table
 from thalweg.measurements.record import Job, Measurement, cell, in_order
@@ -144,18 +145,6 @@ def section(run: Run) -> Section | None:
         facts=facts,
         parts=[Table("Measures of flatness", head, rows, words=4, note=note)],
     )
-
-
-def short_names(files: Any) -> list[str]:
-    """Name checkpoints by their files, with the folder where these are the same."""
-    from pathlib import Path
-
-    paths = [Path(str(file)) for file in files]
-    stems = [path.stem for path in paths]
-    return [
-        path.stem if stems.count(path.stem) == 1 else f"{path.parent.name}/{path.stem}"
-        for path in paths
-    ]
 
 
 def _with_interval(here: xr.Dataset) -> str:

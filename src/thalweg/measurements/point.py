@@ -7,7 +7,7 @@ import json
 import logging
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -75,6 +75,8 @@ class MeasuredPoint:
         Other trainings that are shown beside it.
     file : Path or None
         Of the first point.
+    about : dict
+        Of the first point, as `about_point` gives it; empty where it is the end of the path.
     """
 
     risk: EmpiricalRisk
@@ -86,6 +88,7 @@ class MeasuredPoint:
     trajectory: str
     also: tuple[Way, ...] = ()
     file: Path | None = None
+    about: dict[str, Any] = field(default_factory=dict)
 
     @property
     def ways(self) -> list[Way]:
@@ -264,6 +267,7 @@ def load_measured_point(
     risk = _risk(problem, spec)
     points = open_points(problem, files, tell=tell, **opening)
     along = open_points(problem, way, tell=tell and files != way[-1:], progress=progress, **opening)
+    about = about_point(points[0]) if at.get("checkpoints") else {}
     points = [replace(point, name=name) for point, name in zip(points, _names(files), strict=True)]
     along = [replace(point, name=name) for point, name in zip(along, _names(way), strict=True)]
     centre = points[0].load_into(risk)
@@ -279,6 +283,7 @@ def load_measured_point(
         trajectory=at.get("trajectory", ""),
         also=_others(problem, risk, spec, at.get("trajectory", "")),
         file=files[0],
+        about=about,
     )
 
 

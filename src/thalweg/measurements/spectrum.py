@@ -1,4 +1,4 @@
-"""``thalweg spectrum``: eigenvalues, density and trace of the Hessian at a checkpoint."""
+"""``thalweg spectrum``: eigenvalues, density and trace of the Hessian at checkpoints."""
 
 from __future__ import annotations
 
@@ -11,6 +11,12 @@ from thalweg.run import Run
 
 if TYPE_CHECKING:
     from thalweg.measurements.parts import Section
+
+EIGENVALUES, DENSITY, TRACE = RESULTS = (
+    "spectrum/eigenvalues",
+    "spectrum/density",
+    "spectrum/trace",
+)
 
 
 @dataclass(frozen=True)
@@ -42,24 +48,37 @@ def settle(given: dict[str, Any], points: int, trajectory: bool) -> dict[str, An
 
 
 def perform(job: Job) -> dict[str, Any]:
-    """Do the tasks, and save what they measured."""
+    """Do the tasks of each checkpoint, and save what they measured."""
+    from thalweg.measurements.point import each_point
     from thalweg.measurements.spectrum_parts import gather, parts
 
-    tasks = parts(job.spec, job.options)
-    job.perform(tasks, "spectrum")
-    return gather(job.run, tasks, job.options)
+    groups = [parts(spec, job.options) for _, spec in each_point(job.spec)]
+    job.perform([task for tasks in groups for task in tasks], "spectrum")
+    return gather(job.run, groups, job.options)
 
 
 def lines(found: dict[str, Any]) -> list[str]:
-    """Write eigenvalues with their errors, the density's summary, the trace."""
-    rows = [f"{found['operator']} of {found['size']:,} weights; {found['products']:,} products"]
-    if "eigenvalues" in found:
-        rows.append(f"\neigenvalues ({found['status']})")
+    """Write eigenvalues with their errors, the density's summary, the trace, by checkpoint."""
+    if "checkpoints" not in found:
+        return _lines(found)
+    rows: list[str] = []
+    for number, answer in enumerate(found["checkpoints"]):
+        about = answer["checkpoint"]
+        rows += [""] * bool(number) + [f"{about['file']}:"]
+        rows += [f"  - {note}" for note in about["notes"]]
+        rows += _lines(answer)
+    return rows
+
+
+def _lines(answer: dict[str, Any]) -> list[str]:
+    rows = [f"{answer['operator']} of {answer['size']:,} weights; {answer['products']:,} products"]
+    if "eigenvalues" in answer:
+        rows.append(f"\neigenvalues ({answer['status']})")
         rows.append(f"{'value':>13} {'residual':>11} {'error':>11}")
-        for row in found["eigenvalues"]:
+        for row in answer["eigenvalues"]:
             rows.append(f"{row['value']:>13.7g} {row['residual']:>11.2g} {row['error']:>11.2g}")
-    if "density" in found:
-        near, about = found["near_zero"], found["density"]
+    if "density" in answer:
+        near, about = answer["near_zero"], answer["density"]
         rows.append(
             f"\ndensity: {about['probes']} probes of {about['steps']} steps\n"
             f"eigenvalues within {near['threshold']:.3g} of zero: {near['count']:,.0f}"
@@ -69,8 +88,8 @@ def lines(found: dict[str, Any]) -> list[str]:
             f" is the scatter of the random vectors (standard error {near['stderr']:.2g}; more"
             " --probes)"
         )
-    if "trace" in found:
-        trace = found["trace"]
+    if "trace" in answer:
+        trace = answer["trace"]
         rows.append(
             f"\ntrace: {trace['value']:.6g} ± {trace['stderr']:.2g} (standard error), 95% within"
             f" {trace['error']:.2g} ({trace['status']})"
@@ -87,12 +106,13 @@ def section(run: Run) -> Section | None:
 
 RECORD = Measurement(
     name="spectrum",
-    question="Measure the spectrum of the Hessian at a checkpoint, and draw it.",
+    question="Measure the spectrum of the Hessian at checkpoints, and draw it.",
     options=Options,
     perform=perform,
     lines=lines,
     section=section,
-    results=("spectrum/eigenvalues", "spectrum/density", "spectrum/trace"),
+    results=RESULTS,
     settle=settle,
+    checkpoints=(1, None),
     kept=True,
 )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
@@ -13,10 +13,14 @@ from thalweg.geometry import near_zero, top_eigenvalues, trace
 from thalweg.geometry.density import check_quadratures, density_of, quadrature
 from thalweg.geometry.operator import SymmetricOperator
 from thalweg.measurements.point import load_measured_point
+from thalweg.measurements.spectrum import DENSITY, EIGENVALUES, TRACE
+from thalweg.measurements.spectrum_points import stack_checkpoints
 from thalweg.measurements.told import UNITS_AN_EPOCH, Told
 from thalweg.run import Report, Run, Task, open_run, task_result
 
 if TYPE_CHECKING:
+    import xarray as xr
+
     from thalweg.risk import EmpiricalRisk
 
 # A product costs more than a gradient; an eigenvalue takes about five.
@@ -80,25 +84,25 @@ def parts(
         units = _UNITS_A_PRODUCT * products
         return Task(f"{module}:measure_{name}", arguments, needs, label, units)
 
-    found = []
+    tasks = []
     if options["k"]:
         ends = {name: options[name] for name in ("k", "which", "rtol")}
-        found.append(part("eigenvalues", 5 * options["k"], "eigenvalues", **ends))
+        tasks.append(part("eigenvalues", 5 * options["k"], "eigenvalues", **ends))
     if options["density"]:
         steps = options["steps"]
-        found += [
+        tasks += [
             part("probe", steps, f"probe {probe} of the density", probe=probe, steps=steps)
             for probe in range(options["probes"])
         ]
     if options["trace"]:
-        found.append(part("trace", 40, "trace", rtol=options["trace_rtol"]))
-    return found
+        tasks.append(part("trace", 40, "trace", rtol=options["trace_rtol"]))
+    return tasks
 
 
 def measure_eigenvalues(run: Run, arguments: dict[str, Any], report: Report) -> dict[str, Any]:
     """Compute the eigenvalues asked for, in a worker."""
-    operator = _operator(run, arguments)
-    found = top_eigenvalues(
+    operator, about = _at_point(run, arguments)
+    top = top_eigenvalues(
         operator,
         min(arguments["k"], operator.shape[0]),
         which=arguments["which"],
@@ -107,19 +111,20 @@ def measure_eigenvalues(run: Run, arguments: dict[str, Any], report: Report) -> 
         progress=lambda total, label: Told(report, _UNITS_A_PRODUCT),
     )
     return {
-        "values": found.values.cpu().numpy(),
-        "residuals": found.residuals.cpu().numpy(),
-        "errors": found.errors.cpu().numpy(),
-        "products": found.products,
-        "status": found.status,
+        "values": top.values.cpu().numpy(),
+        "residuals": top.residuals.cpu().numpy(),
+        "errors": top.errors.cpu().numpy(),
+        "products": top.products,
+        "status": top.status,
         "described": operator.described,
         "size": operator.shape[0],
+        "checkpoint": about,
     }
 
 
 def measure_probe(run: Run, arguments: dict[str, Any], report: Report) -> dict[str, Any]:
     """Take one probe of the density, in a worker."""
-    operator = _operator(run, arguments)
+    operator, about = _at_point(run, arguments)
     counted = SymmetricOperator(operator)
     told = Told(report, _UNITS_A_PRODUCT)
     steps, seed, probe = (arguments[name] for name in ("steps", "seed", "probe"))
@@ -131,113 +136,145 @@ def measure_probe(run: Run, arguments: dict[str, Any], report: Report) -> dict[s
         "products": counted.products,
         "described": operator.described,
         "size": operator.shape[0],
+        "checkpoint": about,
     }
 
 
 def measure_trace(run: Run, arguments: dict[str, Any], report: Report) -> dict[str, Any]:
     """Estimate the trace, in a worker."""
-    operator = _operator(run, arguments)
-    found = trace(
+    operator, about = _at_point(run, arguments)
+    estimate = trace(
         operator,
         rtol=arguments["rtol"],
         seed=arguments["seed"],
         progress=lambda total, label: Told(report, _UNITS_A_PRODUCT),
     )
     return {
-        "value": found.value,
-        "stderr": found.stderr,
-        "error": found.error,
-        "products": found.products,
-        "status": found.status,
+        "value": estimate.value,
+        "stderr": estimate.stderr,
+        "error": estimate.error,
+        "products": estimate.products,
+        "status": estimate.status,
         "described": operator.described,
         "size": operator.shape[0],
+        "checkpoint": about,
     }
 
 
-def _operator(run: Run, arguments: dict[str, Any]) -> Any:
+def _at_point(run: Run, arguments: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
     names = ("problem", "at", "risk", "evaluation_batch", "operator")
     return _made(str(run.path), json.dumps({name: arguments[name] for name in names}))
 
 
 @lru_cache(maxsize=1)
-def _made(run: str, text: str) -> Any:
+def _made(run: str, text: str) -> tuple[Any, dict[str, Any]]:
     """Make the operator once for all tasks of a worker: tracing it costs several products."""
     spec = json.loads(text)
     measured = load_measured_point(spec, open_run(run))
     risk: EmpiricalRisk = measured.risk
     make = risk.hessian if spec["operator"] == "hessian" else risk.gauss_newton
-    return make(measured.centre)
+    return make(measured.centre), measured.about
 
 
-def gather(run: Run, parts: list[Task], options: dict[str, Any]) -> dict[str, Any]:
+def gather(run: Run, groups: list[list[Task]], options: dict[str, Any]) -> dict[str, Any]:
     """
-    Save what the tasks of a spectrum measured as the results ``spectrum/...`` of a run.
+    Save what the tasks of spectra measured as the results ``spectrum/...`` of a run.
+
+    Parameters
+    ----------
+    run : Run
+        Whose tasks are done.
+    groups : list of list of Task
+        Those of `parts` for each checkpoint.
+    options : dict
+        All of `thalweg.measurements.spectrum.Options`.
 
     Returns
     -------
     dict
-        ``size`` (W), ``products``, and of what was asked for ``eigenvalues`` (a list of ``value``,
-        ``residual``, ``error``), ``density``, ``near_zero`` and ``trace``.
+        Of one checkpoint ``size`` (W), ``products``, and of what was asked for ``eigenvalues`` (a
+        list of ``value``, ``residual``, ``error``), ``density``, ``near_zero`` and ``trace``. Of
+        several a list of such under ``checkpoints``, each with its ``checkpoint``.
     """
+    spectra = [_spectrum(run, tasks, options) for tasks in groups]
+    files = [spectrum.about.get("file", "") for spectrum in spectra]
+    for name in spectra[0].data:
+        run.save_result(name, stack_checkpoints([each.data[name] for each in spectra], files))
+    if len(spectra) == 1:
+        return spectra[0].summary
+    return {"checkpoints": [{**each.summary, "checkpoint": each.about} for each in spectra]}
+
+
+class _Spectrum(NamedTuple):
+    """What was measured at one checkpoint: results by name, a summary, the checkpoint."""
+
+    data: dict[str, xr.Dataset]
+    summary: dict[str, Any]
+    about: dict[str, Any]
+
+
+def _spectrum(run: Run, tasks: list[Task], options: dict[str, Any]) -> _Spectrum:
     done: dict[str, list[dict[str, Any]]] = {"eigenvalues": [], "probe": [], "trace": []}
-    for task in parts:
+    for task in tasks:
         result = task_result(run, task)
         assert result is not None
         done[task.arguments["part"]].append(result)
     first = next(results[0] for results in done.values() if results)
+    data: dict[str, xr.Dataset] = {}
     summary: dict[str, Any] = {"size": first["size"], "operator": options["operator"]}
-    for one in done["eigenvalues"]:
-        summary |= _save_eigenvalues(run, one)
+    for result in done["eigenvalues"]:
+        data[EIGENVALUES], told = _eigenvalues(result)
+        summary |= told
     if done["probe"]:
-        summary |= _save_density(run, done["probe"], options)
-    for one in done["trace"]:
-        summary |= _save_trace(run, one)
-    spent = sum(one["products"] for results in done.values() for one in results)
-    return summary | {"products": spent}
+        data[DENSITY], told = _density(done["probe"], options)
+        summary |= told
+    for result in done["trace"]:
+        data[TRACE], told = _trace(result)
+        summary |= told
+    spent = sum(result["products"] for results in done.values() for result in results)
+    return _Spectrum(data, summary | {"products": spent}, first.get("checkpoint", {}))
 
 
-def _save_eigenvalues(run: Run, found: dict[str, Any]) -> dict[str, Any]:
+def _eigenvalues(result: dict[str, Any]) -> tuple[xr.Dataset, dict[str, Any]]:
     import xarray as xr
 
     names = {"values": "value", "residuals": "residual", "errors": "error"}
     columns = {
-        single: ("rank", found[plural], {"units": "loss per squared weight"})
+        single: ("rank", result[plural], {"units": "loss per squared weight"})
         for plural, single in names.items()
     }
-    about = {name: found[name] for name in ("products", "status", "size")}
-    data = xr.Dataset(columns, attrs={**found["described"], **about})
-    run.save_result("spectrum/eigenvalues", data)
-    rows = zip(*(found[name].tolist() for name in names), strict=True)
+    about = {name: result[name] for name in ("products", "status", "size")}
+    data = xr.Dataset(columns, attrs={**result["described"], **about})
+    rows = zip(*(result[name].tolist() for name in names), strict=True)
     listed = [dict(zip(names.values(), row, strict=True)) for row in rows]
-    return {"eigenvalues": listed, "status": found["status"]}
+    return data, {"eigenvalues": listed, "status": result["status"]}
 
 
-def _save_density(
-    run: Run, probes: list[dict[str, Any]], options: dict[str, Any]
-) -> dict[str, Any]:
-    nodes, weights = (np.stack([one[name] for one in probes]) for name in ("nodes", "weights"))
-    size, spent = probes[0]["size"], sum(one["products"] for one in probes)
-    rounding = max(one["rounding"] for one in probes)
+def _density(
+    probes: list[dict[str, Any]], options: dict[str, Any]
+) -> tuple[xr.Dataset, dict[str, Any]]:
+    nodes, weights = (np.stack([probe[name] for probe in probes]) for name in ("nodes", "weights"))
+    size, spent = probes[0]["size"], sum(probe["products"] for probe in probes)
+    rounding = max(probe["rounding"] for probe in probes)
     data = density_of(nodes, weights, size, rounding=rounding).assign_attrs(
         **probes[0]["described"], products=spent, seed=options["seed"]
     )
     threshold = options["near_zero"] * float(np.nanmax(np.abs(nodes)))
     near = near_zero(data, threshold)
     names = ("count", "stderr", "least", "most", "low", "high")
-    found = {name: getattr(near, name) for name in names}
-    attrs = {f"near_zero_{name}": value for name, value in found.items()}
+    counted = {name: getattr(near, name) for name in names}
+    attrs = {f"near_zero_{name}": value for name, value in counted.items()}
     data = data.assign_attrs(**attrs, near_zero_threshold=threshold)
-    run.save_result("spectrum/density", data)
-    return {
+    return data, {
         "density": {name: data.attrs[name] for name in ("probes", "steps", "width")},
-        "near_zero": found | {"threshold": threshold, "share": near.count / size},
+        "near_zero": counted | {"threshold": threshold, "share": near.count / size},
     }
 
 
-def _save_trace(run: Run, found: dict[str, Any]) -> dict[str, Any]:
+def _trace(result: dict[str, Any]) -> tuple[xr.Dataset, dict[str, Any]]:
     import xarray as xr
 
-    told = {name: found[name] for name in ("value", "stderr", "error")}
-    about = {name: found[name] for name in ("products", "status", "size")}
-    run.save_result("spectrum/trace", xr.Dataset(told, attrs={**found["described"], **about}))
-    return {"trace": told | {"status": found["status"]}}
+    told = {name: result[name] for name in ("value", "stderr", "error")}
+    about = {name: result[name] for name in ("products", "status", "size")}
+    data = xr.Dataset(told, attrs={**result["described"], **about})
+    return data, {"trace": told | {"status": result["status"]}}

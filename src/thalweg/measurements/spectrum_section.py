@@ -8,37 +8,39 @@ from typing import TYPE_CHECKING
 from thalweg.measurements.figures import density_still
 from thalweg.measurements.formatting import count, number, percent
 from thalweg.measurements.parts import Fact, Part, Picture, Section, Table
+from thalweg.measurements.spectrum import RESULTS
+from thalweg.measurements.spectrum_comparison import compared_facts, compared_parts, spectra_of
 from thalweg.plots.density import single_bump
 from thalweg.run import Run
 
 if TYPE_CHECKING:
     import xarray as xr
 
-EIGENVALUES, DENSITY, TRACE = RESULTS = (
-    "spectrum/eigenvalues",
-    "spectrum/density",
-    "spectrum/trace",
-)
-
 
 def section(run: Run) -> Section | None:
-    """Give the spectrum that the run holds; None if it holds none."""
+    """Give the spectra that the run holds; None if it holds none."""
     eigenvalues, density, trace = (run.result(r) if run.has_result(r) else None for r in RESULTS)
-    known = [one for one in (density, eigenvalues, trace) if one is not None]
+    known = [data for data in (density, eigenvalues, trace) if data is not None]
     if not known:
         return None
-    parts: list[Part] = []
-    if density is not None:
-        parts.append(_picture(density, eigenvalues))
-    if eigenvalues is not None:
-        parts.append(_table(eigenvalues))
+    facts, parts = _facts(eigenvalues, density, trace), _parts(eigenvalues, density)
+    if "checkpoint" in known[0].dims:
+        spectra = spectra_of(eigenvalues, density, trace)
+        facts, parts = compared_facts(spectra), compared_parts(spectra)
     return Section(
         name="spectrum",
         title=f"The spectrum of the {known[0].attrs.get('operator', 'Hessian')}",
         lead=_lead(known[0]),
-        facts=list(_facts(eigenvalues, density, trace)),
-        parts=parts,
+        facts=list(facts),
+        parts=list(parts),
     )
+
+
+def _parts(eigenvalues: xr.Dataset | None, density: xr.Dataset | None) -> Iterator[Part]:
+    if density is not None:
+        yield _picture(density, eigenvalues)
+    if eigenvalues is not None:
+        yield _table(eigenvalues)
 
 
 def _lead(data: xr.Dataset) -> str:

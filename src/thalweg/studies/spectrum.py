@@ -67,7 +67,7 @@ def assemble(run: Run, config: dict[str, Any], *, progress: Progress = silent) -
     dict
         As `gather` gives it.
     """
-    return gather(run, tasks(config), {**DEFAULTS, **config["spectrum"]})
+    return gather(run, [tasks(config)], {**DEFAULTS, **config["spectrum"]})
 
 
 def claims(run: Run, config: dict[str, Any]) -> list[Claim]:
