@@ -17,11 +17,13 @@ from thalweg.errors import InvalidArgument
 from thalweg.measurements import checkup_parts as measure
 from thalweg.measurements.checkup_aligned import aligned
 from thalweg.measurements.checkup_clock import Clock
-from thalweg.measurements.checkup_flatness import flatness
+from thalweg.measurements.checkup_flatness import curvature, noise
 from thalweg.measurements.checkup_layers import inside
-from thalweg.measurements.checkup_plan import make_plan, told_plan
+from thalweg.measurements.checkup_plan import make_plan
+from thalweg.measurements.checkup_sizes import SHARES, Sizes
 from thalweg.measurements.checkup_subject import Subject
 from thalweg.measurements.checkup_verdicts import Verdict, verdicts
+from thalweg.measurements.checkup_words import told_plan
 from thalweg.measurements.dataset_codec import unpack
 from thalweg.problems import Problem
 from thalweg.problems.checkpoints import Point, open_point
@@ -197,20 +199,24 @@ def do(subject: Subject, part: str, places: tuple[int, ...], sizes: Any) -> dict
 
 _OF_PAIRS = {"line": measure.line, "aligned": aligned}
 _OF_A_POINT = {
-    "flatness": flatness,
+    "noise": noise,
+    "curvature": curvature,
     "inside": inside,
     "kernel": measure.kernel,
 }
-# What is done, in order: the sizes that it has, and whether of each point, each pair, or of all.
-_STEPS = (
-    ("fit", "fit", "points"),
-    ("line", "lines", "pairs"),
-    ("flatness", "flatness", "points"),
-    ("inside", "inside", "points"),
-    ("kernel", "degeneracy", "points"),
-    ("surface", "surface", "all"),
-    ("aligned", "aligned", "pairs"),
-)
+# What is done of sizes: the part, of each point, each pair, or of all.
+_STEPS = {
+    "fit": ("fit", "points"),
+    "lines": ("line", "pairs"),
+    "noise": ("noise", "points"),
+    "curvature": ("curvature", "points"),
+    "inside": ("inside", "points"),
+    "degeneracy": ("kernel", "points"),
+    "surface": ("surface", "all"),
+    "aligned": ("aligned", "pairs"),
+}
+# How often time that is left over may be given to parts that can use it.
+_AGAIN = 3
 
 
 def collect(
@@ -233,28 +239,76 @@ def collect(
     finished : callable
         Told of all parts so far whenever one is done.
     """
-    pairs = Subject.pairs_of(len(names))
-    of: dict[str, list[tuple[int, ...]]] = {
-        "points": [(i,) for i in range(len(names))],
-        "pairs": [*pairs],
-        "all": [()],
-    }
-    whole = clock.sizes("fit") or {"train": clock.plan["train"], "test": clock.plan["test"]}
-    limits = {"of": [whole["train"], whole["test"]], "checked": clock.plan.get("checked")}
-    parts: dict[str, Any] = {"pairs": pairs, "there": do("there", (), limits)}
-    for part, sized, each in _STEPS:
+    collected = _Collected(names, clock, do, finished)
+    collected.begin()
+    for sized in SHARES:
         sizes = clock.sizes(sized)
-        for places in of[each] if sizes is not None else []:
-            with clock.timed(sizes, 1 / len(of[each])):
-                found = do(part, places, {**(sizes or {}), **limits})
-            if part == "surface":
-                parts[part] = unpack(found)
-            elif each == "pairs":
-                parts.setdefault(part, {})[places] = _of_a_pair(found)
-            else:
-                parts.setdefault(part, {})[places[0]] = found
-            finished(parts)
-    return parts
+        if sizes is not None:
+            collected.take(sized, sizes)
+    for times in range(_AGAIN):
+        for sized, sizes in clock.more(times, collected.failed).items():
+            collected.take(sized, sizes)
+    return collected.parts
+
+
+class _Collected:
+    """The parts of a check-up so far."""
+
+    def __init__(
+        self,
+        names: list[str],
+        clock: Clock,
+        do: Do,
+        finished: Callable[[dict[str, Any]], object],
+    ) -> None:
+        self.clock, self.do, self.finished = clock, do, finished
+        pairs = Subject.pairs_of(len(names))
+        self.of: dict[str, list[tuple[int, ...]]] = {
+            "points": [(i,) for i in range(len(names))],
+            "pairs": [*pairs],
+            "all": [()],
+        }
+        self.parts: dict[str, Any] = {"pairs": pairs}
+        self.failed: set[str] = set()  # parts that cannot be, whatever the time
+
+    def begin(self) -> None:
+        """Look at what is there."""
+        self.clock.sizes("fit")
+        self.parts["there"] = self.do("there", (), self._limits)
+
+    @property
+    def _limits(self) -> dict[str, Any]:
+        """The samples that a part may look at, and the self-check that was made."""
+        done = self.clock.done
+        whole = done["fit"] or done
+        return {"of": [whole["train"], whole["test"]], "checked": done.get("checked")}
+
+    def take(self, sized: str, sizes: Sizes) -> None:
+        """Do a part, for all its places; a later one takes the place of an earlier, if it ends."""
+        part, each = _STEPS[sized]
+        limits = self._limits | ({"of": [sizes["train"], sizes["test"]]} if part == "fit" else {})
+        answers: dict[tuple[int, ...], dict[str, Any]] = {}
+        for places in self.of[each]:
+            with self.clock.timed(sized, sizes, 1 / len(self.of[each])):
+                answers[places] = self.do(part, places, {**sizes, **limits})
+            if answers[places].get("late"):
+                break  # the others would take as long
+        late = any(answer.get("late") for answer in answers.values())
+        if not late and all("refused" in answer for answer in answers.values()):
+            self.failed.add(sized)
+        elif not late:
+            self.clock.answered(sized, sizes)
+        if not late or part not in self.parts:
+            self.parts[part] = self._unpacked(part, each, answers)
+            self.finished(self.parts)
+
+    @staticmethod
+    def _unpacked(part: str, each: str, answers: dict[tuple[int, ...], dict[str, Any]]) -> Any:
+        if each == "all":
+            return unpack(answers[()])
+        if each == "pairs":
+            return {places: _of_a_pair(answer) for places, answer in answers.items()}
+        return {places[0]: answer for places, answer in answers.items()}
 
 
 def _of_a_pair(found: dict[str, Any]) -> Any:

@@ -7,8 +7,8 @@ from typing import Any
 
 from thalweg.connectivity import align, barrier
 from thalweg.errors import ThalwegError
-from thalweg.measurements.checkup_clock import ending
-from thalweg.measurements.checkup_plan import Sizes
+from thalweg.measurements.checkup_clock import OutOfTime, ending
+from thalweg.measurements.checkup_sizes import Sizes
 from thalweg.measurements.checkup_subject import Subject
 from thalweg.measurements.dataset_codec import pack
 
@@ -16,7 +16,7 @@ from thalweg.measurements.dataset_codec import pack
 def aligned(subject: Subject, first: int, last: int, sizes: Sizes) -> dict[str, Any]:
     """Align the second point to the first, and measure the line; why not, where it cannot be."""
     risk = subject.moving(sizes["samples"])
-    ends = ending(sizes["seconds"] / len(subject.pairs))
+    ends = ending(sizes["most"] / len(subject.pairs))
     a, b = subject.points[first], subject.points[last]
     how: Any = {"restarts": sizes["restarts"], "seconds": sizes["swaps"], "seed": subject.seed}
     try:
@@ -26,6 +26,8 @@ def aligned(subject: Subject, first: int, last: int, sizes: Sizes) -> dict[str, 
     moved = replace(found.state_of(risk, b), name=subject.names[last])
     try:
         line = barrier(risk, a, moved, points=sizes["points"], progress=ends)
+    except OutOfTime as error:
+        return error.answer
     except ThalwegError as error:
         return {"refused": str(error).partition("\n")[0]}
     numbers = {name: getattr(found, name) for name in ("cost", "unaligned", "bound")}

@@ -13,36 +13,29 @@ from thalweg.geometry.noise import noise_level
 from thalweg.geometry.scales import Scaled, perturbation_scales
 from thalweg.geometry.sharpness import average_sharpness, worst_sharpness
 from thalweg.measurements.checkup_clock import OutOfTime, ending
-from thalweg.measurements.checkup_plan import Sizes
+from thalweg.measurements.checkup_sizes import Sizes
 from thalweg.measurements.checkup_subject import Subject
 from thalweg.risk import EmpiricalRisk
-from thalweg.run.progress import Progress
 
 Array = NDArray[np.float64]
 # Relative to the weights: the noise, the distance of the worst direction; rise of the loss.
 NOISE, RADIUS, RISE = 0.05, 0.01, 0.1
 
 
-def flatness(subject: Subject, place: int, sizes: Sizes) -> dict[str, Any]:
+def noise(subject: Subject, place: int, sizes: Sizes) -> dict[str, Any]:
     """
-    Measure how flat the loss is around a point, by measures that layer rescaling leaves alone.
+    Measure how the loss rises under noise around a point.
 
-    Each comes with what it is a mean of: over noise, over samples, over copies. ``refused`` says
-    why where it took too long.
+    Each measure comes with what it is a mean of, or over copies. ``refused`` says why where it
+    took too long.
     """
-    ends = ending(sizes["seconds"] / len(subject.points))
-    try:
-        return _noise(subject, place, sizes, ends) | _curvature(subject, place, sizes, ends)
-    except OutOfTime as error:
-        return {"refused": str(error)}
-
-
-def _noise(subject: Subject, place: int, sizes: Sizes, ends: Progress) -> dict[str, Any]:
-    draws = sizes["draws"]
+    how = _how(subject, sizes) | {"form": "adaptive"}
     risk, w = subject.few(place, sizes["samples"])
-    how: Any = {"form": "adaptive", "seed": subject.seed, "progress": ends}
-    average = average_sharpness(risk, w, noise=NOISE, pairs=draws, **how)
-    level = noise_level(risk, w, rise=RISE, copies=draws, **how)
+    try:
+        average = average_sharpness(risk, w, noise=NOISE, pairs=sizes["draws"], **how)
+        level = noise_level(risk, w, rise=RISE, copies=sizes["draws"], **how)
+    except OutOfTime as error:
+        return error.answer
     return {
         "loss": risk.value(w),
         "average": average.value,
@@ -55,9 +48,25 @@ def _noise(subject: Subject, place: int, sizes: Sizes, ends: Progress) -> dict[s
     }
 
 
-def _curvature(subject: Subject, place: int, sizes: Sizes, ends: Progress) -> dict[str, Any]:
-    risk, w = subject.few(place, sizes["curved_samples"])
-    how: Any = {"seed": subject.seed, "progress": ends}
+def curvature(subject: Subject, place: int, sizes: Sizes) -> dict[str, Any]:
+    """
+    Measure the largest curvature and the worst direction around a point, and the trace.
+
+    All but the trace are measures that layer rescaling leaves alone, each with the samples that it
+    is a mean of. ``refused`` says why where it took too long.
+    """
+    try:
+        return _curvature(subject, place, sizes, _how(subject, sizes))
+    except OutOfTime as error:
+        return error.answer
+
+
+def _how(subject: Subject, sizes: Sizes) -> dict[str, Any]:
+    return {"seed": subject.seed, "progress": ending(sizes["most"] / len(subject.points))}
+
+
+def _curvature(subject: Subject, place: int, sizes: Sizes, how: dict[str, Any]) -> dict[str, Any]:
+    risk, w = subject.few(place, sizes["samples"])
     hessian = risk.hessian(w, method=sizes["method"])
     scales = perturbation_scales(risk.space, w, "adaptive")
     search: Any = {"max_products": sizes["products"], "basis": sizes["basis"], **how}

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from thalweg.errors import ThalwegError
 from thalweg.evaluation.call import one_function
 from thalweg.evaluation.model_copy import to
-from thalweg.measurements.checkup_plan import Sizes
+from thalweg.measurements.checkup_sizes import Sizes
 from thalweg.measurements.checkup_subject import Subject
 from thalweg.risk import EmpiricalRisk
 

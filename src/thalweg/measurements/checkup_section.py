@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from thalweg.measurements.checkup_plan import told_plan
+from thalweg.measurements.checkup_words import told_plan
 from thalweg.measurements.parts import Fact, Section, Table
 
 # What is read first, as far as it is there.

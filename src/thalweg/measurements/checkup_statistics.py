@@ -18,7 +18,6 @@ _RESAMPLES = 200
 # Differences below such shares of the larger value are none: rounding; an eigenvalue's own error;
 # of an ascent, which finds a lower bound and ends where chance led it.
 _SAME = {"average": 0.01, "loss noise": 0.03, "eigenvalue": 0.02, "worst": 0.1}
-MEASURES = tuple(_SAME)
 _LARGER_IS_FLATTER = ("loss noise",)
 
 
@@ -97,7 +96,7 @@ def compare_flatness(first: dict[str, Any], last: dict[str, Any]) -> list[dict[s
     Parameters
     ----------
     first, last : dict
-        Of `thalweg.measurements.checkup_parts.flatness`, of the same sizes and seed.
+        Of `thalweg.measurements.checkup_flatness`, of the same sizes and seed.
 
     Returns
     -------
@@ -106,7 +105,7 @@ def compare_flatness(first: dict[str, Any], last: dict[str, Any]) -> list[dict[s
         "neither".
     """
     rows = []
-    for name in MEASURES:
+    for name in common_measures(first, last):
         a, b = np.asarray(first[f"{name}_each"]), np.asarray(last[f"{name}_each"])
         if name in _LARGER_IS_FLATTER:
             a, b = np.log(a), np.log(b)
@@ -116,6 +115,11 @@ def compare_flatness(first: dict[str, Any], last: dict[str, Any]) -> list[dict[s
     for row, p in zip(rows, holm([row["p"] for row in rows]), strict=True):
         row |= {"p": p, "flatter": _flatter(row["measure"], row["first"], row["last"], p)}
     return rows
+
+
+def common_measures(first: dict[str, Any], last: dict[str, Any]) -> list[str]:
+    """Name the invariant measures that were taken at both points."""
+    return [name for name in _SAME if f"{name}_each" in first and f"{name}_each" in last]
 
 
 def _flatter(measure: str, first: float, last: float, p: float) -> str:

@@ -6,11 +6,14 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
+import xarray as xr
+
 from thalweg.connectivity import one_basin
 from thalweg.landscape.sample_means import mean_interval
 from thalweg.measurements.checkup_layers import debiased_cka
 from thalweg.measurements.checkup_statistics import (
     calibration,
+    common_measures,
     compare_flatness,
     confidence,
     quantiles,
@@ -58,12 +61,13 @@ def verdicts(parts: Mapping[str, Any], names: list[str]) -> list[Verdict]:
     Parameters
     ----------
     parts : mapping
-        ``there``; ``fit``, ``flatness``, ``inside`` and ``kernel`` by the place of the point;
+        ``there``; ``fit``, ``noise``, ``curvature``, ``inside`` and ``kernel`` by the place of
+        the point;
         ``line`` and ``aligned`` by the places of its ends. What is missing has no verdict.
     names : list of str
         Of the points.
     """
-    fits, flats, layers = (parts.get(name, {}) for name in ("fit", "flatness", "inside"))
+    fits, layers, flats = parts.get("fit", {}), parts.get("inside", {}), _flats(parts)
     found = [_measured(parts["there"], names)] if "there" in parts else []
     found += [_fits(fit, names[i]) for i, fit in fits.items()]
     found += [v for i, fit in fits.items() if (v := _calibrated(fit, names[i])) is not None]
@@ -77,13 +81,22 @@ def verdicts(parts: Mapping[str, Any], names: list[str]) -> list[Verdict]:
             found.append(_same_function(fits[i], fits[j], *both))
         if i in layers and j in layers:
             found.append(same_layers(layers[i], layers[j], *both))
-        if i in flats and j in flats and "refused" not in flats[i] | flats[j]:
+        if i in flats and j in flats and common_measures(flats[i], flats[j]):
             found.append(flatter(flats[i], flats[j], *both))
         if (i, j) in parts.get("line", {}):
             found += _line(parts["line"][i, j], *both)
         if (i, j) in parts.get("aligned", {}):
             found += _aligned(parts["aligned"][i, j], *both)
     return found
+
+
+def _flats(parts: Mapping[str, Any]) -> dict[int, dict[str, Any]]:
+    """Join what noise and curvature say of each point; why there is nothing, where both are not."""
+    flats: dict[int, dict[str, Any]] = {}
+    for part in ("noise", "curvature"):
+        for i, answer in parts.get(part, {}).items():
+            flats[i] = flats.get(i, {}) | answer
+    return flats
 
 
 def _measured(there: dict[str, Any], names: list[str]) -> Verdict:
@@ -173,26 +186,30 @@ _LEAST_MARGINS = 40
 
 def _curved(flat: dict[str, Any], name: str) -> Verdict:
     question = "How flat is it there?"
-    if "refused" in flat:
-        return Verdict(question, name, "not measured", flat["refused"], "give more --minutes", flat)
-    numbers = {k: v for k, v in flat.items() if not k.endswith("_each")}
-    answer = (
-        f"noise of {flat['loss noise']:.3g} of the weights ({flat['loss noise_low']:.3g},"
-        f" {flat['loss noise_high']:.3g}) raises the loss by 0.1; noise of 0.05 by"
-        f" {flat['average']:.3g}; the worst step of 0.01 by {flat['worst']:.3g} or more; largest"
-        f" eigenvalue in relative units {flat['eigenvalue']:.4g} ± {flat['eigenvalue_error']:.2g}"
-    )
-    trust = (
-        f"noise on {flat['samples']:,} training samples, curvature on {flat['curved_samples']:,};"
-        f" eigenvalue {flat['eigenvalue_status']}"
-    )
-    if "trace" in flat:
-        answer += f"; trace of the Hessian {flat['trace']:.4g} ± {flat['trace_error']:.2g}"
-        trust += (
-            f", trace {flat['trace_status']}; the trace changes where layers are rescaled, the"
-            " others do not"
+    told, trust = [], []
+    if "average" in flat:
+        told.append(
+            f"noise of {flat['loss noise']:.3g} of the weights ({flat['loss noise_low']:.3g},"
+            f" {flat['loss noise_high']:.3g}) raises the loss by 0.1; noise of 0.05 by"
+            f" {flat['average']:.3g}"
         )
-    return Verdict(question, name, "", answer, trust, numbers)
+        trust.append(f"noise on {flat['samples']:,} training samples")
+    if "worst" in flat:
+        told.append(
+            f"the worst step of 0.01 raises it by {flat['worst']:.3g} or more; largest eigenvalue"
+            f" in relative units {flat['eigenvalue']:.4g} ± {flat['eigenvalue_error']:.2g}"
+        )
+        status = f"curvature on {flat['curved_samples']:,} training samples, eigenvalue"
+        trust.append(f"{status} {flat['eigenvalue_status']}")
+    if "trace" in flat:
+        told.append(f"trace of the Hessian {flat['trace']:.4g} ± {flat['trace_error']:.2g}")
+        trust.append(f"trace {flat['trace_status']}, which changes where layers are rescaled")
+    if not told:
+        return Verdict(question, name, "not measured", flat["refused"], "give more --minutes", flat)
+    if "refused" in flat:
+        trust.append(f"the rest was not measured: {flat['refused']}")
+    numbers = {k: v for k, v in flat.items() if not k.endswith("_each")}
+    return Verdict(question, name, "", "; ".join(told), "; ".join(trust), numbers)
 
 
 def _degenerate(one: dict[str, Any], name: str) -> Verdict:
@@ -311,7 +328,7 @@ _IN_ORDER = (
 )
 
 
-def _aligned(found: Any, one: str, other: str) -> list[Verdict]:
+def _aligned(found: xr.Dataset | dict[str, Any], one: str, other: str) -> list[Verdict]:
     question = "And with their hidden units in one order?"
     if isinstance(found, dict):
         return [Verdict(question, f"{one}, {other}", "not aligned", found["refused"], "", found)]
@@ -323,13 +340,16 @@ def _aligned(found: Any, one: str, other: str) -> list[Verdict]:
 
 
 def _line(
-    data: Any,
+    data: xr.Dataset | dict[str, Any],
     one: str,
     other: str,
     question: str = "Do they lie in one basin?",
     beware: str = _STRAIGHT,
 ) -> list[Verdict]:
     about = f"{one}, {other}"
+    if isinstance(data, dict):
+        why = data["refused"]
+        return [Verdict(question, about, "not measured", why, "give more --minutes", data)]
     counted = "error" in data["quantity"].values
     found = []
     if counted:
@@ -357,7 +377,7 @@ def _line(
 _ENDS = {"barrier": "", "low": "_low", "high": "_high"}
 
 
-def _mean(data: Any, about: str) -> list[Verdict]:
+def _mean(data: xr.Dataset, about: str) -> list[Verdict]:
     known = [str(name) for name in data["quantity"].values]
     name = next((k for k in ("test_error", "error", "test_loss") if k in known), "loss")
     here = data.sel(quantity=name)

@@ -43,8 +43,8 @@ def settle(given: dict[str, Any], points: int, trajectory: bool) -> dict[str, An
 def perform(job: Job) -> dict[str, Any]:
     """Plan, then do part after part; the page is written whenever one is done."""
     from thalweg.measurements.checkup import CheckUp, collect
-    from thalweg.measurements.checkup_plan import told_plan
     from thalweg.measurements.checkup_verdicts import verdicts
+    from thalweg.measurements.checkup_words import told_plan
     from thalweg.measurements.point import each_point
 
     names = [name for name, _ in each_point(job.spec)]
@@ -77,9 +77,10 @@ def _clock(job: Job, plan: dict[str, Any], spent: float) -> Clock:
     from thalweg.measurements.checkup_clock import Clock
 
     path = job.run.inside(_SIZES)
-    known: dict[str, Any] = read_json(path) if path.exists() else {"spent": 0.0, "decided": {}}
+    known: dict[str, Any] = read_json(path) if path.exists() else {}
     keep = partial(write_json, path)
-    return Clock(plan, known["spent"] + spent, known["decided"], keep)
+    before = known.get("spent", 0.0)
+    return Clock(plan, before + spent, known.get("decided"), known.get("again"), keep)
 
 
 def do_part(run: Run, arguments: dict[str, Any], report: Report) -> dict[str, Any]:
@@ -146,9 +147,9 @@ def _save(run: Run, parts: dict[str, Any], answers: list[dict[str, Any]]) -> Non
     words = ("question", "about", "verdict", "answer", "trust")
     table = {name: ("row", [one[name] for one in answers]) for name in words}
     run.save_result("inspect/verdicts", xr.Dataset(table))
-    lines = parts.get("line", {})
-    if len(lines) == 1:
-        run.save_result(barrier.RESULT, next(iter(lines.values())))
+    lines = [*parts.get("line", {}).values()]
+    if len(lines) == 1 and isinstance(lines[0], xr.Dataset):
+        run.save_result(barrier.RESULT, lines[0])
     if "surface" in parts:
         surface_picture.save(run, parts["surface"])
 
