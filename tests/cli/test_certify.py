@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 
 import pytest
 import torch
@@ -14,6 +15,8 @@ from typer.testing import CliRunner
 import thalweg as tw
 from thalweg.certificates.store import digests
 from thalweg.cli.main import app
+from thalweg.report.commands import measurement_command
+from thalweg.run import open_run
 
 TEACHER = ["teacher", *["--set", "inputs=2", "--set", "samples=5", "--set", "widths=[8]"]]
 run = CliRunner().invoke
@@ -113,6 +116,32 @@ def test_verifies_strictly(tmp_path):
     answer = json.loads(found.stdout)
     assert (found.exit_code, answer["verdict"]) == (0, "verified")
     assert not any("products" in text or "Cholesky" in text for text in answer["assumptions"])
+
+
+def test_a_run_keeps_the_training_and_makes_the_command_again(tmp_path):
+    out, file = tmp_path / "run", tmp_path / "zero.json"
+    command = ["certify", *TEACHER, "--train", "--epochs", "3", "--out", str(out), "--json"]
+    found = run(app, [*command, "--certificate", str(file)])
+    assert found.exit_code == 0, found.output
+    answer, kept = json.loads(found.stdout), open_run(out)
+    assert answer["written"]["verdict"] == "certified"
+    assert answer["checkpoint"]["file"] == "the problem's own initialization"
+    assert float(kept.result("certify/points")["distance"][0]) == answer["distance"]
+    assert 'id="certify"' in (out / "report.html").read_text()
+    again = run(app, shlex.split(measurement_command(kept.config, str(out)))[1:])
+    assert again.exit_code == 0 and f"distance        {answer['distance']:.4g}" in again.stdout
+
+
+def test_a_file_is_the_proof_of_one_checkpoint(tmp_path):
+    problem = tw.load_problem("teacher", inputs=2, samples=5, widths=[8])
+    path = tmp_path / "w.safetensors"
+    save_file(problem.model.state_dict(), path)
+    both = ["certify", *TEACHER, "--checkpoint", str(path), "--checkpoint", str(path)]
+    refused = run(app, [*both, "--out", str(tmp_path / "zero.json")])
+    assert refused.exit_code == 2 and "these are 2" in refused.output
+    found = run(app, [*both, "--json"])
+    answers = json.loads(found.stdout)["checkpoints"]
+    assert found.exit_code == 1 and [a["verdict"] for a in answers] == ["refused", "refused"]
 
 
 def test_wrong_usage():

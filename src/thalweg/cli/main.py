@@ -60,6 +60,8 @@ app.command()(output_of_runs.diff)
 app.command()(output_of_runs.figures)
 app.command()(output_of_runs.export)
 for record in MEASUREMENTS.values():
+    if record.name == certify.app.info.name:  # a command of its group
+        continue
     app.command(record.name)(command(record))
 app.add_typer(algebra.app)
 app.add_typer(certify.app)

@@ -27,7 +27,7 @@ from thalweg.cli.points import (
 )
 from thalweg.cli.runs import Json, TaskTimeout, Trust
 from thalweg.measurements.options import About, about_options
-from thalweg.measurements.record import Measurement, Output
+from thalweg.measurements.record import Measurement, Output, Written
 from thalweg.run import Run, on_screen
 
 Checkpoints = Annotated[
@@ -120,7 +120,7 @@ def _typer_option(about: About) -> Any:
 
 
 def _risk(record: Measurement) -> Iterator[tuple[str, Any, Any]]:
-    own = {"split": "train", "batchnorm": record.batchnorm, "dtype": "own"}
+    own = {"split": "train", "batchnorm": record.batchnorm, "dtype": record.dtype}
     for name, (kind, help) in _RISK.items():
         yield name, Annotated[kind, typer.Option(help=help)], own[name]
 
@@ -160,20 +160,21 @@ def _measure(record: Measurement, given: dict[str, Any]) -> None:
     config = configure(record, problem, at, {name: given[name] for name in _RISK}, options)
     with _run_in(record, config, out) as (run, shown):
         found = _perform(run, given["workers"], given["task_timeout"], shown)
-        _say(record, run, found, shown, given["as_json"])
-        _write(run, files, given["as_json"])
-    if record.failed(found):
+        written = Written()
+        try:
+            written = _write(run, files)
+        finally:  # the answer is said even if a file cannot be written
+            _say(record, run, found, shown, written, given["as_json"])
+    if record.failed(found | written.fields):
         raise typer.Exit(1)
 
 
-def _write(run: Run, files: dict[Output, Path | None], as_json: bool) -> None:
+def _write(run: Run, files: dict[Output, Path | None]) -> Written:
     from thalweg.measurements.driver import prepare
 
-    for output, path in files.items():
-        if path is not None:
-            output.write(prepare(run)[0], path)
-            if output.said:
-                typer.echo(f"{output.said}: {path}", err=as_json)
+    written = [output.write(prepare(run)[0], path) for output, path in files.items() if path]
+    lines = [line for each in written for line in each.lines]
+    return Written(lines, {name: v for each in written for name, v in each.fields.items()})
 
 
 def _without_files(out: Path | None, files: dict[Output, Path | None]) -> Path | None:
@@ -190,8 +191,11 @@ def _check_number(files: dict[Output, Path | None], at: dict[str, Any]) -> None:
     from thalweg.measurements.point import count_points
 
     for output, path in files.items():
-        if path is not None and output.of_two and (number := count_points(at)) > 2:
-            raise typer.BadParameter(f"{output.flag} {output.of_two}, and these are {number}.")
+        if path is None or output.limit is None:
+            continue
+        most, does = output.limit
+        if (number := count_points(at)) > most:
+            raise typer.BadParameter(f"{output.flag} {does}, and these are {number}.")
 
 
 def _place(record: Measurement, given: dict[str, Any], options: dict[str, Any]) -> dict[str, Any]:
@@ -199,6 +203,8 @@ def _place(record: Measurement, given: dict[str, Any], options: dict[str, Any]) 
 
     checkpoints, run, trajectory = (given[name] for name in ("checkpoint", "run", "trajectory"))
     number = len(checkpoints or [])
+    if not number and run is None and record.from_start(options):
+        return {"start": True}
     if trajectory is not None and run is None and Path(trajectory).exists():
         run, trajectory = Path(trajectory), None
     if trajectory is not None and run is None:
@@ -274,16 +280,21 @@ def _page(run: Run, shown: Path | None) -> Path | None:
 
 
 def _say(
-    record: Measurement, run: Run, found: dict[str, Any], shown: Path | None, as_json: bool
+    record: Measurement,
+    run: Run,
+    found: dict[str, Any],
+    shown: Path | None,
+    written: Written,
+    as_json: bool,
 ) -> None:
     page = _page(run, shown)
-    answer = dict(record.answer(run, found))
+    answer = dict(record.answer(run, found)) | written.fields
     places = {} if page is None else {"run": str(run.path), "report": str(page)}
     if as_json:
         answer = {**places, record.name: answer} if record.kept else answer | places
         typer.echo(json.dumps(answer))
         return
-    typer.echo("\n".join(record.lines(found)))
+    typer.echo("\n".join([*record.lines(found), *written.lines]))
     if record.kept and found["notes"]:
         typer.echo("\n".join(["\nnotes:", *(f"  - {note}" for note in found["notes"])]))
     if shown is not None:

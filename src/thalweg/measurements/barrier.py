@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from thalweg.errors import InvalidArgument
 from thalweg.measurements.options import defaults, option
-from thalweg.measurements.record import Job, Measurement, Output
+from thalweg.measurements.record import Job, Measurement, Output, Written
 from thalweg.measurements.told import UNITS_AN_EPOCH, Told
 from thalweg.run import Report, Run, Task
 
@@ -281,13 +281,14 @@ def _figure_endings() -> Collection[str]:
     return endings
 
 
-def _draw(job: Job, path: Path) -> None:
+def _draw(job: Job, path: Path) -> Written:
     from thalweg.measurements.barrier_section import line_still
 
     line_still(job.run.result(RESULT)).savefig(path, dpi=160)
+    return Written()
 
 
-def _write_mean(job: Job, path: Path) -> None:
+def _write_mean(job: Job, path: Path) -> Written:
     from thalweg.connectivity import mean_state
     from thalweg.measurements.point import open_path
 
@@ -296,9 +297,11 @@ def _write_mean(job: Job, path: Path) -> None:
         import torch
 
         moved = torch.from_numpy(job.run.result(ALIGNED)["w"].values)
-        write_state(mean_state(risk, points[0], moved), path)
-        return
-    write_state(mean_state(risk, *points), path)
+        state = mean_state(risk, points[0], moved)
+    else:
+        state = mean_state(risk, *points)
+    write_state(state, path)
+    return Written([f"mean of both models: {path}"])
 
 
 def write_state(state: dict[str, Tensor], path: Path) -> None:
@@ -334,7 +337,7 @@ RECORD = Measurement(
             "Draw the line into this file, e.g. line.png.",
             _figure_endings,
             _draw,
-            of_two="draws one line",
+            limit=(2, "draws one line"),
         ),
         Output(
             "--mean",
@@ -343,8 +346,7 @@ RECORD = Measurement(
             lambda: ("safetensors", "pt"),
             _write_mean,
             is_out=True,
-            of_two="writes the mean of two models",
-            said="mean of both models",
+            limit=(2, "writes the mean of two models"),
         ),
     ),
 )

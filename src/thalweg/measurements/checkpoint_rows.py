@@ -28,7 +28,7 @@ def rows_dataset(answers: list[dict[str, Any]], numbers: Sequence[str]) -> xr.Da
             "reasons": ("checkpoint", [" ".join(answer["reasons"]) for answer in answers]),
         },
         coords={"checkpoint": [answer["checkpoint"]["file"] for answer in answers]},
-        attrs=answers[0]["described"],
+        attrs=answers[0].get("described", {}),
     )
 
 

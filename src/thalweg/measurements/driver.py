@@ -40,7 +40,7 @@ def configure(
     at : dict
         Of `thalweg.measurements.point.place`.
     risk, options : dict
-        What is to differ from `RISK`, and from the defaults of the record's options.
+        What is to differ from the record's defaults.
 
     Returns
     -------
@@ -53,23 +53,23 @@ def configure(
         If options do not fit together.
     """
     points = len(at.get("checkpoints", ()))
-    _check_number(record, points, "trajectory" in at)
+    _check_number(record, points, "trajectory" in at or "start" in at)
     settled = record.complete(options, points or 1, "trajectory" in at)
     name_entry(problem["entry"])
     return {
         "measurement": record.name,
         "problem": {"entry": _from_anywhere(problem["entry"]), "settings": problem["settings"]},
         "at": at,
-        "risk": {**RISK, "batchnorm": record.batchnorm, **risk},
+        "risk": {**RISK, "batchnorm": record.batchnorm, "dtype": record.dtype, **risk},
         record.name: settled,
     }
 
 
-def _check_number(record: Measurement, points: int, trajectory: bool) -> None:
+def _check_number(record: Measurement, points: int, stood_for: bool) -> None:
     least, most = record.checkpoints
     if most is not None and points > most:
-        raise InvalidArgument(f"a {record.name} is of one point; write --checkpoint once.")
-    if points < least and not trajectory:
+        raise InvalidArgument(f"{record.name} is of one point; write --checkpoint once.")
+    if points < least and not stood_for:
         raise InvalidArgument(f"{points} checkpoints; {record.too_few}.")
 
 

@@ -28,6 +28,7 @@ from thalweg.run.holes import holes, said_of
 log = logging.getLogger("thalweg")
 
 DTYPES = {"own": None, "float32": torch.float32, "float64": torch.float64}
+_INITIALIZATION = "the problem's own initialization"
 
 
 @dataclass(frozen=True)
@@ -265,10 +266,11 @@ def load_measured_point(
     way, steps = _way(at, run)
     files = [Path(path) for path in at.get("checkpoints", [])] or way[-1:]
     risk = _risk(problem, spec)
-    points = open_points(problem, files, tell=tell, **opening)
+    points = _opened(problem, at, files, tell=tell)
     along = open_points(problem, way, tell=tell and files != way[-1:], progress=progress, **opening)
     about = about_point(points[0]) if at.get("checkpoints") else {}
-    points = [replace(point, name=name) for point, name in zip(points, _names(files), strict=True)]
+    names = _names(files) or [_INITIALIZATION]
+    points = [replace(point, name=name) for point, name in zip(points, names, strict=True)]
     along = [replace(point, name=name) for point, name in zip(along, _names(way), strict=True)]
     centre = points[0].load_into(risk)
     if spec["risk"]["batchnorm"] == "held":
@@ -276,13 +278,13 @@ def load_measured_point(
     return MeasuredPoint(
         risk=risk,
         states=States.of(risk, points),
-        names=tuple(_names(files)),
+        names=tuple(names),
         given=bool(at.get("checkpoints")),
         along=States.of(risk, along) if along else None,
         steps=steps,
         trajectory=at.get("trajectory", ""),
         also=_others(problem, risk, spec, at.get("trajectory", "")),
-        file=files[0],
+        file=files[0] if files else None,
         about=about,
     )
 
@@ -354,7 +356,15 @@ def open_states(spec: dict[str, Any], run: Run | None = None) -> tuple[Problem, 
     at = spec["at"]
     way, _ = _way(at, None)
     files = [Path(path) for path in at.get("checkpoints", [])] or way[-1:]
-    return problem, open_points(problem, files, tell=False, **at.get("opening", {}))
+    return problem, _opened(problem, at, files, tell=False)
+
+
+def _opened(problem: Problem, at: dict[str, Any], files: list[Path], *, tell: bool) -> list[Point]:
+    """Open files, or take the problem's own initialization where that is the place."""
+    if "start" in at:
+        (start,) = open_points(problem, [problem.model.state_dict()], tell=False)
+        return [replace(start, name=_INITIALIZATION)]
+    return open_points(problem, files, tell=tell, **at.get("opening", {}))
 
 
 def open_way(problem: Problem, at: dict[str, Any]) -> list[Point]:
@@ -404,7 +414,7 @@ def each_point(spec: dict[str, Any]) -> list[tuple[str, dict[str, Any]]]:
     at = spec["at"]
     files = at.get("checkpoints")
     if not files:
-        return [(at["trajectory"], spec)]
+        return [(at.get("trajectory", _INITIALIZATION), spec)]
     names = _names([Path(path) for path in files])
     return [
         (name, spec | {"at": at | {"checkpoints": [path]}})

@@ -72,6 +72,23 @@ class Job:
 
 
 @dataclass(frozen=True)
+class Written:
+    """
+    What is said of a file that was written.
+
+    Attributes
+    ----------
+    lines : list of str
+        For people.
+    fields : dict
+        What is added to the answer in JSON.
+    """
+
+    lines: list[str] = field(default_factory=list)
+    fields: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
 class Output:
     """
     A file that a command writes beside its answer.
@@ -83,22 +100,19 @@ class Output:
     endings : callable
         Gives what its name may end in, without the dot.
     write : callable
-        Takes the job and the path, after the measurement.
+        Takes the job and the path, after the measurement, and gives what is said of the file.
     is_out : bool
         Whether ``--out`` with an ending means this file.
-    of_two : str
-        What it does, where it can be done of two checkpoints alone.
-    said : str
-        What is said when it is written.
+    limit : (int, str) or None
+        Of how many checkpoints it can be made at most, and what it does of them.
     """
 
     flag: str
     help: str
     endings: Callable[[], Collection[str]]
-    write: Callable[[Job, Path], object]
+    write: Callable[[Job, Path], Written]
     is_out: bool = False
-    of_two: str = ""
-    said: str = ""
+    limit: tuple[int, str] | None = None
 
 
 @dataclass(frozen=True)
@@ -127,12 +141,15 @@ class Measurement:
         Takes the options that were given, how many checkpoints there are and whether there is a
         trajectory; completes and checks them before a run is made. Without it, what was not given
         is as the options say.
-    batchnorm : str
-        Default of the policy.
+    batchnorm, dtype : str
+        Defaults of the policy, and of the numbers that are computed in.
     checkpoints : (int, int or None)
         The least and the most that it takes; a trajectory may stand for them.
     too_few : str
         What is wrong with fewer.
+    from_start : callable
+        Says of the options whether the problem's own initialization stands for a checkpoint where
+        none is given.
     in_order : callable
         Says of the options whether several checkpoints are a trajectory.
     kept : bool
@@ -142,7 +159,7 @@ class Measurement:
     outputs : tuple of Output
         Files that may be asked for.
     failed : callable
-        Says of a summary whether the exit code is 1.
+        Says of a summary, with what was written of files, whether the exit code is 1.
     opening : dict
         Added to the specification where the driver opens the points.
     """
@@ -156,8 +173,10 @@ class Measurement:
     results: tuple[str, ...]
     settle: Callable[[dict[str, Any], int, bool], dict[str, Any]] | None = None
     batchnorm: str = "recalibrate"
+    dtype: str = "own"
     checkpoints: tuple[int, int | None] = (1, 1)
     too_few: str = ""
+    from_start: Callable[[dict[str, Any]], bool] = field(default=lambda _: False)
     in_order: Callable[[dict[str, Any]], bool] = field(default=lambda _: False)
     kept: bool = False
     answer: Callable[[Run, Summary], Mapping[str, Any]] = field(default=lambda _, found: found)

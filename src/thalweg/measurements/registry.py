@@ -6,6 +6,7 @@ from collections.abc import Mapping
 
 from thalweg.measurements import (
     barrier,
+    certify,
     degeneracy,
     flatness,
     inspect,
@@ -27,6 +28,7 @@ MEASUREMENTS: Mapping[str, Measurement] = {
         barrier,
         degeneracy,
         margin,
+        certify,
         learning_coefficient,
         volume,
     )
