@@ -13,14 +13,10 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from thalweg.errors import InvalidArgument
-from thalweg.geometry.directions import (
-    cosines,
-    not_orthogonal,
-    principal_directions,
-    project,
-    random_directions,
-    through_points,
-)
+from thalweg.geometry.directions import cosines, not_orthogonal, random_directions
+from thalweg.geometry.points_plane import through_points
+from thalweg.geometry.principal import principal_directions
+from thalweg.geometry.projection import project
 from thalweg.landscape import ParameterSpace
 
 

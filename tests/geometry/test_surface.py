@@ -14,7 +14,8 @@ import torch
 from torch import Tensor, nn
 
 from thalweg.errors import InvalidArgument, InvalidWeights
-from thalweg.geometry.directions import random_directions, through_points
+from thalweg.geometry.directions import random_directions
+from thalweg.geometry.points_plane import through_points
 from thalweg.geometry.spectrum import top_eigenvalues
 from thalweg.geometry.surface import surface
 from thalweg.landscape import ParameterSpace

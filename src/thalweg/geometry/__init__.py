@@ -3,18 +3,15 @@
 from thalweg.geometry.counts import near_zero, shares_below
 from thalweg.geometry.degeneracy import Degeneracy, degeneracy
 from thalweg.geometry.density import spectral_density
-from thalweg.geometry.directions import (
-    PointsPlane,
-    principal_directions,
-    project,
-    random_directions,
-    through_points,
-)
+from thalweg.geometry.directions import random_directions
 from thalweg.geometry.extent import covering_extent
 from thalweg.geometry.flatness import Flatness, flatness
 from thalweg.geometry.gradient_noise import GradientNoise, gradient_noise
 from thalweg.geometry.learning_coefficient import LearningCoefficient, learning_coefficient
 from thalweg.geometry.noise import noise_level
+from thalweg.geometry.points_plane import PointsPlane, through_points
+from thalweg.geometry.principal import principal_directions
+from thalweg.geometry.projection import project
 from thalweg.geometry.sharpness import average_sharpness, worst_sharpness
 from thalweg.geometry.spectrum import top_eigenvalues
 from thalweg.geometry.surface import surface

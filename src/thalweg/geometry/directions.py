@@ -1,4 +1,4 @@
-"""Directions in parameter space: random, through given points, principal; and projections."""
+"""Random directions in parameter space, scaled to the weights they start from."""
 
 from __future__ import annotations
 
@@ -11,15 +11,9 @@ from typing import Literal, get_args
 import torch
 from torch import Tensor
 
-from thalweg.curvature.ranks import singular_cutoff
 from thalweg.errors import InvalidArgument
-from thalweg.geometry.anchors import Anchors
 from thalweg.geometry.signs import balancing_signs
-from thalweg.landscape.protocols import Function
 from thalweg.landscape.space import Kind, Parameter, ParameterSpace
-from thalweg.problems.between import FixedParts, States
-from thalweg.problems.checkpoints import Point
-from thalweg.result import Result
 from thalweg.run.seeds import torch_generator
 
 Normalize = Literal["filter", "layer"]
@@ -106,15 +100,15 @@ def random_directions(
         dim=1,
     )
     origin = w.detach().cpu().double()
-    parts = [
-        _Part(entries, drawn[entries], None if normalize is None else origin[entries].norm(dim=1))
+    all_groups = [
+        _Groups(entries, drawn[entries], None if normalize is None else origin[entries].norm(dim=1))
         for entries in scaled_groups(space, normalize, kinds)
     ]
     if orthogonal and count > 1:
-        _orthogonalize(parts, count)
+        _orthogonalize(all_groups, count)
     directions = torch.zeros(space.size, count, dtype=w.dtype)
-    for part in parts:
-        directions[part.entries] = part.scaled().to(w.dtype)
+    for groups in all_groups:
+        directions[groups.entries] = groups.scaled().to(w.dtype)
     if not bool(directions.any(0).all()):
         raise InvalidArgument(
             f"the weights of kinds {tuple(kinds)} are all zero (or there are none), so directions"
@@ -174,7 +168,7 @@ def _check_angles(directions: Tensor, normalize: Normalize | None, kinds: Sequen
 
 
 @dataclass
-class _Part:
+class _Groups:
     """
     Groups of equal size.
 
@@ -188,8 +182,8 @@ class _Part:
 
     def lengths(self) -> Tensor:
         """Norms wanted: (groups, k)."""
-        own = self.values.norm(dim=1)
-        return own if self.norms is None else self.norms[:, None].expand_as(own)
+        present = self.values.norm(dim=1)
+        return present if self.norms is None else self.norms[:, None].expand_as(present)
 
     def capacity(self) -> float:
         """Sum of squared norms: the inner product that two directions can have here."""
@@ -198,61 +192,63 @@ class _Part:
     def scaled(self) -> Tensor:
         """Scale each group of each direction to its norm."""
         # A filter of zeros has zero directions, and no length to divide by.
-        own = self.values.norm(dim=1).clamp_min(torch.finfo(self.values.dtype).tiny)
-        ratio: Tensor = self.lengths() / own
+        present = self.values.norm(dim=1).clamp_min(torch.finfo(self.values.dtype).tiny)
+        ratio: Tensor = self.lengths() / present
         return self.values * ratio[:, None, :]
 
 
-def _orthogonalize(parts: list[_Part], count: int) -> None:
+def _orthogonalize(all_groups: list[_Groups], count: int) -> None:
     """
     Make directions orthogonal, one after another, each group keeping its norm.
 
     Groups with room have orthonormal frames; their directions are the rows of one lower triangular
     factor of a correlation that cancels the inner products of the groups without room.
     """
-    frames = [_frame(part, min(count, part.entries.shape[1])) for part in parts]
+    frames = [_frame(groups, min(count, groups.entries.shape[1])) for groups in all_groups]
     factor = torch.zeros(count, count, dtype=torch.float64)
-    for part in parts:
-        part.values = part.scaled()
+    for groups in all_groups:
+        groups.values = groups.scaled()
     for j in range(count):
-        roomy = [i for i, part in enumerate(parts) if part.entries.shape[1] > j]
-        tight = [part for part in parts if part.entries.shape[1] <= j]
-        row = _cancelling(tight, factor[:j, :j], sum(parts[i].capacity() for i in roomy))
+        roomy = [i for i, groups in enumerate(all_groups) if groups.entries.shape[1] > j]
+        tight = [groups for groups in all_groups if groups.entries.shape[1] <= j]
+        row = _cancelling(tight, factor[:j, :j], sum(all_groups[i].capacity() for i in roomy))
         factor[j, :j], factor[j, j] = row, (1 - row.square().sum()).clamp_min(0).sqrt()
         for i in roomy:
             column = frames[i][:, :, : j + 1] @ factor[j, : j + 1]
-            parts[i].values[:, :, j] = column * parts[i].lengths()[:, None, j]
+            all_groups[i].values[:, :, j] = column * all_groups[i].lengths()[:, None, j]
 
 
-def _cancelling(tight: list[_Part], factor: Tensor, capacity: float) -> Tensor:
+def _cancelling(tight: list[_Groups], factor: Tensor, capacity: float) -> Tensor:
     """
     Give the row of the factor that cancels what groups without room leave, as far as it can.
 
     Their blocks of the direction change signs, where it takes that.
     """
     j = len(factor)
-    blocks = [part.values[:, :, j] for part in tight]
-    left = [
-        torch.einsum("gsi,gs->gi", part.values[:, :, :j], block)
-        for part, block in zip(tight, blocks, strict=True)
+    blocks = [groups.values[:, :, j] for groups in tight]
+    products = [
+        torch.einsum("gsi,gs->gi", groups.values[:, :, :j], block)
+        for groups, block in zip(tight, blocks, strict=True)
     ]
-    if not j or not left:
+    if not j or not products:
         return torch.zeros(j, dtype=torch.float64)
-    shares = torch.cat(left) @ torch.linalg.pinv(factor).T
+    shares = torch.cat(products) @ torch.linalg.pinv(factor).T
     signs = balancing_signs(shares, _BENT * capacity)
-    for block, own in zip(blocks, signs.split([len(block) for block in blocks]), strict=True):
-        block *= own[:, None]
+    for block, block_signs in zip(
+        blocks, signs.split([len(block) for block in blocks]), strict=True
+    ):
+        block *= block_signs[:, None]
     row: Tensor = -(signs @ shares) / max(capacity, torch.finfo(torch.float64).tiny)
     return row.div(max(1.0, float(row.norm())))
 
 
-def _frame(part: _Part, count: int) -> Tensor:
+def _frame(groups: _Groups, count: int) -> Tensor:
     """Orthonormal columns in every group, the first along the first direction."""
     columns: list[Tensor] = []
-    for column in part.values.unbind(2)[:count]:
+    for column in groups.values.unbind(2)[:count]:
         for _ in range(2):  # the second pass takes out what rounding left
-            for before in columns:
-                column = column - (before * column).sum(1, keepdim=True) * before
+            for earlier in columns:
+                column = column - (earlier * column).sum(1, keepdim=True) * earlier
         columns.append(column / column.norm(dim=1, keepdim=True))
     return torch.stack(columns, 2)
 
@@ -298,271 +294,3 @@ def _check(count: int, normalize: str | None, kinds: Sequence[str]) -> None:
         raise InvalidArgument(
             f"kinds={kinds!r}; write a tuple of 'weight', 'bias', 'norm', such as ('weight',)."
         )
-
-
-@dataclass(frozen=True)
-class PointsPlane(Result):
-    """
-    A line, plane or space through given points.
-
-    Attributes
-    ----------
-    origin : Tensor
-        Shape (W,): the first point.
-    directions : Tensor
-        Shape (W, k) for k + 1 points, orthogonal, of equal length: the distance of the first two.
-    coordinates : Tensor
-        Shape (k + 1, k), float64: where the points lie, in units of the directions. The first is at
-        0, the second at (1, 0).
-    states : States
-        The points with their frozen weights and buffers, where whole states were given.
-    """
-
-    origin: Tensor
-    directions: Tensor
-    coordinates: Tensor
-    states: States
-
-    @property
-    def anchors(self) -> Anchors | None:
-        """What gives each place its frozen weights and buffers; None where they do not differ."""
-        return Anchors(self.coordinates, self.states.parts) if self.states.parts else None
-
-
-def through_points(*points: Tensor | Point, risk: Function | None = None) -> PointsPlane:
-    """
-    Lay a line through two points, a plane through three, or a space through four.
-
-    Angles and ratios of lengths in the plane are true, as all directions are orthogonal and of one
-    length.
-
-    Parameters
-    ----------
-    *points : Tensor or Point
-        Flat vectors, shape (W,), or whole states (`open_point`).
-    risk : EmpiricalRisk, optional
-        Whose weights these are; needed for whole states.
-
-    Returns
-    -------
-    PointsPlane
-        Origin, directions and the coordinates of the points; `surface` takes it as it is.
-
-    Raises
-    ------
-    InvalidArgument
-        If shapes differ, the first two points coincide, or another lies where those before it
-        span.
-
-    Examples
-    --------
-    >>> w0, w1, w2 = torch.tensor([[0.0, 0.0, 0.0], [2.0, 0.0, 0.0], [1.0, 3.0, 0.0]])
-    >>> plane = through_points(w0, w1, w2)
-    >>> plane.coordinates.tolist()
-    [[0.0, 0.0], [1.0, 0.0], [0.5, 1.5]]
-    >>> plane.directions.T.tolist()
-    [[2.0, 0.0, 0.0], [0.0, 2.0, 0.0]]
-    """
-    states = _states(points, risk)
-    return _through(states.weights, states)
-
-
-def _states(points: Sequence[Tensor | Point], risk: Function | None) -> States:
-    if not 2 <= len(points) <= 4:
-        raise InvalidArgument(f"{len(points)} points; give two for a line, three for a plane.")
-    if risk is None:
-        flat = [point for point in points if isinstance(point, Tensor)]
-        if len(flat) < len(points):
-            raise InvalidArgument(
-                "give flat vectors, or whole states of tw.open_point with the risk whose they are:"
-                " through_points(*points, risk=risk)."
-            )
-        return States(flat, [], FixedParts())
-    return States.of(risk, points)
-
-
-def _through(points: list[Tensor], states: States) -> PointsPlane:
-    origin = points[0]
-    if len({(tuple(p.shape), p.dtype) for p in points}) > 1 or origin.dim() != 1:
-        shapes = [(tuple(p.shape), p.dtype) for p in points]
-        raise InvalidArgument(f"points of shapes and dtypes {shapes}; give vectors of one space.")
-    length = float((points[1].double() - origin.double()).norm())
-    if length == 0.0:
-        raise InvalidArgument("the first two are the same point, so no line goes through them.")
-    longest = max(float(point.double().norm()) for point in points)
-    directions: list[Tensor] = []
-    coordinates = [[0.0] * (len(points) - 1)]
-    for place, point in enumerate(points[1:]):
-        rest, along = point.double() - origin.double(), [0.0] * len(directions)
-        for _ in range(2):  # the second pass takes out what rounding left
-            for i, before in enumerate(directions):
-                share = float(rest @ before) / length**2
-                rest, along[i] = rest - share * before, along[i] + share
-        height = float(rest.norm())
-        # Below this, what is left is the rounding of the points themselves.
-        if height <= 4 * torch.finfo(origin.dtype).eps * longest:
-            raise InvalidArgument(
-                f"point {place + 2} lies on the line or plane of those before it; give these alone."
-            )
-        directions.append(rest * (length / height))
-        row = [*along, height / length]
-        coordinates.append(row + [0.0] * (len(points) - 1 - len(row)))
-    basis = torch.stack(directions, 1).to(origin.dtype)
-    places = torch.tensor(coordinates, dtype=torch.float64)
-    return PointsPlane(origin, basis, places, states)
-
-
-@dataclass(frozen=True)
-class PrincipalDirections(Result):
-    """
-    Principal components of points.
-
-    Attributes
-    ----------
-    mean : Tensor
-        Shape (W,).
-    directions : Tensor
-        Shape (W, k), orthonormal; each points from the first point to the last.
-    explained_variance : Tensor
-        Shape (k,), float64: variance along each, with divisor n - 1.
-    explained_variance_ratio : Tensor
-        Shape (k,), float64: the same as a share of the total variance.
-    """
-
-    mean: Tensor
-    directions: Tensor
-    explained_variance: Tensor
-    explained_variance_ratio: Tensor
-
-
-def principal_directions(weights: Tensor, count: int = 2) -> PrincipalDirections:
-    """
-    Find the directions in which points of a trajectory vary most.
-
-    Parameters
-    ----------
-    weights : Tensor
-        Shape (n, W): points, such as all weights along a training.
-    count : int
-        Number of directions k.
-
-    Returns
-    -------
-    PrincipalDirections
-        Orthonormal directions and the variance along each.
-
-    Raises
-    ------
-    InvalidArgument
-        If the points span fewer than k dimensions.
-
-    Notes
-    -----
-    From the eigenvectors of the Gram matrix of the centred points (n, n), in float64.
-
-    Examples
-    --------
-    >>> points = torch.tensor(
-    ...     [[-2.0, 0.0, 7.0], [0.0, 1.0, 7.0], [0.0, -1.0, 7.0], [2.0, 0.0, 7.0]]
-    ... )
-    >>> found = principal_directions(points)
-    >>> found.explained_variance_ratio
-    tensor([0.8000, 0.2000], dtype=torch.float64)
-    >>> found.directions[:, 0].abs()
-    tensor([1., 0., 0.])
-    """
-    if weights.dim() != 2 or count < 1:
-        raise InvalidArgument(
-            f"weights of shape {tuple(weights.shape)} and count={count}; expected shape (n, W) and"
-            " a positive count."
-        )
-    mean = weights.double().mean(0)
-    centred = weights.double() - mean
-    values, vectors = torch.linalg.eigh(centred @ centred.T)
-    values, vectors = values.flip(0), vectors.flip(1)
-    # Centring moves every entry by rounding: what is below is no direction of the points.
-    floor = singular_cutoff((len(weights),)) ** 2 * float(values.clamp_min(0).max())
-    rank = int((values > floor).sum())
-    if count > rank:
-        raise InvalidArgument(f"count={count}, and the {len(weights)} points span {rank} dims.")
-    directions = torch.linalg.qr(centred.T @ vectors[:, :count])[0]
-    travelled = (centred[-1] - centred[0]) @ directions
-    directions = directions * torch.where(travelled < 0, -1.0, 1.0)
-    variance = values[:count] / (len(weights) - 1)
-    share = values[:count] / centred.square().sum()
-    kind = weights.dtype
-    return PrincipalDirections(mean.to(kind), directions.to(kind), variance, share)
-
-
-@dataclass(frozen=True)
-class Projection(Result):
-    """
-    Points seen in a line, plane or space.
-
-    Attributes
-    ----------
-    coordinates : Tensor
-        Shape (n, k), float64, in units of the directions.
-    distances : Tensor
-        Shape (n,), float64: how far each point lies off the plane.
-    variance_share : float
-        Share of the points' variance that the plane shows; NaN if all points are one.
-    """
-
-    coordinates: Tensor
-    distances: Tensor
-    variance_share: float
-
-
-def project(trajectory: Tensor, origin: Tensor, directions: Tensor) -> Projection:
-    """
-    Project points orthogonally onto a plane and say how much of them it shows.
-
-    Parameters
-    ----------
-    trajectory : Tensor
-        Shape (n, W).
-    origin : Tensor
-        Shape (W,): the plane's point at coordinates 0.
-    directions : Tensor
-        Shape (W, k), linearly independent, of any lengths and angles.
-
-    Returns
-    -------
-    Projection
-        Coordinates, distances from the plane and the share of variance shown.
-
-    Raises
-    ------
-    InvalidArgument
-        If shapes do not fit or the directions are linearly dependent.
-
-    Examples
-    --------
-    >>> points = torch.tensor([[0.0, 0.0, 0.0], [2.0, 1.0, 0.0], [4.0, -1.0, 0.0]])
-    >>> seen = project(points, torch.zeros(3), torch.tensor([[2.0], [0.0], [0.0]]))
-    >>> seen.coordinates.flatten().tolist(), seen.distances.tolist()
-    ([0.0, 1.0, 2.0], [0.0, 1.0, 1.0])
-    >>> seen.variance_share
-    0.8
-    """
-    if (
-        directions.dim() != 2
-        or trajectory.dim() != 2
-        or not (trajectory.shape[1] == len(directions) == origin.numel())
-    ):
-        raise InvalidArgument(
-            f"trajectory {tuple(trajectory.shape)}, origin {tuple(origin.shape)} and directions"
-            f" {tuple(directions.shape)} do not fit; expected (n, W), (W,) and (W, k)."
-        )
-    basis, upper = torch.linalg.qr(directions.double())
-    diagonal = upper.diagonal().abs()
-    if bool((diagonal <= 1e-10 * directions.double().norm(dim=0)).any()):
-        raise InvalidArgument("the directions are linearly dependent: they span no such plane.")
-    offsets = trajectory.double() - origin.double()
-    within = offsets @ basis
-    distances = (offsets - within @ basis.T).norm(dim=1)
-    total = float((offsets - offsets.mean(0)).square().sum())
-    shown = float((within - within.mean(0)).square().sum())
-    coordinates = torch.linalg.solve_triangular(upper, within.T, upper=True).T
-    return Projection(coordinates, distances, shown / total if total > 0 else float("nan"))

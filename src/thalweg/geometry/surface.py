@@ -13,15 +13,11 @@ from torch import Tensor
 
 from thalweg.errors import InvalidArgument
 from thalweg.geometry.blocks import Blocks
-from thalweg.geometry.directions import (
-    PointsPlane,
-    cosines,
-    not_orthogonal,
-    random_directions,
-)
+from thalweg.geometry.directions import cosines, not_orthogonal, random_directions
 from thalweg.geometry.exact_surface import exact
 from thalweg.geometry.grid import AXES, Extent, Grid, axes
 from thalweg.geometry.job import Job
+from thalweg.geometry.points_plane import PointsPlane
 from thalweg.geometry.tolerance import Goal, estimate, hindrance
 from thalweg.landscape.protocols import (
     Function,

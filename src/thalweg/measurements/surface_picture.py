@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from thalweg.geometry import surface
-from thalweg.geometry.directions import PointsPlane
+from thalweg.geometry.points_plane import PointsPlane
 from thalweg.measurements.planes import Plane, lay_plane, shown_points
 from thalweg.measurements.point import MeasuredPoint
 from thalweg.plots.grids import outside
