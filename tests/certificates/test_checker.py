@@ -24,8 +24,10 @@ from thalweg.certificates.ball import bound_ball
 from thalweg.certificates.chain import Chain
 from thalweg.certificates.extended import Extended
 from thalweg.certificates.forward import run_forward
+from thalweg.certificates.statement import Statement
 from thalweg.certificates.store import verify, write_certificate
-from thalweg.certificates.zero import Statement, certify_zero, prove
+from thalweg.certificates.zero import certify_zero
+from thalweg.certificates.zero_proof import prove
 from thalweg.errors import InvalidArgument
 
 

@@ -15,7 +15,9 @@ from certificates.cases import ACTIVATIONS, convolutional, dense, jacobian, solv
 from thalweg.certificates.ball import bound_ball
 from thalweg.certificates.extended import Extended
 from thalweg.certificates.forward import run_forward
-from thalweg.certificates.zero import certify_zero, prove, state
+from thalweg.certificates.statement import state
+from thalweg.certificates.zero import certify_zero
+from thalweg.certificates.zero_proof import prove
 from thalweg.errors import NotDefined
 from thalweg.tracing.chain import Chain
 

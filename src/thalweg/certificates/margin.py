@@ -13,7 +13,7 @@ from thalweg.certificates.attack import Attack, Attacker
 from thalweg.certificates.bounds import MarginBounds, Scale
 from thalweg.certificates.chain import Chain
 from thalweg.certificates.margin_constraints import labels_and_threshold
-from thalweg.certificates.zero import Statement
+from thalweg.certificates.statement import Statement
 from thalweg.errors import InvalidArgument, NotDefined
 from thalweg.landscape.protocols import require
 from thalweg.result import Result

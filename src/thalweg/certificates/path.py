@@ -11,8 +11,11 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
+from thalweg.certificates.certificate import Certificate
 from thalweg.certificates.products import WIDER
-from thalweg.certificates.zero import Certificate, certify_zero, prove, state
+from thalweg.certificates.statement import state
+from thalweg.certificates.zero import certify_zero
+from thalweg.certificates.zero_proof import prove
 from thalweg.curvature.cholesky import InPlaceCholesky
 from thalweg.errors import InvalidArgument
 from thalweg.landscape.protocols import require

@@ -15,13 +15,14 @@ import torch
 from numpy.typing import NDArray
 
 from thalweg.certificates import checker
+from thalweg.certificates.certificate import Certificate
 from thalweg.certificates.chain import Chain
 from thalweg.certificates.checker import Verdict
 from thalweg.certificates.checker_layers import Unknown
 from thalweg.certificates.margin import MarginCertificate
 from thalweg.certificates.margin_constraints import labels_and_threshold
 from thalweg.certificates.path import PathCertificate
-from thalweg.certificates.zero import Certificate, Statement
+from thalweg.certificates.statement import Statement
 from thalweg.errors import InvalidArgument, ThalwegError
 from thalweg.problems.load import BUILT_IN, load_problem
 from thalweg.risk.risk import EmpiricalRisk
