@@ -27,7 +27,7 @@ import torch
 from torch import nn
 
 import thalweg as tw
-from thalweg.dynamics.record import Recorder
+from thalweg.dynamics.recorder import Recorder
 
 SIDE = 3162  # a layer of 10^7 weights
 # The goals, in percent of the plain loop.

@@ -2,7 +2,8 @@
 
 from thalweg.dynamics.branch import Branch, BranchTree, branch, moments, perturb, train_branch
 from thalweg.dynamics.flow import Flow, gradient_flow
-from thalweg.dynamics.record import Recorder, record
+from thalweg.dynamics.record import record
+from thalweg.dynamics.recorder import Recorder
 from thalweg.dynamics.train import train
 from thalweg.dynamics.training import Training, TrainResult
 

@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from thalweg.dynamics import record
-from thalweg.dynamics.record import Recorder
+from thalweg.dynamics.recorder import Recorder
 from thalweg.run import Run
 
 
