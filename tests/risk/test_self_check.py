@@ -254,9 +254,9 @@ def test_kinks_that_a_step_crosses_are_no_fault_of_the_product(
     monkeypatch, caplog, steps, agrees, differences
 ):
     """Differences off by ``share`` that state an error each: as ReLUs near zero make them."""
-    from thalweg.risk import self_check
+    from thalweg.risk import derivative_check
 
-    exact = self_check._differences
+    exact = derivative_check._differences
 
     def crossing(function, fixed, direction):
         found = next(iter(exact(function, fixed, direction)))[0]
@@ -266,7 +266,7 @@ def test_kinks_that_a_step_crosses_are_no_fault_of_the_product(
         for share, error in steps:
             yield tuple(part * (1 + share) for part in found), error
 
-    monkeypatch.setattr(self_check, "_differences", crossing)
+    monkeypatch.setattr(derivative_check, "_differences", crossing)
     torch.manual_seed(0)
     problem = tw.Problem(chain().double(), CRITERION, (VECTORS.double(), LABELS))
     with caplog.at_level(logging.WARNING, "thalweg"):

@@ -157,17 +157,15 @@ class Passes:
 
     def _at_statistics(self) -> tuple[float, Tensor, list[tuple[Tensor, Tensor]]]:
         measured = self.measured
-        total = torch.zeros(
-            self.measured.space.size, dtype=torch.float64, device=self.measured.device
-        )
+        total = self._zeros()
         leaves = self._open_statistics()
         loss = 0.0
         for evaluation, _ in self._pass():
-            part = evaluation.total() / self.totals.weight
+            batch_loss = evaluation.total() / self.totals.weight
             measured.gradient.zero_()
-            part.backward()
+            batch_loss.backward()
             total += measured.gradient
-            loss += float(part.detach())
+            loss += float(batch_loss.detach())
         return loss, total, self._close_statistics(leaves)
 
     def _zeros(self) -> Tensor:
@@ -195,9 +193,7 @@ class Passes:
     def _through_statistics(self, cotangents: list[tuple[Tensor, Tensor]]) -> Tensor:
         """Carry the risk's derivative by the statistics on to the weights, a batch at a time."""
         measured, norms = self.measured, self.measured.norms
-        total = torch.zeros(
-            self.measured.space.size, dtype=torch.float64, device=self.measured.device
-        )
+        total = self._zeros()
 
         def add(_: int) -> None:
             paired = norms.pull_back(cotangents)
