@@ -12,7 +12,7 @@ from torch.utils._pytree import tree_leaves
 
 from thalweg.connectivity.matching import assign
 from thalweg.connectivity.symmetries import Block, Symmetries, kind_of
-from thalweg.tracing.channels import data_of
+from thalweg.tracing.dims import data_of
 from thalweg.tracing.graph import Node
 from thalweg.tracing.kinds import CONVOLUTIONS
 

@@ -24,7 +24,8 @@ from thalweg.landscape.provenance import Word
 from thalweg.run.progress import Bar
 from thalweg.tracing.calls import arguments_of
 from thalweg.tracing.chain import Network
-from thalweg.tracing.channels import Channels, data_of
+from thalweg.tracing.channels import Channels
+from thalweg.tracing.dims import data_of
 from thalweg.tracing.flow import follow
 from thalweg.tracing.functions import Reshape
 from thalweg.tracing.graph import Graph, Node, trace

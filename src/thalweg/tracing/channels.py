@@ -2,28 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable
 from typing import Any, cast
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor, nn
-from torch.utils._pytree import tree_map_only
 
 from thalweg.polynomial import PolynomialActivation
+from thalweg.tracing.channel_factors import Correction, Indices
+from thalweg.tracing.dims import data_of, lay_along
+from thalweg.tracing.function_factors import FunctionFactors
 from thalweg.tracing.functions import Reshape
-from thalweg.tracing.graph import Graph, Node
+from thalweg.tracing.graph import Node
 from thalweg.tracing.kinds import (
     ADDS,
     ATTENTION,
     AVERAGES,
-    BENT,
-    BENT_FUNCTIONS,
     CONVOLUTIONS,
     HOMOGENEOUS,
-    JOINS,
     MAXIMUM_POOLS,
     MOVES,
     NORMS,
@@ -31,53 +28,9 @@ from thalweg.tracing.kinds import (
     SAME,
 )
 from thalweg.tracing.layers import layer_type
-from thalweg.tracing.ties import Ties
-
-Indices = NDArray[np.int64]
 
 
-@dataclass(frozen=True, eq=False)
-class Group:
-    """
-    Weights that are scaled by the factors of channels.
-
-    Attributes
-    ----------
-    entries : ndarray
-        Places in the flat vector, int64, shape (channels, fan).
-    factors : ndarray
-        Of each channel, int64, shape (channels,).
-    sign : {1, -1}
-        1: weights are multiplied by the factor. -1: divided.
-    """
-
-    entries: Indices
-    factors: Indices
-    sign: int
-
-
-@dataclass(frozen=True, eq=False)
-class Correction:
-    """
-    A batch norm that reads channels with factors.
-
-    Attributes
-    ----------
-    node : Node
-        The norm.
-    factors : ndarray
-        Of the channels it reads, int64, shape (channels,).
-    scale, shift : ndarray or None
-        Places of its weights in the flat vector; None where it has none.
-    """
-
-    node: Node
-    factors: Indices
-    scale: Indices | None
-    shift: Indices | None
-
-
-class Channels:
+class Channels(FunctionFactors):
     """
     Factors on a network's channels, and on its weights, that leave its outputs as they are.
 
@@ -112,26 +65,6 @@ class Channels:
         Operations behind which nothing was looked for.
     """
 
-    def __init__(
-        self,
-        graph: Graph,
-        places: Mapping[str, Indices],
-        *,
-        batch_statistics: bool,
-        ties: Ties | None = None,
-    ) -> None:
-        self.ties, self.groups = ties or Ties(), list[Group]()
-        self.corrections, self.vectors = list[Correction](), list[Tensor]()
-        self.unknown: set[str] = set()
-        self._graph, self._places, self._batch = graph, places, batch_statistics
-        self._numbers: dict[Node, Any] = {}
-        self._claims: dict[str, tuple[str, Tensor, Tensor]] = {}
-        for node in graph.nodes:
-            if node.op != "tensor":  # these are read where they are used
-                self._numbers[node] = self._visit(node)
-        for node in graph.outputs:
-            self._fix(node)
-
     def _visit(self, node: Node) -> Any:
         if node.op == "input":
             return self._none(node)
@@ -139,182 +72,11 @@ class Channels:
         rule = _LAYERS.get(kind) if kind is not None else None
         return (rule or _FUNCTIONS.get(node.op, Channels._unknown))(self, node)
 
-    def _of(self, node: Node) -> Any:
-        """Give the numbers of what a node gives; a tensor of the model gets new ones."""
-        if node not in self._numbers:
-            self._numbers[node] = self._tensor(node)
-        return self._numbers[node]
-
-    def _none(self, node: Node) -> Any:
-        """Give factor 0, which is one, to all that a node gives."""
-        return None if node.shape is None else torch.zeros(node.shape, dtype=torch.int64)
-
-    def _fix(self, node: Node) -> None:
-        tree_map_only(Tensor, self.ties.fix_all, self._of(node))
-
-    def _unknown(self, node: Node) -> Any:
-        """Let no factor pass, and say so where one came, unless none ever does."""
-        kind = None if node.module is None else layer_type(node.module)
-        bends = kind in BENT or node.op in BENT_FUNCTIONS
-        for read in node.reads:
-            if not bends and self._has_factors(read):
-                self.unknown.add(node.op)
-            self._fix(read)
-        return self._none(node)
-
-    def _has_factors(self, node: Node) -> bool:
-        numbers = self._of(node)
-        if not isinstance(numbers, Tensor):
-            return False
-        return any(self.ties.find(i)[0] for i in numbers.unique().tolist())
-
-    def _vector(self, node: Node, dim: int) -> Tensor:
-        """Give one number for each channel along a dimension; other entries are tied to them."""
-        numbers: Tensor = self._of(node).movedim(dim, 0).flatten(1)
-        self.ties.tie_all(numbers, numbers[:, :1])
-        return numbers[:, 0]
-
-    def _bend(self, numbers: Tensor) -> None:
-        """Say that sums of channels cannot take their place."""
-        self.vectors.append(numbers.unique()[:, None])
-
-    def _group(self, entries: Indices, factors: Tensor, sign: int) -> None:
-        self.groups.append(Group(entries, factors.numpy(), sign))
-
-    def _claim(self, name: str, role: str, read: Tensor, given: Tensor) -> bool:
-        """
-        Say what a tensor is used for: True the first time.
-
-        What uses it again is tied to what used it first; uses of two kinds leave no factor, but
-        for a table whose rows are read and which is a matrix elsewhere.
-        """
-        if name not in self._claims:
-            self._claims[name] = role, read, given
-            return True
-        its_role, its_read, its_given = self._claims[name]
-        if role == its_role and its_given.shape == given.shape:
-            self.ties.tie_all(read, its_read)
-            self.ties.tie_all(given, its_given)
-            return False
-        self.unknown.add(f"{name}, which is used in two ways")
-        if {role, its_role} == {"table", "matrix"}:
-            columns = given if role == "table" else its_given
-            read, given = (its_read, its_given) if role == "table" else (read, given)
-            self.ties.fix_all(given)
-            self.ties.tie_all(columns, read, -1.0)
-            self._bend(columns)
-        else:
-            for numbers in (read, given, its_read, its_given):
-                self.ties.fix_all(numbers)
-        return False
-
-    def _entries(self, node: Node, name: str) -> Indices | None:
-        """Places of a layer's tensor, in its shape; None where it is not trained."""
-        return self._places.get(node.weights.get(name, ""))
-
-    def _frozen(self, node: Node, *names: str) -> bool:
-        """Whether a layer has one of these tensors, and it is not trained."""
-        held = (name for name in names if getattr(node.module, name, None) is not None)
-        return any(self._entries(node, name) is None for name in held)
-
-    def _tensor(self, node: Node) -> Tensor:
-        """Give each entry of a trained tensor of the model a factor of its own."""
-        name, shape = node.weights.get("", ""), node.shape
-        assert shape is not None
-        if name not in self._places:
-            return torch.zeros(shape, dtype=torch.int64)
-        numbers = self.ties.new(self._places[name].size)
-        if self._claim(name, "entries", numbers[:0], numbers):
-            self._group(self._places[name].reshape(-1, 1), numbers, 1)
-        return numbers.view(shape)
-
-    def _moved(self, node: Node) -> Any:
-        values = {read: self._of(read) for read in node.reads}
-        chosen = len(values) > 1 and node.op not in JOINS  # by a tensor of indices
-        if chosen or any(value is None for value in values.values()):
-            return self._unknown(node)
-        return self._graph.apply(node, values)
-
-    def _same(self, node: Node) -> Any:
-        return self._of(node.reads[0])
-
-    def _homogeneous(self, node: Node) -> Any:
-        numbers = self._of(node.reads[0])
-        self._bend(numbers)
-        return numbers
-
-    def _polynomial(self, node: Node) -> Any:
-        """Let a monomial raise factors to its power."""
-        power = monomial(node.module)
-        if power is None:
-            return self._unknown(node)
-        before = self._of(node.reads[0])
-        old, places = before.unique(return_inverse=True)
-        new = self.ties.new(len(old))
-        self.ties.tie_all(new, old, power)
-        self._bend(before)
-        return new[places]
-
     def _pooled(self, node: Node) -> Any:
         channels = self._vector(node.reads[0], 1)
         if layer_type(cast("nn.Module", node.module)) in MAXIMUM_POOLS:
             self._bend(channels)
         return lay_along(channels, node.shape, 1)
-
-    def _averaged(self, node: Node) -> Any:
-        """Tie what is averaged, and let it pass."""
-        numbers = self._of(node.reads[0])
-        dims = averaged_dims(node, numbers.dim())
-        if dims is None or 0 in dims or node.shape is None:
-            return self._unknown(node)
-        kept = numbers.amin(dims, keepdim=True)
-        self.ties.tie_all(numbers, kept)
-        return kept.reshape(node.shape)
-
-    def _added(self, node: Node) -> Any:
-        """Tie what is added; a number that is added leaves no factor."""
-        if len(node.reads) != 2:
-            self._fix(node.reads[0])
-            return self._none(node)
-        first, second = (self._of(read) for read in node.reads)
-        self.ties.tie_all(first, second)
-        return first.expand(node.shape)
-
-    def _multiplied(self, node: Node) -> Any:
-        """Let numbers pass; divide a tensor of the model by the factor of what it multiplies."""
-        if len(node.reads) == 1 and not isinstance(node.step.args[0], int | float):
-            return self._same(node)
-        if len(node.reads) != 2 or node.shape is None:
-            return self._unknown(node)
-        first, second = node.reads
-        if node.op == "mul" and first.op == "tensor":
-            first, second = second, first
-        if node.op == "mul" and second.weights.get("", "") in self._places:
-            return self._scaled(node, second, first)
-        if node.op == "mul" and self._has_factors(second):
-            first, second = second, first
-        if self._has_factors(second):
-            return self._unknown(node)
-        self._fix(second)
-        numbers = self._of(first).expand(node.shape)
-        if _differs_along(numbers, second.shape):
-            self._bend(numbers)
-        return numbers
-
-    def _scaled(self, node: Node, tensor: Node, factor: Node) -> Any:
-        places = self._places[tensor.weights[""]]
-        assert node.shape is not None
-        spread = torch.arange(places.size).view(places.shape).expand(node.shape)
-        numbers = self._of(factor).expand(node.shape)
-        read = torch.zeros(places.size, dtype=torch.int64)
-        read[spread.reshape(-1)] = numbers.reshape(-1)  # one of those that each entry multiplies
-        self.ties.tie_all(numbers, read[spread])
-        given = self.ties.new(places.size)
-        if self._claim(tensor.weights[""], "scale", read, given):
-            self._group(places.reshape(-1, 1), given, 1)
-            self._group(places.reshape(-1, 1), read, -1)
-        self._bend(torch.cat([read, given]))
-        return given[spread]
 
     def _linear(self, node: Node) -> Any:
         return self._matrix(node, -1)
@@ -430,70 +192,6 @@ class Channels:
             return list(np.split(packed, 3))
         names = ("q_proj_weight", "k_proj_weight", "v_proj_weight")
         return [self._places[node.weights[name]] for name in names]
-
-    def _dot_product(self, node: Node) -> Any:
-        """Tie queries to keys and let values pass, a head at a time."""
-        if node.shape is None or len(node.reads) < 3 or node.step.kwargs.get("enable_gqa"):
-            return self._unknown(node)
-        for mask in node.reads[3:]:
-            self._fix(mask)
-        heads = []
-        for read in node.reads[:3]:
-            numbers = self._of(read)
-            kept = numbers.amin((0, -2), keepdim=True)
-            self.ties.tie_all(numbers, kept)
-            heads.append(kept)
-        queries, keys, values = heads
-        self.ties.tie_all(queries, keys, -1.0)
-        self.vectors += [kept.reshape(-1, kept.shape[-1]) for kept in heads]
-        return values.expand(node.shape)
-
-
-def data_of(node: Node) -> Node:
-    """Give what a layer is applied to, among what it reads: the rest are its weights."""
-    return next((read for read in node.reads if read.op != "tensor"), node.reads[0])
-
-
-def _differs_along(numbers: Tensor, shape: tuple[int, ...] | None) -> bool:
-    """Whether numbers differ where a tensor of a shape, which is broadcast, may differ too."""
-    if shape is None:
-        return True
-    return any(
-        size > 1 and bool((numbers != numbers.narrow(dim, 0, 1)).any())
-        for dim, size in zip(range(-len(shape), 0), shape, strict=True)
-    )
-
-
-def monomial(module: nn.Module | None) -> float | None:
-    """
-    Give d where a polynomial is a multiple of ``x**d``.
-
-    Examples
-    --------
-    >>> monomial(PolynomialActivation.from_coefficients([0, 0, 0, 2.0]))
-    3.0
-    """
-    if not isinstance(module, PolynomialActivation) or module.basis != "power":
-        return None
-    powers = torch.nonzero(module.coefficients).flatten().tolist()
-    return float(powers[0]) if len(powers) == 1 and powers[0] > 0 else None
-
-
-def averaged_dims(node: Node, rank: int) -> list[int] | None:
-    """Give the dimensions that a mean or sum is over; None for all."""
-    given: Any = node.step.kwargs.get("dim", (*node.step.args, None)[1])
-    if given is None or isinstance(given, torch.dtype):
-        return None
-    dims = [given] if isinstance(given, int) else list(given)
-    return [dim % rank for dim in dims]
-
-
-def lay_along(channels: Tensor, shape: tuple[int, ...] | None, dim: int) -> Tensor:
-    """Lay a vector along a dimension of a shape."""
-    assert shape is not None
-    view = [1] * len(shape)
-    view[dim] = -1
-    return channels.view(view).expand(shape)
 
 
 Rule = Callable[[Channels, Node], Any]

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from thalweg.tracing.channels import averaged_dims, data_of
+from thalweg.tracing.dims import averaged_dims, data_of
 from thalweg.tracing.functions import Reshape
 from thalweg.tracing.graph import Graph, Node
 from thalweg.tracing.kinds import ADDS, ATTENTION, AVERAGES, MOVES, POOLS, SAME

@@ -11,7 +11,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from thalweg.tracing.channels import Channels, lay_along
+from thalweg.tracing.channels import Channels
+from thalweg.tracing.dims import lay_along
 from thalweg.tracing.graph import Graph, Node
 from thalweg.tracing.kinds import ATTENTION
 from thalweg.tracing.layers import layer_type

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from thalweg.polynomial import PolynomialActivation
-from thalweg.tracing.channels import averaged_dims, data_of, lay_along
+from thalweg.tracing.dims import averaged_dims, data_of, lay_along
 from thalweg.tracing.graph import Graph, Node
 from thalweg.tracing.kinds import ADDS, AVERAGES, ELEMENTWISE, NORMS
 from thalweg.tracing.layers import layer_type
