@@ -9,8 +9,8 @@ from torch import nn
 from torch.nn.utils import prune
 
 from thalweg.errors import NotDefined
-from thalweg.tracing.graph import trace
 from thalweg.tracing.layers import found_around, layer_type
+from thalweg.tracing.trace import trace
 
 
 class Net(nn.Module):

@@ -22,10 +22,11 @@ from thalweg.risk.risk import EmpiricalRisk
 from thalweg.run.seeds import numpy_generator
 from thalweg.tracing.calls import arguments_of
 from thalweg.tracing.channels import Channels
-from thalweg.tracing.graph import Graph, trace
+from thalweg.tracing.graph import Graph
 from thalweg.tracing.kinds import NORMS
 from thalweg.tracing.layers import layer_type
 from thalweg.tracing.matrix_products import Products
+from thalweg.tracing.trace import trace
 from thalweg.tracing.units import Exchange, Units
 
 Indices = NDArray[np.int64]

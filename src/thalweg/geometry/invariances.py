@@ -28,9 +28,10 @@ from thalweg.tracing.channels import Channels
 from thalweg.tracing.dims import data_of
 from thalweg.tracing.flow import follow
 from thalweg.tracing.functions import Reshape
-from thalweg.tracing.graph import Graph, Node, trace
+from thalweg.tracing.graph import Graph, Node
 from thalweg.tracing.kinds import CONVOLUTIONS, MOVES, NORMS, SAME
 from thalweg.tracing.layers import layer_type
+from thalweg.tracing.trace import trace
 
 Indices = NDArray[np.int64]
 Array = NDArray[np.float64]

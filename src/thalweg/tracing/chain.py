@@ -16,8 +16,9 @@ from thalweg.problems.functional import call_with
 from thalweg.problems.loss import pair
 from thalweg.problems.problem import Problem
 from thalweg.problems.samples import Samples
-from thalweg.tracing.graph import Node, not_a_chain, trace
+from thalweg.tracing.graph import Node, not_a_chain
 from thalweg.tracing.layers import found_around
+from thalweg.tracing.trace import trace
 
 # Shares of the weights' size by which they are moved where a module is looked at elsewhere.
 _AWAY = (1e-6, 1e-2)
