@@ -19,7 +19,7 @@ from thalweg.problems.draws import (
     find_layouts,
     sample_keys,
 )
-from thalweg.problems.samples import TensorSamples
+from thalweg.problems.tensor_samples import TensorSamples
 
 N = 4000
 KEYS = sample_keys("train", torch.arange(N))

@@ -8,7 +8,7 @@ from PIL import Image
 from torch.utils.data import DataLoader, Dataset, IterableDataset, TensorDataset
 
 from thalweg.errors import InvalidProblem, NotDeterministic, OutOfBudget
-from thalweg.problems import ImageSamples, as_samples, samples
+from thalweg.problems import ImageSamples, as_samples, batch_samples, dataset_samples
 
 X = torch.arange(20.0).reshape(10, 2)
 Y = torch.arange(10)
@@ -96,7 +96,7 @@ def test_a_padding_collate_is_used():
 
 
 def test_a_large_dataset_is_collated_as_needed(monkeypatch):
-    monkeypatch.setattr(samples, "HELD_BYTES", 0)
+    monkeypatch.setattr(dataset_samples, "HELD_BYTES", 0)
     held = as_samples(TensorDataset(X, Y))
     assert held.targets is None
     assert torch.equal(held.slice(2, 5)[0], X[2:5])
@@ -106,7 +106,7 @@ def test_a_large_dataset_is_collated_as_needed(monkeypatch):
 
 
 def test_a_large_loader_names_the_dataset(monkeypatch):
-    monkeypatch.setattr(samples, "HELD_BYTES", 0)
+    monkeypatch.setattr(batch_samples, "HELD_BYTES", 0)
     with pytest.raises(OutOfBudget, match="map-style dataset itself"):
         len(as_samples(FORMS["stream"]))
 

@@ -8,7 +8,10 @@ from typing import Any
 from torch import Tensor
 from torch.utils._pytree import tree_leaves
 
-from thalweg.problems.samples import BatchSamples, DatasetSamples, Samples, TensorSamples
+from thalweg.problems.batch_samples import BatchSamples
+from thalweg.problems.dataset_samples import DatasetSamples
+from thalweg.problems.samples import Samples
+from thalweg.problems.tensor_samples import TensorSamples
 
 _OF_TENSORS = (TensorSamples, DatasetSamples, BatchSamples)
 

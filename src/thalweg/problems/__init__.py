@@ -13,7 +13,8 @@ from thalweg.problems.misclassification import NearestClass
 from thalweg.problems.networks import ACTIVATIONS, MLP, AllConv, activation_module
 from thalweg.problems.problem import Problem, Split
 from thalweg.problems.reduction import check_reduction
-from thalweg.problems.samples import ImageSamples, Samples, TensorSamples, as_samples
+from thalweg.problems.samples import Samples, as_samples
+from thalweg.problems.tensor_samples import ImageSamples, TensorSamples
 from thalweg.run.trust import trust_entry
 
 __all__ = [

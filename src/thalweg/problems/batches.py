@@ -10,10 +10,12 @@ import torch
 from torch import Tensor
 from torch.utils._pytree import tree_flatten, tree_leaves, tree_unflatten
 
-from thalweg.errors import InvalidProblem
+from thalweg.errors import InvalidProblem, NotDeterministic
 
 # Batches and datasets up to this size are read once and held.
 HELD_BYTES = 1 << 30
+UNSHUFFLE = "write DataLoader(..., shuffle=False), or give the dataset itself (loader.dataset)"
+UNAUGMENT = "leave augmentation and random transforms out of the data that are measured"
 
 
 def plain_batch(batch: Any, what: str) -> Any:
@@ -120,4 +122,12 @@ def uneven(what: str, lengths: Sequence[int]) -> InvalidProblem:
     return InvalidProblem(
         f"{what}: inputs and targets differ in length ({', '.join(map(str, lengths))}); expected"
         " the same number of samples in each tensor. What is one whole is tw.Whole(data)."
+    )
+
+
+def not_fixed(difference: str, advice: str) -> NotDeterministic:
+    """Say how samples came to differ from look to look, and what to write."""
+    return NotDeterministic(
+        f"{difference}. A landscape is a function of the weights alone, so sample i must be the"
+        f" same at every look: {advice}."
     )

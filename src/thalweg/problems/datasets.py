@@ -13,7 +13,7 @@ from thalweg.problems.images import Images, read_images
 from thalweg.problems.misclassification import NearestClass
 from thalweg.problems.networks import MLP, AllConv
 from thalweg.problems.problem import Problem
-from thalweg.problems.samples import ImageSamples
+from thalweg.problems.tensor_samples import ImageSamples
 from thalweg.run.progress import Progress, silent
 from thalweg.run.seeds import torch_generator
 
