@@ -13,8 +13,9 @@ from thalweg.run.checkpoints import (
 from thalweg.run.engines import DaskEngine, Engine, InProcess, LocalProcesses
 from thalweg.run.events import EventLog, Log, read_events
 from thalweg.run.progress import Bar, Progress, on_screen, silent
+from thalweg.run.run_toml import is_run
 from thalweg.run.seeds import derive_seed, numpy_generator, torch_generator
-from thalweg.run.store import Run, begun_run, create_run, is_run, list_runs, open_run
+from thalweg.run.store import Run, begun_run, create_run, list_runs, open_run
 from thalweg.run.tasks import Report, Task, run_tasks, task_result
 
 __all__ = [

@@ -13,7 +13,7 @@ from thalweg.errors import ThalwegError
 from thalweg.run.events import EventLines
 from thalweg.run.files import read_json, remove_leftovers, write_atomic
 from thalweg.run.outcomes import forget_outcome
-from thalweg.run.store import Run, restore_mark
+from thalweg.run.store import Run, restore_run_toml
 from thalweg.run.verify import Finding, verify
 
 logger = logging.getLogger("thalweg")
@@ -58,7 +58,7 @@ def _remove(run: Run, path: Path) -> None:
 
 
 def _restore(run: Run, path: Path) -> None:
-    restore_mark(run, path.name)
+    restore_run_toml(run, path.name)
 
 
 def _forget_task(run: Run, path: Path) -> None:

@@ -2,13 +2,9 @@
 
 from __future__ import annotations
 
-import difflib
-import importlib.metadata
 import logging
 import os
-import platform
 import shutil
-import tomllib
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from datetime import UTC, datetime
@@ -16,16 +12,26 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import tomli_w
-
-from thalweg.errors import DamagedFile, InvalidArgument, RunConflict, RunNotFound, ThalwegError
+from thalweg.errors import DamagedFile, RunConflict, RunNotFound, ThalwegError
 from thalweg.run.box import check_name, files_below, inside
 from thalweg.run.claims import Claims
-from thalweg.run.digests import file_checksum, hex_checksum, opened_toml, sealed_toml
+from thalweg.run.configuration import check_same, entry_of, plain_config
+from thalweg.run.digests import file_checksum, hex_checksum, sealed_toml
 from thalweg.run.events import EventLines, EventLog, read_events
 from thalweg.run.files import read_json, write_text
 from thalweg.run.locks import last_holder, locked
 from thalweg.run.results import ResultStore
+from thalweg.run.run_toml import (
+    COPY,
+    RUN_TOML,
+    check_free,
+    contents,
+    is_run,
+    nearby,
+    read_about,
+    run_folders,
+    versions,
+)
 from thalweg.run.trust import check_source, describe_source, require_trust, trust_entry
 
 if TYPE_CHECKING:
@@ -33,14 +39,10 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger("thalweg")
 
-_MARK = "run.toml"
 # Checksums of files whose form has no place for one.
 COVERED = "digests.jsonl"
 # The kind of a run that `thalweg.record` or `thalweg.train` made.
 RECORDING = "recording"
-# The same again: all else in a run can be made anew from it.
-_COPY = ".run.toml"
-_VERSIONS_OF = ("thalweg", "torch", "numpy")
 # Runs this process drives: a study may drive tasks of its own within a run that is held already.
 _held: set[Path] = set()
 
@@ -64,13 +66,13 @@ class Run:
     @cached_property
     def about(self) -> dict[str, Any]:
         """All of run.toml: ``config``, ``versions``, ``created``."""
-        mark, copy = self.inside(_MARK), self.inside(_COPY)
+        file, copy = self.inside(RUN_TOML), self.inside(COPY)
         try:
-            return read_mark(mark)
+            return read_about(file)
         except DamagedFile as error:
             if not copy.exists():
                 raise
-            about = read_mark(copy)
+            about = read_about(copy)
             logger.warning("%s Its copy %s is read instead.", error, copy.name)
             return about
 
@@ -91,13 +93,13 @@ class Run:
         RunConflict
             If its source was edited since; the message says what changed.
         """
-        entry = _entry(self.config)
+        entry = entry_of(self.config)
         check_source(entry, self.about.get("source"), f"the run {self.path.name}")
         require_trust(entry)
 
     def trust_source(self) -> None:
         """Trust the function that makes the run's problem, until its source changes."""
-        trust_entry(_entry(self.config))
+        trust_entry(entry_of(self.config))
 
     @property
     def recorded(self) -> bool:
@@ -302,18 +304,18 @@ def create_run(
     InvalidArgument
         If a value of ``config`` cannot be written as TOML.
     """
-    folder, plain = Path(path), _plain_config(config)
-    if (folder / _MARK).exists():
+    folder, plain = Path(path), plain_config(config)
+    if (folder / RUN_TOML).exists():
         run = Run(folder)
-        _check_same(run, plain)
+        check_same(run.path, run.config, plain)
         return run
-    _check_free(folder)
-    about = {"created": datetime.now(UTC), "versions": _versions(), "config": plain}
+    check_free(folder)
+    about = {"created": datetime.now(UTC), "versions": versions(), "config": plain}
     if rules is not None:
         about["rules"] = dict(rules)
-    if source := describe_source(_entry(plain)):
+    if source := describe_source(entry_of(plain)):
         about["source"] = source
-    for name in (_COPY, _MARK):
+    for name in (COPY, RUN_TOML):
         write_text(folder / name, sealed_toml(about))
     return Run(folder)
 
@@ -335,14 +337,14 @@ def begun_run(path: str | os.PathLike[str], config: Mapping[str, Any]) -> Iterat
         that was made here is removed again, and the one around it where it was made for it.
     """
     folder = Path(path)
-    there, around = is_run(folder), folder.parent.exists()
+    was_run, had_parent = is_run(folder), folder.parent.exists()
     run = create_run(folder, config)
     try:
         yield run
     except ThalwegError:
-        if not there and not any(run.inside(name).exists() for name in _WORK):
+        if not was_run and not any(run.inside(name).exists() for name in _WORK):
             shutil.rmtree(run.path)
-            if not around and not any(folder.parent.iterdir()):
+            if not had_parent and not any(folder.parent.iterdir()):
                 folder.parent.rmdir()
         raise
 
@@ -350,7 +352,7 @@ def begun_run(path: str | os.PathLike[str], config: Mapping[str, Any]) -> Iterat
 _WORK = ("tasks", "results.zarr", "checkpoints", "summary.json")
 
 
-def restore_mark(run: Run, name: str) -> None:
+def restore_run_toml(run: Run, name: str) -> None:
     """
     Write a damaged run.toml, or the copy of it, anew from the other one.
 
@@ -359,8 +361,8 @@ def restore_mark(run: Run, name: str) -> None:
     DamagedFile
         If that one is damaged as well.
     """
-    source, target = run.inside({_MARK: _COPY, _COPY: _MARK}[name]), run.inside(name)
-    read_mark(source)
+    source, target = run.inside({RUN_TOML: COPY, COPY: RUN_TOML}[name]), run.inside(name)
+    read_about(source)
     write_text(target, source.read_text(encoding="utf-8"))
 
 
@@ -374,21 +376,16 @@ def open_run(path: str | os.PathLike[str]) -> Run:
         If ``path`` is not one; the message says what is there and which runs lie near.
     """
     folder = Path(path)
-    if not (folder / _MARK).is_file():
-        raise RunNotFound(f"{folder} is not a run: {_contents(folder)}. {_nearby(folder)}")
+    if not is_run(folder):
+        raise RunNotFound(f"{folder} is not a run: {contents(folder)}. {nearby(folder)}")
     run = Run(folder)
     _ = run.about
     return run
 
 
-def is_run(path: str | os.PathLike[str]) -> bool:
-    """Say whether a folder is a run directory."""
-    return (Path(path) / _MARK).is_file()
-
-
 def list_runs(folder: str | os.PathLike[str]) -> list[Run]:
     """List the runs directly under ``folder``, by name; none if it does not exist."""
-    return [Run(mark.parent) for mark in sorted(Path(folder).glob(f"*/{_MARK}"))]
+    return [Run(path) for path in run_folders(folder)]
 
 
 def check_trajectory(name: str) -> str:
@@ -396,118 +393,5 @@ def check_trajectory(name: str) -> str:
     return check_name("trajectory", name)
 
 
-def read_mark(path: Path) -> dict[str, Any]:
-    """
-    Read a run.toml, or the copy of one.
-
-    Raises
-    ------
-    DamagedFile
-        If it is not what was written.
-    """
-    about = opened_toml(path.read_bytes(), str(path))
-    if not isinstance(about.get("config"), dict):
-        raise DamagedFile(f"{path} has no [config]: it is damaged, or not written by Thalweg.")
-    return about
-
-
-def _entry(config: Mapping[str, Any]) -> str:
-    """Give the entry of a configuration's problem; empty where it has none."""
-    problem = config.get("problem")
-    entry = problem.get("entry") if isinstance(problem, Mapping) else None
-    return entry if isinstance(entry, str) else ""
-
-
 def _trajectory(root: Path, checkpoint: Path) -> str:
     return checkpoint.parent.relative_to(root).as_posix()
-
-
-def _versions() -> dict[str, str]:
-    versions = {name: importlib.metadata.version(name) for name in _VERSIONS_OF}
-    return {**versions, "python": platform.python_version()}
-
-
-def _plain_config(config: Mapping[str, Any]) -> dict[str, Any]:
-    """Give what a reader of run.toml will see, so that configurations compare equal."""
-    written = tomli_w.dumps({key: _plain(value, key) for key, value in _stated(config)})
-    return tomllib.loads(written)
-
-
-def _stated(config: Mapping[str, Any]) -> list[tuple[str, Any]]:
-    return [(str(key), value) for key, value in config.items() if value is not None]
-
-
-def _plain(value: Any, key: str) -> Any:
-    if isinstance(value, Mapping):
-        return {name: _plain(item, f"{key}.{name}") for name, item in _stated(value)}
-    if isinstance(value, list | tuple):
-        return [_plain(item, f"{key}[{i}]") for i, item in enumerate(value)]
-    if isinstance(value, os.PathLike):
-        return os.fspath(value)
-    if hasattr(value, "item") and getattr(value, "ndim", None) == 0:
-        value = value.item()
-    if not isinstance(value, str | bool | int | float):
-        raise InvalidArgument(
-            f"The configuration's {key} is {value!r} ({type(value).__name__}), which run.toml "
-            "cannot hold. Use text, numbers, booleans, lists or dicts of them."
-        )
-    return value
-
-
-def _check_free(folder: Path) -> None:
-    # Hidden files do not count: a killed creation leaves one.
-    if folder.exists() and (
-        not folder.is_dir() or any(not item.name.startswith(".") for item in folder.iterdir())
-    ):
-        raise RunConflict(
-            f"{folder} exists and is not a run: {_contents(folder)}. "
-            "Choose another folder for the run, or empty this one."
-        )
-
-
-def _check_same(run: Run, wanted: dict[str, Any]) -> None:
-    there, new = _leaves(run.config), _leaves(wanted)
-    keys = [key for key in {**there, **new} if not _equal(there.get(key), new.get(key))]
-    if keys:
-        lines = [f"  {key}: got {_show(new, key)}, expected {_show(there, key)}" for key in keys]
-        raise RunConflict(
-            f"{run.path} is a run of another configuration:\n" + "\n".join(lines) + "\n"
-            "Choose another folder for the new run, or ask for the configuration of the old one."
-        )
-
-
-def _leaves(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    leaves: dict[str, Any] = {}
-    for key, value in config.items():
-        if isinstance(value, dict) and value:
-            leaves |= _leaves(value, f"{prefix}{key}.")
-        else:
-            leaves[prefix + key] = value
-    return leaves
-
-
-def _equal(left: Any, right: Any) -> bool:
-    # NaN is unequal to itself, and means the same.
-    return bool(left == right) or repr(left) == repr(right)
-
-
-def _show(leaves: Mapping[str, Any], key: str) -> str:
-    return repr(leaves[key]) if key in leaves else "nothing"
-
-
-def _contents(folder: Path) -> str:
-    if not folder.exists():
-        return "it does not exist"
-    if not folder.is_dir():
-        return "it is a file"
-    names = sorted(item.name for item in folder.iterdir() if not item.name.startswith("."))
-    more = ", ..." if len(names) > 5 else ""
-    return f"it holds {', '.join(names[:5])}{more} and no {_MARK}" if names else "it is empty"
-
-
-def _nearby(folder: Path) -> str:
-    runs = list_runs(folder) or list_runs(folder.parent)
-    names = [os.path.relpath(run.path) for run in runs]
-    # The closest names first, so that a slip of the pen finds its run.
-    close = difflib.get_close_matches(os.path.relpath(folder), names, n=5, cutoff=0.0)
-    return f"Runs nearby: {', '.join(close)}." if close else "There are no runs nearby."

@@ -20,7 +20,8 @@ from thalweg.run.holes import holes
 from thalweg.run.outcomes import is_covered, read_outcome
 from thalweg.run.result_files import check_result
 from thalweg.run.results import is_marker
-from thalweg.run.store import Run, read_mark
+from thalweg.run.run_toml import read_about
+from thalweg.run.store import Run
 from thalweg.run.tensors import check_tensors
 
 State = Literal["whole", "damaged", "gone", "uncovered", "no data"]
@@ -114,7 +115,7 @@ def _check_of(run: Run, path: Path, name: str) -> Callable[[], bool] | None:
 
 
 def _of_toml(path: Path) -> bool:
-    read_mark(path)
+    read_about(path)
     return is_sealed_toml(path.read_bytes())
 
 
