@@ -8,7 +8,9 @@ import torch
 from torch import nn
 
 from thalweg.algebra import load_solution, network, read_model, zero_system
-from thalweg.algebra.network import Network, Residues, coefficients, convolution, dense
+from thalweg.algebra.arithmetic import Residues
+from thalweg.algebra.layers import convolution, dense
+from thalweg.algebra.network import Network, coefficients
 from thalweg.errors import InvalidArgument, NotPolynomial
 from thalweg.polynomial import PolynomialActivation, fit_polynomial
 

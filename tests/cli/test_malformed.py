@@ -27,7 +27,7 @@ from hypothesis import strategies as st
 
 from thalweg.certificates.store import verify as verify_certificate
 from thalweg.cli.main import main
-from thalweg.embedding.source import CheckpointSource
+from thalweg.embedding.checkpoint_source import CheckpointSource
 from thalweg.errors import TaskFailed, ThalwegError
 from thalweg.problems.weight_files import read_weights
 from thalweg.run import create_run, open_run, read_checkpoint, read_events

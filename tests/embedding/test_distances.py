@@ -12,8 +12,9 @@ from hypothesis import strategies as st
 from safetensors.numpy import save_file
 from scipy.spatial.distance import pdist, squareform
 
+from thalweg.embedding.checkpoint_source import CheckpointSource
 from thalweg.embedding.distances import RELATIVE_ACCURACY, pairwise_distances
-from thalweg.embedding.source import ArraySource, CheckpointSource
+from thalweg.embedding.source import ArraySource
 from thalweg.errors import InvalidArgument
 
 
@@ -157,7 +158,7 @@ CHILD = """
 import sys, time
 from pathlib import Path
 from thalweg.embedding.distances import pairwise_distances
-from thalweg.embedding.source import CheckpointSource
+from thalweg.embedding.checkpoint_source import CheckpointSource
 
 paths = sorted(Path(sys.argv[1]).iterdir())
 start = time.perf_counter()

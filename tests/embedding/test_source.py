@@ -7,8 +7,9 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
+from thalweg.embedding.checkpoint_source import CheckpointSource
 from thalweg.embedding.distances import pairwise_distances
-from thalweg.embedding.source import ArraySource, Block, CheckpointSource
+from thalweg.embedding.source import ArraySource, Block
 from thalweg.errors import (
     CheckpointMismatch,
     CheckpointRefused,

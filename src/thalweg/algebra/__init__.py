@@ -7,10 +7,11 @@ from thalweg.algebra.critical import CriticalPoints, critical_points
 from thalweg.algebra.critical_bound import bound_on_critical_points
 from thalweg.algebra.critical_picture import plot_critical_points
 from thalweg.algebra.critical_point import CriticalPoint, classify
+from thalweg.algebra.layers import Layer, convolution, dense
 from thalweg.algebra.model import load_solution, read_model
 from thalweg.algebra.msolve import ExactDegree, exact_degree, find_msolve, real_solutions
 from thalweg.algebra.multihomogeneous import Bezout, bezout, multihomogeneous_bezout
-from thalweg.algebra.network import Layer, Network, convolution, dense, network
+from thalweg.algebra.network import Network, network
 from thalweg.algebra.penalties import Stratum
 from thalweg.algebra.rank import GenericRank, generic_rank
 from thalweg.algebra.real import RealPoints, Walk, sample_real, walk

@@ -9,11 +9,11 @@ from fractions import Fraction
 import numpy as np
 from numpy.typing import ArrayLike
 
+from thalweg.algebra.arithmetic import Array
 from thalweg.algebra.critical_bound import bound_on_critical_points
 from thalweg.algebra.critical_point import CriticalPoint, classified, exact_penalties
 from thalweg.algebra.homotopy import Isolated, check_paths, isolated_solutions, singular_ends
 from thalweg.algebra.msolve import ExactDegree, exact_degree, find_msolve
-from thalweg.algebra.network import Array
 from thalweg.algebra.penalties import Penalized, Stratum, penalized_points
 from thalweg.algebra.polynomials import PolynomialSystem
 from thalweg.algebra.symmetry import Gauge

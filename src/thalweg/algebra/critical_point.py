@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike
 
+from thalweg.algebra.arithmetic import Array
 from thalweg.algebra.kind import kind_of
-from thalweg.algebra.network import Array
 from thalweg.algebra.nullity import invariant_directions
 from thalweg.algebra.polynomials import PolynomialSystem
 from thalweg.algebra.symmetry import Gauge

@@ -15,9 +15,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from thalweg.algebra.arithmetic import Array
 from thalweg.algebra.monodromy import distinct
 from thalweg.algebra.multihomogeneous import multihomogeneous_bezout
-from thalweg.algebra.network import Array
 from thalweg.algebra.polynomials import PolynomialSystem, degree
 from thalweg.algebra.tracking import newton, track
 from thalweg.errors import SystemTooLarge

@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from thalweg.algebra.network import Array
+from thalweg.algebra.arithmetic import Array
 
 LINES = 8
 """Random lines along which a flat point is looked at."""

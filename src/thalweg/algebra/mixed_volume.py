@@ -6,7 +6,7 @@ import math
 
 import numpy as np
 
-from thalweg.algebra.network import Array
+from thalweg.algebra.arithmetic import Array
 from thalweg.algebra.polynomials import PolynomialSystem
 
 LARGEST = 6

@@ -8,7 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from thalweg.algebra.network import Array, Layer, Network, coefficients, convolution, dense
+from thalweg.algebra.arithmetic import Array
+from thalweg.algebra.layers import Layer, convolution, dense
+from thalweg.algebra.network import Network, coefficients
 from thalweg.algebra.system import ZeroSystem
 from thalweg.errors import InvalidArgument, NotPolynomial
 

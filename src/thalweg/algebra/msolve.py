@@ -21,8 +21,8 @@ from pathlib import Path
 
 import numpy as np
 
+from thalweg.algebra.arithmetic import Array
 from thalweg.algebra.hilbert import Monomial, dimension_and_degree
-from thalweg.algebra.network import Array
 from thalweg.algebra.polynomials import PolynomialSystem
 from thalweg.errors import MissingExtra, ProgramFailed
 

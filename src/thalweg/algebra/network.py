@@ -6,194 +6,22 @@ modulo a prime, where ranks are exact.
 
 from __future__ import annotations
 
-import math
 import operator
 from collections.abc import Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from functools import cached_property
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
+from thalweg.algebra.arithmetic import Arithmetic, Array, Numbers
+from thalweg.algebra.layers import Layer, dense, read_patches, unread
 from thalweg.errors import InvalidArgument, NotPolynomial
 from thalweg.run.bounds import check_memory
 
-Array = NDArray[Any]
-
 # A row of the Jacobian, as floats and modulo a prime, and what elimination copies.
 _BYTES_A_WEIGHT = 100
-
-
-@dataclass(frozen=True, eq=False)
-class Layer:
-    """An affine map between channels at positions, with one kernel for all positions.
-
-    Parameters
-    ----------
-    channels_in, channels_out
-        Numbers of channels.
-    gather
-        Integers, shape (positions out, taps): the position in the input that each tap of the
-        kernel reads, -1 where it reads padding. A dense layer has one position out.
-    positions_in
-        Number of positions of the input.
-    bias
-        Whether each channel out has a bias.
-    """
-
-    channels_in: int
-    channels_out: int
-    gather: Array
-    positions_in: int
-    bias: bool
-
-    @property
-    def kernel_shape(self) -> tuple[int, int, int]:
-        """Shape of the kernel: (channels out, channels in, taps)."""
-        return self.channels_out, self.channels_in, self.gather.shape[1]
-
-    @property
-    def kernel_size(self) -> int:
-        """Number of weights of the kernel."""
-        return math.prod(self.kernel_shape)
-
-    @property
-    def reads(self) -> int:
-        """Number of values that one output reads: channels in times taps."""
-        return self.channels_in * int(self.gather.shape[1])
-
-    @property
-    def size(self) -> int:
-        """Number of weights, biases included."""
-        return self.kernel_size + (self.channels_out if self.bias else 0)
-
-    @property
-    def positions_out(self) -> int:
-        """Number of positions of the output."""
-        return len(self.gather)
-
-    @cached_property
-    def whole(self) -> bool:
-        """Whether there is one position out, which reads all of the input in order."""
-        return np.array_equal(self.gather, np.arange(self.positions_in)[None])
-
-    @cached_property
-    def selection(self) -> Array:
-        """Zeros and ones, shape (positions out * taps, positions in): where each tap reads."""
-        flat = self.gather.ravel()
-        matrix = np.zeros((len(flat), self.positions_in), dtype=np.int64)
-        rows = np.flatnonzero(flat >= 0)
-        matrix[rows, flat[rows]] = 1
-        return matrix
-
-
-def dense(inputs: int, outputs: int, *, bias: bool = True, positions: int = 1) -> Layer:
-    """Dense layer; `positions` is that of a convolution it follows, `inputs` its channels."""
-    return Layer(inputs, outputs, np.arange(positions)[None], positions, bias)
-
-
-def convolution(
-    inputs: int,
-    outputs: int,
-    *,
-    shape: Sequence[int],
-    kernel: Sequence[int],
-    stride: int | Sequence[int] = 1,
-    padding: int | Sequence[int] = 0,
-    bias: bool = True,
-) -> Layer:
-    """Convolution over a grid of any dimension: the same kernel at every position.
-
-    Parameters
-    ----------
-    inputs, outputs
-        Numbers of channels.
-    shape
-        Size of the input along each axis of the grid, e.g. ``(8,)`` or ``(28, 28)``.
-    kernel, stride, padding
-        One number an axis, as in `torch.nn.Conv2d`; stride and padding may be one number for all.
-    bias
-        Whether each channel out has a bias.
-
-    Examples
-    --------
-    >>> convolution(1, 2, shape=(5,), kernel=(3,), stride=2).gather.tolist()
-    [[0, 1, 2], [2, 3, 4]]
-    """
-    axes = len(shape)
-    strides = [stride] * axes if isinstance(stride, int) else list(stride)
-    paddings = [padding] * axes if isinstance(padding, int) else list(padding)
-    reads = []
-    for size, width, step, margin in zip(shape, kernel, strides, paddings, strict=True):
-        starts = np.arange(-margin, size + margin - width + 1, step)
-        if not len(starts):
-            raise InvalidArgument(
-                f"A kernel of {width} does not fit into {size} positions with padding {margin}."
-            )
-        reads.append(starts[:, None] + np.arange(width))
-    grids = np.zeros((1, 1), dtype=np.int64)
-    inside = np.ones((1, 1), dtype=bool)
-    for read, size in zip(reads, shape, strict=True):
-        grids = (grids[:, None, :, None] * size + read[None, :, None, :]).reshape(
-            len(grids) * len(read), -1
-        )
-        fits = (read >= 0) & (read < size)
-        inside = (inside[:, None, :, None] & fits[None, :, None, :]).reshape(grids.shape)
-    return Layer(inputs, outputs, np.where(inside, grids, -1), math.prod(shape), bias)
-
-
-class Arithmetic(Protocol):
-    """What the evaluation of a network asks of a ring of numbers."""
-
-    def matmul(self, a: Array, b: Array) -> Array:
-        """Product of two stacks of matrices."""
-
-    def reduce(self, a: Array) -> Array:
-        """Representatives of the numbers in `a`."""
-
-    def number(self, value: Fraction) -> Any:
-        """A rational number as one of the ring's."""
-
-
-class Numbers:
-    """Real or complex floating point."""
-
-    def matmul(self, a: Array, b: Array) -> Array:
-        """Product of two stacks of matrices."""
-        product: Array = np.matmul(a, b)
-        return product
-
-    def reduce(self, a: Array) -> Array:
-        """Floating-point numbers as they are."""
-        return a
-
-    def number(self, value: Fraction) -> float:
-        """The nearest float64."""
-        return float(value)
-
-
-class Residues:
-    """The integers modulo a prime below 2**31, in int64."""
-
-    def __init__(self, prime: int = 2**31 - 1) -> None:
-        self.prime = prime
-
-    def matmul(self, a: Array, b: Array) -> Array:
-        """Product of two stacks of matrices, one column of `a` at a time against overflow."""
-        total = np.zeros(1, dtype=np.int64)
-        for inner in range(a.shape[-1]):
-            total = total + a[..., :, inner, None] * b[..., None, inner, :] % self.prime
-        return self.reduce(total)
-
-    def reduce(self, a: Array) -> Array:
-        """Residues from 0 to the prime less one."""
-        return a % self.prime
-
-    def number(self, value: Fraction) -> int:
-        """Residue of a rational number."""
-        return value.numerator * pow(value.denominator, -1, self.prime) % self.prime
 
 
 @dataclass(frozen=True, eq=False)
@@ -284,7 +112,7 @@ class Network:
             if pre_activations:
                 values = np.swapaxes(self.activate(pre_activations[-1], ring), -1, -2)
                 values = values.reshape(*values.shape[:2], layer.channels_in, layer.positions_in)
-            read = _read(values, layer)
+            read = read_patches(values, layer)
             weights = kernel.reshape(len(full), 1, layer.channels_out, layer.reads)
             sums = ring.matmul(read, np.swapaxes(weights, -1, -2))
             if bias is not None:
@@ -322,7 +150,7 @@ class Network:
                 parts.append(ring.reduce(sensitivity.sum(axis=-2)))
             columns.insert(0, np.concatenate(parts, axis=-1))
             if number:
-                back = _unread(sensitivity, kernels[number], layer, ring)
+                back = unread(sensitivity, kernels[number], layer, ring)
                 before = sums[number - 1]
                 back = np.swapaxes(
                     back.reshape(*back.shape[:3], before.shape[-1], before.shape[-2]), -1, -2
@@ -430,27 +258,3 @@ def coefficients(activation: Sequence[Any] | str) -> tuple[Fraction, ...]:
     if len(exact) < 2:
         raise NotPolynomial(f"The activation is constant ({activation!r}); {advice}")
     return tuple(exact)
-
-
-def _read(values: Array, layer: Layer) -> Array:
-    """Patches (P, N, positions out, channels in * taps) of values (P, N, channels, positions)."""
-    if layer.whole:
-        return values.reshape(*values.shape[:2], 1, layer.reads)
-    zero = np.zeros((*values.shape[:-1], 1), dtype=values.dtype)
-    padded = np.concatenate([values, zero], axis=-1)
-    patches = np.moveaxis(padded[..., layer.gather], -2, -3)
-    return patches.reshape(*patches.shape[:3], layer.reads)
-
-
-def _unread(sensitivity: Array, kernel: Array, layer: Layer, ring: Arithmetic) -> Array:
-    """Derivatives by the values read, (P, N, outputs, channels in * positions in)."""
-    flat = kernel.reshape(len(kernel), 1, 1, layer.channels_out, layer.reads)
-    taps = ring.matmul(sensitivity, flat)
-    if layer.whole:
-        return taps[..., 0, :]
-    taps = taps.reshape(*taps.shape[:-1], *layer.kernel_shape[1:])
-    taps = np.moveaxis(taps, -2, -3).reshape(
-        *taps.shape[:3], layer.channels_in, len(layer.selection)
-    )
-    back = ring.reduce(np.matmul(taps, layer.selection))
-    return back.reshape(*back.shape[:3], layer.channels_in * layer.positions_in)

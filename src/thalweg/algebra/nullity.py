@@ -10,7 +10,8 @@ import itertools
 
 import numpy as np
 
-from thalweg.algebra.network import Array, Network
+from thalweg.algebra.arithmetic import Array
+from thalweg.algebra.network import Network
 from thalweg.algebra.system import ZeroSystem
 from thalweg.curvature.ranks import singular_cutoff
 

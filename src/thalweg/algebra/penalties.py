@@ -14,8 +14,8 @@ from typing import Any
 
 import numpy as np
 
+from thalweg.algebra.arithmetic import Array
 from thalweg.algebra.monodromy import distinct, monodromy
-from thalweg.algebra.network import Array
 from thalweg.algebra.penalty_family import PenaltyFamily
 from thalweg.algebra.supports import supports, switched_on
 from thalweg.algebra.symmetry import Gauge

@@ -6,8 +6,8 @@ from fractions import Fraction
 
 import numpy as np
 
+from thalweg.algebra.arithmetic import Array
 from thalweg.algebra.monodromy import Family, Route, bends
-from thalweg.algebra.network import Array
 from thalweg.algebra.polynomials import (
     Polynomial,
     PolynomialSystem,

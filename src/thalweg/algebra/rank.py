@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from thalweg.algebra.network import Array, Residues
+from thalweg.algebra.arithmetic import Array, Residues
 from thalweg.algebra.symmetry import Gauge
 from thalweg.errors import SystemTooLarge
 from thalweg.run.progress import Bar, Progress, silent

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike
 
-from thalweg.algebra.network import Array
+from thalweg.algebra.arithmetic import Array
 from thalweg.algebra.system import ZeroSystem
 from thalweg.curvature.ranks import singular_cutoff
 from thalweg.errors import InvalidArgument

@@ -11,8 +11,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from thalweg.algebra.arithmetic import Array
 from thalweg.algebra.monodromy import Family
-from thalweg.algebra.network import Array
 from thalweg.algebra.system import ZeroSystem
 
 TRACES = 3

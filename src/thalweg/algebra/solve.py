@@ -6,10 +6,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from thalweg.algebra.arithmetic import Array
 from thalweg.algebra.monodromy import Monodromy, follow, monodromy
 from thalweg.algebra.msolve import ExactDegree, exact_degree, find_msolve
 from thalweg.algebra.multihomogeneous import bezout
-from thalweg.algebra.network import Array
 from thalweg.algebra.rank import GenericRank, generic_rank
 from thalweg.algebra.real import project
 from thalweg.algebra.slices import SquareFamily, square_family

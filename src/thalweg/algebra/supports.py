@@ -16,7 +16,8 @@ from fractions import Fraction
 
 import numpy as np
 
-from thalweg.algebra.network import Array, Network, Residues
+from thalweg.algebra.arithmetic import Array, Residues
+from thalweg.algebra.network import Network
 from thalweg.algebra.system import ZeroSystem
 from thalweg.errors import SystemTooLarge
 

@@ -19,7 +19,8 @@ from functools import cached_property
 
 import numpy as np
 
-from thalweg.algebra.network import Array, Network, Numbers
+from thalweg.algebra.arithmetic import Array, Numbers
+from thalweg.algebra.network import Network
 
 ROUNDOFF = 1e-7
 _ROOTS = {2: "signs", 3: "cube roots of unity"}

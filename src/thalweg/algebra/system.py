@@ -12,7 +12,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike
 
-from thalweg.algebra.network import Array, Network, network
+from thalweg.algebra.arithmetic import Array
+from thalweg.algebra.network import Network, network
 from thalweg.algebra.polynomials import (
     MOST_TERMS,
     Polynomial,

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from thalweg.embedding.checkpoint_source import CheckpointSource
 from thalweg.embedding.distances import Distances, pairwise_distances
 from thalweg.embedding.embed import embed
 from thalweg.embedding.mds import ClassicalScaling, MetricScaling, classical_mds, metric_mds
 from thalweg.embedding.orientation import orient
 from thalweg.embedding.pca import PrincipalComponents, principal_components
 from thalweg.embedding.quality import fidelity, point_stress, shown_distances, stress_1
-from thalweg.embedding.source import ArraySource, CheckpointSource, WeightSource
+from thalweg.embedding.source import ArraySource, WeightSource
 
 __all__ = [
     "ArraySource",

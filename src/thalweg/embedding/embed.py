@@ -13,11 +13,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from thalweg.embedding import quality
+from thalweg.embedding.checkpoint_source import CheckpointSource
 from thalweg.embedding.distances import RELATIVE_ACCURACY, Distances, pairwise_distances
 from thalweg.embedding.mds import check_dims, classical_mds, metric_mds
 from thalweg.embedding.orientation import orient
 from thalweg.embedding.pca import principal_components
-from thalweg.embedding.source import ArraySource, CheckpointSource, WeightSource
+from thalweg.embedding.source import ArraySource, WeightSource
 from thalweg.errors import InvalidArgument
 from thalweg.run.holes import gone_before, said_of
 from thalweg.run.progress import Progress, silent
