@@ -7,7 +7,18 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from thalweg.run import Run
-from thalweg.studies.claim import Claim, Control, Rule, Statistic
+from thalweg.studies.bezout_statistics import (
+    dimension_error,
+    flat_minima,
+    in_groups,
+    largest,
+    mismatches,
+    of_case,
+    of_groups,
+    smallest,
+    unexplained_nullity,
+)
+from thalweg.studies.claim import Claim, Control, Rule
 from thalweg.studies.intervals import exact
 
 if TYPE_CHECKING:
@@ -69,7 +80,7 @@ def rules(config: dict[str, Any]) -> dict[str, Rule]:
 
 def _many(systems: xr.Dataset) -> Claim:
     name = "smallest number of solutions over h! dʰ"
-    square, beyond = _of(systems, "square"), _of(systems, "beyond")
+    square, beyond = of_groups(systems, "square"), of_groups(systems, "beyond")
     return Claim(
         name="bezout/many",
         statement="As many generic equations as weights, none of them inconsistent (N = W, not "
@@ -78,12 +89,12 @@ def _many(systems: xr.Dataset) -> Claim:
         source=MANY,
         protocol=f"{_SOLVED}solutions are counted before dividing by the symmetry group, whose "
         "order is h! dʰ. The smallest quotient over all networks and draws decides.",
-        statistic=_smallest(name, square["solutions_modulo_symmetry"], "times"),
+        statistic=smallest(name, square["solutions_modulo_symmetry"], "times"),
         rule=RULES["many"],
         controls=(
             Control(
                 "Networks with more samples than their generic rank: no solution at all.",
-                _largest(name, beyond["solutions_complex"], "times"),
+                largest(name, beyond["solutions_complex"], "times"),
             ),
         ),
         section="bezout",
@@ -92,19 +103,19 @@ def _many(systems: xr.Dataset) -> Claim:
 
 def _bezout_is_the_count(systems: xr.Dataset) -> Claim:
     name = "smallest share of Bezout's number that is reached"
-    square, beyond = _of(systems, "square"), _of(systems, "beyond")
+    square, beyond = of_groups(systems, "square"), of_groups(systems, "beyond")
     return Claim(
         name="bezout/bound-is-count",
         statement="(Naive reading) Bezout's number is the number of zero-minimizers.",
         source=MANY,
         protocol=f"{_SOLVED}their number is divided by Bezout's, the product of the degrees. The "
         "smallest quotient over all networks and draws decides.",
-        statistic=_smallest(name, square["solutions_complex"] / square["bezout"], "share"),
+        statistic=smallest(name, square["solutions_complex"] / square["bezout"], "share"),
         rule=RULES["bound-is-count"],
         controls=(
             Control(
                 "Networks with more samples than their generic rank: none of the solutions.",
-                _largest(name, beyond["solutions_complex"] / beyond["bezout"], "share"),
+                largest(name, beyond["solutions_complex"] / beyond["bezout"], "share"),
             ),
         ),
         section="bezout",
@@ -115,7 +126,7 @@ def _bezout_is_the_count(systems: xr.Dataset) -> Claim:
 
 def _always_real(systems: xr.Dataset) -> Claim:
     name = "smallest number of real zero-minimizers modulo symmetry"
-    square, beyond = _of(systems, "square"), _of(systems, "beyond")
+    square, beyond = of_groups(systems, "square"), of_groups(systems, "beyond")
     return Claim(
         name="bezout/always-real",
         statement="(Naive reading) Where there are complex zero-minimizers, there are real ones "
@@ -123,12 +134,12 @@ def _always_real(systems: xr.Dataset) -> Claim:
         source=MANY,
         protocol=f"{_SOLVED}the real ones among them, signs of output weights free, are counted. "
         "The smallest number over all networks and draws decides.",
-        statistic=_smallest(name, square["real"], "solutions"),
+        statistic=smallest(name, square["real"], "solutions"),
         rule=RULES["always-real"],
         controls=(
             Control(
                 "Networks with more samples than their generic rank: no real solution either.",
-                _largest(name, beyond["real"], "solutions"),
+                largest(name, beyond["real"], "solutions"),
             ),
         ),
         section="bezout",
@@ -149,13 +160,13 @@ def _exist_up_to_the_rank(systems: xr.Dataset) -> Claim:
         "and real ones by Gauss-Newton from random starts, without its help. Systems are counted "
         "for which the two disagree; those where nothing was found and not all was sought are left "
         "out.",
-        statistic=_mismatches(name, generic),
+        statistic=mismatches(name, generic),
         rule=RULES["rank"],
         controls=(
             Control(
                 "Targets planted as outputs of the network, hence not generic: they are fitted "
                 "beyond the rank.",
-                _mismatches(name, _of(systems, "planted")),
+                mismatches(name, of_groups(systems, "planted")),
             ),
         ),
         section="bezout",
@@ -167,7 +178,7 @@ def _exist_beyond(systems: xr.Dataset) -> Claim:
     more = systems.where(
         (systems["weights"] > systems["equations"]) & (systems["group"] != "planted"), drop=True
     )
-    square = _of(systems, "beyond")
+    square = of_groups(systems, "beyond")
     square = square.where(square["network"] == _three_squares(square), drop=True)
     return Claim(
         name="bezout/more-weights-suffice",
@@ -176,13 +187,13 @@ def _exist_beyond(systems: xr.Dataset) -> Claim:
         source=MANY,
         protocol=f"{_SOLVED}whether there is one is noted for each network with W > N. The "
         "smallest note decides.",
-        statistic=_smallest(name, more["exists"], "0 or 1"),
+        statistic=smallest(name, more["exists"], "0 or 1"),
         rule=RULES["more-weights-suffice"],
         controls=(
             Control(
                 "Three units z² with bias, two inputs: W = 9 weights and N = 7 samples, but "
                 "quadratic functions of two inputs have dimension 6.",
-                _largest(name, square["exists"], "0 or 1"),
+                largest(name, square["exists"], "0 or 1"),
             ),
         ),
         section="bezout",
@@ -206,16 +217,16 @@ def _dimension(systems: xr.Dataset) -> Claim:
         protocol="At every zero-minimizer found, complex or real, the kernel of the Jacobian is "
         "measured by its singular values (zero: below 1e-9 of the largest). Where the rank is N "
         "the zeros form a manifold whose dimension is that of the kernel.",
-        statistic=_distance(name, _of(systems, "square", "wide", "rotated")),
+        statistic=dimension_error(name, of_groups(systems, "square", "wide", "rotated")),
         rule=RULES["dimension"],
         controls=(
             Control(
                 "Targets planted beyond the rank: zeros exist, in more dimensions than W - N.",
-                _distance(name, _of(systems, "planted")),
+                dimension_error(name, of_groups(systems, "planted")),
             ),
             Control(
                 "Generic targets beyond the rank: no zeros; the empty set has dimension -1.",
-                _distance(name, _of(systems, "beyond")),
+                dimension_error(name, of_groups(systems, "beyond")),
             ),
         ),
         section="bezout",
@@ -233,16 +244,16 @@ def _zeros_degenerate(zeros: xr.Dataset) -> Claim:
         "the Hessian of the squared loss is the number of weights minus the rank of the Jacobian "
         "(zero: singular values below 1e-9 of the largest); it is reduced by the number of "
         "independent tangents to continuous symmetries. The smallest rest decides.",
-        statistic=_smallest(name, _beyond_symmetry(_of(zeros, "wide")), "eigenvalues"),
+        statistic=smallest(name, unexplained_nullity(of_groups(zeros, "wide")), "eigenvalues"),
         rule=RULES["zeros-degenerate"],
         controls=(
             Control(
                 "As many weights as equations: isolated up to the rescaling of units.",
-                _smallest(name, _beyond_symmetry(_of(zeros, "square")), "eigenvalues"),
+                smallest(name, unexplained_nullity(of_groups(zeros, "square")), "eigenvalues"),
             ),
             Control(
                 "Three units z², six samples: W - N = 3, all three of them rotations of the units.",
-                _smallest(name, _beyond_symmetry(_of(zeros, "rotated")), "eigenvalues"),
+                smallest(name, unexplained_nullity(of_groups(zeros, "rotated")), "eigenvalues"),
             ),
         ),
         section="bezout",
@@ -257,7 +268,9 @@ def _minima_of_one_unit(critical: xr.Dataset, cases: xr.Dataset) -> Claim:
         "networks with one hidden unit, generic data, more samples than weights.",
         source=DEGENERATE,
         protocol=_FLAT,
-        statistic=_largest(name, _beyond_symmetry(_flat(_of(critical, "minima"))), "eigenvalues"),
+        statistic=largest(
+            name, unexplained_nullity(flat_minima(of_groups(critical, "minima"))), "eigenvalues"
+        ),
         rule=RULES["minima-one-unit"],
         controls=_degenerate_minima(name, cases),
         section="bezout",
@@ -266,9 +279,12 @@ def _minima_of_one_unit(critical: xr.Dataset, cases: xr.Dataset) -> Claim:
 
 def _minima_of_any(critical: xr.Dataset, cases: xr.Dataset) -> Claim:
     name = "largest nullity beyond rescaling at a minimum with positive loss"
-    split = _flat(_case(cases, "split"))
+    split = flat_minima(of_case(cases, "split"))
     eigenvalues = np.concatenate(
-        [_beyond_symmetry(_flat(_of(critical, "minima"))), _beyond_symmetry(split)]
+        [
+            unexplained_nullity(flat_minima(of_groups(critical, "minima"))),
+            unexplained_nullity(split),
+        ]
     )
     return Claim(
         name="bezout/minima-any",
@@ -277,7 +293,7 @@ def _minima_of_any(critical: xr.Dataset, cases: xr.Dataset) -> Claim:
         source=DEGENERATE,
         protocol=_FLAT + " To these come minima of one unit split in two (a unit w becomes a w and "
         "b w, with a³ + b³ = 1), in the network with two units.",
-        statistic=_largest(name, eigenvalues, "eigenvalues"),
+        statistic=largest(name, eigenvalues, "eigenvalues"),
         rule=RULES["minima-any"],
         controls=_degenerate_minima(name, cases)[:2],
         section="bezout",
@@ -287,20 +303,23 @@ def _minima_of_any(critical: xr.Dataset, cases: xr.Dataset) -> Claim:
 
 
 def _degenerate_minima(name: str, cases: xr.Dataset) -> tuple[Control, ...]:
-    told = {
+    texts = {
         "line": "One unit z² that reads two inputs, one sample with target -1: a line of minima.",
         "dead": "One unit z³ with two inputs that are zero in all samples: their weights are free.",
         "split": "Two units z³: a minimum of one unit split in two, at generic data.",
     }
     return tuple(
-        Control(words, _largest(name, _beyond_symmetry(_flat(_case(cases, case))), "eigenvalues"))
-        for case, words in told.items()
+        Control(
+            text,
+            largest(name, unexplained_nullity(flat_minima(of_case(cases, case))), "eigenvalues"),
+        )
+        for case, text in texts.items()
     )
 
 
 def _decayed(losses: xr.Dataset, cases: xr.Dataset) -> Claim:
     name = "critical points that are multiple or not isolated"
-    cube, rotation = _case(cases, "cube"), _case(cases, "rotation")
+    cube, rotation = of_case(cases, "cube"), of_case(cases, "rotation")
     return Claim(
         name="bezout/generic-decay",
         statement="With a generic weight decay, a different one for each weight, all critical "
@@ -309,18 +328,20 @@ def _decayed(losses: xr.Dataset, cases: xr.Dataset) -> Claim:
         protocol="All critical points of the squared loss with decay are found by homotopy; paths "
         "that end at a critical point where the Hessian is singular are counted.",
         statistic=exact(
-            name, float(losses["singular"].values[_mask(losses, "decayed")].sum()), units="paths"
+            name,
+            float(losses["singular"].values[in_groups(losses, "decayed")].sum()),
+            units="paths",
         ),
         rule=RULES["generic-decay"],
         controls=(
             Control(
                 "A cube of one weight, one sample, no decay: the Hessian vanishes at w = 0, where "
                 "the loss is not zero.",
-                _largest(name, cube["singular"], "paths"),
+                largest(name, cube["singular"], "paths"),
             ),
             Control(
                 "Two linear units, the same decay for all weights: a circle of minima.",
-                _largest(name, rotation["singular"], "paths"),
+                largest(name, rotation["singular"], "paths"),
             ),
         ),
         section="bezout",
@@ -330,8 +351,8 @@ def _decayed(losses: xr.Dataset, cases: xr.Dataset) -> Claim:
 def _loaded(zeros: xr.Dataset, critical: xr.Dataset) -> Claim:
     name = "largest training loss of a loaded solution"
     units = "of the mean squared target"
-    real = _of(zeros, "square", "wide", "rotated", "planted")
-    minima = _flat(_of(critical, "minima"))
+    real = of_groups(zeros, "square", "wide", "rotated", "planted")
+    minima = flat_minima(of_groups(critical, "minima"))
     return Claim(
         name="bezout/loaded",
         statement="A real solution of the polynomial system, loaded into a torch network, has zero "
@@ -339,77 +360,17 @@ def _loaded(zeros: xr.Dataset, critical: xr.Dataset) -> Claim:
         source=MANY,
         protocol="Every real solution is loaded, and the empirical risk evaluated by torch. The "
         "largest decides; for the controls the smallest.",
-        statistic=_largest(name, real["loss"] / real["at_zero"], units),
+        statistic=largest(name, real["loss"] / real["at_zero"], units),
         rule=RULES["loaded"],
         controls=(
             Control(
                 "The same weights with a relative noise of 0.1.",
-                _smallest(name, real["loss_perturbed"] / real["at_zero"], units),
+                smallest(name, real["loss_perturbed"] / real["at_zero"], units),
             ),
             Control(
                 "Minima that are no solutions.",
-                _smallest(name, minima["value"] / minima["at_zero"], units),
+                smallest(name, minima["value"] / minima["at_zero"], units),
             ),
         ),
         section="bezout",
     )
-
-
-def _of(table: xr.Dataset, *groups: str) -> xr.Dataset:
-    return table.isel(row=np.flatnonzero(_mask(table, *groups)))
-
-
-def _mask(table: xr.Dataset, *groups: str) -> Any:
-    return np.isin(table["group"].values.astype(str), groups)
-
-
-def _case(cases: xr.Dataset, case: str) -> xr.Dataset:
-    return cases.isel(row=np.flatnonzero(cases["case"].values.astype(str) == case))
-
-
-def _flat(points: xr.Dataset) -> xr.Dataset:
-    """Critical points of positive loss that are minima, or of which nothing says that they are not.
-
-    A loss of 1e-12 of that of the zero function is a zero-minimizer up to rounding.
-    """
-    kinds = points["kind"].values.astype(str)
-    floor = 1e-12 * (points["at_zero"].values if "at_zero" in points else 1.0)
-    low = np.isin(kinds, ("minimum", "undetermined")) & (points["index"].values == 0)
-    return points.isel(row=np.flatnonzero(low & (points["value"].values > floor)))
-
-
-def _beyond_symmetry(points: xr.Dataset) -> Any:
-    return points["nullity"].values - points["nullity_symmetry"].values
-
-
-def _mismatches(name: str, systems: xr.Dataset) -> Statistic | None:
-    exists = systems["exists"].values
-    known = np.isfinite(exists)
-    fits = systems["equations"].values <= systems["generic_rank"].values
-    if not known.any():
-        return None
-    wrong = int((exists[known] != fits[known]).sum())
-    return exact(name, wrong, units="systems", n=int(known.sum()))
-
-
-def _distance(name: str, systems: xr.Dataset) -> Statistic | None:
-    expected, empty = systems["dimension_expected"].values, systems["exists"].values == 0
-    # By convention the empty set has dimension -1.
-    dimensions = [np.where(empty, -1, systems[f"dimension_{end}"]) for end in ("low", "high")]
-    ends = [dimension - expected for dimension in dimensions]
-    return _largest(name, np.abs(np.concatenate(ends)), "dimensions")
-
-
-def _smallest(name: str, values: Any, units: str) -> Statistic | None:
-    return _extreme(name, values, units, np.min)
-
-
-def _largest(name: str, values: Any, units: str) -> Statistic | None:
-    return _extreme(name, values, units, np.max)
-
-
-def _extreme(name: str, values: Any, units: str, choose: Any) -> Statistic | None:
-    """The decisive one of the known values; None where there are none."""
-    known = np.asarray(values, dtype=float)
-    known = known[np.isfinite(known)]
-    return exact(name, float(choose(known)), units=units, n=len(known)) if len(known) else None

@@ -13,6 +13,7 @@ from thalweg.studies import (
     basins_task,
     bezout,
     bezout_claims,
+    bezout_statistics,
     claim,
     connectivity,
     connectivity_claims,
@@ -126,7 +127,7 @@ JUDGES: Mapping[str, tuple[ModuleType, ...]] = {
     "polynomial_activations": (polynomial_activations, polynomial_activations_claims, *_ALL),
     "perturb_and_return": (*_FLATNESS, *_ALL),
     "interpolation": (interpolation, *_ALL),
-    "bezout": (bezout, bezout_claims, *_ALL),
+    "bezout": (bezout, bezout_claims, bezout_statistics, *_ALL),
     "degeneracy": (degeneracy, degeneracy_claims, *_ALL),
     "sgd_selection": (*_SELECTION, *_ALL),
     "overparametrization": (
