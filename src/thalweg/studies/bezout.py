@@ -149,15 +149,7 @@ def tasks(config: dict[str, Any]) -> list[Task]:
     """
     List the systems to be solved: one task for each network, and one for the counterexamples.
 
-    Parameters
-    ----------
-    config : dict
-        As `thalweg.studies.configure` writes it.
-
-    Returns
-    -------
-    list of Task
-        In no need of one another.
+    None needs another.
     """
     groups = _groups(config)
     return [task for group in groups.values() for task in group]
@@ -231,19 +223,7 @@ def assemble(run: Run, config: dict[str, Any], *, progress: Progress = silent) -
     """
     Gather what the tasks counted into tables of draws and of points.
 
-    Parameters
-    ----------
-    run : Run
-        Whose tasks are done.
-    config : dict
-        The one that `tasks` was given.
-    progress : callable
-        Not used: there is nothing to wait for.
-
-    Returns
-    -------
-    dict
-        Numbers of systems, zero-minimizers and critical points.
+    What is returned are the numbers of systems, zero-minimizers and critical points.
     """
     groups = _groups(config)
     zeros = [name for name in groups if name in ("square", "wide", "beyond", "planted", "rotated")]

@@ -62,11 +62,8 @@ def tasks(config: dict[str, Any]) -> list[Task]:
     """
     List the networks to train, certify and measure, each case once a seed.
 
-    Parameters
-    ----------
-    config : dict
-        As `thalweg.studies.configure` writes it. The study runs on digits whatever the problem
-        is: proofs take the square of the number of equations.
+    The study runs on digits whatever the problem is: proofs take the square of the number of
+    equations.
     """
     study = config["degeneracy"]
     seeds = [config["seed"] + seed for seed in range(study["networks"])]
@@ -101,19 +98,7 @@ def assemble(run: Run, config: dict[str, Any], *, progress: Progress = silent) -
     """
     Gather certificates, ranks and boxes, and save them as ``degeneracy/...``.
 
-    Parameters
-    ----------
-    run : Run
-        Whose tasks are done.
-    config : dict
-        The one that `tasks` was given.
-    progress : callable
-        Not used: there is little to do.
-
-    Returns
-    -------
-    dict
-        How many networks of each case were certified, and how many boxes.
+    What is returned says how many networks of each case were certified, and how many boxes.
     """
     outcomes = [(task, outcome) for task in tasks(config) if (outcome := task_result(run, task))]
     zeros = [(task, outcome) for task, outcome in outcomes if not task.function.endswith("box")]

@@ -49,17 +49,9 @@ _SOURCE = "Liao and Poggio (2017): interpolation between end points"
 
 def tasks(config: dict[str, Any]) -> list[Task]:
     """
-    List the lines to measure; each needs the trainings of its two ends.
+    List the lines to measure: pairs of copies by parent and moment, then pairs of seeds.
 
-    Parameters
-    ----------
-    config : dict
-        As `thalweg.studies.configure` writes it.
-
-    Returns
-    -------
-    list of Task
-        Pairs of copies by parent and moment, then pairs of seeds.
+    Each needs the trainings of its two ends.
     """
     study = config["interpolation"]
     within = [
@@ -138,19 +130,7 @@ def assemble(run: Run, config: dict[str, Any], *, progress: Progress = silent) -
     """
     Gather the lines, their barriers, and what the mean of two models does on each test sample.
 
-    Parameters
-    ----------
-    run : Run
-        Whose tasks are done.
-    config : dict
-        The one that `tasks` was given.
-    progress : callable
-        Not used: there is little to do.
-
-    Returns
-    -------
-    dict
-        The largest barrier of each group, in loss.
+    What is returned is the largest barrier of each group, in loss.
     """
     outcomes = [(task, outcome) for task in tasks(config) if (outcome := task_result(run, task))]
     pairs = _pairs(outcomes, _untrained(run, config))
@@ -236,21 +216,7 @@ def _middles(outcomes: list[tuple[Task, dict[str, Any]]]) -> xr.Dataset:
 
 
 def claims(run: Run, config: dict[str, Any]) -> list[Claim]:
-    """
-    Judge whether lines within a basin stay low, and whether the mean of two models is as good.
-
-    Parameters
-    ----------
-    run : Run
-        With what `assemble` saved.
-    config : dict
-        The one that `tasks` was given.
-
-    Returns
-    -------
-    list of Claim
-        ``interpolation/low``, ``interpolation/mean-not-worse`` and ``interpolation/mean-better``.
-    """
+    """Judge whether lines within a basin stay low, and whether two models' mean is as good."""
     middles = run.result(MIDDLES) if run.has_result(MIDDLES) else None
     return [_low(run.result(PAIRS), config), *_means(middles, config)]
 

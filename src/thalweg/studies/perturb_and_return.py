@@ -151,15 +151,7 @@ def tasks(config: dict[str, Any]) -> list[Task]:
     """
     List the trainings of the study: a trunk, its perturbed copies, and a narrow network's.
 
-    Parameters
-    ----------
-    config : dict
-        As `thalweg.studies.configure` writes it.
-
-    Returns
-    -------
-    list of Task
-        Copies at the scale of the study of trajectories are its branches.
+    Copies at the scale of the study of trajectories are its branches.
     """
     study = config["perturb_and_return"]
     trunks, finals = _parents(config)
@@ -275,19 +267,7 @@ def assemble(run: Run, config: dict[str, Any], *, progress: Progress = silent) -
     """
     Gather curves, and distances from where each copy was and from its siblings.
 
-    Parameters
-    ----------
-    run : Run
-        Whose trainings are done.
-    config : dict
-        The one that `tasks` was given.
-    progress : callable
-        Shows how many copies have been read.
-
-    Returns
-    -------
-    dict
-        Number of copies that returned to zero error, and of all, by moment and optimizer.
+    What is returned says how many copies returned to zero error, of all, by moment and optimizer.
     """
     outcomes = [(task, outcome) for task in tasks(config) if (outcome := task_result(run, task))]
     branches = [(task, outcome) for task, outcome in outcomes if task.function == _BRANCH]
@@ -367,17 +347,7 @@ def claims(run: Run, config: dict[str, Any]) -> list[Claim]:
     """
     Judge whether what is left of the noise is left for ever, at the paper's loss and at zeros.
 
-    Parameters
-    ----------
-    run : Run
-        With what `assemble` saved.
-    config : dict
-        The one that `tasks` was given.
-
-    Returns
-    -------
-    list of Claim
-        ``perturb_and_return/flat`` and ``apart``, of the run's own network and loss, and
-        ``flat-squared`` and ``apart-squared``, of fewer equations than weights.
+    ``flat`` and ``apart`` are of the run's own network and loss, ``flat-squared`` and
+    ``apart-squared`` of fewer equations than weights.
     """
     return judge(run.result(LIMITS), config)

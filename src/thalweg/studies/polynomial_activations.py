@@ -76,15 +76,7 @@ def tasks(config: dict[str, Any]) -> list[Task]:
     """
     List the trainings: every activation from every seed.
 
-    Parameters
-    ----------
-    config : dict
-        As `thalweg.studies.configure` writes it.
-
-    Returns
-    -------
-    list of Task
-        None for a problem of one's own, whose activations are not known.
+    There are none for a problem of one's own, whose activations are not known.
     """
     return [task for _, task in _trainings(config)]
 
@@ -93,19 +85,8 @@ def assemble(run: Run, config: dict[str, Any], *, progress: Progress = silent) -
     """
     Gather the trainings and the errors of the fits.
 
-    Parameters
-    ----------
-    run : Run
-        Whose trainings are done.
-    config : dict
-        The one that `tasks` was given.
-    progress : callable
-        Not used: there is little to do.
-
-    Returns
-    -------
-    dict
-        For each activation how its trainings ended, and how they differ from the ReLU's.
+    What is returned says for each activation how its trainings ended, and how they differ from the
+    ReLU's.
     """
     outcomes = [
         (name, task, outcome)
@@ -126,21 +107,7 @@ def assemble(run: Run, config: dict[str, Any], *, progress: Progress = silent) -
 
 
 def claims(run: Run, config: dict[str, Any]) -> list[Claim]:
-    """
-    Judge whether networks of degree 10 train and test as well, and stay in their intervals.
-
-    Parameters
-    ----------
-    run : Run
-        With the results of the study.
-    config : dict
-        The one that `tasks` was given.
-
-    Returns
-    -------
-    list of Claim
-        Of training and of test error, and of the share of pre-activations outside.
-    """
+    """Judge whether networks of degree 10 train and test as well, within their intervals."""
     return judge(run.result(RUNS) if run.has_result(RUNS) else None, config)
 
 

@@ -57,21 +57,63 @@ from thalweg.studies.preflight import Faults
 
 
 class Study(Protocol):
-    """What a module must have to be a study."""
+    """What a module must have to be a study; its own docstrings say only what is peculiar to it."""
 
     SIZES: Mapping[str, dict[str, Any]]
     """Its numbers in each preset; the chosen ones stand in the configuration under its name."""
 
     def tasks(self, config: dict[str, Any], /) -> list[Task]:
-        """List the work that may run in other processes."""
+        """
+        List the work that may run in other processes.
+
+        Parameters
+        ----------
+        config : dict
+            As `thalweg.studies.configure` writes it.
+
+        Returns
+        -------
+        list of Task
+            None where the problem is one that the study cannot be made on.
+        """
 
     def assemble(
         self, run: Run, config: dict[str, Any], /, *, progress: Progress
     ) -> dict[str, Any]:
-        """Gather the results of the tasks, and say in JSON what was found."""
+        """
+        Gather the results of the tasks, and save them in the run.
+
+        Parameters
+        ----------
+        run : Run
+            Whose tasks are done.
+        config : dict
+            The one that `tasks` was given.
+        progress : callable
+            Shows how far it is, where there is much to do.
+
+        Returns
+        -------
+        dict
+            What was found, in JSON values.
+        """
 
     def claims(self, run: Run, config: dict[str, Any], /) -> list[Claim]:
-        """Judge the study's claims by what `assemble` saved in the run."""
+        """
+        Judge the study's claims.
+
+        Parameters
+        ----------
+        run : Run
+            With what `assemble` saved.
+        config : dict
+            The one that `tasks` was given.
+
+        Returns
+        -------
+        list of Claim
+            Each with its statistic, its rule and its controls; none where nothing is judged.
+        """
 
 
 STUDIES: Mapping[str, Study] = {

@@ -29,19 +29,7 @@ SIZES: dict[str, dict[str, Any]] = {
 
 
 def tasks(config: dict[str, Any]) -> list[Task]:
-    """
-    List the measurements, at the end of the training of the first seed of `trajectories`.
-
-    Parameters
-    ----------
-    config : dict
-        As `thalweg.studies.configure` writes it.
-
-    Returns
-    -------
-    list of Task
-        As `parts` gives them.
-    """
+    """List the measurements, at the end of the training of the first seed of `trajectories`."""
     trunk = first_trunk(config)
     end = at_the_end_of(trunk)
     # Through re-estimated statistics a product takes three times as long.
@@ -50,23 +38,7 @@ def tasks(config: dict[str, Any]) -> list[Task]:
 
 
 def assemble(run: Run, config: dict[str, Any], *, progress: Progress = silent) -> dict[str, Any]:
-    """
-    Gather the measurements in the run's results.
-
-    Parameters
-    ----------
-    run : Run
-        Whose tasks are done.
-    config : dict
-        The one that `tasks` was given.
-    progress : callable
-        Not used.
-
-    Returns
-    -------
-    dict
-        As `gather` gives it.
-    """
+    """Gather the measurements in the run's results, and say what `gather` says of them."""
     return gather(run, [tasks(config)], {**DEFAULTS, **config["spectrum"]})
 
 

@@ -39,15 +39,7 @@ def tasks(config: dict[str, Any]) -> list[Task]:
     """
     List the picture, which needs the training of the first seed of `trajectories`.
 
-    Parameters
-    ----------
-    config : dict
-        As `thalweg.studies.configure` writes it.
-
-    Returns
-    -------
-    list of Task
-        The training is the same task as that study's.
+    The training is the same task as that study's.
     """
     trunk = first_trunk(config)
     options = {**DEFAULTS, **config["surface"]}
@@ -59,23 +51,7 @@ def tasks(config: dict[str, Any]) -> list[Task]:
 
 
 def assemble(run: Run, config: dict[str, Any], *, progress: Progress = silent) -> dict[str, Any]:
-    """
-    Save the picture in the run's results.
-
-    Parameters
-    ----------
-    run : Run
-        Whose tasks are done.
-    config : dict
-        The one that `tasks` was given.
-    progress : callable
-        Not used.
-
-    Returns
-    -------
-    dict
-        As `save` gives it.
-    """
+    """Save the picture in the run's results, and say what `save` says of it."""
     result = task_result(run, tasks(config)[0])
     assert result is not None
     return save(run, unpack(result))

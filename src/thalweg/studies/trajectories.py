@@ -61,19 +61,9 @@ def shared_sizes(preset: str, **own: Any) -> dict[str, Any]:
 
 def tasks(config: dict[str, Any]) -> list[Task]:
     """
-    List the trainings of the study.
+    List the trainings of the study, trunks first.
 
     Trunks come from every seed; the first seed's is branched at each moment.
-
-    Parameters
-    ----------
-    config : dict
-        As `thalweg.studies.configure` writes it.
-
-    Returns
-    -------
-    list of Task
-        Trunks first.
     """
     study = config["trajectories"]
     # One picture is of one landscape: all on the first parent's samples.
@@ -99,20 +89,8 @@ def assemble(run: Run, config: dict[str, Any], *, progress: Progress = silent) -
     """
     Embed all trajectories and gather their curves into the run's results.
 
-    Parameters
-    ----------
-    run : Run
-        Whose trainings are done.
-    config : dict
-        The one that `tasks` was given.
-    progress : callable
-        Shows how far the embedding has come.
-
-    Returns
-    -------
-    dict
-        For each trajectory its status, steps and final train and test figures; the stress of the
-        embedding.
+    What is returned is for each trajectory its status, steps and final train and test figures, and
+    the stress of the embedding.
     """
     outcomes = {
         task.arguments["trajectory"]: (task, task_result(run, task)) for task in tasks(config)

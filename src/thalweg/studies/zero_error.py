@@ -111,15 +111,7 @@ def tasks(config: dict[str, Any]) -> list[Task]:
     """
     List the trainings of the study: the networks at full size, and the sweep over widths.
 
-    Parameters
-    ----------
-    config : dict
-        As `thalweg.studies.configure` writes it.
-
-    Returns
-    -------
-    list of Task
-        None for a problem that is not one of images: its widths and labels cannot be chosen.
+    There are none for a problem that is not one of images: its widths and labels cannot be chosen.
     """
     if not _applies(config):
         return []
@@ -144,20 +136,8 @@ def assemble(run: Run, config: dict[str, Any], *, progress: Progress = silent) -
     """
     Gather how far each training came, and save it as ``zero_error/cells`` and ``.../curves``.
 
-    Parameters
-    ----------
-    run : Run
-        Whose trainings are done.
-    config : dict
-        The one that `tasks` was given.
-    progress : callable
-        Not used: there is little to do.
-
-    Returns
-    -------
-    dict
-        For each network at full size what it came to; for each kind of labels from how many
-        weights an equation on every network of the sweep reached zero error.
+    What is returned says for each network at full size what it came to, and for each kind of labels
+    from how many weights an equation on every network of the sweep reached zero error.
     """
     outcomes = [(task, outcome) for task in tasks(config) if (outcome := task_result(run, task))]
     if not outcomes:
@@ -181,22 +161,7 @@ def assemble(run: Run, config: dict[str, Any], *, progress: Progress = silent) -
 
 
 def claims(run: Run, config: dict[str, Any]) -> list[Claim]:
-    """
-    Judge the claims of the study by what `assemble` saved.
-
-    Parameters
-    ----------
-    run : Run
-        With the results of the study.
-    config : dict
-        The one that `tasks` was given.
-
-    Returns
-    -------
-    list of Claim
-        One for each network at full size that is no control, and one for each kind of labels in
-        the sweep.
-    """
+    """Judge how far each network at full size came, and the sweep with each kind of labels."""
     cells = run.result(CELLS) if run.has_result(CELLS) else None
     return judge(cells, config)
 
