@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple, Protocol, cast
 
@@ -114,7 +115,7 @@ class ModelLoss:
         return as_one(self(model, batch))
 
 
-class OutputLoss:
+class OutputLoss(ABC):
     """A loss of outputs and targets, on batches that are pairs ``(inputs, targets)``."""
 
     kind: Kind = "other"
@@ -128,9 +129,9 @@ class OutputLoss:
         """Evaluate a batch that counts as one."""
         return self.of_outputs_as_one(self.outputs(model, batch), batch)
 
+    @abstractmethod
     def of_outputs(self, outputs: Tensor, batch: Any) -> Evaluation:
         """Evaluate outputs that are at hand, sample by sample."""
-        raise NotImplementedError
 
     def of_outputs_as_one(self, outputs: Tensor, batch: Any) -> Evaluation:
         """Evaluate outputs of a batch that counts as one."""

@@ -137,13 +137,13 @@ class Use(ABC):
         """Dimensions of a cotangent that may tell samples apart."""
 
     @property
+    @abstractmethod
     def units(self) -> int:
         """Parts that it can be cut into, see `narrow`."""
-        return 1
 
+    @abstractmethod
     def narrow(self, first: int, last: int) -> Use:
         """Give the use of the units ``first`` to ``last`` alone."""
-        raise NotImplementedError
 
     def work(self, cotangents: int) -> int:
         """Count the multiplications behind so many numbers that the operation gives."""
@@ -329,17 +329,17 @@ class Lookup(Use):
 
     def parts(self, cotangent: Tensor, layout: Layout, samples: int) -> tuple[Tensor, Tensor]:
         """Give the rows that are read and their cotangents: (n, T) and (n, T, d)."""
-        kept = (self.indices != self.skipped).unsqueeze(-1)
-        cotangents = layout.by_sample(cotangent * kept, samples)
+        counted = (self.indices != self.skipped).unsqueeze(-1)
+        cotangents = layout.by_sample(cotangent * counted, samples)
         indices = layout.by_sample(self.indices, samples).flatten(1)
         return indices, cotangents.reshape(samples, -1, cotangent.shape[-1])
 
     def gradients(self, cotangent: Tensor, layout: Layout, samples: int) -> Tensor:
         """Add the cotangents up where they were read."""
         indices, cotangents = self.parts(cotangent, layout, samples)
-        answer = cotangent.new_zeros(samples, *self.entries.shape)
+        gradients = cotangent.new_zeros(samples, *self.entries.shape)
         places = torch.arange(samples)[:, None].expand_as(indices)
-        return answer.index_put_((places, indices), cotangents, accumulate=True).flatten(1)
+        return gradients.index_put_((places, indices), cotangents, accumulate=True).flatten(1)
 
 
 @dataclass(frozen=True, eq=False)
@@ -361,10 +361,19 @@ class Scale(Use):
         """Those along which the weights are the same."""
         return tuple(dim for dim, size in enumerate(self.entries.shape) if size == 1)
 
+    @property
+    def units(self) -> int:
+        """One: it is not cut."""
+        return 1
+
+    def narrow(self, first: int, last: int) -> Scale:
+        """Give all of it, which is one unit."""
+        return self
+
     def gradients(self, cotangent: Tensor, layout: Layout, samples: int) -> Tensor:
         """Sum over a sample's elements."""
         product = cotangent if self.factor is None else cotangent * self.factor
         by_sample = layout.by_sample(product, samples)
-        kept = [size for dim, size in enumerate(self.entries.shape) if dim != layout.dim]
-        summed = [1, *(dim + 2 for dim, size in enumerate(kept) if size == 1)]
-        return by_sample.sum(summed).reshape(samples, math.prod(kept))
+        sizes = [size for dim, size in enumerate(self.entries.shape) if dim != layout.dim]
+        summed = [1, *(dim + 2 for dim, size in enumerate(sizes) if size == 1)]
+        return by_sample.sum(summed).reshape(samples, math.prod(sizes))
