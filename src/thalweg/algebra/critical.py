@@ -152,8 +152,8 @@ def critical_points(
             progress=progress,
         )
         isolated, strata = _isolated(equations, ends), ends.strata
-    wanted = exact or (exact is None and find_msolve() is not None)
-    by_msolve = exact_degree(equations, seconds=seconds) if wanted else None
+    by_msolve_too = exact or (exact is None and find_msolve() is not None)
+    by_msolve = exact_degree(equations, seconds=seconds) if by_msolve_too else None
     bound = bound_on_critical_points(free) if all(penalties) else None
     degree = None if by_msolve is None or by_msolve.dimension != 0 else by_msolve.degree
     return CriticalPoints(
@@ -189,13 +189,16 @@ def _isolated(equations: PolynomialSystem, ends: Penalized) -> Isolated:
     """Ends of paths parted into regular points, singular ones, and those that are none."""
     sizes = np.linalg.svd(equations.evaluate(ends.arrived)[1], compute_uv=False)
     regular = sizes[:, -1] > REGULAR * sizes[:, 0]
-    rest = np.concatenate([ends.arrived[~regular], ends.unfinished])
-    singular = singular_ends(equations, rest)
-    return Isolated(ends.arrived[regular], singular, ends.paths, len(rest) - len(singular))
+    irregular = np.concatenate([ends.arrived[~regular], ends.unfinished])
+    singular = singular_ends(equations, irregular)
+    return Isolated(ends.arrived[regular], singular, ends.paths, len(irregular) - len(singular))
 
 
 def _method(
-    isolated: Isolated, strata: tuple[Stratum, ...], bound: int | None, answer: ExactDegree | None
+    isolated: Isolated,
+    strata: tuple[Stratum, ...],
+    bound: int | None,
+    by_msolve: ExactDegree | None,
 ) -> str:
     parts = [f"homotopy with {isolated.paths} paths, {isolated.infinite} to infinity"]
     if strata:
@@ -211,8 +214,8 @@ def _method(
         )
     if bound is not None:
         parts.append(f"at most {bound} are possible")
-    if answer is not None:
-        parts.append(f"exact degree {answer.degree} by msolve modulo {answer.prime}")
+    if by_msolve is not None:
+        parts.append(f"exact degree {by_msolve.degree} by msolve modulo {by_msolve.prime}")
     return "; ".join(parts)
 
 
@@ -246,11 +249,13 @@ def _real_points(
 
 def _different(points: list[Array]) -> list[Array]:
     """Points less those that repeat an earlier one: complex points may have one real form."""
-    kept: list[Array] = []
+    distinct: list[Array] = []
     for w in points:
-        if all(np.linalg.norm(w - earlier) > 1e-7 * (1 + np.linalg.norm(w)) for earlier in kept):
-            kept.append(w)
-    return kept
+        if all(
+            np.linalg.norm(w - earlier) > 1e-7 * (1 + np.linalg.norm(w)) for earlier in distinct
+        ):
+            distinct.append(w)
+    return distinct
 
 
 def _settled(unknown: ZeroSystem, ends: Array, equations: PolynomialSystem) -> list[Array]:
@@ -270,8 +275,10 @@ def _settled(unknown: ZeroSystem, ends: Array, equations: PolynomialSystem) -> l
 
 def _one_of_each(points: list[CriticalPoint], regular: int) -> list[CriticalPoint]:
     """All regular points, and of the others one for each value, index and nullity."""
-    kept: dict[tuple[float, int, int], CriticalPoint] = {}
+    representatives: dict[tuple[float, int, int], CriticalPoint] = {}
     for point in points:
-        kept.setdefault((round(point.value, 8), point.index, point.nullity), point)
-    singular = [point for point in kept.values() if all(point is not p for p in points[:regular])]
+        representatives.setdefault((round(point.value, 8), point.index, point.nullity), point)
+    singular = [
+        point for point in representatives.values() if all(point is not p for p in points[:regular])
+    ]
     return points[:regular] + singular

@@ -179,8 +179,8 @@ def classified(
 
 def _rest(kernel: Array, explained: Array, dimension: int) -> Array:
     """Orthonormal basis of the part of a null space that is orthogonal to what explains it."""
-    left = kernel - explained @ (explained.T @ kernel)
-    basis: Array = np.linalg.svd(left, full_matrices=False)[0][:, : max(dimension, 0)]
+    unexplained = kernel - explained @ (explained.T @ kernel)
+    basis: Array = np.linalg.svd(unexplained, full_matrices=False)[0][:, : max(dimension, 0)]
     return basis
 
 

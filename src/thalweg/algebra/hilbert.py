@@ -84,8 +84,8 @@ def _divided(numerator: Counter[int]) -> Counter[int]:
 
 def _minimal(monomials: set[Monomial]) -> list[Monomial]:
     """Monomials that no other one divides."""
-    kept: list[Monomial] = []
+    minimal: list[Monomial] = []
     for m in sorted(monomials, key=sum):
-        if not any(all(a <= b for a, b in zip(k, m, strict=True)) for k in kept):
-            kept.append(m)
-    return kept
+        if not any(all(a <= b for a, b in zip(k, m, strict=True)) for k in minimal):
+            minimal.append(m)
+    return minimal

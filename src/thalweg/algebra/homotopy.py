@@ -237,8 +237,8 @@ class _Projective:
             factors = x @ matrix.T
             values[:, row] = self.twist[row] * factors.prod(axis=1)
             for k in range(len(forms)):
-                others = np.delete(factors, k, axis=1).prod(axis=1)
-                slopes[:, row] += self.twist[row] * others[:, None] * matrix[k]
+                other_factors = np.delete(factors, k, axis=1).prod(axis=1)
+                slopes[:, row] += self.twist[row] * other_factors[:, None] * matrix[k]
         return values, slopes
 
     def starts(self) -> Array:
@@ -257,15 +257,15 @@ class _Projective:
         """One form an equation such that each group is cut as often as it has unknowns."""
         used = [len(g) for g in self.groups]
 
-        def extend(row: int, left: list[int]) -> Iterator[list[list[Array]]]:
+        def extend(row: int, degrees: list[int]) -> Iterator[list[list[Array]]]:
             if row == self.size:
                 yield []
                 return
             for block in range(self.factors):
                 forms = [form for k, form in self.forms[row] if k == block]
-                if forms and left[block]:
-                    rest = [n - (k == block) for k, n in enumerate(left)]
-                    for tail in extend(row + 1, rest):
+                if forms and degrees[block]:
+                    lowered = [n - (k == block) for k, n in enumerate(degrees)]
+                    for tail in extend(row + 1, lowered):
                         yield [forms, *tail]
 
         for candidates in extend(0, used):

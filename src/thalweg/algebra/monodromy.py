@@ -176,10 +176,10 @@ def monodromy(
     """
     points = start[None].astype(complex)
     base = family.map(points)[0][0]
-    idle = done = paths = lost = 0
+    idle = loops_done = paths = lost = 0
     trace = np.inf
-    while done < loops and len(points) <= most:
-        count = min(max(1, AT_ONCE // len(points)), loops - done)
+    while loops_done < loops and len(points) <= most:
+        count = min(max(1, AT_ONCE // len(points)), loops - loops_done)
         starts = np.concatenate([np.tile(points, (count, 1)), _gaussian(FRESH, family.size, rng)])
         places = family.map(starts)[0]
         ends = family.carry(starts, Route(places, base, *bends(base, len(starts), rng)))
@@ -188,13 +188,13 @@ def monodromy(
             bar.update(count)
         before = len(points)
         points = distinct(np.concatenate([points, ends]), family.invariants)
-        done, idle = done + count, idle + 1 if len(points) == before else 0
+        loops_done, idle = loops_done + count, idle + 1 if len(points) == before else 0
         if idle in WATCHED and idle >= patience:
             trace = trace_test(family, points, base, rng)
         if trace < TRACE or idle >= WATCHED[-1]:
             break
     status = "trace" if trace < TRACE else "stale" if idle >= WATCHED[-1] else "limit"
-    return Monodromy(points, base, status, trace, done, paths, lost)
+    return Monodromy(points, base, status, trace, loops_done, paths, lost)
 
 
 def follow(

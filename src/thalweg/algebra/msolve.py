@@ -75,10 +75,10 @@ def exact_degree(
     ProgramFailed
         If it stops with an error.
     """
-    answer = _call(system, prime, ["-g", "1"], seconds)
-    if answer is None:
+    output = _call(system, prime, ["-g", "1"], seconds)
+    if output is None:
         return None
-    leading = [_exponents(term, system.names) for term in _leading_terms(answer)]
+    leading = [_exponents(term, system.names) for term in _leading_terms(output)]
     dimension, degree = dimension_and_degree(leading, len(system.names))
     return ExactDegree(dimension, degree, prime)
 
@@ -99,10 +99,10 @@ def real_solutions(system: PolynomialSystem, *, seconds: float = 60.0) -> Array 
     ProgramFailed
         If it stops with an error, or finds infinitely many complex solutions.
     """
-    answer = _call(system, 0, [], seconds)
-    if answer is None:
+    output = _call(system, 0, [], seconds)
+    if output is None:
         return None
-    text = "".join(answer.split())
+    text = "".join(output.split())
     if text.startswith("[-1]"):
         return np.zeros((0, len(system.names), 2))
     if text.startswith("[1,"):
@@ -129,14 +129,14 @@ def _call(
         source.write_text(_written(system, characteristic))
         command = [program, "-f", str(source), "-o", str(target), *options]
         try:
-            done = subprocess.run(command, capture_output=True, timeout=seconds, check=False)
+            finished = subprocess.run(command, capture_output=True, timeout=seconds, check=False)
         except subprocess.TimeoutExpired:
             return None
         except OSError as error:
             raise ProgramFailed(f"{program} cannot be run: {error}.") from None
-        if done.returncode or not target.exists():
-            words = done.stderr.decode(errors="replace").strip()[-300:]
-            raise ProgramFailed(f"{program} stopped with code {done.returncode}: {words}")
+        if finished.returncode or not target.exists():
+            words = finished.stderr.decode(errors="replace").strip()[-300:]
+            raise ProgramFailed(f"{program} stopped with code {finished.returncode}: {words}")
         return target.read_text()
 
 
@@ -161,8 +161,8 @@ def _polynomial(
     return "+".join(terms).replace("+-", "-")
 
 
-def _leading_terms(answer: str) -> list[str]:
-    lines = [line for line in answer.splitlines() if not line.startswith("#")]
+def _leading_terms(output: str) -> list[str]:
+    lines = [line for line in output.splitlines() if not line.startswith("#")]
     return "".join(lines).strip().rstrip(":").strip("[]").replace(" ", "").split(",")
 
 

@@ -116,20 +116,20 @@ def multihomogeneous_bezout(rows: Iterable[Sequence[int]], sizes: Sequence[int])
     for row, count in counts.items():
         remaining -= count
         following: dict[tuple[int, ...], int] = {}
-        for left, ways in states.items():
-            for used in _compositions(count, left, row):
-                rest = tuple(a - b for a, b in zip(left, used, strict=True))
-                following[rest] = following.get(rest, 0) + ways * _terms(used, row)
+        for degrees, ways in states.items():
+            for used in _compositions(count, degrees, row):
+                lowered = tuple(a - b for a, b in zip(degrees, used, strict=True))
+                following[lowered] = following.get(lowered, 0) + ways * _terms(used, row)
         states = following
     return states.get(tuple(0 for _ in sizes), 0)
 
 
 def _terms(used: Sequence[int], row: Sequence[int]) -> int:
     """Coefficient of ``prod a_j**used_j`` in the power of ``sum_j row_j a_j``."""
-    total, left = 1, sum(used)
+    total, remaining = 1, sum(used)
     for count, degree in zip(used, row, strict=True):
-        total *= math.comb(left, count) * degree**count
-        left -= count
+        total *= math.comb(remaining, count) * degree**count
+        remaining -= count
     return total
 
 
@@ -144,5 +144,5 @@ def _compositions(
     most = min(total, limits[0]) if row[0] else 0
     least = max(0, total - sum(limits[1:]))
     for first in range(least, most + 1):
-        for rest in _compositions(total - first, limits[1:], row[1:]):
-            yield (first, *rest)
+        for tail in _compositions(total - first, limits[1:], row[1:]):
+            yield (first, *tail)

@@ -79,9 +79,9 @@ def _rescalings(network: Network, full: Array, layer: int) -> list[Array]:
     tangents = []
     for channel in range(network.layers[layer].channels_out):
         tangent = np.zeros_like(full)
-        old, new = network.parts(full), network.parts(tangent)
-        _add_incoming(new[layer], old[layer], channel, channel, 1.0)
-        new[layer + 1][0][:, channel] -= network.degree * old[layer + 1][0][:, channel]
+        parts, new = network.parts(full), network.parts(tangent)
+        _add_incoming(new[layer], parts[layer], channel, channel, 1.0)
+        new[layer + 1][0][:, channel] -= network.degree * parts[layer + 1][0][:, channel]
         tangents.append(tangent)
     return tangents
 
@@ -90,9 +90,9 @@ def _mixings(network: Network, full: Array, layer: int) -> list[Array]:
     tangents = []
     for into, source in itertools.permutations(range(network.layers[layer].channels_out), 2):
         tangent = np.zeros_like(full)
-        old, new = network.parts(full), network.parts(tangent)
-        _add_incoming(new[layer], old[layer], into, source, 1.0)
-        new[layer + 1][0][:, source] -= old[layer + 1][0][:, into]
+        parts, new = network.parts(full), network.parts(tangent)
+        _add_incoming(new[layer], parts[layer], into, source, 1.0)
+        new[layer + 1][0][:, source] -= parts[layer + 1][0][:, into]
         tangents.append(tangent)
     return tangents
 
@@ -104,23 +104,23 @@ def _rotations(network: Network, full: Array, layer: int) -> list[Array]:
     tangents = []
     for a, b in itertools.combinations(range(network.layers[layer].channels_out), 2):
         tangent = np.zeros_like(full)
-        old, new = network.parts(full), network.parts(tangent)
-        _add_incoming(new[layer], old[layer], a, b, float(outgoing[0, b, 0]))
-        _add_incoming(new[layer], old[layer], b, a, -float(outgoing[0, a, 0]))
+        parts, new = network.parts(full), network.parts(tangent)
+        _add_incoming(new[layer], parts[layer], a, b, float(outgoing[0, b, 0]))
+        _add_incoming(new[layer], parts[layer], b, a, -float(outgoing[0, a, 0]))
         tangents.append(tangent)
     return tangents
 
 
 def _add_incoming(
-    new: tuple[Array, Array | None],
-    old: tuple[Array, Array | None],
+    tangent: tuple[Array, Array | None],
+    part: tuple[Array, Array | None],
     into: int,
     source: int,
     factor: float,
 ) -> None:
-    new[0][into] += factor * old[0][source]
-    if new[1] is not None and old[1] is not None:
-        new[1][into] += factor * old[1][source]
+    tangent[0][into] += factor * part[0][source]
+    if tangent[1] is not None and part[1] is not None:
+        tangent[1][into] += factor * part[1][source]
 
 
 def _stacked(columns: list[Array], size: int) -> Array:

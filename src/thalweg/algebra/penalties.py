@@ -121,9 +121,9 @@ def penalized_points(
             if leading.tobytes() not in by_leading:
                 by_leading[leading.tobytes()] = _generic(system, leading, [seed, number], most)
             generic = by_leading[leading.tobytes()]
-            ends, rest = generic.followed(system, penalties[order], [seed, number])
+            ends, unarrived = generic.followed(system, penalties[order], [seed, number])
             arrived.append(_signed(system.gauge, leading, ends, order))
-            unfinished.append(_signed(system.gauge, leading, rest, order))
+            unfinished.append(_signed(system.gauge, leading, unarrived, order))
             strata.append(_stratum(system, support, generic))
             bar.update(1)
     return Penalized(
@@ -151,22 +151,22 @@ class _Generic:
         support = self.family.support
         stop = np.concatenate([penalties[support], system.targets.ravel()])
         rng = np.random.default_rng([*seed, 31])
-        arrived, rest = self._ends(stop, rng)
-        return self._full(arrived), self._full(rest)
+        arrived, unarrived = self._ends(stop, rng)
+        return self._full(arrived), self._full(unarrived)
 
     def _ends(self, stop: Array, rng: np.random.Generator) -> tuple[Array, Array]:
         size = self.family.size
         if not size:
             return self.points, self.points[:0]
-        arrived, rest = self.points[:0, :size], self.points[:, :size]
+        arrived, unarrived = self.points[:0, :size], self.points[:, :size]
         for detour in range(1 + DETOURS):
-            ends, rest = self.family.followed(
+            ends, unarrived = self.family.followed(
                 self.points[:, :size], self.parameters, stop, rng=rng, bent=detour > 0
             )
             arrived = distinct(np.concatenate([arrived, ends]), self.family.classes)
             if len(arrived) >= len(self.points):
-                return arrived, rest[:0]
-        return arrived, rest
+                return arrived, unarrived[:0]
+        return arrived, unarrived
 
     def _full(self, points: Array) -> Array:
         full = np.zeros((len(points), len(self.family.support)), dtype=complex)

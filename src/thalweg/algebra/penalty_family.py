@@ -73,8 +73,8 @@ class PenaltyFamily:
             jacobian[:, : self.size] = -second / weights[:, :, None]
             diagonal = np.arange(self.size)
             jacobian[:, diagonal, diagonal] -= values / weights
-        rest = np.arange(self.size, self.unknowns)
-        jacobian[:, rest, rest] = 1
+        penalized = np.arange(self.size, self.unknowns)
+        jacobian[:, penalized, penalized] = 1
         return np.concatenate([values, x[:, self.size :]], axis=1), jacobian
 
     def onto(self, point: Array) -> bool:
@@ -87,7 +87,7 @@ class PenaltyFamily:
         self, weights: Array, start: Array, stop: Array, *, rng: np.random.Generator, bent: bool
     ) -> tuple[Array, Array]:
         """Critical points at other parameters, and the places where paths were given up."""
-        arrived, rest = [weights[:0]], [weights[:0]]
+        arrived, unarrived = [weights[:0]], [weights[:0]]
         for batch in np.split(weights, range(BATCH, len(weights), BATCH)):
             axes = bends(start, len(batch), rng)
             if not bent:
@@ -97,8 +97,8 @@ class PenaltyFamily:
             ends, step = newton(lambda x: self._equations(x, stop[None])[:2], tracked.points)
             good = tracked.arrived & (step < POLISHED)
             arrived.append(ends[good])
-            rest.append(tracked.points[~good])
-        return np.concatenate(arrived), np.concatenate(rest)
+            unarrived.append(tracked.points[~good])
+        return np.concatenate(arrived), np.concatenate(unarrived)
 
     def classes(self, weights: Array) -> Array:
         """Numbers that agree for two points only if these differ by signs of units."""
@@ -135,16 +135,18 @@ def _gradient(system: ZeroSystem, support: Array) -> PolynomialSystem:
     without = ZeroSystem(
         system.network, Gauge(system.network, False), system.inputs, np.zeros_like(system.targets)
     )
-    kept, count = np.flatnonzero(support), system.equations
-    unknowns = len(kept) + count
+    supported, count = np.flatnonzero(support), system.equations
+    unknowns = len(supported) + count
     loss: Polynomial = {}
     for row, output in enumerate(without.explicit.equations):
-        residual = {_restricted(m, kept, count): c for m, c in output.items() if _on(m, support)}
-        target = tuple(int(k == len(kept) + row) for k in range(unknowns))
+        residual = {
+            _restricted(m, supported, count): c for m, c in output.items() if _on(m, support)
+        }
+        target = tuple(int(k == len(supported) + row) for k in range(unknowns))
         residual = add(residual, {target: Fraction(-1)})
         loss = add(loss, multiply(residual, residual))
     half = multiply(constant(Fraction(1, 2), unknowns), loss)
-    equations = tuple(differentiate(half, k) for k in range(len(kept)))
+    equations = tuple(differentiate(half, k) for k in range(len(supported)))
     return PolynomialSystem(equations, tuple(f"x{k}" for k in range(unknowns)))
 
 
@@ -152,5 +154,5 @@ def _on(monomial: tuple[int, ...], support: Array) -> bool:
     return all(on or not power for power, on in zip(monomial, support, strict=True))
 
 
-def _restricted(monomial: tuple[int, ...], kept: Array, further: int) -> tuple[int, ...]:
-    return (*(monomial[k] for k in kept), *([0] * further))
+def _restricted(monomial: tuple[int, ...], supported: Array, further: int) -> tuple[int, ...]:
+    return (*(monomial[k] for k in supported), *([0] * further))

@@ -85,8 +85,8 @@ def sample_real(system: ZeroSystem, count: int = 100, *, seed: int = 0) -> RealP
         signs = rng.choice([-1.0, 1.0], size=(count, fixed))
     x = project(system, x, signs)
     residuals = system.relative_residual(x, signs)
-    kept = residuals < EXACT
-    return RealPoints(x[kept], signs[kept], residuals[kept], count)
+    solved = residuals < EXACT
+    return RealPoints(x[solved], signs[solved], residuals[solved], count)
 
 
 def project(system: ZeroSystem, weights: Array, signs: Array, *, iterations: int = 100) -> Array:

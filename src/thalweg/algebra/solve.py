@@ -131,7 +131,7 @@ def solve(
     with progress(LOOPS, "loops (at most)") as bar:
         generic = _generic(square, seed, most, bar)
     weights, residuals = _specialized(system, square, generic, seed)
-    answer = exact_answer(system, exact, seconds)
+    by_msolve = exact_answer(system, exact, seconds)
     forms = [None if square.planes else real_solution(system, w) for w in weights]
     real_weights, real_signs = _real(system, forms)
     degree = len(weights) * (1 if square.planes else system.gauge.order)
@@ -147,11 +147,12 @@ def solve(
         dimension=dimension,
         degree=degree if len(weights) else None,
         generic=generic,
-        exact=answer,
+        exact=by_msolve,
         lost=len(generic.points) - len(weights),
         status=generic.status,
-        complete=answer is not None and (answer.dimension, answer.degree) == (dimension, degree),
-        method=_method(square, generic, answer),
+        complete=by_msolve is not None
+        and (by_msolve.dimension, by_msolve.degree) == (dimension, degree),
+        method=_method(square, generic, by_msolve),
     )
 
 
@@ -185,8 +186,8 @@ def _specialized(
     rng = np.random.default_rng([seed, 13])
     ends = follow(square.family, generic.points, generic.parameters, square.targets, rng=rng)
     residuals = system.relative_residual(ends)
-    kept = residuals < ACCEPTED
-    return ends[kept], residuals[kept]
+    accepted = residuals < ACCEPTED
+    return ends[accepted], residuals[accepted]
 
 
 def real_solution(system: ZeroSystem, weights: Array) -> tuple[Array, Array] | None:
@@ -212,19 +213,19 @@ def _real(system: ZeroSystem, forms: list[tuple[Array, Array] | None]) -> tuple[
     )
 
 
-def exact_answer(system: ZeroSystem, wanted: bool | None, seconds: float) -> ExactDegree | None:
+def exact_answer(system: ZeroSystem, exact: bool | None, seconds: float) -> ExactDegree | None:
     """Exact dimension and degree; None where msolve is absent, unwanted, or too slow."""
-    if wanted is False or (wanted is None and find_msolve() is None):
+    if exact is False or (exact is None and find_msolve() is None):
         return None
     try:
         return exact_degree(system.explicit, seconds=seconds)
     except SystemTooLarge:
-        if wanted:
+        if exact:
             raise
         return None
 
 
-def _method(square: SquareFamily, generic: Monodromy, answer: ExactDegree | None) -> str:
+def _method(square: SquareFamily, generic: Monodromy, by_msolve: ExactDegree | None) -> str:
     words = {
         "trace": "trace test passed",
         "stale": "trace test not passed",
@@ -235,6 +236,6 @@ def _method(square: SquareFamily, generic: Monodromy, answer: ExactDegree | None
         parts.append(f"sliced by {square.planes} random complex planes")
     if square.combined:
         parts.append("equations combined at random, then all checked")
-    if answer is not None:
-        parts.append(f"exact degree {answer.degree} by msolve modulo {answer.prime}")
+    if by_msolve is not None:
+        parts.append(f"exact degree {by_msolve.degree} by msolve modulo {by_msolve.prime}")
     return "; ".join(parts)

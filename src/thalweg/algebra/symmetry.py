@@ -139,12 +139,12 @@ class Gauge:
     def permuted(self, full: Array, layer: int, order: Array) -> Array:
         """Put channel ``order[k]`` of a hidden layer in place k."""
         moved = full.copy()
-        parts, old = self.network.parts(moved), self.network.parts(full)
-        parts[layer][0][...] = old[layer][0][..., order, :, :]
-        bias, old_bias = parts[layer][1], old[layer][1]
+        parts, originals = self.network.parts(moved), self.network.parts(full)
+        parts[layer][0][...] = originals[layer][0][..., order, :, :]
+        bias, old_bias = parts[layer][1], originals[layer][1]
         if bias is not None and old_bias is not None:
             bias[...] = old_bias[..., order]
-        parts[layer + 1][0][...] = old[layer + 1][0][..., :, order, :]
+        parts[layer + 1][0][...] = originals[layer + 1][0][..., :, order, :]
         return moved
 
     def normalized(self, full: Array, roots: list[Array] | None = None) -> Array:

@@ -180,9 +180,9 @@ def zero_system(
             "gauge=True, but only a monomial activation c z**d can be rescaled; the activation has"
             f" coefficients {[str(c) for c in network.activation]}. Leave gauge out."
         )
-    kept = _consistent(x, y)
+    consistent = _consistent(x, y)
     fixed = network.monomial if gauge is None else gauge
-    return ZeroSystem(network, Gauge(network, fixed), x[kept], y[kept])
+    return ZeroSystem(network, Gauge(network, fixed), x[consistent], y[consistent])
 
 
 def random_system(
@@ -295,10 +295,10 @@ def _samples(network: Network, inputs: ArrayLike, targets: ArrayLike) -> tuple[A
     x, y = np.asarray(inputs, dtype=float), np.asarray(targets, dtype=float)
     x = x.reshape(len(x), -1) if x.ndim else x.reshape(1, 1)
     y = y.reshape(len(y), -1) if y.ndim else y.reshape(1, 1)
-    wanted = f"(N, {network.inputs}) and (N, {network.outputs})"
+    expected = f"(N, {network.inputs}) and (N, {network.outputs})"
     if x.shape[1] != network.inputs or y.shape[1] != network.outputs or len(x) != len(y):
         raise InvalidArgument(
-            f"inputs and targets have shapes {x.shape} and {y.shape}; the network expects {wanted}."
+            f"inputs and targets have shapes {x.shape} and {y.shape}; expected {expected}."
         )
     if not len(x) or not (np.isfinite(x).all() and np.isfinite(y).all()):
         raise InvalidArgument("Samples must be finite numbers, and at least one.")
@@ -317,8 +317,8 @@ def _consistent(x: Array, y: Array) -> Array:
             f"Samples with the same input have different targets: {pairs}{more}. No network has"
             " zero error on them; remove one of each pair, or average their targets."
         )
-    kept: Array = np.sort(first)
-    return kept
+    places: Array = np.sort(first)
+    return places
 
 
 __all__ = [

@@ -94,10 +94,10 @@ def track(
             corrected, slope, first, last = _correct(homotopy, guess, goal, rows)
         good = (first < CLOSE * strict) & (last < CONVERGED)
         easy = good & (first < EASY * strict)
-        done = rows[good]
-        for old, new in zip(before, (x, v, t), strict=True):
-            old[done] = new[done]
-        x[done], v[done], t[done] = corrected[good], slope[good], goal[good]
+        moved = rows[good]
+        for array, values in zip(before, (x, v, t), strict=True):
+            array[moved] = values[moved]
+        x[moved], v[moved], t[moved] = corrected[good], slope[good], goal[good]
         h[rows] *= np.where(easy, 2.0, np.where(good, 1.0, 0.4))
         h[rows] = np.minimum(h[rows], LONGEST)
         tried += len(rows)

@@ -67,12 +67,12 @@ class MarginBounds:
                 self._compare(start, x, w, where)
 
     def _compare(self, start: int, x: Tensor, w: Tensor, where: str) -> None:
-        own, ours = self.chain.whole(w, x), self.chain.forward(w, x)
+        own, by_layers = self.chain.whole(w, x), self.chain.forward(w, x)
         box = Box.point(x)
         for link in self.chain.links:
             tensors = self.chain.tensors(link, w)
             box = propagate(link.module, tensors, dict.fromkeys(tensors, 0.0), box)
-        apart, rounding = (own - ours).abs().flatten(1), 2 * box.radius.flatten(1)
+        apart, rounding = (own - by_layers).abs().flatten(1), 2 * box.radius.flatten(1)
         same = apart <= rounding
         if where != "at w":  # where numbers overflow, nothing is told apart
             same |= ~rounding.isfinite()
@@ -167,11 +167,11 @@ class MarginBounds:
         thresholds = torch.empty_like(bounds)
         rows = torch.empty(len(bounds), outputs[0].numel(), dtype=torch.float64)
         for decision in decisions(self.problem, outputs, targets):
-            part = x.map(lambda t, chosen=decision.samples: t[chosen])  # type: ignore[misc]
+            chosen_inputs = x.map(lambda t, chosen=decision.samples: t[chosen])  # type: ignore[misc]
             margins = (
-                _linear_margins(decision, _fixed(last.module, weights), half, part)
+                _linear_margins(decision, _fixed(last.module, weights), half, chosen_inputs)
                 if linear
-                else _output_margins(decision, part)
+                else _output_margins(decision, chosen_inputs)
             )
             # What is not finite bounds nothing.
             least, which = torch.nan_to_num(margins, nan=-math.inf).min(1)

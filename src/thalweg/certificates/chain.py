@@ -171,7 +171,7 @@ class Chain:
         return {"layers": rows, "weights": self.weights}
 
     @classmethod
-    def from_dict(cls, given: dict[str, Any], arrays: dict[str, Array]) -> Chain:
+    def from_dict(cls, description: dict[str, Any], arrays: dict[str, Array]) -> Chain:
         """Make it from `to_dict` and the numbers that `arrays` gave."""
         layers = tuple(
             Layer(
@@ -182,9 +182,9 @@ class Chain:
                 Activation.from_dict(row["activation"]),
                 row["geometry"],
             )
-            for i, row in enumerate(given["layers"])
+            for i, row in enumerate(description["layers"])
         )
-        return cls(layers, given["weights"])
+        return cls(layers, description["weights"])
 
     def arrays(self) -> dict[str, Array]:
         """Give the numbers of all layers by name."""

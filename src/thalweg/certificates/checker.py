@@ -175,9 +175,9 @@ def prove(
             proved, reasons = _PROOFS[kind](content, arrays, progress)
     finally:
         STRICT.reset(before)
-    said, count = content["network"]["weights"], proved["weights"]
-    if said != count:
-        reasons.append(f"the network is said to have {said} weights and has {count}")
+    claimed, count = content["network"]["weights"], proved["weights"]
+    if claimed != count:
+        reasons.append(f"the network is said to have {claimed} weights and has {count}")
     return proved, reasons
 
 
@@ -226,8 +226,8 @@ def read(path: Path, content: dict[str, Any]) -> dict[str, Array]:
 
 def _check_claim(kind: str, content: dict[str, Any]) -> None:
     claim, names = content["claim"], CLAIMS[kind]
-    wanted = sorted(("verdict", "reasons", *names))
-    need(isinstance(claim, dict) and sorted(claim) == wanted, f"a claim holds {wanted}")
+    keys = sorted(("verdict", "reasons", *names))
+    need(isinstance(claim, dict) and sorted(claim) == keys, f"a claim holds {keys}")
     says = "connected" if kind == "path" else "certified"
     need(claim["verdict"] == says, f"the certificate itself says {claim['verdict']!r}")
     need(claim["reasons"] == [], "the certificate gives reasons against itself")
@@ -240,12 +240,16 @@ def _check_claim(kind: str, content: dict[str, Any]) -> None:
 
 
 def _compare(claim: dict[str, Any], proved: dict[str, Any]) -> list[str]:
-    def holds(name: str, said: Any, here: Any) -> bool:
+    def holds(name: str, said: Any, found_here: Any) -> bool:
         if name in _ABOVE or name in _BELOW:
-            return bool(said >= here if name in _ABOVE else said <= here)
-        return said == here or (type(here) is float and math.isclose(said, here, rel_tol=1e-12))
+            return bool(said >= found_here if name in _ABOVE else said <= found_here)
+        return said == found_here or (
+            type(found_here) is float and math.isclose(said, found_here, rel_tol=1e-12)
+        )
 
-    wrong = [name for name, here in proved.items() if not holds(name, claim[name], here)]
+    wrong = [
+        name for name, found_here in proved.items() if not holds(name, claim[name], found_here)
+    ]
     return [f"{name}: recorded {claim[name]}, proved {proved[name]}" for name in wrong]
 
 
@@ -457,23 +461,23 @@ def _prove_zero(
     """
     samples, targets, rows, total = equations
     radius, low, k = float(claim["radius"]), float(claim["singular_value"]), len(rows)
-    weights, last, held = sum(layer.size for layer in layers), layers[-1], 0.0
+    weights, last, sum_error = sum(layer.size for layer in layers), layers[-1], 0.0
     count = len(samples) * k + (last.weight.shape[1] + 1 if total is not None else 0)
     need(count <= weights, f"W = {weights} is less than M = {count}")
     if total is not None:  # rows that sum to (0, ..., 0, total): orthonormal, J = 1 on them
         sums = [math.fsum(column) for column in last.weight.T]
         sums.append(math.fsum([*last.bias, -total]))
-        held, low = float(norm(np.array(sums))) / math.sqrt(len(last.weight)), min(low, 1.0)
+        sum_error, low = float(norm(np.array(sums))) / math.sqrt(len(last.weight)), min(low, 1.0)
     gram, squares, seconds, moves, leaving = _Gram(layers), np.zeros(2), 0.0, 0.0, 0
     features, stretch = [], 1.0 if np.isin(rows, (0.0, 1.0)).all() else 2.0
     batches = -(-len(samples) // BATCH)
     with progress(3 * batches, "proof") as bar:
         for start in range(0, len(samples), BATCH):
-            wanted = targets[start : start + BATCH]
+            batch_targets = targets[start : start + BATCH]
             passes, outputs, lost = _forward(layers, samples[start : start + BATCH])
-            size = norm(outputs, 1) + norm(wanted, 1)
+            size = norm(outputs, 1) + norm(batch_targets, 1)
             lost = stretch * (lost + gamma(3 + len(rows.T), FINE) * size * math.sqrt(k))
-            squares += [np.square(norm((outputs - wanted) @ rows.T)), np.square(lost).sum()]
+            squares += [np.square(norm((outputs - batch_targets) @ rows.T)), np.square(lost).sum()]
             gram.add(passes, rows)
             second, moved, leave = _second(layers, passes, radius)
             seconds, leaving = seconds + float(np.square(second).sum()), leaving + leave
@@ -487,7 +491,7 @@ def _prove_zero(
         low = low if low > 0 and positive(matrix, least * WIDER) else 0.0
         bar.update(batches)
     computed, wrong = (float(root) * WIDER for root in np.sqrt(squares))
-    residual = math.hypot(computed + wrong, held) * WIDER
+    residual = math.hypot(computed + wrong, sum_error) * WIDER
     lipschitz = stretch * math.sqrt(seconds) * WIDER
     slope = (low - lipschitz * radius * WIDER) / WIDER
     distance = residual / slope * WIDER if slope > 0 else math.inf

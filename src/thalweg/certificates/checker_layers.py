@@ -52,12 +52,12 @@ def need(holds: object, otherwise: str) -> None:
         raise Unknown(otherwise)
 
 
-def counts_of(given: Any, length: int, least: int = 0) -> list[int]:
+def counts_of(counts: Any, length: int, least: int = 0) -> list[int]:
     """Read a list of whole numbers, none below ``least``."""
-    whole = isinstance(given, list) and len(given) == length
-    right = whole and all(type(n) is int and least <= n < _MOST for n in given)
-    need(right, f"got {given!r}, expected {length} whole numbers from {least} up")
-    return list(given)
+    whole = isinstance(counts, list) and len(counts) == length
+    right = whole and all(type(n) is int and least <= n < _MOST for n in counts)
+    need(right, f"got {counts!r}, expected {length} whole numbers from {least} up")
+    return list(counts)
 
 
 def _sigmoid(x: Any) -> Any:
@@ -160,11 +160,11 @@ class Layer:
 
 def read_network(content: dict[str, Any], arrays: dict[str, Array], more: set[str]) -> list[Layer]:
     """Read the architecture; nothing in it is believed that the arrays can tell."""
-    given = content["network"]
-    need(isinstance(given, dict) and set(given) == {"layers", "weights"}, "there is no network")
-    rows, layers = given["layers"], []
+    network = content["network"]
+    need(isinstance(network, dict) and set(network) == {"layers", "weights"}, "there is no network")
+    rows, layers = network["layers"], []
     need(isinstance(rows, list) and 0 < len(rows) < 1000, "the network has no list of layers")
-    names = {f"{i}.{part}" for i in range(len(rows)) for part in ("weight", "bias")}
+    names = {f"{i}.{kind}" for i in range(len(rows)) for kind in ("weight", "bias")}
     need(set(arrays) == names | more | {"inputs", "targets"}, "arrays are missing or unknown")
     tables = arrays["inputs"].ndim == arrays["targets"].ndim == 2
     same = tables and len(arrays["inputs"]) == len(arrays["targets"])
@@ -195,27 +195,30 @@ def _layer(row: Any, weight: Array, bias: Array, width: int) -> Layer:
     return Layer(weight, bias, marks, kind, coefficients, reads, width, overlap, gain)
 
 
-def _activation(given: Any) -> tuple[str, tuple[Fraction, ...]]:
-    right = isinstance(given, dict) and set(given) == {"kind", "coefficients"}
-    need(right and isinstance(given["coefficients"], list), "an activation is not described")
-    kind, texts = str(given["kind"]), given["coefficients"]
+def _activation(activation: Any) -> tuple[str, tuple[Fraction, ...]]:
+    right = isinstance(activation, dict) and set(activation) == {"kind", "coefficients"}
+    need(right and isinstance(activation["coefficients"], list), "an activation is not described")
+    kind, texts = str(activation["kind"]), activation["coefficients"]
     number = re.compile(r"-?[0-9]{1,4000}(/[1-9][0-9]{0,3999})?")
     plain = all(isinstance(t, str) and number.fullmatch(t) for t in texts)
     need(plain and len(texts) <= 65, "coefficients of an activation are no fractions")
     coefficients = tuple(Fraction(t) for t in texts)
-    wanted = {"polynomial": max(1, len(texts)), "leaky_relu": 1, "relu": 0, "identity": 0}
-    wanted |= dict.fromkeys(SMOOTH, 0)
-    need(wanted.get(kind) == len(texts), f"activation {kind!r} of {len(texts)} coefficients")
+    lengths = {"polynomial": max(1, len(texts)), "leaky_relu": 1, "relu": 0, "identity": 0}
+    lengths |= dict.fromkeys(SMOOTH, 0)
+    need(lengths.get(kind) == len(texts), f"activation {kind!r} of {len(texts)} coefficients")
     slope = coefficients[0] if kind == "leaky_relu" else 0
     need(0 <= slope <= 1, f"a leaky ReLU of slope {slope}: known are 0 to 1")
     need(all(abs(c) < 2**1000 for c in coefficients), "a coefficient is beyond float64")
     return kind, coefficients
 
 
-def _convolution(given: Any, weight: Array, width: int) -> tuple[NDArray[np.int64], float]:
+def _convolution(convolution: Any, weight: Array, width: int) -> tuple[NDArray[np.int64], float]:
     """Say where each patch is read, and bound the norm of the map of whole images."""
-    need(isinstance(given, dict) and set(given) == set(_GEOMETRY), "a convolution is not described")
-    g = {key: counts_of(given[key], n, key != "padding") for key, n in _GEOMETRY.items()}
+    need(
+        isinstance(convolution, dict) and set(convolution) == set(_GEOMETRY),
+        "a convolution is not described",
+    )
+    g = {key: counts_of(convolution[key], n, key != "padding") for key, n in _GEOMETRY.items()}
     channels, *size = g["shape"]
     padded = [n + 2 * p for n, p in zip(size, g["padding"], strict=True)]
     span = [(k - 1) * d + 1 for k, d in zip(g["kernel"], g["dilation"], strict=True)]

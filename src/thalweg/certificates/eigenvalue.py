@@ -174,14 +174,16 @@ def _distance(cholesky: InPlaceCholesky, shift: float, products: Verified) -> fl
     squares, weight = 0.0, 0.0
     for start in range(0, n, _BLOCK):
         stop = min(start + _BLOCK, n)
-        here = np.triu(stored[:stop, start:stop], -start).T  # rows of L
-        weight += float(np.square(here).sum())
+        rows_of_factor = np.triu(stored[:stop, start:stop], -start).T  # rows of L
+        weight += float(np.square(rows_of_factor).sum())
         for first in range(0, stop, _BLOCK):
             last = min(first + _BLOCK, stop)
-            there = np.triu(stored[:last, first:last], -first).T
-            wanted = _block(cholesky, slice(start, stop), slice(first, last), shift)
-            product = products(np.ascontiguousarray(here[:, :last]), np.ascontiguousarray(there))
-            squares += float(np.square(product - wanted).sum()) * (1 if first == start else 2)
+            other_rows = np.triu(stored[:last, first:last], -first).T
+            block = _block(cholesky, slice(start, stop), slice(first, last), shift)
+            product = products(
+                np.ascontiguousarray(rows_of_factor[:, :last]), np.ascontiguousarray(other_rows)
+            )
+            squares += float(np.square(product - block).sum()) * (1 if first == start else 2)
     rounding = products.relative(n) * weight + UNIT * weight
     return (math.sqrt(squares) + rounding) * WIDER
 

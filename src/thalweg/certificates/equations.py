@@ -79,7 +79,7 @@ def independent_equations(
     >>> found.rows.tolist(), found.sum
     ([[1.0, -1.0]], 1.0)
     """
-    kept, reasons, notes = _distinct(samples, targets)
+    distinct, reasons, notes = _distinct(samples, targets)
     outputs = targets.shape[1]
     if chosen is not None:
         dropped = sorted(set(range(outputs)) - set(chosen))
@@ -87,17 +87,17 @@ def independent_equations(
             f"outputs {dropped} are dropped and nothing is claimed of them: dimension and nullity"
             f" are those of the squared loss of outputs {sorted(set(chosen))} alone"
         )
-        return Equations(kept, np.eye(outputs)[chosen], None, (*notes, note), reasons)
+        return Equations(distinct, np.eye(outputs)[chosen], None, (*notes, note), reasons)
     total = _common_sum(targets)
-    if total is None or outputs < 2 or features is None or len(kept) <= features:
-        return Equations(kept, np.eye(outputs), None, notes, reasons)
+    if total is None or outputs < 2 or features is None or len(distinct) <= features:
+        return Equations(distinct, np.eye(outputs), None, notes, reasons)
     note = (
         f"the targets of every sample sum to {total:g}, so {outputs} outputs a sample are not"
         f" independent: used are {outputs - 1} differences of outputs a sample and {features}"
         f" linear equations that hold the outputs' sum at {total:g}; together they say that all"
         f" {outputs} outputs are right"
     )
-    return Equations(kept, differences(outputs), total, (*notes, note), reasons)
+    return Equations(distinct, differences(outputs), total, (*notes, note), reasons)
 
 
 def differences(outputs: int) -> Array:

@@ -166,13 +166,13 @@ class Extended:
         import mpmath
 
         high, low = self.parts(x)
-        answers = np.empty((2, high.size))
+        pairs = np.empty((2, high.size))
         with mpmath.workdps(_DIGITS):
             for i, (h, t) in enumerate(zip(high.flat, low.flat, strict=True)):
                 value = function(mpmath, mpmath.mpf(float(h)) + float(t))
-                answers[0, i] = float(value)
-                answers[1, i] = float(value - answers[0, i])
-        return self.join(answers[0].reshape(high.shape), answers[1].reshape(high.shape))
+                pairs[0, i] = float(value)
+                pairs[1, i] = float(value - pairs[0, i])
+        return self.join(pairs[0].reshape(high.shape), pairs[1].reshape(high.shape))
 
 
 class Double(Extended):

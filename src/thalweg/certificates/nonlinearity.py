@@ -91,9 +91,9 @@ class Activation:
         return {"kind": self.kind, "coefficients": [str(c) for c in self.coefficients]}
 
     @classmethod
-    def from_dict(cls, given: dict[str, Any]) -> Activation:
+    def from_dict(cls, description: dict[str, Any]) -> Activation:
         """Make it from `to_dict`."""
-        return cls(given["kind"], tuple(Fraction(c) for c in given["coefficients"]))
+        return cls(description["kind"], tuple(Fraction(c) for c in description["coefficients"]))
 
     @classmethod
     def of(cls, module: nn.Module) -> Activation | None:
@@ -196,10 +196,10 @@ def _horner(kind: Extended, z: Any, coefficients: list[Fraction]) -> tuple[Any, 
 
 
 def _derived(coefficients: tuple[Fraction, ...], order: int) -> list[Fraction]:
-    answer = list(coefficients)
+    derivative = list(coefficients)
     for _ in range(order):
-        answer = [k * c for k, c in enumerate(answer)][1:] or [Fraction(0)]
-    return answer
+        derivative = [k * c for k, c in enumerate(derivative)][1:] or [Fraction(0)]
+    return derivative
 
 
 def _largest(coefficients: list[Fraction], radius: float) -> float:
@@ -223,21 +223,21 @@ def _largest(coefficients: list[Fraction], radius: float) -> float:
 
 def _powers(module: PolynomialActivation) -> tuple[Fraction, ...]:
     """Give the exact coefficients of x^k of what the module's float64 numbers stand for."""
-    given = [Fraction(float(c)) for c in module.coefficients]
+    coefficients = [Fraction(float(c)) for c in module.coefficients]
     if module.basis == "power":
-        return tuple(given)
+        return tuple(coefficients)
     inverse = 1 / Fraction(float(module.radius))
-    before, here = [Fraction(1)], [Fraction(0), inverse]
-    answer = [Fraction(0)] * len(given)
-    for c in given:
+    before, current = [Fraction(1)], [Fraction(0), inverse]
+    powers = [Fraction(0)] * len(coefficients)
+    for c in coefficients:
         for k, t in enumerate(before):
-            answer[k] += c * t
-        ahead = [Fraction(0)] + [2 * inverse * t for t in here]
-        before, here = (
-            here,
+            powers[k] += c * t
+        ahead = [Fraction(0)] + [2 * inverse * t for t in current]
+        before, current = (
+            current,
             [a - (before[k] if k < len(before) else 0) for k, a in enumerate(ahead)],
         )
-    return tuple(answer)
+    return tuple(powers)
 
 
 def error_norm(errors: Array) -> Array:

@@ -191,14 +191,14 @@ class _Walk:
             return
         factor = InPlaceCholesky(self.risk.gram(w).numpy())
         factor.factor(0.0)
-        wanted = self.goal - w
-        image = self.risk.jacobian(w, method="recompute") @ wanted
-        along = wanted - self.risk.pull_back(w, torch.from_numpy(factor.solve(image.numpy())))
-        share = float(along.norm() / wanted.norm())
+        direction = self.goal - w
+        image = self.risk.jacobian(w, method="recompute") @ direction
+        along = direction - self.risk.pull_back(w, torch.from_numpy(factor.solve(image.numpy())))
+        share = float(along.norm() / direction.norm())
         if share < _ACROSS:
             self._stop(f"the way to w1 stands across the zeros: {share:.2g} of it lies along them")
             return
-        size = min(_SHARE * self.here.radius, float(wanted.norm()))
+        size = min(_SHARE * self.here.radius, float(direction.norm()))
         for _ in range(_HALVINGS):
             ahead = self._correct(w + along * (size / float(along.norm())), factor)
             certificate = prove(state(self.read, ahead, outputs=None, strict=False))
@@ -222,14 +222,14 @@ class _Walk:
         return w
 
     def _joins(self, ahead: Tensor, certificate: Certificate) -> bool:
-        here = self.here
-        d = float((ahead - self.points[-1]).norm()) + here.distance + certificate.distance
-        return (d + here.lipschitz * d * d / (8 * here.slope)) * WIDER < here.radius
+        end = self.here
+        d = float((ahead - self.points[-1]).norm()) + end.distance + certificate.distance
+        return (d + end.lipschitz * d * d / (8 * end.slope)) * WIDER < end.radius
 
     def _go(self, ahead: Tensor, certificate: Certificate) -> None:
         d = float((ahead - self.points[-1]).norm())
-        around = here = self.here.distance + certificate.distance
-        across = self.here.lipschitz * (d + here) ** 2 / (8 * self.here.slope)
+        around = slack = self.here.distance + certificate.distance
+        across = self.here.lipschitz * (d + slack) ** 2 / (8 * self.here.slope)
         self.strays = max(self.strays, (around + across) * WIDER)
         self.length += d
         self.smallest = min(self.smallest, certificate.radius)

@@ -112,13 +112,13 @@ def slices(x: Any, inner: int) -> tuple[list[Array], Array]:
     largest = np.abs(high).max(axis=1, initial=0.0)
     # One above the exponent: rounding up cannot pass it.
     exponent = np.where(largest > 0, np.frexp(largest)[1] + 1, 0)[:, None]
-    parts, rest = [], x
+    parts, remainder = [], x
     for i in range(1, _SLICES + 1):
         grid = np.ldexp(1.0, exponent - i * bits)
-        part = np.rint(kind.parts(rest)[0] / grid) * grid
-        parts.append(part)
-        rest = rest - part
-    return parts, norm(np.abs(kind.parts(rest)[0]), axis=1)
+        slice_ = np.rint(kind.parts(remainder)[0] / grid) * grid
+        parts.append(slice_)
+        remainder = remainder - slice_
+    return parts, norm(np.abs(kind.parts(remainder)[0]), axis=1)
 
 
 def exact_products(a: Any, b: Any) -> tuple[list[Array], float, float]:
@@ -136,8 +136,8 @@ def exact_products(a: Any, b: Any) -> tuple[list[Array], float, float]:
     """
     inner = a.shape[1]
     (left, left_tail), (right, right_tail) = slices(a, inner), slices(b, inner)
-    kept = [(0, 0), (0, 1), (1, 0), (1, 1), (0, 2), (2, 0)]
-    parts = [left[i] @ right[j].T for i, j in kept]
+    pairs = [(0, 0), (0, 1), (1, 0), (1, 1), (0, 2), (2, 0)]
+    parts = [left[i] @ right[j].T for i, j in pairs]
     ratios = [_ratios(s, t) for s, t in ((left, left_tail), (right, right_tail))]
     (_, l2, l3, lt), (_, r2, r3, rt) = ratios
     relative = l2 * r3 + l3 * r2 + l3 * r3 + 2 * lt + 2 * rt

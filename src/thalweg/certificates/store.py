@@ -142,13 +142,13 @@ def _claim(
     if certificate.verdict in ("certified", "connected"):
         for attempt in _attempts(certificate, arrays):
             try:
-                asked = content | {"claim": attempt}
-                proved, reasons = checker.prove(asked, arrays, progress=progress)
+                attempted = content | {"claim": attempt}
+                proved, reasons = checker.prove(attempted, arrays, progress=progress)
             except Unknown as error:
                 reasons = [str(error)]
             if not reasons:
-                said: dict[str, Any] = {"verdict": certificate.verdict, "reasons": []}
-                return said | _with_room(proved, arrays)
+                claim: dict[str, Any] = {"verdict": certificate.verdict, "reasons": []}
+                return claim | _with_room(proved, arrays)
         reasons = [f"the checker does not prove it: {reason}" for reason in reasons]
     else:
         reasons = reasons or [getattr(certificate, "reason", "")]
@@ -265,12 +265,12 @@ def verify(
 
 
 def _other_digests(content: Content, arrays: dict[str, Array]) -> list[str]:
-    here, recorded = digests(content["network"], arrays), content["sha256"]
-    if not isinstance(recorded, dict) or set(recorded) != set(here):
-        return [f"sha256 is not given for {', '.join(here)}"]
+    computed, recorded = digests(content["network"], arrays), content["sha256"]
+    if not isinstance(recorded, dict) or set(recorded) != set(computed):
+        return [f"sha256 is not given for {', '.join(computed)}"]
     return [
         f"the {name} are not those certified (sha256 {digest}, recorded {recorded[name]})"
-        for name, digest in here.items()
+        for name, digest in computed.items()
         if recorded[name] != digest
     ]
 
@@ -323,12 +323,12 @@ def _compare_problem(
     inputs, targets = read.inputs(0, risk.samples), read.targets(0, risk.samples)
     if checker.FORMATS[content["format"]] == "margin":
         targets = labels_and_threshold(problem, targets, problem.model(inputs[:1].float()))[0]
-    given = [
+    of_problem = [
         tensor.double().flatten(1).numpy() for tensor in (inputs, targets.view(len(targets), -1))
     ]
     reasons = []
     if network != content["network"]:
         reasons.append(f"the network of {name!r} is not the one that was certified")
-    if not all(map(np.array_equal, given, (arrays["inputs"], arrays["targets"]))):
+    if not all(map(np.array_equal, of_problem, (arrays["inputs"], arrays["targets"]))):
         reasons.append(f"the data of {name!r} are not those that were certified")
     return reasons

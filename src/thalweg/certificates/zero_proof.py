@@ -100,9 +100,9 @@ class _Proof:
         lost = self.equations.norm * float(norm(error)) + rounding
         self.details |= {"residual_computed": combined, "residual_error": lost}
         total = self.equations.sum
-        held = 0.0 if total is None else _distance_to_sum(self.chain, total)
+        sum_error = 0.0 if total is None else _distance_to_sum(self.chain, total)
         # Squares of differences below 1e-154 underflow, and leave no more than this of the norm.
-        return math.hypot(combined + lost, held) * WIDER + 1e-150
+        return math.hypot(combined + lost, sum_error) * WIDER + 1e-150
 
     def _singular_value(self, passed: list[Passed]) -> float:
         singular_value = smallest_singular_value(

@@ -98,7 +98,7 @@ class CheckpointWriter:
     def keep(self, step: int, tensors: Mapping[str, Tensor], about: Mapping[str, Any]) -> None:
         """Write the checkpoint of a step, which says what the one before it is."""
         about = {"trajectory": self.trajectory, "step": step, **about}
-        if earlier := [kept for kept in self._steps() if kept < step]:
+        if earlier := [written for written in self._steps() if written < step]:
             about[BEFORE] = earlier[-1]
         path = checkpoint_path(self.root, self.trajectory, step)
         self.run.inside(*path.relative_to(self.run.path).parts)
@@ -151,10 +151,12 @@ class CheckpointWriter:
                 " Resume it, or write trajectory='another name'."
             )
 
-    def _check_same(self, there: Mapping[str, Any], wanted: Mapping[str, Any]) -> None:
-        keys = [key for key in {**there, **wanted} if there.get(key) != wanted.get(key)]
+    def _check_same(self, recorded: Mapping[str, Any], expected: Mapping[str, Any]) -> None:
+        keys = [key for key in {**recorded, **expected} if recorded.get(key) != expected.get(key)]
         if keys:
-            lines = [f"  {key}: got {wanted.get(key)}, expected {there.get(key)}" for key in keys]
+            lines = [
+                f"  {key}: got {expected.get(key)}, expected {recorded.get(key)}" for key in keys
+            ]
             raise RunConflict(
                 f"trajectory {self.trajectory!r} in {self.root} was made by another training:\n"
                 + "\n".join(lines)

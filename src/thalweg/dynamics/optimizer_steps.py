@@ -40,7 +40,7 @@ def inner_optimizers(optimizer: Any) -> list[Any]:
     """
     optimizers = [optimizer]
     for holder in optimizers:
-        optimizers += [held for held in _held(holder) if not _in(held, optimizers)]
+        optimizers += [inner for inner in _held(holder) if not _in(inner, optimizers)]
     return optimizers[1:]
 
 
@@ -52,8 +52,8 @@ def _held(holder: Any) -> Iterator[Any]:
         yield from (item for item in items if isinstance(item, Optimizer))
 
 
-def _in(wanted: Any, items: Sequence[Any]) -> bool:
-    return any(item is wanted for item in items)
+def _in(sought: Any, items: Sequence[Any]) -> bool:
+    return any(item is sought for item in items)
 
 
 def distinct(items: Iterable[Any]) -> list[Any]:
@@ -97,10 +97,13 @@ class StepWatch:
     ) -> None:
         self._model = model
         self.participants = distinct(
-            participant for given in optimizers for participant in _stepping(given)
+            participant for optimizer in optimizers for participant in _stepping(optimizer)
         )
         self.strangers: list[Optimizer] = []
-        self._known = [*optimizers, *(i for given in optimizers for i in inner_optimizers(given))]
+        self._known = [
+            *optimizers,
+            *(i for optimizer in optimizers for i in inner_optimizers(optimizer)),
+        ]
         self._listener, self._failed = listener, failed
         self._running: list[Optimizer] = []
         self._handles: list[torch.utils.hooks.RemovableHandle] = []
@@ -163,8 +166,8 @@ class StepWatch:
         if self._running or _in(optimizer, self._known):
             return
         self._known.append(optimizer)
-        ours = {id(weight) for weight in self._model.parameters()}
-        if any(id(weight) in ours for weight in weights_of(optimizer)):
+        of_model = {id(weight) for weight in self._model.parameters()}
+        if any(id(weight) in of_model for weight in weights_of(optimizer)):
             self._listener.uncounted_step(optimizer)
 
     def _participant(self, optimizer: Optimizer) -> int | None:
@@ -190,7 +193,7 @@ def _stepping(optimizer: Any) -> list[Any]:
     """Name those whose calls of ``step`` torch tells of: the optimizer, or those it holds."""
     if getattr(getattr(type(optimizer), "step", None), "hooked", False):
         return [optimizer]
-    return [participant for held in _held(optimizer) for participant in _stepping(held)]
+    return [participant for inner in _held(optimizer) for participant in _stepping(inner)]
 
 
 def _is_running(optimizer: Optimizer) -> bool:

@@ -133,10 +133,10 @@ def _is_series(optimizers: Any) -> bool:
 
 
 def _check_trains(optimizers: Sequence[Any], model: nn.Module) -> None:
-    ours = {id(parameter) for parameter in model.parameters()}
+    of_model = {id(parameter) for parameter in model.parameters()}
     for optimizer in optimizers:
         weights = weights_of(optimizer)
-        if weights and not any(id(weight) in ours for weight in weights):
+        if weights and not any(id(weight) in of_model for weight in weights):
             logger.warning(
                 "recording: the %s holds none of the model's weights: its steps are counted, and"
                 " the weights that are recorded may not be those it trains.",

@@ -111,10 +111,10 @@ class Moment:
 
     def state(self) -> Kept:
         """Give all of it that is not the optimizers', as far as a file can hold it."""
-        kept = Kept(extra=self.passing.extra, left_out=dict(self.passing.left_out))
+        recorded = Kept(extra=self.passing.extra, left_out=dict(self.passing.left_out))
         for name, tensor in (*self.weights, *self.passing.tensors.items()):
-            kept.add(name, tensor)
-        return kept
+            recorded.add(name, tensor)
+        return recorded
 
 
 def _passing(model: nn.Module, weights: Set[str]) -> Iterator[tuple[str, Any]]:
@@ -256,11 +256,13 @@ def restore_model(model: nn.Module, tensors: Mapping[str, Tensor], about: dict[s
     plain = {name: t for name, t in tensors.items() if not name.startswith(RESUME_PREFIX)}
     _fit_buffers(model, plain, rename)
     state: dict[str, Any] = model.state_dict(keep_vars=True)
-    wanted = {name: _recorded(name, rename(name), plain, tensors, about, state) for name in state}
+    restored = {name: _recorded(name, rename(name), plain, tensors, about, state) for name in state}
     apart = {n: p for n, p in model.named_parameters(remove_duplicate=False) if n not in state}
     own = {rename(name) for name in (*state, *apart)}
-    wanted |= {name: tensor for name, tensor in plain.items() if name not in own}
-    model.load_state_dict({name: value for name, value in wanted.items() if value is not _MISSING})
+    restored |= {name: tensor for name, tensor in plain.items() if name not in own}
+    model.load_state_dict(
+        {name: value for name, value in restored.items() if value is not _MISSING}
+    )
     with torch.no_grad():
         for name, parameter in apart.items():
             parameter.copy_(plain[rename(name)])
@@ -300,12 +302,12 @@ def _fit_buffers(
     """Make room for buffers whose shape changed in training, or that were empty before it."""
     for owner, module in model.named_modules():
         for name, buffer in module._buffers.items():
-            kept = plain.get(rename(f"{owner}.{name}" if owner else name))
-            if kept is None or is_lazy(buffer):
+            recorded = plain.get(rename(f"{owner}.{name}" if owner else name))
+            if recorded is None or is_lazy(buffer):
                 continue
-            if buffer is None or buffer.shape != kept.shape or kept.layout != torch.strided:
+            if buffer is None or buffer.shape != recorded.shape or recorded.layout != torch.strided:
                 device = _device(model) if buffer is None else buffer.device
-                module._buffers[name] = kept.to(device, copy=True)
+                module._buffers[name] = recorded.to(device, copy=True)
 
 
 def _device(model: nn.Module) -> torch.device:

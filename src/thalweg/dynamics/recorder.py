@@ -332,19 +332,19 @@ class Recorder:
         if self._stopped or moment is None:
             return
         rename = plain_names(self.model)
-        kept = moment.state().renamed(rename)
-        if kept.left_out:
-            self._warnings.left_out(kept.left_out)
+        recorded = moment.state().renamed(rename)
+        if recorded.left_out:
+            self._warnings.left_out(recorded.left_out)
         tensors, about = self._optimizers_state(moment)
         about |= {
             "parameters": list(map(rename, moment.trained)),
             "loss": self._metrics.get("loss"),
             "error": self._metrics.get("error"),
             "metrics": self._metrics,
-            "extra": kept.extra,
-            "left_out": kept.left_out,
+            "extra": recorded.extra,
+            "left_out": recorded.left_out,
         }
-        self._background.keep(self._writer, self.step, kept.tensors | tensors, about)
+        self._background.keep(self._writer, self.step, recorded.tensors | tensors, about)
         self._kept = self.step
 
     def _optimizers_state(self, moment: Moment) -> tuple[dict[str, Tensor], dict[str, Any]]:
@@ -364,5 +364,5 @@ class Recorder:
 
 def _is_first_process() -> bool:
     distributed = torch.distributed
-    ours = distributed.is_available() and distributed.is_initialized()
-    return not ours or distributed.get_rank() == 0
+    in_group = distributed.is_available() and distributed.is_initialized()
+    return not in_group or distributed.get_rank() == 0

@@ -114,20 +114,20 @@ class Plan:
         """Indices of the samples of the step that follows ``step`` completed ones."""
         if self.samples is None:
             return None
-        epoch, part = divmod(step, self.steps_per_epoch)
+        epoch, place = divmod(step, self.steps_per_epoch)
         if self._order is None or self._order[0] != epoch:
             generator = torch_generator(self.settings.seed, "order", epoch)
             self._order = epoch, torch.randperm(self.samples, generator=generator)
-        return self._order[1][self._bound(part) : self._bound(part + 1)]
+        return self._order[1][self._bound(place) : self._bound(place + 1)]
 
     def batch_length(self, step: int) -> int:
         """Number of samples of the step that follows ``step`` completed ones."""
-        part = step % self.steps_per_epoch
-        return 1 if self.samples is None else self._bound(part + 1) - self._bound(part)
+        place = step % self.steps_per_epoch
+        return 1 if self.samples is None else self._bound(place + 1) - self._bound(place)
 
-    def _bound(self, part: int) -> int:
+    def _bound(self, place: int) -> int:
         # Nearly equal batches: a last one of a single sample would break batch norm.
-        return (self.samples or 0) * part // self.steps_per_epoch
+        return (self.samples or 0) * place // self.steps_per_epoch
 
     def keeps(self, step: int) -> bool:
         """Say whether a checkpoint is due after ``step`` steps."""

@@ -235,9 +235,9 @@ class Training:
         )
 
     def _measure(self) -> dict[str, float | None]:
-        here = self._evaluate(self.w)
-        there = {} if self._evaluate_test is None else self._evaluate_test(self.w)
-        values = (here["loss"], here.get("error"), there.get("loss"), there.get("error"))
+        train = self._evaluate(self.w)
+        test = {} if self._evaluate_test is None else self._evaluate_test(self.w)
+        values = (train["loss"], train.get("error"), test.get("loss"), test.get("error"))
         return dict(zip(_MEASURED, values, strict=True))
 
     def _reached(self, row: Mapping[str, Any]) -> Status | None:

@@ -166,10 +166,10 @@ def _slabs(blocks: Sequence[Block], layers: tuple[str, ...], columns: int) -> It
 
 
 def _read(
-    source: WeightSource, slab: _Slab, points: Sequence[int], out: NDArray[np.float64]
+    source: WeightSource, slab: _Slab, points: Sequence[int], buffer: NDArray[np.float64]
 ) -> NDArray[np.float64]:
     """Read a slab of the given points into the front of ``out``, one row for each point."""
-    rows = out[: len(points) * slab.width].reshape(len(points), slab.width)
+    rows = buffer[: len(points) * slab.width].reshape(len(points), slab.width)
     for row, point in zip(rows, points, strict=True):
         at = 0
         for name, start, stop in slab.spans:
@@ -274,8 +274,8 @@ def _refine(
                 rows, np.searchsorted(points, first), np.searchsorted(points, second)
             )
             for target in slab.targets:
-                wanted = near[target][first, second]
-                squared[target, first[wanted], second[wanted]] += sums[wanted]
+                close = near[target][first, second]
+                squared[target, first[close], second[close]] += sums[close]
             bar.update(slab.width)
     for values, pairs in zip(squared, near, strict=True):
         values.T[pairs] = values[pairs]

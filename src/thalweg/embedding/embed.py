@@ -184,25 +184,27 @@ def _embed_layer(distances: NDArray[np.float64], dims: int, method: str) -> dict
 
 
 def _as_source(
-    given: Any, entry: str | None = None, allow: Iterable[str | type] = ()
+    weights: Any, entry: str | None = None, allow: Iterable[str | type] = ()
 ) -> WeightSource:
     """Find the weights behind whatever the user passed."""
-    if isinstance(given, str | PathLike):
-        given = _at_path(given)
-    if hasattr(given, "checkpoints"):
-        return _of_run(given.checkpoints(), entry, allow)
-    if hasattr(given, "read") and hasattr(given, "blocks"):
-        source: WeightSource = given
+    if isinstance(weights, str | PathLike):
+        weights = _at_path(weights)
+    if hasattr(weights, "checkpoints"):
+        return _of_run(weights.checkpoints(), entry, allow)
+    if hasattr(weights, "read") and hasattr(weights, "blocks"):
+        source: WeightSource = weights
         return source
-    if hasattr(given, "detach"):
-        return ArraySource(_to_numpy(given))
-    if isinstance(given, Sequence) and all(isinstance(item, str | os.PathLike) for item in given):
-        return _files(given, entry, allow)
+    if hasattr(weights, "detach"):
+        return ArraySource(_to_numpy(weights))
+    if isinstance(weights, Sequence) and all(
+        isinstance(item, str | os.PathLike) for item in weights
+    ):
+        return _files(weights, entry, allow)
     try:
-        return ArraySource(np.asarray(given))
+        return ArraySource(np.asarray(weights))
     except (TypeError, ValueError, RuntimeError) as error:
         raise InvalidArgument(
-            f"cannot embed {type(given).__name__} ({error}); pass a run, a list of checkpoint "
+            f"cannot embed {type(weights).__name__} ({error}); pass a run, a list of checkpoint "
             "paths, or an array of shape (n, W)"
         ) from None
 
@@ -211,9 +213,9 @@ def _of_run(paths: list[Path], entry: str | None, allow: Iterable[str | type]) -
     """Open all that a run recorded, and say what it has not any more."""
     source = _files(paths, entry, allow)
     abouts = getattr(source, "metadata", ())
-    gone = [before for pair in zip(paths, abouts, strict=True) if (before := gone_before(*pair))]
-    if gone:
-        logger.warning("embed: %s", said_of(gone))
+    missing = [before for pair in zip(paths, abouts, strict=True) if (before := gone_before(*pair))]
+    if missing:
+        logger.warning("embed: %s", said_of(missing))
     return source
 
 

@@ -110,25 +110,25 @@ def _weights(tensors: Mapping[str, Tensor], path: Path, entry: str | None) -> di
     chosen = fitting if entry is None else _asked(fitting, entry)
     if len(chosen) != 1:
         labels = [nest or "." for nest in fitting]
-        got = f"{len(chosen)} entries of weights" if chosen else "no such entry of weights"
+        count = f"{len(chosen)} entries of weights" if chosen else "no such entry of weights"
         raise CheckpointMismatch(
-            f"{path} has {got}, expected one: {few(map(repr, labels))}. Say which:"
+            f"{path} has {count}, expected one: {few(map(repr, labels))}. Say which:"
             f" entry={(labels or ['model'])[0]!r}."
         )
     (named,) = chosen.values()
     return {short: named[name] for short, name in by_unwrapped(named).items()}
 
 
-def _asked(entries: Mapping[str, dict[str, Tensor]], wanted: str) -> dict[str, dict[str, Tensor]]:
+def _asked(entries: Mapping[str, dict[str, Tensor]], label: str) -> dict[str, dict[str, Tensor]]:
     """Give the entry of a name, nested or a common beginning of names such as ``ema.``."""
-    nested = {n: named for n, named in entries.items() if wanted in (n or ".", n.split(NEST)[-1])}
+    nested = {n: named for n, named in entries.items() if label in (n or ".", n.split(NEST)[-1])}
     if nested:
         return nested
     parts = {
-        f"{nest}{NEST}{wanted}": {
-            name.removeprefix(f"{wanted}."): tensor
+        f"{nest}{NEST}{label}": {
+            name.removeprefix(f"{label}."): tensor
             for name, tensor in named.items()
-            if name.startswith(f"{wanted}.")
+            if name.startswith(f"{label}.")
         }
         for nest, named in entries.items()
     }

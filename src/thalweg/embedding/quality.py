@@ -106,8 +106,8 @@ def _deviations(
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Deviations of each row's n - 1 off-diagonal entries from their mean, and their norms."""
     n = len(matrix)
-    others = matrix[~np.eye(n, dtype=bool)].reshape(n, n - 1)
-    means = others.mean(axis=1, keepdims=True)
-    deviations = others - means
+    off_diagonal = matrix[~np.eye(n, dtype=bool)].reshape(n, n - 1)
+    means = off_diagonal.mean(axis=1, keepdims=True)
+    deviations = off_diagonal - means
     norms = np.linalg.norm(deviations, axis=1)
     return deviations, np.where(norms > _SAME * np.sqrt(n) * means[:, 0], norms, 0.0)

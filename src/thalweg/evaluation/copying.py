@@ -103,7 +103,7 @@ def _within(value: Any, seen: set[int], depth: int) -> Iterator[Tensor]:
     if isinstance(value, Tensor):
         yield value
     elif isinstance(value, _CONTAINERS):
-        for part in value.values() if isinstance(value, Mapping) else value:
-            yield from _within(part, seen, depth - 1)
+        for element in value.values() if isinstance(value, Mapping) else value:
+            yield from _within(element, seen, depth - 1)
     elif not isinstance(value, nn.Module | type) and hasattr(value, "__dict__"):
         yield from _within(vars(value), seen, depth - 1)

@@ -284,10 +284,10 @@ class ModelCopy:
 
     def set_fixed(self, tensors: Mapping[str, Tensor]) -> None:
         """Overwrite frozen weights and buffers by name; those not named stay."""
-        given = {plain_name(name): tensor for name, tensor in tensors.items()}
+        by_plain_name = {plain_name(name): tensor for name, tensor in tensors.items()}
         with self.at_work():
             for name, tensor in self._fixed():
-                if (new := given.get(plain_name(name))) is not None:
+                if (new := by_plain_name.get(plain_name(name))) is not None:
                     _check_alike(name, new, tensor)
                     tensor.data.copy_(new)
             self.norms.restore_buffers()
@@ -298,11 +298,11 @@ class ModelCopy:
         return sorted([*frozen, *self.model.named_buffers()], key=lambda pair: pair[0])
 
 
-def _check_alike(name: str, given: Tensor, own: Tensor) -> None:
+def _check_alike(name: str, tensor: Tensor, own: Tensor) -> None:
     # torch would copy one number into all, and leave imaginary parts out.
-    if given.shape != own.shape or given.is_complex() != own.is_complex():
+    if tensor.shape != own.shape or tensor.is_complex() != own.is_complex():
         raise InvalidWeights(
-            f"{name!r} has shape {tuple(given.shape)} and dtype {given.dtype}, expected"
+            f"{name!r} has shape {tuple(tensor.shape)} and dtype {tensor.dtype}, expected"
             f" {tuple(own.shape)} and {own.dtype}."
         )
 

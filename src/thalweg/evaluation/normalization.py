@@ -84,7 +84,7 @@ class ControlledNorm:
     def _within(self, own: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
         calls = _Calls(self)
         with calls:
-            answer = own(*args, **kwargs)
+            output = own(*args, **kwargs)
         if not calls.seen and self.mode not in ("stored", "evaluation"):
             raise InvalidProblem(
                 f"{self.name} ({type(self.module).__name__}) is a batch norm that normalizes by"
@@ -92,7 +92,7 @@ class ControlledNorm:
                 " batchnorm='frozen' to have it measured as it is in evaluation mode, or have its"
                 " forward call super().forward(x) or F.batch_norm."
             )
-        return answer
+        return output
 
     def normalize(
         self, x: Tensor, weight: Tensor | None, bias: Tensor | None, eps: float
@@ -183,9 +183,9 @@ class _Calls(TorchFunctionMode):
         if func is not F.batch_norm:
             return func(*args, **kwargs)
         self.seen = True
-        given = _BATCH_NORM_ARGUMENTS.bind(*args, **kwargs)
-        given.apply_defaults()
-        x, weight, bias, eps = (given.arguments[n] for n in ("input", "weight", "bias", "eps"))
+        bound = _BATCH_NORM_ARGUMENTS.bind(*args, **kwargs)
+        bound.apply_defaults()
+        x, weight, bias, eps = (bound.arguments[n] for n in ("input", "weight", "bias", "eps"))
         return self.norm.normalize(x, weight, bias, eps)
 
 

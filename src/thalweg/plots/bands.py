@@ -60,11 +60,11 @@ def plot_bands(
     values = log_scale(shown).place(shown) if logarithmic else shown
     groups = data["group"].values
     for group, style in styles.items():
-        mine = (groups == group) & np.isfinite(shown)
-        if not mine.any():
+        of_group = (groups == group) & np.isfinite(shown)
+        if not of_group.any():
             continue
-        places = np.unique(data[against].values[mine])
-        columns = [values[mine & (data[against].values == place)] for place in places]
+        places = np.unique(data[against].values[of_group])
+        columns = [values[of_group & (data[against].values == place)] for place in places]
         low, high = ([end(column) for column in columns] for end in (np.min, np.max))
         axes.fill_between(places, low, high, color=style["color"], alpha=0.18, linewidth=0)
         axes.plot(places, [column.mean() for column in columns], **style)

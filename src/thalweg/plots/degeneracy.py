@@ -95,7 +95,7 @@ def plot_split(split: xr.Dataset, *, ax: Axes | None = None) -> Axes:
         f"{literal(str(case))} {seed}"
         for case, seed in zip(split["case"].values, split["seed"].values, strict=True)
     ]
-    rows, left = np.arange(len(labels)), np.zeros(len(labels))
+    rows, starts = np.arange(len(labels)), np.zeros(len(labels))
     most = float(counts.sum(axis=1).max(initial=1))
     for number, cause in enumerate(split["cause"].values):
         parts = counts[:, number]
@@ -104,7 +104,7 @@ def plot_split(split: xr.Dataset, *, ax: Axes | None = None) -> Axes:
         bars = axes.barh(
             rows,
             parts,
-            left=left,
+            left=starts,
             color=COLORS[number % len(COLORS)],
             alpha=0.75,
             edgecolor="white",
@@ -114,7 +114,7 @@ def plot_split(split: xr.Dataset, *, ax: Axes | None = None) -> Axes:
         written = [f"{int(part):,}" if part > 0.05 * most else "" for part in parts]
         box = {"facecolor": "white", "edgecolor": "none", "pad": 1}
         axes.bar_label(bars, written, label_type="center", fontsize="small", bbox=box)
-        left = left + parts
+        starts = starts + parts
     axes.set_yticks(rows, labels)
     axes.invert_yaxis()
     axes.set(xlabel="directions of weight space in which no output changes")

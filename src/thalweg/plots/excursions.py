@@ -39,10 +39,15 @@ def plot_excursions(excursions: xr.Dataset, *, ax: Axes | None = None, **kwargs:
     factors = excursions["factor"].values
     top = 10 * max(2.0, float(np.max(factors, initial=0, where=np.isfinite(factors))))
     for number, name in enumerate(dict.fromkeys(excursions["activation"].values.tolist())):
-        mine = excursions.isel(record=np.flatnonzero(excursions["activation"].values == name))
+        of_activation = excursions.isel(
+            record=np.flatnonzero(excursions["activation"].values == name)
+        )
         # A row before the first step has seen nothing.
-        steps = np.unique(mine["step"].values[mine["seen"].values > 0])
-        largest = [mine["factor"].values[mine["step"].values == step].max() for step in steps]
+        steps = np.unique(of_activation["step"].values[of_activation["seen"].values > 0])
+        largest = [
+            of_activation["factor"].values[of_activation["step"].values == step].max()
+            for step in steps
+        ]
         style = {
             "color": COLORS[(number + 1) % len(COLORS)],
             "marker": _MARKERS[number % len(_MARKERS)],

@@ -42,19 +42,19 @@ def plot_reach(cells: xr.Dataset, *, ax: Axes | None = None, **kwargs: Any) -> A
     """
     axes = axes_or_new(ax)
     for labels, (color, marker) in _LOOKS.items():
-        mine = cells.isel(cell=np.flatnonzero(cells["labels"].values == labels))
-        if mine.sizes["cell"] == 0:
+        of_labels = cells.isel(cell=np.flatnonzero(cells["labels"].values == labels))
+        if of_labels.sizes["cell"] == 0:
             continue
-        across = mine["per_inequality"].values
-        errors = mine["misclassified"].values / mine["samples"].values
+        across = of_labels["per_inequality"].values
+        errors = of_labels["misclassified"].values / of_labels["samples"].values
         axes.plot(across, errors, marker, color=color, alpha=0.35, markersize=5, linestyle="none")
-        for values, style, what in (
+        for values, style, split in (
             (errors, "-", "training"),
-            (mine["test_error"].values, "--", "test"),
+            (of_labels["test_error"].values, "--", "test"),
         ):
             widths = np.unique(across)
             means = [values[across == width].mean() for width in widths]
-            line = {"color": color, "linestyle": style, "label": f"{labels} labels, {what} error"}
+            line = {"color": color, "linestyle": style, "label": f"{labels} labels, {split} error"}
             axes.plot(widths, means, **{**line, **kwargs})
     _mark_counts(axes, cells)
     axes.set_xscale("log")

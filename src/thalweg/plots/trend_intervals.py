@@ -44,10 +44,10 @@ def plot_trends(
     axes = axes_or_new(ax)
     measures = list(dict.fromkeys(str(name) for name in trends["measure"].values))
     for number, (group, label) in enumerate(groups.items()):
-        mine = trends.isel(row=trends["group"].values == group)
-        rows = [measures.index(str(name)) for name in mine["measure"].values]
+        of_group = trends.isel(row=trends["group"].values == group)
+        rows = [measures.index(str(name)) for name in of_group["measure"].values]
         up = np.array(rows) + 0.6 * ((number + 0.5) / len(groups) - 0.5)
-        value, low, high = (mine[name].values for name in ("value", "low", "high"))
+        value, low, high = (of_group[name].values for name in ("value", "low", "high"))
         axes.errorbar(
             value,
             up,

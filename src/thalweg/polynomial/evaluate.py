@@ -71,9 +71,12 @@ def scheme(coefficients: tuple[float, ...], radius: float, basis: Basis, order: 
         return Scheme(1.0, 0.0, _trimmed(c[0::2]), _trimmed(c[1::2]), "horner")
     c = chebyshev.chebder(np.array(coefficients), order, scl=1 / radius)
     even, odd = c[0::2], _odd_part(c[1::2])
-    powers = [chebyshev.cheb2poly(part) if len(part) else part for part in (even, odd)]
+    powers = [
+        chebyshev.cheb2poly(series_part) if len(series_part) else series_part
+        for series_part in (even, odd)
+    ]
     size = np.abs(chebyshev.chebval(chebyshev.chebpts2(257), c)).max()
-    horner = sum(np.abs(part).sum() for part in powers) <= _AMPLIFICATION * size
+    horner = sum(np.abs(series_part).sum() for series_part in powers) <= _AMPLIFICATION * size
     even, odd = powers if horner else (even, odd)
     rule: Literal["horner", "clenshaw"] = "horner" if horner else "clenshaw"
     return Scheme(2 / radius**2, -1.0, _trimmed(even), _trimmed(odd / radius), rule)
@@ -105,10 +108,10 @@ def evaluate(x: Tensor, plan: Scheme) -> Tensor:
     chunk = max(1, _CHUNK * torch.get_num_threads() if x.device.type == "cpu" else x.numel())
     buffers = x.new_empty((3, min(chunk, max(1, x.numel()))))
     for part, result in zip(_chunks(x, chunk), _chunks(out, chunk), strict=True):
-        inner, spare, other = (row[: len(part)] for row in buffers)
+        inner, spare, odd_part = (row[: len(part)] for row in buffers)
         if max(len(even), len(odd)) > 1:
             torch.addcmul(offset, part, part, value=plan.scale, out=inner)
-        _combine(part, inner, plan, even, odd, result, other, spare)
+        _combine(part, inner, plan, even, odd, result, odd_part, spare)
     return out
 
 
@@ -119,7 +122,7 @@ def _combine(
     even: list[Tensor],
     odd: list[Tensor],
     out: Tensor,
-    other: Tensor,
+    odd_part: Tensor,
     spare: Tensor,
 ) -> None:
     """Write ``E(inner) + x O(inner)`` to `out`; `other` and `spare` are overwritten."""
@@ -131,8 +134,8 @@ def _combine(
     if len(odd) == 1:
         out.add_(x, alpha=plan.odd[0])
     elif odd:
-        series(inner, plan.odd, odd, other, spare)
-        out.addcmul_(other, x)
+        series(inner, plan.odd, odd, odd_part, spare)
+        out.addcmul_(odd_part, x)
 
 
 def _horner(

@@ -174,7 +174,9 @@ def _on_unit_interval(activation: Activation, radius: float) -> Scalar:
 
     points = np.cos(np.arange(1.0, 65.0))
     values = function(points)
-    alone = np.concatenate([np.ravel(function(part)) for part in np.split(points[::-1], 16)])
+    alone = np.concatenate(
+        [np.ravel(function(points_part)) for points_part in np.split(points[::-1], 16)]
+    )
     if values.shape != points.shape or not np.allclose(
         alone[::-1], values, rtol=1e-12, atol=1e-12, equal_nan=True
     ):
@@ -225,9 +227,9 @@ def _with_symmetry(function: Scalar, coefficients: Array) -> Array:
     image cannot enlarge the error; zeros instead of rounding halve the evaluation's work.
     """
     points = np.cos(np.linspace(0.0, np.pi / 2, 257))
-    right, left = function(points), function(-points)
-    odd, even = (right - left) / 2, (right + left) / 2
-    atol = 8 * np.finfo(float).eps * float(np.abs(right).max() + np.abs(left).max())
+    at_plus, at_minus = function(points), function(-points)
+    odd, even = (at_plus - at_minus) / 2, (at_plus + at_minus) / 2
+    atol = 8 * np.finfo(float).eps * float(np.abs(at_plus).max() + np.abs(at_minus).max())
     symmetric = coefficients.copy()
     if len(coefficients) > 1 and np.allclose(odd, odd[0] * points, rtol=0, atol=atol):
         symmetric[1::2] = 0.0

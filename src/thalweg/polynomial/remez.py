@@ -94,9 +94,9 @@ def remez(
         if len(points) < degree + 2 and not rounding:
             break
         reference, lower = _select(points, errors, degree + 2)
-        done = error - lower <= rtol * error + _ROUNDING * scale
+        converged = error - lower <= rtol * error + _ROUNDING * scale
         status: Literal["converged", "rounding", "stalled"] = (
-            "rounding" if rounding else "converged" if done else "stalled"
+            "rounding" if rounding else "converged" if converged else "stalled"
         )
         if error < best_error:
             best_error = error

@@ -150,13 +150,13 @@ def check_excursions(model: nn.Module, *, factor: float = 1.5) -> None:
         Naming every layer that left, with the share outside and the largest excursion; the
         records are its attribute ``excursions``.
     """
-    left = {name: seen for name, seen in excursions(model).items() if seen.factor > factor}
-    if not left:
+    outside = {name: seen for name, seen in excursions(model).items() if seen.factor > factor}
+    if not outside:
         return
     lines = [
         f"  {name or 'the model'}: share {seen.share:.2g} of {seen.seen} outside "
         f"[-{seen.radius:.4g}, {seen.radius:.4g}], largest {seen.largest:.4g}"
-        for name, seen in left.items()
+        for name, seen in outside.items()
     ]
     error = LeftInterval(
         f"pre-activations left the interval of the polynomial activation by more than {factor} "
@@ -165,7 +165,7 @@ def check_excursions(model: nn.Module, *, factor: float = 1.5) -> None:
         + "\nUse a larger radius or margin, clip the gradients, or lower the learning rate or "
         "the degree."
     )
-    error.excursions = left
+    error.excursions = outside
     raise error
 
 

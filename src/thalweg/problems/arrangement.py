@@ -84,10 +84,10 @@ class Arrangement(ABC):
             batches = getattr(self._split[split], "batches", None)
             if batches is None:
                 return error
-            said = str(error).partition(". ")[0]
-            log.warning("%s: %s. The batches are taken as they are given.", self.name, said)
-            given = Batches(batches, what=f"the {split} data")
-            return self._with_draws(given, split) if noisy else given
+            reason = str(error).partition(". ")[0]
+            log.warning("%s: %s. The batches are taken as they are given.", self.name, reason)
+            as_given = Batches(batches, what=f"the {split} data")
+            return self._with_draws(as_given, split) if noisy else as_given
         return samples
 
     def _check_samples(self, samples: Samples, noisy: bool) -> None:
@@ -141,7 +141,7 @@ class Arrangement(ABC):
         """Say why two evaluations differ although random numbers were held."""
         with DrawingFunctions() as drawing:
             self._look(self.evaluate, batch)
-        said = (
+        source = (
             f"random numbers (noise) of {', '.join(sorted(set(drawing.names)))}, which cannot be"
             " held fixed."
             if drawing.names
@@ -150,7 +150,7 @@ class Arrangement(ABC):
             " what it reads at the next call?"
         )
         return NotDeterministic(
-            f"{self.name}: evaluated twice, the first samples gave two answers, for {said} Draw"
+            f"{self.name}: evaluated twice, the first samples gave two answers, for {source} Draw"
             " noise by torch.rand_like or torch.randn_like, or switch it off."
         )
 
@@ -194,7 +194,7 @@ class Arrangement(ABC):
         probed = _PROBED_OF_TORCH if torchs else _PROBED
         order = torch.randperm(len(samples), generator=torch_generator(0, "reduction"))[:probed]
         cut = max(1, len(order) // 3)  # unequal: the mean must be weighted
-        whole, *parts = (samples.take(part) for part in (order, order[:cut], order[cut:]))
+        whole, *parts = (samples.take(indices) for indices in (order, order[:cut], order[cut:]))
         # A loss of torch's is no sum that is zero by chance here: the model's own weights suffice.
         for move in (0.0,) if torchs else (0.0, _MOVE):
             evaluate = partial(self._look, self.evaluate, move=move)

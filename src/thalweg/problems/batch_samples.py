@@ -125,12 +125,12 @@ class BatchSamples:
             return given_batch(raw)
         return batch
 
-    def _join(self, parts: list[Any]) -> Any:
+    def _join(self, batches: list[Any]) -> Any:
         """Give all batches as one; None where they are not alike."""
         try:
-            for part in parts:
-                batch_length(plain_batch(part, self._what))
-            return concatenate(parts, self._what)
+            for batch in batches:
+                batch_length(plain_batch(batch, self._what))
+            return concatenate(batches, self._what)
         except InvalidProblem as error:
             log.info("%s. They are taken as they are given, each as one.", str(error).rstrip("."))
             return None
@@ -162,7 +162,7 @@ def is_object(data: Any) -> bool:
 def _has_several_inputs(raw: Any) -> bool:
     """Say whether a batch has several inputs, which may count other things than samples."""
     several = isinstance(raw, (tuple, list)) and any(
-        isinstance(part, (tuple, list, Mapping)) for part in raw
+        isinstance(element, (tuple, list, Mapping)) for element in raw
     )
     return several and all(isinstance(leaf, Tensor) for leaf in tree_leaves(raw))
 

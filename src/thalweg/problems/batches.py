@@ -23,7 +23,7 @@ def plain_batch(batch: Any, what: str) -> Any:
     if isinstance(batch, Mapping):
         return {key: plain_batch(value, what) for key, value in batch.items()}
     if isinstance(batch, (tuple, list)):
-        parts = [plain_batch(part, what) for part in batch]
+        parts = [plain_batch(element, what) for element in batch]
         return parts if isinstance(batch, list) else tuple(parts)
     if type(batch).__module__ == "numpy":
         return torch.as_tensor(batch)
@@ -60,7 +60,7 @@ def batch_length(batch: Any, what: str = "a batch") -> int:
 
 def concatenate(parts: list[Any], what: str) -> Any:
     """Join batches to one."""
-    leaves = [tree_leaves(part) for part in parts]
+    leaves = [tree_leaves(batch) for batch in parts]
     _, form = tree_flatten(parts[0])
     try:
         joined = [torch.cat(column) for column in zip(*leaves, strict=True)]
@@ -74,10 +74,10 @@ def concatenate(parts: list[Any], what: str) -> Any:
 
 def equal(a: Any, b: Any) -> bool:
     """Say whether two batches hold the same numbers; NaN equals NaN."""
-    left, right = tree_leaves(a), tree_leaves(b)
-    return len(left) == len(right) and all(
+    first_leaves, second_leaves = tree_leaves(a), tree_leaves(b)
+    return len(first_leaves) == len(second_leaves) and all(
         x.shape == y.shape and bool(((x == y) | ((x != x) & (y != y))).all())
-        for x, y in zip(left, right, strict=True)
+        for x, y in zip(first_leaves, second_leaves, strict=True)
     )
 
 
@@ -95,13 +95,13 @@ def _rows(tensor: Tensor) -> Iterator[Tensor]:
     """Give the numbers of a tensor in pieces; of a sparse one, its places and values."""
     if tensor.layout == torch.sparse_coo:
         whole = tensor.coalesce()
-        parts = [whole.indices(), whole.values()]
+        components = [whole.indices(), whole.values()]
     elif tensor.layout != torch.strided:
-        parts = [tensor.to_dense()]
+        components = [tensor.to_dense()]
     else:
-        parts = [torch.atleast_1d(tensor)]
-    for part in parts:
-        yield from part.split(4096)
+        components = [torch.atleast_1d(tensor)]
+    for component in components:
+        yield from component.split(4096)
 
 
 def empty(what: str) -> InvalidProblem:

@@ -63,9 +63,9 @@ class FixedParts:
             are 0, the answer is that point's to the last bit.
         """
         largest = max(range(len(shares)), key=lambda i: shares[i])
-        others = (share for i, share in enumerate(shares) if i != largest)
+        further = (share for i, share in enumerate(shares) if i != largest)
         stepped = {name: stack[largest] for name, stack in self.stepped.items()}
-        if all(abs(share) < _SNAP for share in others):
+        if all(abs(share) < _SNAP for share in further):
             return {name: stack[largest] for name, stack in self.mixed.items()} | stepped
         return {name: _mixed(stack, shares) for name, stack in self.mixed.items()} | stepped
 
@@ -192,10 +192,10 @@ def _words(mixed: Iterable[str], stepped: Iterable[str], risk: Stateful) -> tupl
     if provenance_of(risk).batchnorm == "frozen":
         counted = {name for name in counted if name.endswith("num_batches_tracked")}
     weights = {unwrapped(name) for name, _ in model.named_parameters()}
-    left = [name for name in mixed if unwrapped(name) not in counted]
+    unread = [name for name in mixed if unwrapped(name) not in counted]
     kinds = {
-        ("frozen weight", "interpolated"): [n for n in left if unwrapped(n) in weights],
-        ("buffer", "interpolated"): [n for n in left if unwrapped(n) not in weights],
+        ("frozen weight", "interpolated"): [n for n in unread if unwrapped(n) in weights],
+        ("buffer", "interpolated"): [n for n in unread if unwrapped(n) not in weights],
         ("integer buffer", "of the nearest point"): [
             n for n in stepped if unwrapped(n) not in counted
         ],

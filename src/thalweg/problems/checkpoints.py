@@ -136,19 +136,19 @@ class Point:
         CheckpointMismatch
             If the risk has not all of them.
         """
-        own, given = risk.fixed(), self.fixed(risk.space)
-        names = match_names((name for name in given if last(name) not in COUNTS), own)
+        own, recorded = risk.fixed(), self.fixed(risk.space)
+        names = match_names((name for name in recorded if last(name) not in COUNTS), own)
         strange = [name for name, theirs in names.items() if theirs is None]
         if strange:
             raise CheckpointMismatch(
                 f"{self.name} has {few(strange)}, which the risk has not; open the point with the"
                 " problem of the risk: tw.open_point(risk.problem, path)."
             )
-        kept = _held_statistics(risk)
+        held_statistics = _held_statistics(risk)
         return {
-            theirs: given[name]
+            theirs: recorded[name]
             for name, theirs in names.items()
-            if theirs is not None and unwrapped(name) not in kept
+            if theirs is not None and unwrapped(name) not in held_statistics
         }
 
     @property
@@ -239,14 +239,14 @@ def open_points(
             " tw.open_point(problem, path), or of a risk tw.open_point(risk.problem, path)."
         )
     listed, classes = list(sources), tuple(allow) if not isinstance(allow, str) else (allow,)
-    points, said = [], set[str]()
+    points, notes_given = [], set[str]()
     with progress(len(listed), "checkpoints") as bar:
         for source in listed:
             contents, name = _contents(source, classes)
             state = ModelState(problem.model)
             fitted = fit(state, contents.tensors, entry=entry, partial=partial, what=name)
             if tell:
-                _say(fitted, name, said)
+                _say(fitted, name, notes_given)
             whole, notes = _whole(state, fitted), fitted.notes + fitted.usual
             values = contents.about or contents.values
             points.append(Point(whole, name, notes, values, fitted.lacking))
@@ -272,12 +272,12 @@ def _whole(state: ModelState, fitted: Fit) -> dict[str, Tensor]:
     by_name = match_names(state.live, fitted.tensors)
     places = {name: by_tensor.get(id(t), by_name[name]) for name, t in state.live.items()}
     placed = {id(tensors[name]) for name in places.values() if name is not None}
-    left = [name for name in fitted.tensors if id(tensors[name]) not in placed]
-    if left:
+    unplaced = [name for name in fitted.tensors if id(tensors[name]) not in placed]
+    if unplaced:
         raise CheckpointMismatch(
-            f"{state.called} saves {few(left)}, which are none of its parameters and buffers, so"
-            " the point cannot be told from the file. Load it in the entry that makes the problem:"
-            " model.load_state_dict(torch.load(path))."
+            f"{state.called} saves {few(unplaced)}, which are none of its parameters and buffers,"
+            " so the point cannot be told from the file. Load it in the entry that makes the"
+            " problem: model.load_state_dict(torch.load(path))."
         )
     return {
         name: own.detach().cpu().clone() if place is None else fitted.tensors[place]
@@ -285,13 +285,13 @@ def _whole(state: ModelState, fitted: Fit) -> dict[str, Tensor]:
     }
 
 
-def _say(fitted: Fit, name: str, said: set[str]) -> None:
+def _say(fitted: Fit, name: str, notes_given: set[str]) -> None:
     """Log notes; those that were said of another file are not said again."""
     for notes, tell in ((fitted.notes, log.warning), (fitted.usual, log.info)):
-        new = [note for note in notes if note not in said]
+        new = [note for note in notes if note not in notes_given]
         if new:
             tell("%s: %s.", name, "; ".join(new))
-        said.update(new)
+        notes_given.update(new)
 
 
 def _held_statistics(risk: Stateful) -> set[str]:

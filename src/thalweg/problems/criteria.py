@@ -149,8 +149,8 @@ class TorchCriterion:
             return targets != self.ignored if may_ignore else None
         classes = _class_numbers(targets)
         counted = classes != self.ignored
-        given = self._class_weights.to(targets.device)
-        return given[torch.where(counted, classes, 0)] * counted
+        class_weights = self._class_weights.to(targets.device)
+        return class_weights[torch.where(counted, classes, 0)] * counted
 
     def counted(self, targets: Tensor) -> Tensor | None:
         """Say which samples count as classified, shape (n,), bool; None where all do."""
@@ -244,9 +244,11 @@ def _unreduced(criterion: Any) -> Callable[..., Tensor]:
         single.reduction = "none"
         return single  # type: ignore[no-any-return]
     if isinstance(criterion, partial):
-        old = ("size_average", "reduce", "reduction")
-        kept = {name: value for name, value in criterion.keywords.items() if name not in old}
-        return partial(criterion.func, *criterion.args, **kept, reduction="none")
+        of_reduction = ("size_average", "reduce", "reduction")
+        options = {
+            name: value for name, value in criterion.keywords.items() if name not in of_reduction
+        }
+        return partial(criterion.func, *criterion.args, **options, reduction="none")
     return partial(criterion, reduction="none")
 
 

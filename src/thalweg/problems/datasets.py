@@ -166,15 +166,17 @@ def cifar10(
         network, shape, coder.outputs, width, widths, (64, 64, 96, 104), activation, batchnorm, seed
     )
     model = _placed(model, device)  # first: it says what is wrong with a device
-    held = None
+    test_samples = None
     if test is not None:
         seen, test_labels = _subset("test_size", test_size, test, data_seed)
-        held = ImageSamples(seen.to(device), coder.encode(test_labels).to(device), mean, std)
+        test_samples = ImageSamples(
+            seen.to(device), coder.encode(test_labels).to(device), mean, std
+        )
     return Problem(
         model,
         loss or coder.loss(),
         ImageSamples(pixels.to(device), coder.encode(labels).to(device), mean, std),
-        held,
+        test_samples,
         name="cifar10" if data == "uoft-cs/cifar10" else data.rstrip("/").rpartition("/")[2],
         error=coder.error,
     )
@@ -367,19 +369,19 @@ def _first(name: str, count: int | None, x: Tensor, y: Tensor) -> Data:
     return x[:count], y[:count]
 
 
-def _at_most(name: str, count: int | None, there: int) -> int:
-    count = there if count is None else _check_count(name, count)
-    if count > there:
-        raise InvalidArgument(f"{name}={count}, and there are {there}; write at most {there}.")
+def _at_most(name: str, count: int | None, present: int) -> int:
+    count = present if count is None else _check_count(name, count)
+    if count > present:
+        raise InvalidArgument(f"{name}={count}, and there are {present}; write at most {present}.")
     return count
 
 
 def _subset(name: str, count: int | None, images: Images, seed: int) -> Data:
-    there = len(images.labels)
-    count = _at_most(name, count, there)
-    if count == there:
+    present = len(images.labels)
+    count = _at_most(name, count, present)
+    if count == present:
         return images.pixels, images.labels
-    order = torch.randperm(there, generator=torch_generator(seed, "order", name))
+    order = torch.randperm(present, generator=torch_generator(seed, "order", name))
     chosen = order[:count].sort().values
     return images.pixels[chosen], images.labels[chosen]
 

@@ -263,22 +263,22 @@ def _best(entries: Sequence[Entry]) -> list[Entry]:
     return [entry for entry in entries if len(entry.matched) == most > 0]
 
 
-def _named(entries: Sequence[Entry], wanted: str) -> list[Entry]:
-    exact = [entry for entry in entries if entry.label == wanted]
-    within = [entry for entry in entries if _contains(entry.label, wanted)]
+def _named(entries: Sequence[Entry], label: str) -> list[Entry]:
+    exact = [entry for entry in entries if entry.label == label]
+    within = [entry for entry in entries if _contains(entry.label, label)]
     if exact or within:
         return exact or within
     labels = [entry.label for entry in entries]
     raise CheckpointMismatch(
-        f"{entries[0].file.what} has no entry {wanted!r} with weights of {entries[0].state.called},"
+        f"{entries[0].file.what} has no entry {label!r} with weights of {entries[0].state.called},"
         f" but {few(map(repr, labels))}; write entry={labels[0]!r} (--entry {labels[0]})."
     )
 
 
-def _contains(label: str, part: str) -> bool:
+def _contains(label: str, label_part: str) -> bool:
     """Say whether a label has the components of ``part`` in a row."""
-    whole, wanted = re.split(r"[./]", label), re.split(r"[./]", part)
-    return any(whole[i : i + len(wanted)] == wanted for i in range(len(whole)))
+    whole, sought = re.split(r"[./]", label), re.split(r"[./]", label_part)
+    return any(whole[i : i + len(sought)] == sought for i in range(len(whole)))
 
 
 def _renamed(entry: Entry) -> list[Entry]:

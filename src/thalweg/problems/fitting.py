@@ -96,31 +96,31 @@ def fit(
     )
 
 
-def _complete_tied(given: dict[str, Tensor], state: ModelState, what: str) -> dict[str, Tensor]:
+def _complete_tied(tensors: dict[str, Tensor], state: ModelState, what: str) -> dict[str, Tensor]:
     """Give tied weights under all their names; refuse values that differ between them."""
-    answer = dict(given)
+    completed = dict(tensors)
     for names in state.ties:
-        present = [name for name in names if name in given]
+        present = [name for name in names if name in tensors]
         for name in present[1:]:
-            first, repeated = given[present[0]], given[name]
+            first, repeated = tensors[present[0]], tensors[name]
             if first.shape != repeated.shape or not torch.equal(first, repeated):
                 raise CheckpointMismatch(
                     f"{present[0]} and {name} are one tied tensor in the model and differ in"
                     f" {what}; it comes from a model in which they are not tied."
                 )
         if present:
-            answer |= {name: given[present[0]] for name in names}
-    return answer
+            completed |= {name: tensors[present[0]] for name in names}
+    return completed
 
 
 def _read(chosen: Entry) -> list[str]:
     """Say which wrappers' names stand in the file and not in the model."""
     removed: dict[str, None] = {}
     for short in chosen.matched:
-        ours = [piece for piece in pieces(chosen.state.names[short]) if is_wrapper(piece)]
+        wrappers = [piece for piece in pieces(chosen.state.names[short]) if is_wrapper(piece)]
         for piece in filter(is_wrapper, pieces(chosen.under[short])):
-            if piece in ours:
-                ours.remove(piece)
+            if piece in wrappers:
+                wrappers.remove(piece)
             else:
                 removed[piece] = None
     inner = chosen.state.prefix
@@ -194,12 +194,12 @@ def _besides(chosen: Entry, *, usual: bool) -> list[str]:
     """Say what the file holds besides the entry."""
     own = {name for short, name in chosen.under.items() if NEST not in short}
     own |= {chosen.under[short] for short in chosen.present}
-    others = [
+    unmatched = [
         name
         for name in chosen.file.names.values()
         if name not in own and bool(NEST in name and _USUAL.search(name)) == usual
     ]
-    return [f"{_tensors(others)} besides, not used: {few(others)}"] if others else []
+    return [f"{_tensors(unmatched)} besides, not used: {few(unmatched)}"] if unmatched else []
 
 
 def _tensors(names: Sequence[str]) -> str:
@@ -222,19 +222,19 @@ def _converted(name: str, tensor: Tensor, target: Tensor) -> Tensor:
     InvalidWeights
         If it has NaN, or infinite weights.
     """
-    got, expected = _kind(tensor.dtype), _kind(target.dtype)
-    counted = expected == "integer" and got == "real" and torch.equal(tensor, tensor.round())
-    if got != expected and not counted:
+    kind, expected = _kind(tensor.dtype), _kind(target.dtype)
+    counted = expected == "integer" and kind == "real" and torch.equal(tensor, tensor.round())
+    if kind != expected and not counted:
         raise CheckpointMismatch(
             f"{name} is {tensor.dtype} in the checkpoint and {target.dtype} in the model:"
-            f" {_WHY.get((got, expected), 'numbers of another kind')}. Give a checkpoint of the"
+            f" {_WHY.get((kind, expected), 'numbers of another kind')}. Give a checkpoint of the"
             " model's kind of numbers."
         )
-    answer = tensor.detach().to(_wider(tensor.dtype, target.dtype), copy=True)
-    if expected == "integer" and not torch.equal(answer.to(tensor.dtype), tensor):
+    converted = tensor.detach().to(_wider(tensor.dtype, target.dtype), copy=True)
+    if expected == "integer" and not torch.equal(converted.to(tensor.dtype), tensor):
         raise CheckpointMismatch(f"{name} has numbers that {target.dtype} of the model lacks.")
-    _check_finite(name, answer, weights=isinstance(target, nn.Parameter))
-    return answer
+    _check_finite(name, converted, weights=isinstance(target, nn.Parameter))
+    return converted
 
 
 def _wider(got: torch.dtype, expected: torch.dtype) -> torch.dtype:

@@ -41,20 +41,20 @@ def call_with(module: nn.Module, tensors: Mapping[str, Tensor], args: tuple[Any,
     for name, identity in _held(module):
         places[identity].append(name)
     aliases = dict(_held(module, remove_duplicate=False))
-    given = {
+    by_name = {
         place: tensor
         for name, tensor in tensors.items()
         for place in (places[aliases[name]] if name in aliases else [name])
     }
-    return functional_call(module, given, args, tie_weights=False)
+    return functional_call(module, by_name, args, tie_weights=False)
 
 
 def _held(module: nn.Module, *, remove_duplicate: bool = True) -> list[tuple[str, int]]:
     """Give names and identities of tensors, of each module under one name or under all."""
     return [
         (f"{prefix}.{local}" if prefix else local, id(tensor))
-        for prefix, part in module.named_modules(remove_duplicate=remove_duplicate)
-        for held in (part._parameters, part._buffers)
-        for local, tensor in held.items()
+        for prefix, submodule in module.named_modules(remove_duplicate=remove_duplicate)
+        for tensors in (submodule._parameters, submodule._buffers)
+        for local, tensor in tensors.items()
         if tensor is not None
     ]

@@ -99,12 +99,12 @@ class Batches:
     def _held(self) -> list[Any]:
         # A loader draws from the global generator whenever it is begun.
         with torch.random.fork_rng(devices=[]):
-            held = list(self._read())
+            batches = list(self._read())
             if not isinstance(self._batches, Sequence):
-                self._compare(held)
-        if not held:
+                self._compare(batches)
+        if not batches:
             raise empty(self._what)
-        return held
+        return batches
 
     def _read(self) -> Iterator[Any]:
         size = 0
@@ -118,9 +118,9 @@ class Batches:
                 )
             yield batch
 
-    def _compare(self, held: list[Any]) -> None:
+    def _compare(self, batches: list[Any]) -> None:
         again = [digest(*tree_leaves(given_batch(raw))) for raw in self._batches]
-        if again != [digest(*tree_leaves(batch)) for batch in held]:
+        if again != [digest(*tree_leaves(batch)) for batch in batches]:
             raise NotDeterministic(
                 f"{self._what}: read twice, the batches differ; they are shuffled, augmented or can"
                 " be read only once. A landscape is a function of the weights alone: write"

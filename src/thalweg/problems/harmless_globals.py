@@ -104,15 +104,15 @@ def allowed_globals(allow: Iterable[str | type], stand_in: type) -> Globals:
     InvalidArgument
         If an entry is neither.
     """
-    return [(stand_in, _full_name(item)) for item in allow]
+    return [(stand_in, _full_name(allowed)) for allowed in allow]
 
 
-def _full_name(item: str | type) -> str:
-    if isinstance(item, str) and "." in item:
-        return item
-    if isinstance(item, type):
-        return f"{item.__module__}.{item.__qualname__}"
+def _full_name(allowed: str | type) -> str:
+    if isinstance(allowed, str) and "." in allowed:
+        return allowed
+    if isinstance(allowed, type):
+        return f"{allowed.__module__}.{allowed.__qualname__}"
     raise InvalidArgument(
-        f"allow has {item!r}; expected classes, or their names with the module's:"
+        f"allow has {allowed!r}; expected classes, or their names with the module's:"
         " allow=['package.module.Class']."
     )

@@ -246,12 +246,12 @@ def _bytes_of(value: Any) -> bytes:
     return Path(value["path"]).read_bytes()
 
 
-def _column(names: Iterable[str], wanted: tuple[str, ...], what: str, where: object) -> str:
-    for name in wanted:
+def _column(names: Iterable[str], candidates: tuple[str, ...], what: str, where: object) -> str:
+    for name in candidates:
         if name in names:
             return name
     raise InvalidProblem(
-        f"{where} has no {what} column: expected {' or '.join(map(repr, wanted))}, found"
+        f"{where} has no {what} column: expected {' or '.join(map(repr, candidates))}, found"
         f" {', '.join(names)}; rename it."
     )
 

@@ -123,8 +123,8 @@ def load_stored(
 @lru_cache
 def _is_here(device: object) -> bool:
     """Say whether this machine has a device; warn of another, once a process."""
-    here = _DEVICES.get(str(device).partition(":")[0])
-    if here is None or here():
+    is_present = _DEVICES.get(str(device).partition(":")[0])
+    if is_present is None or is_present():
         return True
     log.warning(
         "made with device=%r, which this machine lacks: evaluated on the CPU. Numbers differ by"
@@ -172,8 +172,8 @@ def _own(entry: str, settings: dict[str, Any]) -> Problem:
     check_place(entry)
     module = _file(place, attribute) if place.endswith(".py") else _module(place, attribute)
     make = module
-    for part in attribute.split("."):
-        make = getattr(make, part, None)  # type: ignore[assignment]
+    for name in attribute.split("."):
+        make = getattr(make, name, None)  # type: ignore[assignment]
     if not callable(make):
         raise EntryNotFound(
             f"{place} has {'no' if make is None else 'no function'} {attribute!r}; callables there:"
@@ -214,10 +214,10 @@ def _file(name: str, attribute: str) -> ModuleType:
     path = Path(name).expanduser().resolve()
     if not path.is_file():
         beside = sorted(p.name for p in path.parent.glob("*.py")) if path.parent.is_dir() else []
-        there = f" Python files there: {', '.join(beside[:10])}." if beside else ""
+        listing = f" Python files there: {', '.join(beside[:10])}." if beside else ""
         raise EntryNotFound(
             f"{name} is not there, seen from the working directory {Path.cwd()}; write the path of"
-            f" the file, '/path/to/{path.name}:{attribute}'.{there}"
+            f" the file, '/path/to/{path.name}:{attribute}'.{listing}"
         )
     # A name of its own for each path, so that two files problem.py do not meet, and registered, so
     # that what it defines can be pickled.

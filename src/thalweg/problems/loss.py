@@ -169,8 +169,8 @@ class CriterionLoss(OutputLoss):
     def of_outputs(self, outputs: Tensor, batch: Any) -> Evaluation:
         """Evaluate outputs that are at hand."""
         targets = pair(batch)[1]
-        given = (targets, outputs) if self.targets_first else (outputs, targets)
-        losses = _per_sample(self.criterion(*given), self.name)
+        arguments = (targets, outputs) if self.targets_first else (outputs, targets)
+        losses = _per_sample(self.criterion(*arguments), self.name)
         return _counted(losses, batch)._replace(outputs=outputs)
 
 
@@ -304,7 +304,7 @@ def together(evaluations: Sequence[Evaluation]) -> Evaluation:
     losses = torch.stack([evaluation.losses for evaluation in evaluations])
     weights = torch.stack([cast(Tensor, evaluation.weights) for evaluation in evaluations])
     outputs = tuple(evaluation.outputs for evaluation in evaluations)
-    shown = all(part is not None for part in outputs)
+    shown = all(output is not None for output in outputs)
     several = Given(outputs) if len(outputs) > 1 else outputs[0]
     return Evaluation(losses, weights, several if shown else None)
 

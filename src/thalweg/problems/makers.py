@@ -52,9 +52,9 @@ def check_maker(entry: str, make: Callable[..., Any]) -> None:
         stated = inspect.get_annotations(function).get("return", Any)
         fits = _is_problem(stated) if _says(stated) else _knows_thalweg(function)
     if not fits:
-        said = f"says that it returns {_name(stated)}" if _says(stated) else "knows no Problem"
+        reason = f"says that it returns {_name(stated)}" if _says(stated) else "knows no Problem"
         raise InvalidProblem(
-            f"{entry} {said}, and is not called; {_HOW}: let it be annotated `-> Problem`."
+            f"{entry} {reason}, and is not called; {_HOW}: let it be annotated `-> Problem`."
         )
 
 

@@ -124,12 +124,12 @@ class AllConv(nn.Sequential):
         channels, height, width = inputs
         _check_weights([channels, *widths], 9)
         layers: dict[str, nn.Module] = {}
-        for number, out in enumerate(widths, 1):
-            layers[f"conv{number}"] = _Conv(channels, out, bias=not batchnorm)
+        for number, width_out in enumerate(widths, 1):
+            layers[f"conv{number}"] = _Conv(channels, width_out, bias=not batchnorm)
             if batchnorm:
-                layers[f"norm{number}"] = nn.BatchNorm2d(out)
+                layers[f"norm{number}"] = nn.BatchNorm2d(width_out)
             layers[f"activation{number}"] = activation_module(activation)
-            channels, height, width = out, (height + 1) // 2, (width + 1) // 2
+            channels, height, width = width_out, (height + 1) // 2, (width + 1) // 2
         layers["flatten"] = nn.Flatten()
         layers["linear"] = _Linear(channels * height * width, classes)
         super().__init__(OrderedDict(layers))
@@ -175,8 +175,8 @@ class MLP(nn.Sequential):
         layers: dict[str, nn.Module] = {"flatten": nn.Flatten()}
         sizes = [inputs, *widths]
         _check_weights([*sizes, outputs], 1)
-        for number, (size, out) in enumerate(itertools.pairwise(sizes), 1):
-            layers[f"linear{number}"] = _Linear(size, out, bias=bias)
+        for number, (size, width_out) in enumerate(itertools.pairwise(sizes), 1):
+            layers[f"linear{number}"] = _Linear(size, width_out, bias=bias)
             layers[f"activation{number}"] = activation_module(activation)
         layers[f"linear{len(sizes)}"] = _Linear(sizes[-1], outputs, bias=bias)
         super().__init__(OrderedDict(layers))

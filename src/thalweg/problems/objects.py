@@ -106,13 +106,13 @@ class _Mapping:
         if isinstance(value, Tensor):
             self._done[key] = self.function(value)
         elif isinstance(value, tuple):
-            parts = [self._mapped(part) for part in value]
+            parts = [self._mapped(child) for child in value]
             named = hasattr(value, "_fields")
             self._done[key] = type(value)(*parts) if named else type(value)(parts)
         else:
             new = self._done[key] = copy.copy(value)  # before its parts, which may refer to it
-            for place, part in _parts(value):
-                _put(new, place, self._mapped(part))
+            for place, child in _parts(value):
+                _put(new, place, self._mapped(child))
 
 
 def _parts(value: Any) -> list[tuple[Any, Any]]:
@@ -126,11 +126,11 @@ def _parts(value: Any) -> list[tuple[Any, Any]]:
     return list(vars(value).items())
 
 
-def _put(value: Any, place: Any, part: Any) -> None:
+def _put(value: Any, place: Any, child: Any) -> None:
     if isinstance(value, (dict, list)):
-        value[place] = part
+        value[place] = child
     else:
-        vars(value)[place] = part
+        vars(value)[place] = child
 
 
 def _leading_to_tensors(structure: Any) -> set[int]:
@@ -141,11 +141,11 @@ def _leading_to_tensors(structure: Any) -> set[int]:
         value = waiting.pop()
         if isinstance(value, Tensor):
             pending.append(id(value))
-        for _, part in _parts(value):
-            if id(part) not in holders:
-                holders[id(part)] = []
-                waiting.append(part)
-            holders[id(part)].append(id(value))
+        for _, child in _parts(value):
+            if id(child) not in holders:
+                holders[id(child)] = []
+                waiting.append(child)
+            holders[id(child)].append(id(value))
     leading: set[int] = set()
     while pending:
         key = pending.pop()

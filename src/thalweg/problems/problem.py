@@ -219,7 +219,7 @@ class Problem(Arrangement):
         """
         try:
             if isinstance(batch, Given):
-                return together([self._evaluate_one(model, part) for part in batch.batches])
+                return together([self._evaluate_one(model, given) for given in batch.batches])
             plain, keys = taken_apart(batch)
             return self._weighing.weighed(self._losses(model, plain, _How(keys)), plain)
         except RuntimeError:

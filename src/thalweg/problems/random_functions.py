@@ -143,8 +143,8 @@ def _log_normal_(draws: Numbers, input: Tensor, mean: float = 1.0, std: float = 
 def _dropped(draws: Numbers, input: Tensor, p: float, shape: Iterable[int]) -> Tensor:
     if p == 1:
         return torch.zeros_like(input)
-    kept = draws.uniform(shape) >= p
-    return input * _as(kept, input) / (1 - p)
+    survives = draws.uniform(shape) >= p
+    return input * _as(survives, input) / (1 - p)
 
 
 def _dropout(
@@ -189,7 +189,7 @@ def _attention(
     scale = options.get("scale") or 1 / math.sqrt(query.shape[-1])
     if options.get("enable_gqa"):
         groups = query.shape[-3] // key.shape[-3]
-        key, value = (part.repeat_interleave(groups, -3) for part in (key, value))
+        key, value = (heads.repeat_interleave(groups, -3) for heads in (key, value))
     scores = query @ key.transpose(-2, -1) * scale
     if is_causal:
         attn_mask = torch.ones(scores.shape[-2:], dtype=torch.bool, device=query.device).tril()

@@ -52,7 +52,7 @@ def check_reduction(
     InvalidProblem
         If the loss is a sum over samples.
     """
-    whole, *pieces = (evaluate(part).detached() for part in (batch, *parts))
+    whole, *pieces = (evaluate(samples).detached() for samples in (batch, *parts))
     if not bool(torch.isfinite(whole.losses).all()):
         return
     _check_weights(whole, pieces, sizes)

@@ -145,7 +145,9 @@ def _is_batch(data: Any) -> bool:
     """Say whether data are one batch of all samples: a pair, or a tuple of tensors."""
     if not (isinstance(data, (tuple, list)) and len(data) > 1):
         return False
-    tensors = [isinstance(part, Tensor) or type(part).__name__ == "ndarray" for part in data]
+    tensors = [
+        isinstance(element, Tensor) or type(element).__name__ == "ndarray" for element in data
+    ]
     return any(tensors) if len(data) == 2 else isinstance(data, tuple) and tensors[-1]
 
 

@@ -60,7 +60,7 @@ def by_unwrapped(names: Iterable[str]) -> dict[str, str]:
     return short if len(short) == len(listed) else {name: name for name in listed}
 
 
-def match_names(wanted: Iterable[str], names: Collection[str]) -> dict[str, str | None]:
+def match_names(sought: Iterable[str], names: Collection[str]) -> dict[str, str | None]:
     """
     Find names among others, as they are or without wrappers; None where one is not there.
 
@@ -70,7 +70,7 @@ def match_names(wanted: Iterable[str], names: Collection[str]) -> dict[str, str 
     {'0.weight': '_orig_mod.0.weight', '1.bias': None}
     """
     short = by_unwrapped(names)
-    return {name: name if name in names else short.get(unwrapped(name)) for name in wanted}
+    return {name: name if name in names else short.get(unwrapped(name)) for name in sought}
 
 
 def batch_norm_statistics(model: nn.Module) -> Iterator[str]:

@@ -31,7 +31,7 @@ class TensorSamples:
         self._leaves: list[Tensor] = leaves
         self._size = len(leaves[0])
         # Put together at once: building a tree takes 20 microseconds.
-        self._plain = type(batch) is tuple and all(isinstance(part, Tensor) for part in batch)
+        self._plain = type(batch) is tuple and all(isinstance(element, Tensor) for element in batch)
         several = isinstance(batch, (tuple, list)) and len(batch) > 1
         self._targets = batch[-1] if several and isinstance(batch[-1], Tensor) else None
 

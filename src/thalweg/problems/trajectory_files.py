@@ -86,9 +86,9 @@ def trajectory_files(
             " at least two: epoch_0.pt, epoch_1.pt, ..."
         )
     steps_of = _by_name(given, paths) or _by_content(given, paths)
-    left = [path.name for path in paths if path not in steps_of]
-    if left:
-        log.warning("%s: left out, as not of the same series: %s.", given, few(left))
+    left_out = [path.name for path in paths if path not in steps_of]
+    if left_out:
+        log.warning("%s: left out, as not of the same series: %s.", given, few(left_out))
     in_order = sorted(steps_of, key=lambda path: steps_of[path])
     name = Path(given).name if Path(given).is_dir() else _named(in_order)
     return TrajectoryFiles(tuple(in_order), tuple(steps_of[path] for path in in_order), name)
@@ -162,8 +162,8 @@ def _steps_in_names(files: Sequence[Path]) -> list[int] | None:
 
 
 def _by_content(given: str | PathLike[str], files: Sequence[Path]) -> dict[Path, int]:
-    held = {path: _step_held(path) for path in files}
-    steps = {path: step for path, step in held.items() if step is not None}
+    steps_held = {path: _step_held(path) for path in files}
+    steps = {path: step for path, step in steps_held.items() if step is not None}
     if len(steps) < 2:
         raise CheckpointRefused(
             f"{given}: neither the names of its {len(files)} files ({few(p.name for p in files)})"

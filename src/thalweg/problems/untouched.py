@@ -65,9 +65,9 @@ class Untouched:
         with _restored(self.model), _forked_generators(self.model):
             torch.manual_seed(seed)
             before = _states(self.model)
-            answer: T = call_with(_Call(function, self.model), tensors, (batch,))
+            value: T = call_with(_Call(function, self.model), tensors, (batch,))
             self.drew = _states(self.model) != before
-        return answer
+        return value
 
 
 class _Call(nn.Module):

@@ -177,15 +177,15 @@ class Weighing:
 
 
 def _fitted(weights: Any, losses: Tensor) -> Tensor:
-    given = torch.as_tensor(weights).to(losses.device, losses.dtype)
+    weights_tensor = torch.as_tensor(weights).to(losses.device, losses.dtype)
     if not losses.dim():
-        return given.sum()
-    if given.shape != losses.shape:
+        return weights_tensor.sum()
+    if weights_tensor.shape != losses.shape:
         raise InvalidProblem(
             f"weight= must give one number for each sample, shape {tuple(losses.shape)}, where the"
-            f" loss gives one for each; got shape {tuple(given.shape)}."
+            f" loss gives one for each; got shape {tuple(weights_tensor.shape)}."
         )
-    return given
+    return weights_tensor
 
 
 def _of_no_size(place: int, batch: Any) -> InvalidProblem:

@@ -144,14 +144,14 @@ def _in_folder(folder: Path) -> Path:
             f"{folder} is a distributed checkpoint; turn it into one file first: python -m"
             " torch.distributed.checkpoint.format_utils dcp_to_torch FOLDER w.pt."
         )
-    there = sorted(item.name for item in folder.iterdir() if is_weight_file(item))
-    if len(there) == 1:
-        return folder / there[0]
-    contents = f" and holds {len(there)} files of weights ({few(there)})" if there else ""
+    names = sorted(path.name for path in folder.iterdir() if is_weight_file(path))
+    if len(names) == 1:
+        return folder / names[0]
+    contents = f" and holds {len(names)} files of weights ({few(names)})" if names else ""
     raise CheckpointRefused(
         f"{folder} is a folder{contents}; give a checkpoint file (.safetensors or .pt) or a folder"
         " with model.safetensors."
-        + (" All of them are a trajectory: --run FOLDER." if len(there) > 1 else "")
+        + (" All of them are a trajectory: --run FOLDER." if len(names) > 1 else "")
     )
 
 
@@ -327,7 +327,7 @@ def _items(content: Any) -> Iterable[tuple[Any, Any]]:
         return content.items()
     if isinstance(content, list | tuple):
         # Tensors in a list have no names; state dicts in one have.
-        return ((i, item) for i, item in enumerate(content) if isinstance(item, Mapping))
+        return ((i, element) for i, element in enumerate(content) if isinstance(element, Mapping))
     return ()
 
 

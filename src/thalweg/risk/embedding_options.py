@@ -52,13 +52,13 @@ class EmbeddingOptions(TorchFunctionMode):
         kwargs: Mapping[str, Any] | None = None,
     ) -> Any:
         """Look at a call, and let it pass."""
-        given = dict(kwargs or {})
+        options = dict(kwargs or {})
         if func is F.embedding:
-            self._look("F.embedding", dict(zip(_EMBEDDING, args, strict=False)) | given)
+            self._look("F.embedding", dict(zip(_EMBEDDING, args, strict=False)) | options)
         elif func is F.embedding_bag:  # which leaves what is padded out of its sum as well
-            named = dict(zip(_BAG, args, strict=False)) | given
+            named = dict(zip(_BAG, args, strict=False)) | options
             self._look("F.embedding_bag", named | {"padding_idx": None})
-        return func(*args, **given)
+        return func(*args, **options)
 
     def _look(self, name: str, arguments: Mapping[str, Any]) -> None:
         table = arguments.get("weight")

@@ -53,7 +53,7 @@ class PerSample:
         """Evaluate features at ``w``: shape (n, features), in the risk's dtype."""
         self._measured.load(w)
         with self._measured.values():
-            return torch.cat([self._of_part(part) for part in self._parts])
+            return torch.cat([self._of_part(batch) for batch in self._parts])
 
     @torch.no_grad()
     def measures(self, features: Tensor) -> dict[str, Tensor]:
@@ -118,22 +118,22 @@ class PerSample:
     def _targets(self) -> Any:
         return pair(self._moved(self._indices))[1]
 
-    def _of_part(self, part: Any) -> Tensor:
-        evaluation, _ = self._measured.forward(part)
+    def _of_part(self, batch: Any) -> Tensor:
+        evaluation, _ = self._measured.forward(batch)
         outputs: Tensor | None = evaluation.outputs
         if self.by_outputs:
             assert outputs is not None
             return outputs.flatten(1)
         alone = evaluation.losses.dim() == 0
-        columns = [self._one_by_one(part) if alone else self._scaled(evaluation)]
+        columns = [self._one_by_one(batch) if alone else self._scaled(evaluation)]
         if self._has_error and outputs is not None:
-            columns.append(self._errors(outputs, part).to(columns[0].dtype))
+            columns.append(self._errors(outputs, batch).to(columns[0].dtype))
         return torch.stack(columns, 1)
 
-    def _one_by_one(self, part: Any) -> Tensor:
+    def _one_by_one(self, batch: Any) -> Tensor:
         """Evaluate a loss that gives only means."""
-        size = self.risk.problem.batch_size_of(part)
-        single = [self._scaled(self._measured.forward(_sample(part, i))[0]) for i in range(size)]
+        size = self.risk.problem.batch_size_of(batch)
+        single = [self._scaled(self._measured.forward(_sample(batch, i))[0]) for i in range(size)]
         return torch.stack(single).reshape(-1)
 
     def _scaled(self, evaluation: Evaluation) -> Tensor:

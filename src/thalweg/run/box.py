@@ -55,10 +55,10 @@ def inside(folder: Path, *names: str) -> Path:
     """
     path = folder
     for name in names:
-        for part in name.split("/"):
-            if part in ("", ".", "..") or "\0" in part:
+        for piece in name.split("/"):
+            if piece in ("", ".", "..") or "\0" in piece:
                 raise LeavesRun(f"{name!r} is no name of a file in {folder}.")
-            path = path / part
+            path = path / piece
             _check_step(path)
     return path
 

@@ -163,8 +163,8 @@ def _to_stored(tensors: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], dict[s
                 "size": list(tensor.shape),
                 "coalesced": tensor.layout == torch.sparse_coo and tensor.is_coalesced(),
             }
-            for part, values in _sparse_parts(tensor).items():
-                stored[f"{_SPARSE_PREFIX}{name}/{part}"] = values
+            for attribute, values in _sparse_parts(tensor).items():
+                stored[f"{_SPARSE_PREFIX}{name}/{attribute}"] = values
         elif tensor.dtype == torch.complex128:
             forms[name] = _PAIRS
             stored[name] = torch.view_as_real(tensor.resolve_conj())
@@ -186,7 +186,9 @@ def _unshared(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 def _sparse_parts(tensor: Tensor) -> dict[str, Tensor]:
-    return {part: getattr(tensor, part)() for part in _SPARSE_PARTS[str(tensor.layout)]}
+    return {
+        attribute: getattr(tensor, attribute)() for attribute in _SPARSE_PARTS[str(tensor.layout)]
+    }
 
 
 def _from_stored(tensors: dict[str, Tensor], forms: Mapping[str, Any]) -> dict[str, Tensor]:
@@ -198,7 +200,8 @@ def _from_stored(tensors: dict[str, Tensor], forms: Mapping[str, Any]) -> dict[s
             tensors[name] = torch.view_as_complex(tensors[name].clone())
             continue
         parts = [
-            tensors.pop(f"{_SPARSE_PREFIX}{name}/{part}") for part in _SPARSE_PARTS[form["layout"]]
+            tensors.pop(f"{_SPARSE_PREFIX}{name}/{attribute}")
+            for attribute in _SPARSE_PARTS[form["layout"]]
         ]
         tensors[name] = _sparse(form, parts)
     return tensors

@@ -35,9 +35,9 @@ def _stated(config: Mapping[str, Any]) -> list[tuple[str, Any]]:
 
 def _plain(value: Any, key: str) -> Any:
     if isinstance(value, Mapping):
-        return {name: _plain(item, f"{key}.{name}") for name, item in _stated(value)}
+        return {name: _plain(element, f"{key}.{name}") for name, element in _stated(value)}
     if isinstance(value, list | tuple):
-        return [_plain(item, f"{key}[{i}]") for i, item in enumerate(value)]
+        return [_plain(element, f"{key}[{i}]") for i, element in enumerate(value)]
     if isinstance(value, os.PathLike):
         return os.fspath(value)
     if hasattr(value, "item") and getattr(value, "ndim", None) == 0:
@@ -79,9 +79,9 @@ def _leaves(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     return leaves
 
 
-def _equal(left: Any, right: Any) -> bool:
+def _equal(first: Any, second: Any) -> bool:
     # NaN is unequal to itself, and means the same.
-    return bool(left == right) or repr(left) == repr(right)
+    return bool(first == second) or repr(first) == repr(second)
 
 
 def _show(leaves: Mapping[str, Any], key: str) -> str:

@@ -77,7 +77,7 @@ def opened_json(data: bytes, where: str) -> dict[str, Any]:
         raise DamagedFile(f"{where} is damaged: it holds a {type(value).__name__}, not an object.")
     if not end and (_KEY in value or _FORM in value):
         raise DamagedFile(f"{where} is damaged: its checksum is gone.")
-    return {name: item for name, item in value.items() if name not in (_KEY, _FORM)}
+    return {name: entry for name, entry in value.items() if name not in (_KEY, _FORM)}
 
 
 def is_sealed_json(data: bytes) -> bool:
@@ -112,7 +112,7 @@ def opened_toml(data: bytes, where: str) -> dict[str, Any]:
         raise DamagedFile(f"{where} is no TOML file: {error}.") from None
     if not first and (_KEY in value or _FORM in value):
         raise DamagedFile(f"{where} is damaged: its checksum is gone.")
-    return {name: item for name, item in value.items() if name not in (_KEY, _FORM)}
+    return {name: entry for name, entry in value.items() if name not in (_KEY, _FORM)}
 
 
 def is_sealed_toml(data: bytes) -> bool:

@@ -117,11 +117,11 @@ class EventLines:
         self.uncovered = 0
         if path.exists():
             check_file(path, _TIMES)
-        *lines, rest = path.read_bytes().split(b"\n") if path.exists() else [b""]
+        *lines, last = path.read_bytes().split(b"\n") if path.exists() else [b""]
         for number, line in enumerate(lines, 1):
             self._add(number, line.removesuffix(_TORN), torn=line.endswith(_TORN))
-        if rest:
-            self._add(len(lines) + 1, rest, torn=True)
+        if last:
+            self._add(len(lines) + 1, last, torn=True)
 
     def _add(self, number: int, line: bytes, *, torn: bool) -> None:
         try:
@@ -140,5 +140,5 @@ class EventLines:
 
 
 def _is_long(line: bytes) -> bool:
-    _, sign, rest = line.partition(_SIGNS[1])
-    return bool(sign) and len(rest) >= len('01234567"}')
+    _, sign, checksum = line.partition(_SIGNS[1])
+    return bool(sign) and len(checksum) >= len('01234567"}')

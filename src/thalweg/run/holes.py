@@ -38,7 +38,7 @@ def holes(run: Run, trajectory: str | None = None) -> dict[Path, str]:
     dict of Path to str
         Why each should be there, in the order of trajectories and steps.
     """
-    gone = {
+    missing = {
         path: f"step {int(next_.stem)} followed it"
         for next_ in run.checkpoints(trajectory)
         if (path := gone_before(next_, _described(next_))) is not None
@@ -50,8 +50,8 @@ def holes(run: Run, trajectory: str | None = None) -> dict[Path, str]:
         for step in steps:
             path = folder / f"{step:09d}.safetensors"
             if not path.exists():
-                gone.setdefault(path, "its training is done")
-    return dict(sorted(gone.items()))
+                missing.setdefault(path, "its training is done")
+    return dict(sorted(missing.items()))
 
 
 def gone_before(path: Path, about: Mapping[str, Any]) -> Path | None:
@@ -72,9 +72,9 @@ def gone_before(path: Path, about: Mapping[str, Any]) -> Path | None:
     return None if before.exists() else before
 
 
-def said_of(gone: Iterable[Path]) -> str:
+def said_of(missing: Iterable[Path]) -> str:
     """Say which checkpoints of a run are gone, and what to do; empty where none is."""
-    names = [f"{path.parent.name}/{path.name}" for path in gone]
+    names = [f"{path.parent.name}/{path.name}" for path in missing]
     if not names:
         return ""
     more = f" and {len(names) - 3} more" if len(names) > 3 else ""

@@ -66,13 +66,13 @@ def writable(data: xr.Dataset) -> xr.Dataset:
 
 
 def _fitting(variable: xr.DataArray) -> xr.DataArray:
-    kept = {key: _attribute(value) for key, value in variable.attrs.items()}
+    attributes = {key: _attribute(value) for key, value in variable.attrs.items()}
     if variable.dtype.kind == "b":
         variable = variable.astype("int8")
     elif variable.dtype.kind in "iu" and variable.dtype.itemsize == 8:
         small = not variable.size or bool((abs(variable) < 2**31).all())
         variable = variable.astype("int32" if small else "float64")
-    return variable.assign_attrs(kept)
+    return variable.assign_attrs(attributes)
 
 
 def _free(name: Any) -> str:

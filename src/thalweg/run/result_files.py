@@ -108,7 +108,7 @@ def bounded_unpacking() -> Iterator[None]:
 
 def _checked(folder: Path, checksum_of: Callable[[Path], str]) -> bool:
     # The list refuses links, whatever else is found.
-    there = {file.relative_to(folder).as_posix(): file for file in files_below(folder)}
+    present = {file.relative_to(folder).as_posix(): file for file in files_below(folder)}
     path = folder / "zarr.json"
     try:
         about = json.loads(path.read_bytes())
@@ -120,13 +120,13 @@ def _checked(folder: Path, checksum_of: Callable[[Path], str]) -> bool:
         raise DamagedFile(f"{path} is damaged.{_GATHERED}") from None
     if expected != _metadata_checksum(about):
         raise DamagedFile(f"{path} is damaged: its checksum is another.{_GATHERED}")
-    del there["zarr.json"]
-    for name in sorted({**files, **there}):
+    del present["zarr.json"]
+    for name in sorted({**files, **present}):
         if name not in files:
             raise DamagedFile(f"{folder / name} does not belong to the result.{_GATHERED}")
-        if name not in there:
+        if name not in present:
             raise DamagedFile(f"{folder / name} is gone.{_GATHERED}")
-        if checksum_of(there[name]) != files[name]:
+        if checksum_of(present[name]) != files[name]:
             raise DamagedFile(f"{folder / name} is damaged: its checksum is another.{_GATHERED}")
     return True
 

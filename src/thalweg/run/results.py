@@ -74,14 +74,14 @@ class ResultStore:
         with self._lock():
             self._restore()
             self._check_leaf(name)
-            new, old = self._scratch(name, "new"), self._scratch(name, "old")
-            shutil.rmtree(new, ignore_errors=True)
-            _write(new, dataset)
+            written, replaced = self._scratch(name, "new"), self._scratch(name, "old")
+            shutil.rmtree(written, ignore_errors=True)
+            _write(written, dataset)
             self._make_parents(target)
             if target.exists():
-                os.rename(target, old)
-            os.rename(new, target)
-            shutil.rmtree(old, ignore_errors=True)
+                os.rename(target, replaced)
+            os.rename(written, target)
+            shutil.rmtree(replaced, ignore_errors=True)
 
     def load(self, name: str) -> xr.Dataset:
         """
@@ -135,13 +135,13 @@ class ResultStore:
 
     def _target(self, name: str) -> Path:
         parts = name.split("/")
-        if any(part == "" or part[0] in "._" or _SEPARATOR in part for part in parts):
+        if any(piece == "" or piece[0] in "._" or _SEPARATOR in piece for piece in parts):
             raise InvalidArgument(
                 f"{name!r} cannot name a result. Use words with '/' between them, such as "
                 "'trajectories/embedding'; none is empty, begins with '.' or '_', or holds '|'."
             )
-        for part in parts:
-            check_name("result", part)
+        for piece in parts:
+            check_name("result", piece)
         return inside(self.path, *parts)
 
     def _scratch(self, name: str, state: str) -> Path:
@@ -156,13 +156,13 @@ class ResultStore:
                 self._restore()
 
     def _restore(self) -> None:
-        for old in self.scratch.glob("*.old"):
-            check_tree(old)
-            target = self._target(old.name.removesuffix(".old").replace(_SEPARATOR, "/"))
+        for replaced in self.scratch.glob("*.old"):
+            check_tree(replaced)
+            target = self._target(replaced.name.removesuffix(".old").replace(_SEPARATOR, "/"))
             if target.exists():
-                shutil.rmtree(old)
+                shutil.rmtree(replaced)
             else:
-                os.rename(old, target)
+                os.rename(replaced, target)
 
     def _check_leaf(self, name: str) -> None:
         if _kind(self._target(name)) == "folder":

@@ -76,7 +76,9 @@ def digest_definitions(entry: str) -> dict[str, dict[str, str]]:
 
 def plain_definitions(value: Any) -> dict[str, dict[str, str]]:
     """Read definitions as a file holds them; nothing where they are of another form."""
-    if not isinstance(value, dict) or not all(isinstance(part, dict) for part in value.values()):
+    if not isinstance(value, dict) or not all(
+        isinstance(definitions, dict) for definitions in value.values()
+    ):
         return {}
     return value
 
@@ -105,17 +107,17 @@ def _file(place: str) -> tuple[list[Path], list[Path]]:
 
 
 def _module(name: str) -> tuple[list[Path], list[Path]]:
-    first, *rest = name.split(".")
+    first, *further = name.split(".")
     spec = _spec(first)
-    for depth in range(len(rest)):
+    for depth in range(len(further)):
         folders = list((spec and spec.submodule_search_locations) or [])
-        spec = PathFinder.find_spec(".".join([first, *rest[: depth + 1]]), folders)
+        spec = PathFinder.find_spec(".".join([first, *further[: depth + 1]]), folders)
     origin = (spec and spec.origin) or ""
     if not origin.endswith(".py") or not Path(origin).is_file():
         return [], []
     main = Path(origin).resolve()
-    root = main.parents[len(rest) + (main.name == "__init__.py")]
-    return [main, *_files_of(root, [first, *rest])], [root]
+    root = main.parents[len(further) + (main.name == "__init__.py")]
+    return [main, *_files_of(root, [first, *further])], [root]
 
 
 def _spec(name: str) -> ModuleSpec | None:

@@ -265,12 +265,12 @@ class Run:
     @contextmanager
     def on_behalf(self) -> Iterator[None]:
         """Work for the process that holds the run: `lock` is then a no-op here too."""
-        ours = self.path not in _held
+        is_first = self.path not in _held
         _held.add(self.path)
         try:
             yield
         finally:
-            if ours:
+            if is_first:
                 _held.discard(self.path)
 
 

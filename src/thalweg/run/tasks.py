@@ -170,12 +170,12 @@ def run_tasks(
 
 def _with_needs(tasks: Iterable[Task]) -> dict[str, Task]:
     by_key: dict[str, Task] = {}
-    left = deque(tasks)
-    while left:
-        task = left.popleft()
+    waiting = deque(tasks)
+    while waiting:
+        task = waiting.popleft()
         if task.key not in by_key:
             by_key[task.key] = task
-            left.extend(task.needs)
+            waiting.extend(task.needs)
     return by_key
 
 
@@ -376,11 +376,11 @@ class _Driver:
             end() if end else executor.shutdown(wait=False)
 
     def _failure(self) -> TaskFailed:
-        (key, (cause, trace)), *others = self.failed.items()
+        (key, (cause, trace)), *further = self.failed.items()
         undone = [k for k in self.tasks if not is_done(self.run.tasks, k) and k not in self.failed]
         task = self.tasks[key]
         lines = [f"Task {task.name!r} ({task.function}) failed: {cause}"]
-        lines += _sentence("Others failed, too", [self.tasks[k].name for k, _ in others])
+        lines += _sentence("Others failed, too", [self.tasks[k].name for k, _ in further])
         lines += _sentence("Left undone, for they need it", [self.tasks[k].name for k in undone])
         failure = TaskFailed("\n".join([*lines, "All other results are kept for the next start."]))
         if trace:
@@ -388,9 +388,9 @@ class _Driver:
         return failure
 
 
-def _sentence(what: str, names: Sequence[str]) -> list[str]:
+def _sentence(subject: str, names: Sequence[str]) -> list[str]:
     more = ", ..." if len(names) > 5 else ""
-    return [f"{what}: {len(names)} ({', '.join(names[:5])}{more})."] if names else []
+    return [f"{subject}: {len(names)} ({', '.join(names[:5])}{more})."] if names else []
 
 
 _DIED = "its worker died: killed, perhaps for want of memory"

@@ -114,7 +114,7 @@ def describe_source(entry: str) -> dict[str, Any]:
     return digest_definitions(entry)
 
 
-def check_source(entry: str, kept: Any, where: str) -> None:
+def check_source(entry: str, recorded: Any, where: str) -> None:
     """
     Refuse an entry whose source is not what it was.
 
@@ -122,7 +122,7 @@ def check_source(entry: str, kept: Any, where: str) -> None:
     ----------
     entry : str
         Of the problem.
-    kept : mapping
+    recorded : mapping
         As `describe_source` gave it; nothing is checked where there is none.
     where : str
         What the message calls the run.
@@ -132,7 +132,7 @@ def check_source(entry: str, kept: Any, where: str) -> None:
     RunConflict
         Naming the definitions that changed.
     """
-    then = plain_definitions(kept)
+    then = plain_definitions(recorded)
     edits = list(describe_edits(then, digest_definitions(entry))) if then else []
     if edits:
         raise RunConflict(

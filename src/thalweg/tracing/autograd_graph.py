@@ -130,25 +130,29 @@ def _selected(node: Any, number: int, entries: Tensor) -> Tensor | None:
     if node.name() == "TBackward0":
         return entries.T
     count = shape.numel()
-    given: list[Tensor | None] = [None] * len(node._input_metadata)
-    given[number] = torch.arange(1, count + 1, dtype=torch.float64).view(shape)
+    cotangents: list[Tensor | None] = [None] * len(node._input_metadata)
+    cotangents[number] = torch.arange(1, count + 1, dtype=torch.float64).view(shape)
     try:
         with torch.no_grad():
-            back = node(*given)
+            back = node(*cotangents)
     except (RuntimeError, TypeError, ValueError):  # an operation that moves nothing may refuse
         return None
-    back = next(part for part in (back if isinstance(back, tuple) else (back,)) if part is not None)
+    back = next(
+        cotangent
+        for cotangent in (back if isinstance(back, tuple) else (back,))
+        if cotangent is not None
+    )
     marks = back.flatten()
-    kept = marks != 0
-    if back.shape != entries.shape or int(kept.sum()) != count:
+    chosen = marks != 0
+    if back.shape != entries.shape or int(chosen.sum()) != count:
         return None
-    places = marks[kept]
+    places = marks[chosen]
     if float(places.min()) < 1 or float(places.max()) > count or bool((places % 1 != 0).any()):
         return None
-    answer = torch.full((count,), -1)
-    answer[places.long() - 1] = entries.flatten()[kept]
+    selected = torch.full((count,), -1)
+    selected[places.long() - 1] = entries.flatten()[chosen]
     # As many entries as places: none is left only if each entry has a place of its own.
-    return answer.view(shape) if int(answer.min()) >= 0 else None
+    return selected.view(shape) if int(selected.min()) >= 0 else None
 
 
 def _broadcast(entries: Tensor, node: Any) -> Tensor:
@@ -236,8 +240,8 @@ def _embedding(
 def _indexing(
     node: Any, index: int, name: str, entries: Tensor, edge: GradientEdge
 ) -> Iterator[Use]:
-    (chosen, *others) = node._saved_indices
-    if others or entries.dim() != 2 or chosen is None or chosen.dtype is not torch.int64:
+    (chosen, *further) = node._saved_indices
+    if further or entries.dim() != 2 or chosen is None or chosen.dtype is not torch.int64:
         return
     yield Lookup(name, entries, edge, chosen % len(entries))
 

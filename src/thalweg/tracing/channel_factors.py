@@ -135,7 +135,7 @@ class ChannelFactors(ABC):
     def _group(self, entries: Indices, factors: Tensor, sign: int) -> None:
         self.groups.append(Group(entries, factors.numpy(), sign))
 
-    def _claim(self, name: str, role: str, read: Tensor, given: Tensor) -> bool:
+    def _claim(self, name: str, role: str, read: Tensor, outputs: Tensor) -> bool:
         """
         Say what a tensor is used for: True the first time.
 
@@ -143,22 +143,22 @@ class ChannelFactors(ABC):
         for a table whose rows are read and which is a matrix elsewhere.
         """
         if name not in self._claims:
-            self._claims[name] = role, read, given
+            self._claims[name] = role, read, outputs
             return True
-        its_role, its_read, its_given = self._claims[name]
-        if role == its_role and its_given.shape == given.shape:
+        its_role, its_read, its_outputs = self._claims[name]
+        if role == its_role and its_outputs.shape == outputs.shape:
             self.ties.tie_all(read, its_read)
-            self.ties.tie_all(given, its_given)
+            self.ties.tie_all(outputs, its_outputs)
             return False
         self.unknown.add(f"{name}, which is used in two ways")
         if {role, its_role} == {"table", "matrix"}:
-            columns = given if role == "table" else its_given
-            read, given = (its_read, its_given) if role == "table" else (read, given)
-            self.ties.fix_all(given)
+            columns = outputs if role == "table" else its_outputs
+            read, outputs = (its_read, its_outputs) if role == "table" else (read, outputs)
+            self.ties.fix_all(outputs)
             self.ties.tie_all(columns, read, -1.0)
             self._bend(columns)
         else:
-            for numbers in (read, given, its_read, its_given):
+            for numbers in (read, outputs, its_read, its_outputs):
                 self.ties.fix_all(numbers)
         return False
 
@@ -168,8 +168,8 @@ class ChannelFactors(ABC):
 
     def _frozen(self, node: Node, *names: str) -> bool:
         """Whether a layer has one of these tensors, and it is not trained."""
-        held = (name for name in names if getattr(node.module, name, None) is not None)
-        return any(self._entries(node, name) is None for name in held)
+        present = (name for name in names if getattr(node.module, name, None) is not None)
+        return any(self._entries(node, name) is None for name in present)
 
     def _tensor(self, node: Node) -> Tensor:
         """Give each entry of a trained tensor of the model a factor of its own."""

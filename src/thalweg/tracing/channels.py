@@ -88,35 +88,35 @@ class Channels(FunctionFactors):
     def _matrix(self, node: Node, dim: int) -> Any:
         """Tie what a linear layer or convolution reads and gives to its weights."""
         assert node.shape is not None
-        read, given = self._vector(data_of(node), dim), self.ties.new(node.shape[dim])
+        read, outputs = self._vector(data_of(node), dim), self.ties.new(node.shape[dim])
         weight = self._entries(node, "weight")
         if weight is None or self._frozen(node, "bias"):
-            self.ties.fix_all(given)
+            self.ties.fix_all(outputs)
         if weight is None:
             self.ties.fix_all(read)
-        elif self._claim(node.weights["weight"], "matrix", read, given):
-            self._group(weight.reshape(len(weight), -1), given, 1)
+        elif self._claim(node.weights["weight"], "matrix", read, outputs):
+            self._group(weight.reshape(len(weight), -1), outputs, 1)
             columns = weight.swapaxes(0, 1)
             self._group(columns.reshape(len(columns), -1), read, -1)
-        self._shift(node, given)
-        return lay_along(given, node.shape, dim)
+        self._shift(node, outputs)
+        return lay_along(outputs, node.shape, dim)
 
-    def _shift(self, node: Node, given: Tensor, name: str = "bias") -> None:
+    def _shift(self, node: Node, outputs: Tensor, name: str = "bias") -> None:
         """Let a bias go with what it is added to."""
         bias = self._entries(node, name)
-        if bias is not None and self._claim(node.weights[name], "shift", given[:0], given):
-            self._group(bias.reshape(len(given), -1), given, 1)
+        if bias is not None and self._claim(node.weights[name], "shift", outputs[:0], outputs):
+            self._group(bias.reshape(len(outputs), -1), outputs, 1)
 
     def _table(self, node: Node) -> Any:
         """Let the columns of a table go with what is read off it."""
         module: Any = node.module
-        given = self.ties.new(module.embedding_dim)
+        outputs = self.ties.new(module.embedding_dim)
         weight = self._entries(node, "weight")
         if weight is None or module.max_norm is not None:
-            self.ties.fix_all(given)
-        elif self._claim(node.weights["weight"], "table", given[:0], given):
-            self._group(np.ascontiguousarray(weight.T), given, 1)
-        return lay_along(given, node.shape, -1)
+            self.ties.fix_all(outputs)
+        elif self._claim(node.weights["weight"], "table", outputs[:0], outputs):
+            self._group(np.ascontiguousarray(weight.T), outputs, 1)
+        return lay_along(outputs, node.shape, -1)
 
     def _normed(self, node: Node) -> Any:
         """Let no factor into a norm, and those of its scale out."""
@@ -126,14 +126,14 @@ class Channels(FunctionFactors):
     def _rescaled(self, node: Node, dim: int) -> Any:
         assert node.shape is not None
         scale = self._entries(node, "weight")
-        given = self.ties.new(node.shape[dim])
+        outputs = self.ties.new(node.shape[dim])
         if scale is None or scale.ndim > 1 or self._frozen(node, "weight", "bias"):
-            self.ties.fix_all(given)
-        elif self._claim(node.weights["weight"], "norm", given[:0], given):
-            self._group(scale[:, None], given, 1)
-        self._shift(node, given)
-        self._bend(given)
-        return lay_along(given, node.shape, dim)
+            self.ties.fix_all(outputs)
+        elif self._claim(node.weights["weight"], "norm", outputs[:0], outputs):
+            self._group(scale[:, None], outputs, 1)
+        self._shift(node, outputs)
+        self._bend(outputs)
+        return lay_along(outputs, node.shape, dim)
 
     def _batch_normed(self, node: Node) -> Any:
         """Take factors away (by the batch's statistics), or divide the scale by them."""
@@ -164,20 +164,20 @@ class Channels(FunctionFactors):
         queries, keys, values = rows = [self.ties.new(size) for _ in range(3)]
         self.ties.tie_all(queries, keys, -1.0)
         self.vectors += [numbers.view(heads, -1) for numbers in rows]
-        for part, read, given in zip(self._projections(node), reads, rows, strict=True):
-            self._group(part, given, 1)
-            self._group(np.ascontiguousarray(part.T), read, -1)
+        for matrix, read, outputs in zip(self._projections(node), reads, rows, strict=True):
+            self._group(matrix, outputs, 1)
+            self._group(np.ascontiguousarray(matrix.T), read, -1)
         biases = {"in_proj_bias": torch.cat(rows), "bias_k": keys, "bias_v": values}
         for name in biases.keys() & set(tensors):
             self._shift(node, biases[name], name)
-        given, outward = self.ties.new(size), self._entries(node, "out_proj.weight")
+        outputs, outward = self.ties.new(size), self._entries(node, "out_proj.weight")
         assert outward is not None
-        self._group(outward, given, 1)
+        self._group(outward, outputs, 1)
         self._group(np.ascontiguousarray(outward.T), values, -1)
-        self._shift(node, given, "out_proj.bias")
+        self._shift(node, outputs, "out_proj.bias")
         for name in tensors:
-            self._claims.setdefault(node.weights[name], ("attention", given[:0], given))
-        return lay_along(given, query.shape, -1), torch.zeros(1, dtype=torch.int64)
+            self._claims.setdefault(node.weights[name], ("attention", outputs[:0], outputs))
+        return lay_along(outputs, query.shape, -1), torch.zeros(1, dtype=torch.int64)
 
     def _unattended(self, node: Node) -> Any:
         self._unknown(node)

@@ -17,10 +17,10 @@ def data_of(node: Node) -> Node:
 
 def averaged_dims(node: Node, rank: int) -> list[int] | None:
     """Give the dimensions that a mean or sum is over; None for all."""
-    given: Any = node.step.kwargs.get("dim", (*node.step.args, None)[1])
-    if given is None or isinstance(given, torch.dtype):
+    stated: Any = node.step.kwargs.get("dim", (*node.step.args, None)[1])
+    if stated is None or isinstance(stated, torch.dtype):
         return None
-    dims = [given] if isinstance(given, int) else list(given)
+    dims = [stated] if isinstance(stated, int) else list(stated)
     return [dim % rank for dim in dims]
 
 

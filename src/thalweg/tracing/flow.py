@@ -106,10 +106,12 @@ def follow(graph: Graph, start: Node, dim: int, *, sums: bool) -> list[Arrival]:
         for place, read in enumerate(node.reads):
             # Of attention, values are carried on, and queries and keys arrive.
             if read in carried and (onward is None or (node.op == ATTENTION and place != _VALUE)):
-                held = bool(node.weights) and read is not data_of(node)  # as a weight of a layer
-                arrivals.append(Arrival(None if held else node, carried[read].joined(), place))
-    left = [node for node in graph.outputs if node in carried]
-    return arrivals + [Arrival(None, carried[node].joined()) for node in left]
+                is_weight = bool(node.weights) and read is not data_of(
+                    node
+                )  # as a weight of a layer
+                arrivals.append(Arrival(None if is_weight else node, carried[read].joined(), place))
+    unread = [node for node in graph.outputs if node in carried]
+    return arrivals + [Arrival(None, carried[node].joined()) for node in unread]
 
 
 def _carry(graph: Graph, node: Node, carried: dict[Node, Carried], sums: bool) -> Carried | None:
@@ -138,7 +140,7 @@ def _moved(graph: Graph, node: Node, carried: dict[Node, Carried]) -> Carried | 
     try:
         moved = [
             graph.apply(node, dict(zip(node.reads, tensors, strict=True)))
-            for tensors in zip(*((part.channels, part.factors) for part in parts), strict=True)
+            for tensors in zip(*((piece.channels, piece.factors) for piece in parts), strict=True)
         ]
     except (IndexError, RuntimeError, TypeError):  # a selection by what is carried
         return None
@@ -157,35 +159,37 @@ def _all(node: Node, carried: dict[Node, Carried]) -> Iterator[Carried]:
 
 def _added(node: Node, carried: dict[Node, Carried]) -> Carried | None:
     first, second = _all(node, carried)
-    one_by, other_by = torch.broadcast_tensors(first.channels, second.channels)
-    left, right = torch.broadcast_tensors(first.factors, second.factors)
-    if bool(((one_by != other_by) & (left != 0) & (right != 0)).any()):
+    first_channels, second_channels = torch.broadcast_tensors(first.channels, second.channels)
+    first_factors, second_factors = torch.broadcast_tensors(first.factors, second.factors)
+    if bool(
+        ((first_channels != second_channels) & (first_factors != 0) & (second_factors != 0)).any()
+    ):
         return None
-    sums = left + right if node.op == "add" else left - right
-    return Carried(torch.where(left != 0, one_by, other_by), sums)
+    sums = first_factors + second_factors if node.op == "add" else first_factors - second_factors
+    return Carried(torch.where(first_factors != 0, first_channels, second_channels), sums)
 
 
-def _averaged(graph: Graph, node: Node, given: Carried) -> Carried | None:
-    dims = averaged_dims(node, given.channels.dim())
+def _averaged(graph: Graph, node: Node, carried: Carried) -> Carried | None:
+    dims = averaged_dims(node, carried.channels.dim())
     if dims is None or node.shape is None:
         return None
-    first = given.channels.amin(dims, keepdim=True)
-    if not torch.equal(first.expand_as(given.channels), given.channels):
+    first = carried.channels.amin(dims, keepdim=True)
+    if not torch.equal(first.expand_as(carried.channels), carried.channels):
         return None
-    factors = graph.apply(node, {node.reads[0]: given.factors})
+    factors = graph.apply(node, {node.reads[0]: carried.factors})
     return Carried(first.reshape(node.shape), factors)
 
 
-def _attended(node: Node, given: Carried) -> Carried | None:
+def _attended(node: Node, carried: Carried) -> Carried | None:
     """Average over a sequence with weights that sum to one: what is the same all along stays."""
-    pairs = [(t[..., :1, :], t) for t in (given.channels, given.factors)]
+    pairs = [(t[..., :1, :], t) for t in (carried.channels, carried.factors)]
     if node.shape is None or not all(torch.equal(a.expand_as(b), b) for a, b in pairs):
         return None
     return Carried(*(first.expand(node.shape) for first, _ in pairs))
 
 
-def _pooled(node: Node, given: Carried) -> Carried | None:
-    along = given.along(1)
+def _pooled(node: Node, carried: Carried) -> Carried | None:
+    along = carried.along(1)
     if along is None or node.shape is None:
         return None
     view = [1, -1] + [1] * (len(node.shape) - 2)

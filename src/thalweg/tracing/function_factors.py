@@ -38,11 +38,11 @@ class FunctionFactors(ChannelFactors):
         if power is None:
             return self._unknown(node)
         before = self._of(node.reads[0])
-        old, places = before.unique(return_inverse=True)
-        new = self.ties.new(len(old))
-        self.ties.tie_all(new, old, power)
+        inputs, places = before.unique(return_inverse=True)
+        outputs = self.ties.new(len(inputs))
+        self.ties.tie_all(outputs, inputs, power)
         self._bend(before)
-        return new[places]
+        return outputs[places]
 
     def _averaged(self, node: Node) -> Any:
         """Tie what is averaged, and let it pass."""
@@ -50,9 +50,9 @@ class FunctionFactors(ChannelFactors):
         dims = averaged_dims(node, numbers.dim())
         if dims is None or 0 in dims or node.shape is None:
             return self._unknown(node)
-        kept = numbers.amin(dims, keepdim=True)
-        self.ties.tie_all(numbers, kept)
-        return kept.reshape(node.shape)
+        averages = numbers.amin(dims, keepdim=True)
+        self.ties.tie_all(numbers, averages)
+        return averages.reshape(node.shape)
 
     def _added(self, node: Node) -> Any:
         """Tie what is added; a number that is added leaves no factor."""
@@ -92,12 +92,12 @@ class FunctionFactors(ChannelFactors):
         read = torch.zeros(places.size, dtype=torch.int64)
         read[spread.reshape(-1)] = numbers.reshape(-1)  # one of those that each entry multiplies
         self.ties.tie_all(numbers, read[spread])
-        given = self.ties.new(places.size)
-        if self._claim(tensor.weights[""], "scale", read, given):
-            self._group(places.reshape(-1, 1), given, 1)
+        outputs = self.ties.new(places.size)
+        if self._claim(tensor.weights[""], "scale", read, outputs):
+            self._group(places.reshape(-1, 1), outputs, 1)
             self._group(places.reshape(-1, 1), read, -1)
-        self._bend(torch.cat([read, given]))
-        return given[spread]
+        self._bend(torch.cat([read, outputs]))
+        return outputs[spread]
 
     def _dot_product(self, node: Node) -> Any:
         """Tie queries to keys and let values pass, a head at a time."""
@@ -108,12 +108,12 @@ class FunctionFactors(ChannelFactors):
         heads = []
         for read in node.reads[:3]:
             numbers = self._of(read)
-            kept = numbers.amin((0, -2), keepdim=True)
-            self.ties.tie_all(numbers, kept)
-            heads.append(kept)
+            shared = numbers.amin((0, -2), keepdim=True)
+            self.ties.tie_all(numbers, shared)
+            heads.append(shared)
         queries, keys, values = heads
         self.ties.tie_all(queries, keys, -1.0)
-        self.vectors += [kept.reshape(-1, kept.shape[-1]) for kept in heads]
+        self.vectors += [shared.reshape(-1, shared.shape[-1]) for shared in heads]
         return values.expand(node.shape)
 
 

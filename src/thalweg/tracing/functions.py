@@ -103,16 +103,22 @@ def with_tensors(
     nn.Module or None
         None where no module is known to do the same.
     """
-    given = _arguments(op, step)
-    held = {k: tensors.get(given[k]) for k in _HELD if isinstance(given.get(k), fx.Node)}
-    if op not in _BUILDERS or held.get("weight") is None or None in held.values():
+    arguments = _arguments(op, step)
+    modules_tensors = {
+        k: tensors.get(arguments[k]) for k in _HELD if isinstance(arguments.get(k), fx.Node)
+    }
+    if (
+        op not in _BUILDERS
+        or modules_tensors.get("weight") is None
+        or None in modules_tensors.values()
+    ):
         return None
-    module = _BUILDERS[op](held["weight"], given, rank)
+    module = _BUILDERS[op](modules_tensors["weight"], arguments, rank)
     if module is None:
         return None
     for name in _HELD:
-        if name in held or hasattr(module, name):
-            setattr(module, name, held.get(name))
+        if name in modules_tensors or hasattr(module, name):
+            setattr(module, name, modules_tensors.get(name))
     return module.eval()
 
 
@@ -123,42 +129,42 @@ def _arguments(op: str, step: fx.Node) -> dict[str, Any]:
     return dict(zip(names, step.args, strict=False)) | dict(step.kwargs)
 
 
-def _linear(weight: Any, given: Mapping[str, Any], rank: int) -> nn.Module | None:
+def _linear(weight: Any, arguments: Mapping[str, Any], rank: int) -> nn.Module | None:
     if weight.dim() != 2:
         return None
     outputs, inputs = weight.shape
     return nn.Linear(inputs, outputs, device="meta")
 
 
-def _convolution(weight: Any, given: Mapping[str, Any], rank: int) -> nn.Module | None:
+def _convolution(weight: Any, arguments: Mapping[str, Any], rank: int) -> nn.Module | None:
     if rank != weight.dim():  # a sample without a batch around it
         return None
     names = ("stride", "padding", "dilation", "groups")
-    options: dict[str, Any] = {name: given[name] for name in names if name in given}
+    options: dict[str, Any] = {name: arguments[name] for name in names if name in arguments}
     channels, size = weight.shape[1] * options.get("groups", 1), tuple(weight.shape[2:])
     kind: Any = _CONVOLUTIONS[rank]
     module: nn.Module = kind(channels, len(weight), size, **options, device="meta")
     return module
 
 
-def _batch_norm(weight: Any, given: Mapping[str, Any], rank: int) -> nn.Module | None:
-    stored = isinstance(given.get("running_mean"), fx.Node)
-    if given.get("training", False) is not False or not stored:
+def _batch_norm(weight: Any, arguments: Mapping[str, Any], rank: int) -> nn.Module | None:
+    stored = isinstance(arguments.get("running_mean"), fx.Node)
+    if arguments.get("training", False) is not False or not stored:
         return None
-    return _NORMS[rank](len(weight), eps=float(given.get("eps", 1e-5)), device="meta")
+    return _NORMS[rank](len(weight), eps=float(arguments.get("eps", 1e-5)), device="meta")
 
 
-def _layer_norm(weight: Any, given: Mapping[str, Any], rank: int) -> nn.Module | None:
-    return nn.LayerNorm(tuple(weight.shape), eps=float(given.get("eps", 1e-5)), device="meta")
+def _layer_norm(weight: Any, arguments: Mapping[str, Any], rank: int) -> nn.Module | None:
+    return nn.LayerNorm(tuple(weight.shape), eps=float(arguments.get("eps", 1e-5)), device="meta")
 
 
-def _group_norm(weight: Any, given: Mapping[str, Any], rank: int) -> nn.Module | None:
-    groups, eps = given["num_groups"], float(given.get("eps", 1e-5))
+def _group_norm(weight: Any, arguments: Mapping[str, Any], rank: int) -> nn.Module | None:
+    groups, eps = arguments["num_groups"], float(arguments.get("eps", 1e-5))
     return nn.GroupNorm(groups, len(weight), eps=eps, device="meta")
 
 
-def _embedding(weight: Any, given: Mapping[str, Any], rank: int) -> nn.Module | None:
-    if given.get("max_norm") is not None:
+def _embedding(weight: Any, arguments: Mapping[str, Any], rank: int) -> nn.Module | None:
+    if arguments.get("max_norm") is not None:
         return None
     rows, columns = weight.shape
     return nn.Embedding(rows, columns, device="meta")
@@ -189,16 +195,16 @@ _BUILDERS: dict[str, Callable[[Any, Mapping[str, Any], int], nn.Module | None]] 
 
 
 def _with_options(kind: type[nn.Module], names: tuple[str, ...], step: fx.Node) -> nn.Module | None:
-    given = dict(zip(names, step.args[1:], strict=False)) | dict(step.kwargs)
+    options = dict(zip(names, step.args[1:], strict=False)) | dict(step.kwargs)
     for unused in ("inplace", "return_indices"):
-        if given.get(unused) is False or unused == "inplace":
-            given.pop(unused, None)
+        if options.get(unused) is False or unused == "inplace":
+            options.pop(unused, None)
     in_place_last = len(step.args) == len(names) + 2 and isinstance(step.args[-1], bool)
-    if set(given) - set(names) or len(step.args) > len(names) + 1 + in_place_last:
+    if set(options) - set(names) or len(step.args) > len(names) + 1 + in_place_last:
         return None
-    if given.get("stride", 1) in ([], None):  # the size of the kernel
-        del given["stride"]
-    return kind(**given)
+    if options.get("stride", 1) in ([], None):  # the size of the kernel
+        del options["stride"]
+    return kind(**options)
 
 
 def _off(step: fx.Node) -> bool:

@@ -87,10 +87,10 @@ class Products(Channels):
         if not (same_along(first, -2) and same_along(second, -1)):
             return self._unknown(node)
         queries, keys = first.narrow(-2, 0, 1), second.narrow(-1, 0, 1).transpose(-1, -2)
-        kept = queries.amin(0, keepdim=True)
-        self.ties.tie_all(queries, kept)
+        shared = queries.amin(0, keepdim=True)
+        self.ties.tie_all(queries, shared)
         self.ties.tie_all(queries, keys, -1.0)
-        rows = kept.reshape(-1, kept.shape[-1])
+        rows = shared.reshape(-1, shared.shape[-1])
         self.vectors.append(rows)
         self._scores[node] = rows
         return self._none(node)
@@ -104,39 +104,39 @@ class Products(Channels):
             self.ties.fix_all(read)
             return self._none(node)
         assert node.shape is not None
-        given = self.ties.new(node.shape[-1])
-        if self._claim(name, "product", read, given):
-            self._group(np.ascontiguousarray(entries.T), given, 1)
+        outputs = self.ties.new(node.shape[-1])
+        if self._claim(name, "product", read, outputs):
+            self._group(np.ascontiguousarray(entries.T), outputs, 1)
             self._group(entries, read, -1)
-        return lay_along(given, node.shape, -1)
+        return lay_along(outputs, node.shape, -1)
 
     def _see_head(self, node: Node, values: Tensor) -> None:
-        here: Node | None = node.reads[0]
+        source: Node | None = node.reads[0]
         for _ in range(_BETWEEN):
-            if here is None:
+            if source is None:
                 return
-            if here in self._scores:
+            if source in self._scores:
                 rows = values.amin((0, -2)).reshape(-1, values.shape[-1])
                 self.vectors.append(rows)
-                self.heads.append(Head(self._scores[here].numpy(), rows.numpy()))
+                self.heads.append(Head(self._scores[source].numpy(), rows.numpy()))
                 return
-            here = next((read for read in here.reads if read.op != "tensor"), None)
+            source = next((read for read in source.reads if read.op != "tensor"), None)
 
     def _attention(self, node: Node) -> Any:
         before = len(self.vectors)
-        given = super()._attention(node)
+        factors = super()._attention(node)
         if len(self.vectors) == before + 3:
             queries, _, values = self.vectors[before:]
             self.heads.append(Head(queries.numpy(), values.numpy()))
-        return given
+        return factors
 
     def _dot_product(self, node: Node) -> Any:
         before = len(self.vectors)
-        given = super()._dot_product(node)
+        factors = super()._dot_product(node)
         if len(self.vectors) == before + 3:
             queries, _, values = self.vectors[before:]
             self.heads.append(Head(queries.numpy(), values.numpy()))
-        return given
+        return factors
 
 
 def same_along(numbers: Tensor, dim: int) -> bool:

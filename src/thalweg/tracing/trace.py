@@ -175,8 +175,8 @@ def _node(
         return Node(str(step.target), op, reads, weights, module, shape, in_place, step)
     op, in_place = _function(step)
     same = _module(program, op, step, reads, shape)
-    held = () if same is None else same.named_parameters()
-    weights = {k: names[id(p)] for k, p in held if id(p) in names}
+    parameters = () if same is None else same.named_parameters()
+    weights = {k: names[id(p)] for k, p in parameters if id(p) in names}
     return Node(step.name, op, reads, weights, same, shape, in_place, step)
 
 

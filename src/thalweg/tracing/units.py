@@ -170,16 +170,16 @@ class Units(Products):
             return self._unknown(node)
         dims = averaged_dims(node, numbers.dim())
         dims = list(range(numbers.dim())) if dims is None else dims
-        kept = numbers.amin(dims, keepdim=True)
-        if torch.equal(kept.expand_as(numbers), numbers):
-            return kept.reshape(node.shape)
+        averages = numbers.amin(dims, keepdim=True)
+        if torch.equal(averages.expand_as(numbers), numbers):
+            return averages.reshape(node.shape)
         self._keep_rows(numbers, dims)
         return self._none(node)
 
     def _softmax(self, node: Node) -> Any:
         numbers = self._of(node.reads[0])
-        given = node.step.kwargs.get("dim", (*node.step.args, None)[1])
-        dim = getattr(node.module, "dim", given)
+        stated = node.step.kwargs.get("dim", (*node.step.args, None)[1])
+        dim = getattr(node.module, "dim", stated)
         if not isinstance(dim, int):
             return self._unknown(node)
         self._keep_rows(numbers, [dim])

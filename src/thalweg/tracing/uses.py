@@ -37,12 +37,12 @@ class Layout:
     def by_sample(self, tensor: Tensor, samples: int) -> Tensor:
         """Bring a tensor to the shape (samples, places, ...), zeros where a sample has fewer."""
         moved = tensor.movedim(self.dim, 0)
-        rest = moved.shape[1:]
+        further_sizes = moved.shape[1:]
         if isinstance(self.order, Tensor):
             return _gathered(moved, self.order, samples)
         if self.order == "outer":
-            return moved.reshape(samples, -1, *rest)
-        return moved.reshape(-1, samples, *rest).transpose(0, 1)
+            return moved.reshape(samples, -1, *further_sizes)
+        return moved.reshape(-1, samples, *further_sizes).transpose(0, 1)
 
 
 def _gathered(tensor: Tensor, whose: Tensor, samples: int) -> Tensor:
