@@ -137,8 +137,8 @@ def progress_table(run: Run) -> Table | None:
 def weight_count(run: Run) -> int | None:
     """Count the trainable weights of the run's problem, or of its checkpoints; None if unknown."""
     measured = run.inside("measured.json")
-    if measured.exists() and "weights" in (known := read_json(measured)):
-        return int(known["weights"])
+    if measured.exists() and "weights" in (sizes := read_json(measured)):
+        return int(sizes["weights"])
     trained: dict[str, tuple[int, ...]] = {}
     for path in run.checkpoints():
         trained |= trained_shapes(path)
@@ -149,12 +149,12 @@ def _what(run: Run, entry: str, settings: dict[str, Any]) -> Iterator[Fact]:
     chosen = ", ".join(f"{name} {value}" for name, value in settings.items() if name != "data")
     yield Fact("problem", entry, chosen)
     measured = run.inside("measured.json")
-    known = read_json(measured) if measured.exists() else {}
-    weights = weight_count(run) or known.get("weights")
+    sizes = read_json(measured) if measured.exists() else {}
+    weights = weight_count(run) or sizes.get("weights")
     if weights is not None:
         yield Fact("trainable weights W", f"{weights:,}")
-    if known:
-        yield Fact("training samples", f"{known['samples']:,}")
+    if sizes:
+        yield Fact("training samples", f"{sizes['samples']:,}")
     training = run.config.get("training", {})
     if training:
         chosen = ", ".join(f"{name} {value}" for name, value in training.items())

@@ -38,8 +38,8 @@ def measurement_command(config: dict[str, Any], out: str) -> str:
     ]
     about = about_options(MEASUREMENTS[kind].options) if kind in MEASUREMENTS else {}
     for name, value in {**config["risk"], **config[kind]}.items():
-        known = about.get(name, About(""))
-        words += [] if known.hidden else _option(known.flag or _flag(name), value)
+        option = about.get(name, About(""))
+        words += [] if option.hidden else _option(option.flag or _flag(name), value)
     return shlex.join([*words, "--out", out])
 
 

@@ -73,13 +73,13 @@ def compare_runs(first: Run, last: Run) -> Difference:
     numbers = [dict(_statistics(run)) for run in (first, last)]
     settings = [dict(_leaves(run.config)) for run in (first, last)]
     versions = [dict(run.about.get("versions", {})) for run in (first, last)]
-    both = set(verdicts[0]) & set(verdicts[1])
+    shared = set(verdicts[0]) & set(verdicts[1])
     return Difference(
         verdicts=_apart(*verdicts),
         statistics=_apart(*numbers),
         settings=_apart(*settings),
         versions=_apart(*versions),
-        same=sum(verdicts[0][name] == verdicts[1][name] for name in both),
+        same=sum(verdicts[0][name] == verdicts[1][name] for name in shared),
     )
 
 
@@ -89,10 +89,10 @@ def _apart(first: dict[str, Any], last: dict[str, Any]) -> dict[str, Both]:
     return {name: pair for name, pair in pairs.items() if not _equal(*pair)}
 
 
-def _equal(one: Any, other: Any) -> bool:
-    if isinstance(one, float) and isinstance(other, float) and math.isnan(one):
-        return math.isnan(other)
-    return bool(one == other)
+def _equal(first: Any, second: Any) -> bool:
+    if isinstance(first, float) and isinstance(second, float) and math.isnan(first):
+        return math.isnan(second)
+    return bool(first == second)
 
 
 def _statistics(run: Run) -> Iterator[tuple[str, Any]]:
@@ -114,12 +114,12 @@ def _leaves(value: Any, name: str = "") -> Iterator[tuple[str, Any]]:
     parts: Any = ()
     if isinstance(value, dict):
         parts = value.items()
-    elif isinstance(value, list) and any(isinstance(part, dict) for part in value):
+    elif isinstance(value, list) and any(isinstance(element, dict) for element in value):
         parts = enumerate(value)
     else:
         yield name, value
-    for key, part in parts:
-        yield from _leaves(part, f"{name}.{key}" if name else str(key))
+    for key, element in parts:
+        yield from _leaves(element, f"{name}.{key}" if name else str(key))
 
 
 def _cell(value: Any) -> str:

@@ -94,8 +94,8 @@ def curves_still(curves: xr.Dataset, panels: Sequence[str], against: str) -> Fig
 def stress_still(embedding: xr.Dataset) -> Figure:
     """Draw the stress of each layer, and beside it how well each checkpoint is shown."""
     figure = Figure(figsize=(10, 1.4 + 0.34 * embedding.sizes["layer"]), layout="constrained")
-    left, right = figure.subplots(1, 2, sharey=True)
-    plot_stress(embedding, ax=left)
-    plot_fidelity(embedding, ax=right)
-    right.invert_yaxis()
+    first, second = figure.subplots(1, 2, sharey=True)
+    plot_stress(embedding, ax=first)
+    plot_fidelity(embedding, ax=second)
+    second.invert_yaxis()
     return figure

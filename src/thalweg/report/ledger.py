@@ -100,13 +100,13 @@ def ledger(run: Run, sections: Mapping[str, str]) -> list[Group]:
     claims = run.claims
     if not claims:
         return []
-    known = {name for paper in PAPER for name in paper.tests}
-    others = [claim for claim in claims if claim["name"] not in known]
+    tested = {name for paper in PAPER for name in paper.tests}
+    untested = [claim for claim in claims if claim["name"] not in tested]
     groups = [
         _group(paper, [_row(run, c, sections) for c in claims if c["name"] in paper.tests])
         for paper in PAPER
     ]
-    return [*groups, *_besides([_row(run, claim, sections) for claim in others])]
+    return [*groups, *_besides([_row(run, claim, sections) for claim in untested])]
 
 
 def _group(paper: PaperClaim, rows: list[Row]) -> Group:

@@ -18,9 +18,9 @@ def measured(run: Run, *names: str) -> str:
         Of the claims, ``"<study>/<claim>"``.
     """
     claims = {claim["name"]: claim for claim in run.claims}
-    told = (
+    texts = (
         estimate(claim["statistic"]) if claim["statistic"] else claim["why"]
         for name in names
         if (claim := claims.get(name))
     )
-    return " ".join(f"{text[:1].upper()}{text[1:].rstrip('.')}." for text in told if text)
+    return " ".join(f"{text[:1].upper()}{text[1:].rstrip('.')}." for text in texts if text)

@@ -50,8 +50,8 @@ def write_report(run: Run) -> Path:
 
     sections = [section for entry in SECTIONS if (section := entry.section(run)) is not None]
     shown = {section.name for section in sections}
-    wanted = set(run.config.get("studies", []))
-    absent = [entry for entry in SECTIONS if entry.study in wanted - shown]
+    studies = set(run.config.get("studies", []))
+    absent = [entry for entry in SECTIONS if entry.study in studies - shown]
     blocks = [(section, _blocks(run, section)) for section in sections]
     page = (
         _environment()

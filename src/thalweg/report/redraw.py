@@ -23,8 +23,8 @@ ANIMATED = {".gif": "GIF", ".webp": "WEBP", ".apng": "PNG"}
 
 def formats() -> Collection[str]:
     """List the formats that figures may have."""
-    known: Collection[str] = FigureCanvasBase.get_supported_filetypes()
-    return known
+    suffixes: Collection[str] = FigureCanvasBase.get_supported_filetypes()
+    return suffixes
 
 
 def redraw_figures(

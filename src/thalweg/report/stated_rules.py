@@ -26,15 +26,15 @@ def told_rules(run: Run) -> tuple[str, list[str]]:
     changed : list of str
         What was changed after the run had begun, by each judgement in turn.
     """
-    known = run.judged_by
-    stated = known.get("stated")
+    rules = run.judged_by
+    stated = rules.get("stated")
     if stated is None:
         return _UNKNOWN, []
     before = (
         "Rules, sizes and the code that takes the statistics were hashed into run.toml before the"
         f" first task (SHA-256 {stated[:12]}…)"
     )
-    judged = known["judged"]
+    judged = rules["judged"]
     if all(judgement["digest"] == stated for judgement in judged):
         return f"{before}; the run has been judged by no others.", []
     changed = [change for judgement in judged for change in judgement["changed"]]

@@ -242,7 +242,7 @@ def assemble(run: Run, config: dict[str, Any], *, progress: Progress = silent) -
 
 
 def _rows(
-    run: Run, config: dict[str, Any], groups: dict[str, list[Task]], names: list[str], part: str
+    run: Run, config: dict[str, Any], groups: dict[str, list[Task]], names: list[str], table: str
 ) -> list[dict[str, Any]]:
     rows = []
     for name in names:
@@ -255,7 +255,7 @@ def _rows(
                 "samples": entry["samples"],
                 "known": entry.get("known"),
             }
-            rows += [about | row for row in (task_result(run, task) or {}).get(part, [])]
+            rows += [about | row for row in (task_result(run, task) or {}).get(table, [])]
     return rows
 
 

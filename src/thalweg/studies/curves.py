@@ -16,13 +16,13 @@ _UNITS = {"loss": "mean loss a sample", "error": "share of samples misclassified
 _MEASURED = ("loss", "error", "test_loss", "test_error")
 
 
-def gather_curves(done: Sequence[tuple[Task, dict[str, Any]]]) -> xr.Dataset:
+def gather_curves(outcomes: Sequence[tuple[Task, dict[str, Any]]]) -> xr.Dataset:
     """
     Gather the curves of trainings that are done.
 
     Parameters
     ----------
-    done : sequence of (Task, dict)
+    outcomes : sequence of (Task, dict)
         Trainings of `thalweg.studies.trainings` with their results.
 
     Returns
@@ -33,13 +33,13 @@ def gather_curves(done: Sequence[tuple[Task, dict[str, Any]]]) -> xr.Dataset:
     """
     import xarray as xr
 
-    lengths = [len(outcome["step"]) for _, outcome in done]
+    lengths = [len(outcome["step"]) for _, outcome in outcomes]
 
     def column(key: str) -> tuple[str, Any]:
-        return "record", np.concatenate([outcome[key] for _, outcome in done])
+        return "record", np.concatenate([outcome[key] for _, outcome in outcomes])
 
     def named(key: str) -> tuple[str, Any]:
-        return "record", np.repeat([task.arguments.get(key, "") for task, _ in done], lengths)
+        return "record", np.repeat([task.arguments.get(key, "") for task, _ in outcomes], lengths)
 
     dataset = xr.Dataset(
         {key: column(key) for key in _MEASURED},

@@ -153,15 +153,17 @@ def _of(data: xr.Dataset, case: str) -> xr.Dataset:
 
 
 def _miss(zeros: xr.Dataset, case: str, *, certified: bool = False) -> Statistic | None:
-    mine = _of(zeros, case)
+    networks = _of(zeros, case)
     if certified:
-        mine = mine.isel(network=np.flatnonzero(mine["verdict"].values == "certified"))
-    if not mine.sizes["network"]:
+        networks = networks.isel(network=np.flatnonzero(networks["verdict"].values == "certified"))
+    if not networks.sizes["network"]:
         return None
-    missed = mine["nullity"].values - (mine["weights"].values - mine["equations"].values)
+    missed = networks["nullity"].values - (
+        networks["weights"].values - networks["equations"].values
+    )
     return exact(
         "nullity minus (W - M), where it differs most",
         float(missed[np.abs(missed).argmax()]),
         units="directions",
-        n=mine.sizes["network"],
+        n=networks.sizes["network"],
     )

@@ -38,7 +38,7 @@ def measure_zero(run: Run, arguments: dict[str, Any], report: Report) -> dict[st
     steps = _EARLY if arguments["case"] == "early" else _STEPS
     w = train(risk, w0, optimizer="gauss-newton", steps=steps).w
     proof = certify_zero(risk, w)
-    told = proof.to_dict()
+    certificate = proof.to_dict()
     keys = ("residual", "singular_value", "lipschitz", "radius", "distance")
     row = {
         "verdict": proof.verdict,
@@ -47,7 +47,7 @@ def measure_zero(run: Run, arguments: dict[str, Any], report: Report) -> dict[st
         "equations": _equations(risk),
         "certificate": _written(run, proof, arguments) if arguments["case"] == "network" else "",
         "assumptions": "; ".join(proof.assumptions),
-        **{key: np.nan if told[key] is None else told[key] for key in keys},
+        **{key: np.nan if certificate[key] is None else certificate[key] for key in keys},
     }
     if arguments["case"] not in ("network", "repeated"):
         return row

@@ -74,8 +74,8 @@ class Copy:
         """Give all figures of the copy."""
         start, end = self.points[0], self.points[-1]
         displacement = _distance(end, self.home) / _distance(start, self.home)
-        home, *others = (filter_directions(self.space, w) for w in (self.home, start, end))
-        turned = _distance(others[1], home) / _distance(others[0], home)
+        home, *ends = (filter_directions(self.space, w) for w in (self.home, start, end))
+        turned = _distance(ends[1], home) / _distance(ends[0], home)
         return {
             **self.about,
             "group": self.group,
@@ -208,8 +208,8 @@ def distances_over_time(copies: Sequence[Copy]) -> xr.Dataset:
     for copy in copies:
         siblings = [sibling for sibling in copies if copy.is_sibling(sibling)]
         for step, epoch, point in zip(copy.steps, copy.epochs, copy.points, strict=True):
-            there = [s.points[s.steps.index(step)] for s in siblings if step in s.steps]
-            apart = [_distance(point, sibling) for sibling in there]
+            at_step = [s.points[s.steps.index(step)] for s in siblings if step in s.steps]
+            apart = [_distance(point, sibling) for sibling in at_step]
             rows.append(
                 {
                     "home": _distance(point, copy.home),

@@ -88,10 +88,10 @@ def _parts(problem: Problem, samples: int) -> tuple[Problem, Problem]:
     data = problem.samples("train")
     if not data.joined or len(data) < 2 * samples:
         return problem, problem
-    others = min(len(data), 5 * samples)
+    stop = min(len(data), 5 * samples)
     return (
         replace(problem, train=data.slice(0, samples)),
-        replace(problem, train=data.slice(samples, others)),
+        replace(problem, train=data.slice(samples, stop)),
     )
 
 

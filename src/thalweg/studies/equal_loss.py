@@ -98,11 +98,11 @@ def train_to_level(
         return Settled(result.w, float("nan"), "diverged", result.step, 0, False)
     w = _last_above(landscape, [w for _, w in result.snapshots] or [result.w], level)
     w, loss, steps = descend(landscape, w, level=level, lr=float(training["lr"]), most=descent)
-    there = abs(loss / level - 1) <= PRECISION
+    at_level = abs(loss / level - 1) <= PRECISION
     return Settled(
         w,
         loss,
-        "at level" if there else "not reached",
+        "at level" if at_level else "not reached",
         result.step,
         steps,
         result.status == "loss reached",

@@ -27,6 +27,6 @@ def equations(samples: int, outputs: int) -> dict[str, int]:
     >>> equations(50_000, 10)
     {'per_sample': 50000, 'per_inequality': 450000, 'per_output': 500000}
     """
-    others = max(1, outputs - 1)
-    counts = (samples, samples * others, samples * outputs)
+    free_outputs = max(1, outputs - 1)
+    counts = (samples, samples * free_outputs, samples * outputs)
     return dict(zip(COUNTS, counts, strict=True))

@@ -99,9 +99,9 @@ def measure_line(run: Run, arguments: dict[str, Any], report: Report) -> dict[st
     columns: dict[str, Any] = {"t": line["t"].values, "length": line.attrs["length"]}
     for name in names:
         columns |= {name: line[name].values, f"{name}_stderr": line[f"{name}_stderr"].values}
-        here = line.sel(quantity=name)
+        of_quantity = line.sel(quantity=name)
         for key in ("barrier_at", *_FIGURES, *(f"{figure}_stderr" for figure in _FIGURES)):
-            columns[f"{name}/{key}"] = float(here[key])
+            columns[f"{name}/{key}"] = float(of_quantity[key])
     if problem.test is not None:
         columns |= _middle(risk, ends)
     return columns
@@ -281,8 +281,8 @@ def _clusters(config: dict[str, Any]) -> str:
 
 def _highest(pairs: xr.Dataset, groups: tuple[str, ...]) -> Statistic | None:
     """Average over parents the highest of a parent's barriers, in losses before its training."""
-    mine = pairs.isel(pair=np.isin(pairs["group"].values, groups)).sel(quantity="loss")
-    high = (mine["barrier"] / mine["untrained_loss"]).groupby(mine["draw"]).max()
+    within = pairs.isel(pair=np.isin(pairs["group"].values, groups)).sel(quantity="loss")
+    high = (within["barrier"] / within["untrained_loss"]).groupby(within["draw"]).max()
     if high.size < 2 or not np.isfinite(high.values).all():
         return None
     return cluster_mean(
@@ -336,8 +336,8 @@ def _over(
 ) -> Statistic | None:
     if middles is None or name not in middles:
         return None
-    mine = middles[name].isel(pair=np.isin(middles["group"].values, groups))
-    of_parents = mine.groupby(mine["draw"]).mean() if mine.size else mine
+    of_groups = middles[name].isel(pair=np.isin(middles["group"].values, groups))
+    of_parents = of_groups.groupby(of_groups["draw"]).mean() if of_groups.size else of_groups
     if of_parents.sizes.get("draw", 0) < 2:
         return None
     difference, units = (

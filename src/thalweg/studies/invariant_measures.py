@@ -147,9 +147,9 @@ def margin(risk: EmpiricalRisk, w: Tensor) -> float:
     if outputs.shape[1] < 2 or right.shape != outputs.shape[:1]:
         return math.nan
     own = outputs.gather(1, right[:, None])[:, 0]
-    others = outputs.scatter(1, right[:, None], -math.inf).max(1).values
+    rivals = outputs.scatter(1, right[:, None], -math.inf).max(1).values
     spread = float((outputs - outputs.mean(1, keepdim=True)).square().mean().sqrt())
-    return float((own - others).quantile(0.1)) / spread if spread else math.nan
+    return float((own - rivals).quantile(0.1)) / spread if spread else math.nan
 
 
 def _classes(samples: Samples) -> Tensor:
@@ -195,8 +195,8 @@ def no_volume(reason: str) -> dict[str, Any]:
     """Give what `measure_volume` does where there is no point to ask at."""
     names = ("volume", "coefficient")
     numbers = {name + end: math.nan for name in names for end in ("", "_low", "_high")}
-    told = {f"{name}_status": "refused" for name in names}
-    return numbers | told | {f"{name}_reason": reason for name in names}
+    statuses = {f"{name}_status": "refused" for name in names}
+    return numbers | statuses | {f"{name}_reason": reason for name in names}
 
 
 def _answered(name: str, estimate: Any) -> dict[str, Any]:

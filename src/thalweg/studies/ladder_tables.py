@@ -14,14 +14,14 @@ if TYPE_CHECKING:
 
 
 def ends_dataset(
-    done: Sequence[tuple[dict[str, Any], dict[str, Any]]], places: Sequence[str]
+    outcomes: Sequence[tuple[dict[str, Any], dict[str, Any]]], places: Sequence[str]
 ) -> xr.Dataset:
     """
     Put the trainings of a study into one table along ``end``.
 
     Parameters
     ----------
-    done : sequence of (dict, dict)
+    outcomes : sequence of (dict, dict)
         Place and outcome of each; what an outcome lacks becomes NaN.
     places : sequence of str
         Names that are coordinates.
@@ -33,7 +33,7 @@ def ends_dataset(
     """
     import xarray as xr
 
-    rows = [place | outcome for place, outcome in done]
+    rows = [place | outcome for place, outcome in outcomes]
     names = dict.fromkeys(name for row in rows for name in row)
     columns = {name: ("end", np.array([row.get(name, np.nan) for row in rows])) for name in names}
     dataset = xr.Dataset(columns)

@@ -166,10 +166,10 @@ def tasks(config: dict[str, Any]) -> list[Task]:
         for trunk, copies in zip(trunks, finals, strict=True)
         if copies
     ]
-    known = [known_task(config, name) for name in KNOWN]
+    on_known_landscapes = [known_task(config, name) for name in KNOWN]
     listed = [*trunks, *copies, *itertools.chain(*finals), *_narrow(config)]
     # The first parent's copies are among those of all moments.
-    return list(dict.fromkeys([*listed, *displaced, *squared_tasks(config), *known]))
+    return list(dict.fromkeys([*listed, *displaced, *squared_tasks(config), *on_known_landscapes]))
 
 
 def _parents(config: dict[str, Any]) -> tuple[list[Task], list[list[Task]]]:
@@ -228,8 +228,8 @@ def _narrow(config: dict[str, Any]) -> list[Task]:
     narrow = study["narrow"]
     if problem["entry"] not in ("digits", "cifar10"):
         return []
-    kept = {name: value for name, value in problem["settings"].items() if name != "width"}
-    settings = kept | {"network": "allconv", "widths": narrow["widths"]}
+    shared = {name: value for name, value in problem["settings"].items() if name != "width"}
+    settings = shared | {"network": "allconv", "widths": narrow["widths"]}
     small = config | {"problem": problem | {"settings": settings}}
     return [
         task for number in range(narrow["parents"]) for task in _narrow_copies(small, study, number)

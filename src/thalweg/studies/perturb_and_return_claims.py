@@ -99,8 +99,8 @@ def _why_own(limits: xr.Dataset, measured: Statistic | None, kind: str) -> str:
         )
     if RULE.verdict(measured) != "undecided":
         return ""
-    mine = (limits["landscape"].values == MAIN) & (limits["between"].values == kind)
-    condition = float(np.min(limits["condition"].values[mine]))
+    of_network = (limits["landscape"].values == MAIN) & (limits["between"].values == kind)
+    condition = float(np.min(limits["condition"].values[of_network]))
     return (
         f"The losses at the ends exclude bowls of condition number up to {condition:.2g}, and no "
         "flatter one: training at this length cannot tell a valley from a slower bowl."
@@ -111,11 +111,11 @@ def _squared(limits: xr.Dataset, config: dict[str, Any], kind: str) -> Claim:
     study = config["perturb_and_return"]
     name, words = _PAIRS[kind]
     measured = statistic(limits, SQUARED, kind)
-    mine = limits.isel(pair=limits["landscape"].values == SQUARED)
+    pairs = limits.isel(pair=limits["landscape"].values == SQUARED)
     sizes = (
-        f"{int(mine['weights'].values[0]):,} weights and {int(mine['equations'].values[0]):,} "
+        f"{int(pairs['weights'].values[0]):,} weights and {int(pairs['equations'].values[0]):,} "
         "equations, one for each output of each sample"
-        if mine.sizes["pair"]
+        if pairs.sizes["pair"]
         else "more weights than equations"
     )
     return Claim(

@@ -260,17 +260,17 @@ def _fits(degrees: list[int]) -> xr.Dataset:
 
 
 def _summary(runs: xr.Dataset, name: str) -> dict[str, Any]:
-    mine = runs.sel(activation=name)
+    trainings = runs.sel(activation=name)
     figures = {
-        "error": float(mine["error"].mean()),
-        "test_error": float(mine["test_error"].mean()),
-        "status": dict(Counter(mine["status"].values.tolist())),
+        "error": float(trainings["error"].mean()),
+        "test_error": float(trainings["test_error"].mean()),
+        "status": dict(Counter(trainings["status"].values.tolist())),
     }
     if name == RELU:
         return figures
     apart = {kind: difference(runs, name, kind) for kind in ERRORS}
     return figures | {
-        "outside": int(mine["outside"].sum()) / max(1, int(mine["seen"].sum())),
+        "outside": int(trainings["outside"].sum()) / max(1, int(trainings["seen"].sum())),
         "difference": {
             kind: statistic and statistic.to_dict() for kind, statistic in apart.items()
         },

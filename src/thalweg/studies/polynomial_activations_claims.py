@@ -133,8 +133,8 @@ def _clusters(config: dict[str, Any]) -> str:
 
 
 def _if_any(runs: xr.Dataset | None, activation: str, kind: str) -> Statistic | None:
-    there = runs is not None and activation in runs["activation"].values
-    return difference(runs, activation, kind) if runs is not None and there else None
+    present = runs is not None and activation in runs["activation"].values
+    return difference(runs, activation, kind) if runs is not None and present else None
 
 
 def _containment(runs: xr.Dataset | None, config: dict[str, Any]) -> Claim:
@@ -161,7 +161,7 @@ def _containment(runs: xr.Dataset | None, config: dict[str, Any]) -> Claim:
 def _outside(runs: xr.Dataset | None, activation: str) -> Statistic | None:
     if runs is None or activation not in runs["activation"].values:
         return None
-    mine = runs.sel(activation=activation)
-    shares = mine["outside"].values / mine["seen"].values
+    trainings = runs.sel(activation=activation)
+    shares = trainings["outside"].values / trainings["seen"].values
     name = "pre-activations outside their interval, in the training where they are most"
     return exact(name, float(shares.max()), units="share", n=shares.size)

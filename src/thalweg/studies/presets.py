@@ -73,8 +73,8 @@ def configure(
         raise InvalidArgument(f"study {unknown[0]!r}; write one of {', '.join(STUDIES)}.")
     for name in chosen:
         if preset not in STUDIES[name].SIZES:
-            known = ", ".join(STUDIES[name].SIZES)
-            raise InvalidArgument(f"the study {name!r} has no preset {preset!r}; it has {known}.")
+            presets = ", ".join(STUDIES[name].SIZES)
+            raise InvalidArgument(f"the study {name!r} has no preset {preset!r}; it has {presets}.")
     config = {
         "preset": preset,
         "seed": seed,

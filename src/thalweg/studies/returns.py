@@ -26,13 +26,13 @@ _SIZES = ("weights", "equations", "rank", "top")
 Done = Sequence[tuple[Task, dict[str, Any]]]
 
 
-def gather_limits(done: Done, copies: Sequence[Copy], *, scale: float) -> xr.Dataset:
+def gather_limits(outcomes: Done, copies: Sequence[Copy], *, scale: float) -> xr.Dataset:
     """
     Bound what is left of every perturbation of final points in the limit of training.
 
     Parameters
     ----------
-    done : sequence of (Task, dict)
+    outcomes : sequence of (Task, dict)
         Tasks of the study with their outcomes.
     copies : sequence of Copy
         Of the networks trained on.
@@ -50,7 +50,7 @@ def gather_limits(done: Done, copies: Sequence[Copy], *, scale: float) -> xr.Dat
     """
     import xarray as xr
 
-    rows = [*_trained(done, copies, scale), *_flowed(done)]
+    rows = [*_trained(outcomes, copies, scale), *_flowed(outcomes)]
     names = dict.fromkeys(name for row in rows for name in row)
     dataset = xr.Dataset(
         {name: ("pair", np.array([row.get(name, np.nan) for row in rows])) for name in names}
@@ -65,14 +65,14 @@ def _trained(outcomes: Done, copies: Sequence[Copy], scale: float) -> Iterator[d
     splits = {
         task.arguments["parent"]: figures for task, figures in outcomes if task.function == _SPLIT
     }
-    mine = [
+    members = [
         copy
         for copy in copies
         if (copy.about["moment"], copy.about["optimizer"]) == ("final", "sgd")
         and math.isclose(copy.about["scale"], scale)
     ]
     limits: list[Limit] = []
-    for copy in mine:
+    for copy in members:
         parent = copy.about["parent"]
         split = splits.get(parent, {})
         top = split.get("top", 0.0)
@@ -80,9 +80,9 @@ def _trained(outcomes: Done, copies: Sequence[Copy], scale: float) -> Iterator[d
         row = _named(copy, PARENT) | limits[-1].to_dict() | {"top": top}
         # Shares are measured of the first copy of each parent.
         yield row | (_flat(split) if copy.about["copy"] == 0 else {})
-    for i, j in _disjoint_siblings(mine):
-        top = splits.get(mine[i].about["parent"], {}).get("top", 0.0)
-        first, second = mine[i], mine[j]
+    for i, j in _disjoint_siblings(members):
+        top = splits.get(members[i].about["parent"], {}).get("top", 0.0)
+        first, second = members[i], members[j]
         limit = between(
             (first.points[-1], second.points[-1]),
             (first.points[0], second.points[0]),
@@ -150,7 +150,7 @@ def _flat(split: dict[str, Any]) -> dict[str, float]:
     }
 
 
-def gather_paths(done: Done) -> xr.Dataset:
+def gather_paths(outcomes: Done) -> xr.Dataset:
     """
     Gather how far copies were from their parents while the flow went on.
 
@@ -164,7 +164,7 @@ def gather_paths(done: Done) -> xr.Dataset:
 
     paths = [
         (task.arguments.get("landscape", SQUARED), task.arguments["seed"], figures["path"])
-        for task, figures in done
+        for task, figures in outcomes
         if task.function in (_ZERO, _KNOWN)
     ]
     points = np.concatenate([path for _, _, path in paths])
@@ -181,12 +181,13 @@ def gather_paths(done: Done) -> xr.Dataset:
 
 def limit_summary(limits: xr.Dataset) -> dict[str, dict[str, float]]:
     """Say for each landscape the mean bounds of copies and parents."""
-    mine = limits.isel(pair=limits["between"].values == PARENT)
-    names = mine["landscape"].values
+    from_parent = limits.isel(pair=limits["between"].values == PARENT)
+    names = from_parent["landscape"].values
     order = [name for name in (MAIN, NARROW, SQUARED, *KNOWN) if name in names]
     return {
         name: {
-            key: float(mine[key].values[names == name].mean()) for key in ("low", "left", "high")
+            key: float(from_parent[key].values[names == name].mean())
+            for key in ("low", "left", "high")
         }
         for name in order
     }

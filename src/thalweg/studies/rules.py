@@ -106,10 +106,10 @@ def judged_by(
 def _differences(
     before: Mapping[str, Any], after: Mapping[str, Any], part: str, words: str
 ) -> Iterator[str]:
-    there, here = before.get(part, {}), after.get(part, {})
-    for name in sorted({*there, *here}):
-        if there.get(name) != here.get(name):
-            yield f"{name}: " + words.format(there.get(name, "none"), here.get(name, "none"))
+    old, new = before.get(part, {}), after.get(part, {})
+    for name in sorted({*old, *new}):
+        if old.get(name) != new.get(name):
+            yield f"{name}: " + words.format(old.get(name, "none"), new.get(name, "none"))
 
 
 def _plain(value: Any) -> Any:
@@ -117,7 +117,7 @@ def _plain(value: Any) -> Any:
     if isinstance(value, Mapping):
         return {str(k): _plain(v) for k, v in value.items() if v is not None}
     if isinstance(value, list | tuple):
-        return [_plain(item) for item in value]
+        return [_plain(element) for element in value]
     return float(value) if isinstance(value, int) and not isinstance(value, bool) else value
 
 

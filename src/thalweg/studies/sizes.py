@@ -43,10 +43,10 @@ def with_sizes(config: dict[str, Any], sizes: Mapping[str, Any]) -> dict[str, An
         study, _, inner = name.partition(".")
         _place(changed, study, inner, name, value)
         if inner in SHARED and study in _sharing(changed):
-            before, known = shared.setdefault(inner, (name, value))
-            if known != value:
+            before, size = shared.setdefault(inner, (name, value))
+            if size != value:
                 raise InvalidArgument(
-                    f"{name} is {value!r} and {before} is {known!r}: the networks of both are"
+                    f"{name} is {value!r} and {before} is {size!r}: the networks of both are"
                     " trained once. Write one of the two."
                 )
     for inner, (_, value) in shared.items():
@@ -67,18 +67,20 @@ def changed_sizes(config: Mapping[str, Any]) -> dict[str, Any]:
     """
     changes: dict[str, Any] = {}
     for study in config.get("studies", []):
-        known = STUDIES[study].SIZES.get(str(config.get("preset")), {}) if study in STUDIES else {}
+        presets = (
+            STUDIES[study].SIZES.get(str(config.get("preset")), {}) if study in STUDIES else {}
+        )
         # A run of an older version may have other names, which this one cannot be given.
-        for name in known.keys() & config.get(study, {}).keys():
-            changes |= _differences(config[study][name], known[name], f"{study}.{name}")
+        for name in presets.keys() & config.get(study, {}).keys():
+            changes |= _differences(config[study][name], presets[name], f"{study}.{name}")
     return dict(sorted(changes.items()))
 
 
-def _differences(here: Any, there: Any, name: str) -> dict[str, Any]:
-    if isinstance(here, Mapping) and isinstance(there, Mapping) and here.keys() == there.keys():
-        parts = (_differences(here[key], there[key], f"{name}.{key}") for key in here)
+def _differences(size: Any, preset: Any, name: str) -> dict[str, Any]:
+    if isinstance(size, Mapping) and isinstance(preset, Mapping) and size.keys() == preset.keys():
+        parts = (_differences(size[key], preset[key], f"{name}.{key}") for key in size)
         return {key: value for part in parts for key, value in part.items()}
-    return {} if here == there else {name: here}
+    return {} if size == preset else {name: size}
 
 
 def _sharing(config: Mapping[str, Any]) -> list[str]:
@@ -107,10 +109,10 @@ def _place(config: dict[str, Any], study: str, inner: str, name: str, value: Any
 def _inside(holder: Any, key: str, name: str) -> Any:
     if isinstance(holder, dict) and key in holder:
         return holder[key]
-    known = list(holder) if isinstance(holder, dict) else []
-    near = difflib.get_close_matches(key, known, 1)
+    names = list(holder) if isinstance(holder, dict) else []
+    near = difflib.get_close_matches(key, names, 1)
     hint = f"did you mean {near[0]!r}? " if near else ""
-    listed = ", ".join(known) or "nothing: it is one value"
+    listed = ", ".join(names) or "nothing: it is one value"
     raise InvalidArgument(f"size {name!r}: {hint}{key!r} is not among {listed}.")
 
 

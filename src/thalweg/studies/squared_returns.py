@@ -38,10 +38,12 @@ def squared_tasks(config: dict[str, Any]) -> list[Task]:
     squared = study["squared"]
     if problem["entry"] not in _KNOWN:
         return []
-    kept = {
+    shared = {
         key: value for key, value in problem["settings"].items() if key in ("data", "data_seed")
     }
-    few = config | {"problem": {"entry": problem["entry"], "settings": kept | squared["settings"]}}
+    few = config | {
+        "problem": {"entry": problem["entry"], "settings": shared | squared["settings"]}
+    }
     return [
         Task(
             "thalweg.studies.squared_returns:perturb_zero",
@@ -134,8 +136,8 @@ class _AlongCurvatures:
         squares, self._vectors = torch.linalg.eigh(gram)
         self._kept = squares > _RANK * squares.max()
         self._squares, self.rank = squares[self._kept], int(self._kept.sum())
-        ones = torch.ones(len(squares), dtype=gram.dtype)
-        self._factor = float((risk.gauss_newton(home).loss_hessian @ ones)[0])
+        uniform = torch.ones(len(squares), dtype=gram.dtype)
+        self._factor = float((risk.gauss_newton(home).loss_hessian @ uniform)[0])
         self.top = self._factor * float(squares.max())
 
     def __call__(self, v: Tensor) -> SpectralMeasure:

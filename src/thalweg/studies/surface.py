@@ -87,5 +87,5 @@ def take_picture(run: Run, arguments: dict[str, Any], report: Report) -> dict[st
     options = arguments["surface"]
     measured = load_measured_point(arguments, run)
     plane = lay_plane(measured, options)
-    told = Told(report, UNITS_A_CELL)
-    return pack(picture(measured, plane, options, run=run, progress=lambda total, label: told))
+    progress = Told(report, UNITS_A_CELL)
+    return pack(picture(measured, plane, options, run=run, progress=lambda total, label: progress))

@@ -125,5 +125,5 @@ def claims(run: Run, config: dict[str, Any]) -> list[Claim]:
 
 def _final(outcome: dict[str, Any]) -> dict[str, Any]:
     last = {key: float(outcome[key][-1]) for key in ("loss", "error", "test_loss", "test_error")}
-    known = {key: value for key, value in last.items() if np.isfinite(value)}
-    return {"status": outcome["status"], "steps": int(outcome["steps"]), **known}
+    finite = {key: value for key, value in last.items() if np.isfinite(value)}
+    return {"status": outcome["status"], "steps": int(outcome["steps"]), **finite}

@@ -59,9 +59,9 @@ def _taus(
     first, second = np.triu_indices(values.size, 1)
     ordered = values[orders]
     steps = ordered[:, second] - ordered[:, first]
-    known = np.isfinite(steps)
-    ways = np.where(known & (np.abs(steps) > tolerance), np.sign(steps), 0.0)
-    counts = known.sum(1)
+    finite = np.isfinite(steps)
+    ways = np.where(finite & (np.abs(steps) > tolerance), np.sign(steps), 0.0)
+    counts = finite.sum(1)
     return np.where(counts > 0, ways.sum(1) / np.maximum(counts, 1), np.nan)
 
 
@@ -88,8 +88,8 @@ def trends(
     """
     means = []
     for parent in np.unique(ends["parent"].values):
-        mine = ends.isel(end=ends["parent"].values == parent).sortby("rung")
-        columns = np.array([_up(mine, name) for name in names])
+        of_parent = ends.isel(end=ends["parent"].values == parent).sortby("rung")
+        columns = np.array([_up(of_parent, name) for name in names])
         limits = [MEASURES[name].tolerance for name in names]
         rungs = columns.shape[1]
         orders = np.arange(rungs)[None]
@@ -99,8 +99,8 @@ def trends(
         slopes = np.array(
             [_taus(column, limit, orders) for column, limit in zip(columns, limits, strict=True)]
         )
-        known = slopes[np.isfinite(slopes)]
-        means.append(known.mean() if known.size else np.nan)
+        finite = slopes[np.isfinite(slopes)]
+        means.append(finite.mean() if finite.size else np.nan)
     return np.array(means)
 
 
@@ -128,11 +128,11 @@ def trend_statistic(
     Statistic or None
         With its interval over parents; None where fewer than two have a trend.
     """
-    known = trends(ends, names, shuffle=shuffle) if ends.sizes["end"] else np.empty(0)
-    known = known[np.isfinite(known)]
-    if known.size < 2:
+    finite = trends(ends, names, shuffle=shuffle) if ends.sizes["end"] else np.empty(0)
+    finite = finite[np.isfinite(finite)]
+    if finite.size < 2:
         return None
-    return cluster_mean(_NAME, known, np.arange(known.size), units="of all pairs")
+    return cluster_mean(_NAME, finite, np.arange(finite.size), units="of all pairs")
 
 
 def tabulate(

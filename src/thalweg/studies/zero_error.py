@@ -227,12 +227,12 @@ def reached_from(cells: xr.Dataset, labels: str) -> dict[str, float] | None:
     dict or None
         ``weights``, and ratios by the three counts; None where the largest do not reach it.
     """
-    mine = chosen(cells, part="sweep", labels=labels)
-    missed = mine["weights"].values[mine["misclassified"].values > 0]
-    above = mine["weights"].values > (missed.max() if missed.size else 0)
+    sweep = chosen(cells, part="sweep", labels=labels)
+    missed = sweep["weights"].values[sweep["misclassified"].values > 0]
+    above = sweep["weights"].values > (missed.max() if missed.size else 0)
     if not above.any():
         return None
-    first = mine.isel(cell=int(np.flatnonzero(above)[mine["weights"].values[above].argmin()]))
+    first = sweep.isel(cell=int(np.flatnonzero(above)[sweep["weights"].values[above].argmin()]))
     return {key: float(first[key]) for key in ("weights", *COUNTS)}
 
 

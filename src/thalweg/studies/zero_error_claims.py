@@ -58,51 +58,51 @@ def chosen(cells: xr.Dataset, **wanted: str) -> xr.Dataset:
 def _network_claim(
     name: str, labels: str, cells: xr.Dataset | None, config: dict[str, Any]
 ) -> Claim:
-    mine = None if cells is None else _trained(cells, name)
+    trainings = None if cells is None else _trained(cells, name)
     drawn = " of samples," if has_draws(config) else " of"
     return Claim(
         name=f"zero_error/{name}",
         statement=f"The network of the run, which has more weights than training samples, W > N, "
         f"reaches exactly zero training error on {labels} labels on most draws{drawn} labels and "
-        f"initial weights.{_sizes(mine)}",
+        f"initial weights.{_sizes(trainings)}",
         source=_SOURCE,
         protocol="Train by SGD from random weights until no training sample is misclassified, at "
         "most for the epochs of the preset; count all training samples misclassified at the end, "
         "batch-norm statistics re-estimated on the training set. Draws are the sample. Controls "
         "get as many epochs, on the same draws.",
-        statistic=None if mine is None or not _is_large(mine) else _reached(mine),
+        statistic=None if trainings is None or not _is_large(trainings) else _reached(trainings),
         rule=MOST,
         controls=() if cells is None else tuple(_narrow(cells, labels)),
         section="zero_error",
-        why=_INAPPLICABLE if mine is None else _remark(mine),
+        why=_INAPPLICABLE if trainings is None else _remark(trainings),
     )
 
 
 def _sweep_claim(labels: str, cells: xr.Dataset) -> Claim:
-    mine = chosen(cells, part="sweep", labels=labels)
-    samples = int(mine["samples"].values[0])
-    ratio, inequality = mine["per_sample"].values, mine["per_inequality"].values
+    sweep = chosen(cells, part="sweep", labels=labels)
+    samples = int(sweep["samples"].values[0])
+    ratio, inequality = sweep["per_sample"].values, sweep["per_inequality"].values
     just_more = ratio == ratio[ratio >= 1].min(initial=np.inf)
-    near = [("just more weights than samples", _reached(mine, just_more))]
+    near = [("just more weights than samples", _reached(sweep, just_more))]
     if labels == "random":
         just_fewer = inequality == inequality[inequality < 1].max(initial=0.0)
-        near.append(("just fewer weights than inequalities", _reached(mine, just_fewer)))
+        near.append(("just fewer weights than inequalities", _reached(sweep, just_fewer)))
     return Claim(
         name=f"zero_error/sweep-{labels}-labels",
         statement="More weights than inequalities N (C - 1) are enough: most networks that have "
         f"them reach exactly zero training error on {labels} labels.",
         source=_SOURCE,
-        protocol=f"Train networks of {len(set(mine['weights'].values))} widths on each of several "
+        protocol=f"Train networks of {len(set(sweep['weights'].values))} widths on each of several "
         f"draws of {samples} samples{', random labels' if labels == 'random' else ''} and initial "
         "weights, until none is misclassified or the epochs of the preset are over; the share of "
         "the networks with W > N (C - 1) that reach zero. Draws are the sample: networks of "
         "several widths on one draw are one trial.",
-        statistic=_reached(mine, inequality > 1),
+        statistic=_reached(sweep, inequality > 1),
         rule=MOST,
         controls=(
             Control(
                 "Networks with fewer weights than samples, W < N: too few by every count.",
-                _reached(mine, ratio < 1),
+                _reached(sweep, ratio < 1),
             ),
             *(Control(f"Networks with {words}.", reached, near=True) for words, reached in near),
         ),
@@ -117,46 +117,49 @@ def _trained(cells: xr.Dataset, name: str) -> xr.Dataset:
     return cells.isel(cell=np.flatnonzero(cells["name"].values == ends))
 
 
-def _is_large(mine: xr.Dataset) -> bool:
-    return bool((mine["per_sample"].values > 1).all())
+def _is_large(trainings: xr.Dataset) -> bool:
+    return bool((trainings["per_sample"].values > 1).all())
 
 
-def _reached(mine: xr.Dataset, among: NDArray[np.bool_] | None = None) -> Statistic | None:
+def _reached(trainings: xr.Dataset, among: NDArray[np.bool_] | None = None) -> Statistic | None:
     if among is not None:
-        mine = mine.isel(cell=np.flatnonzero(among))
-    if not mine.sizes["cell"]:
+        trainings = trainings.isel(cell=np.flatnonzero(among))
+    if not trainings.sizes["cell"]:
         return None
     name = "share of draws on which networks reach zero training error"
-    return cluster_share(name, mine["misclassified"].values == 0, mine["seed"].values)
+    return cluster_share(name, trainings["misclassified"].values == 0, trainings["seed"].values)
 
 
 def _narrow(cells: xr.Dataset, labels: str) -> Iterator[Control]:
     for part in ("control", "near"):
         networks = chosen(cells, part=part, labels=labels)
         for weights in dict.fromkeys(networks["weights"].values.tolist()):
-            mine = networks.isel(cell=np.flatnonzero(networks["weights"].values == weights))
-            ratio, missed = float(mine["per_sample"].mean()), float(mine["misclassified"].mean())
+            trainings = networks.isel(cell=np.flatnonzero(networks["weights"].values == weights))
+            ratio, missed = (
+                float(trainings["per_sample"].mean()),
+                float(trainings["misclassified"].mean()),
+            )
             far = "far fewer" if part == "control" else "just fewer" if ratio < 1 else "just more"
             yield Control(
                 f"The same training of a network of {weights:,} weights, {far} than samples "
                 f"(W / N = {ratio:.3g}). It misclassifies {missed:,.1f} in the mean.",
-                _reached(mine) if part == "near" or ratio < 1 else None,
+                _reached(trainings) if part == "near" or ratio < 1 else None,
                 near=part == "near",
             )
 
 
-def _sizes(mine: xr.Dataset | None) -> str:
-    if mine is None:
+def _sizes(trainings: xr.Dataset | None) -> str:
+    if trainings is None:
         return ""
-    first = mine.isel(cell=0)
+    first = trainings.isel(cell=0)
     ratios = ", ".join(f"{words} = {float(first[key]):.3g}" for key, words in RATIOS.items())
     return f" Here W = {int(first['weights']):,} and N = {int(first['samples']):,}: {ratios}."
 
 
-def _remark(mine: xr.Dataset) -> str:
-    if not _is_large(mine):
+def _remark(trainings: xr.Dataset) -> str:
+    if not _is_large(trainings):
         return "The network has no more weights than samples: the claim is not of it."
-    most = int(mine["misclassified"].max())
-    tests = mine["test_error"].values
+    most = int(trainings["misclassified"].max())
+    tests = trainings["test_error"].values
     test = "" if np.isnan(tests).any() else f"; mean test error {float(tests.mean()):.3f}"
-    return f"At most {most:,} of {int(mine['samples'].values[0]):,} are misclassified{test}."
+    return f"At most {most:,} of {int(trainings['samples'].values[0]):,} are misclassified{test}."

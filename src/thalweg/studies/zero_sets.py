@@ -170,7 +170,7 @@ def _coranks(system: ZeroSystem, solutions: Solutions | None, real: RealPoints) 
     jacobians = [system.evaluate(real.weights, real.signs)[1]] if len(real.weights) else []
     if solutions is not None and len(solutions.weights):
         jacobians.append(system.evaluate(solutions.weights)[1])
-    sizes = [np.linalg.svd(jacobian, compute_uv=False) for many in jacobians for jacobian in many]
+    sizes = [np.linalg.svd(jacobian, compute_uv=False) for stack in jacobians for jacobian in stack]
     least = singular_cutoff(jacobians[0].shape[1:]) if jacobians else 0.0
     return [system.weights - int((s > least * s.max()).sum()) for s in sizes]
 

@@ -125,12 +125,12 @@ def _method(words: str) -> str:
     return ", ".join(name for mark, name in names.items() if mark in words)
 
 
-def _among(found: list[float]) -> str:
-    low, high = min(found), max(found)
-    if len(found) == 1:
+def _among(counts: list[float]) -> str:
+    low, high = min(counts), max(counts)
+    if len(counts) == 1:
         return _whole(low)
     several = _whole(low) if low == high else f"{low:.0f} to {high:.0f}"
-    return f"{several} in {len(found)} draws"
+    return f"{several} in {len(counts)} draws"
 
 
 def _solutions(solutions: xr.Dataset) -> Picture:

@@ -64,8 +64,8 @@ def _facts(run: Run, zeros: xr.Dataset) -> Iterator[Fact]:
     yield Fact("zeros certified", f"{certified} of {own.sizes['network']}", "networks")
     yield Fact("weights W, equations M", f"{weights:,}, {equations:,}", "of each network")
     nullities = sorted({int(n) for n in own["nullity"].values})
-    told = ", ".join(f"{n:,}" for n in nullities)
-    yield Fact("nullity measured", told, f"W − M = {weights - equations:,}")
+    listed = ", ".join(f"{n:,}" for n in nullities)
+    yield Fact("nullity measured", listed, f"W − M = {weights - equations:,}")
     if run.has_result(BOXES):
         boxes = _case(run.result(BOXES), "network")
         proved = boxes["half_width"].values[boxes["half_width"].values > 0]
@@ -134,17 +134,17 @@ def _proofs(run: Run, zeros: xr.Dataset) -> Table:
                 f"{int(network['nullity']):,}",
             )
         )
-    told = measured(run, "degeneracy/certified")
-    return Table("What was proved", head, rows, note=f"{_THEOREM} {told}".strip())
+    verdict = measured(run, "degeneracy/certified")
+    return Table("What was proved", head, rows, note=f"{_THEOREM} {verdict}".strip())
 
 
 def _checks(zeros: xr.Dataset) -> Iterator[Table]:
     """Say how to prove everything anew, and on what the proofs rest."""
     own = _case(zeros, "network")
     rows: list[tuple[str, ...]] = [
-        (f"seed {int(one['seed'])}", f"thalweg certify verify {one['certificate'].item()}")
-        for one in (own.isel(network=i) for i in range(own.sizes["network"]))
-        if str(one["certificate"].item())
+        (f"seed {int(network['seed'])}", f"thalweg certify verify {network['certificate'].item()}")
+        for network in (own.isel(network=i) for i in range(own.sizes["network"]))
+        if str(network["certificate"].item())
     ]
     if not rows:
         return
@@ -165,11 +165,11 @@ def _refusals(zeros: xr.Dataset) -> Table:
     """List the controls: a proof that is always given proves nothing."""
     rows: list[tuple[str, ...]] = []
     for case in dict.fromkeys(zeros["case"].values.tolist()):
-        mine = _case(zeros, case)
-        refused = np.flatnonzero(mine["verdict"].values != "certified")
+        of_case = _case(zeros, case)
+        refused = np.flatnonzero(of_case["verdict"].values != "certified")
         if len(refused):
-            reason = str(mine["reason"].values[refused[0]])
-            rows.append((case, reason, f"{len(refused)} of {mine.sizes['network']}"))
+            reason = str(of_case["reason"].values[refused[0]])
+            rows.append((case, reason, f"{len(refused)} of {of_case.sizes['network']}"))
     title = (
         "What was refused, and the first reason given; a refusal does not say that no zero exists"
     )
@@ -178,7 +178,7 @@ def _refusals(zeros: xr.Dataset) -> Table:
 
 def _boxes(run: Run, boxes: xr.Dataset) -> Iterator[Part]:
     own = _case(boxes, "network")
-    told = measured(run, "degeneracy/box")
+    verdict = measured(run, "degeneracy/box")
     if bool((own["half_width"].values > 0).any()):
         yield Picture(
             "degeneracy-boxes",
@@ -186,7 +186,7 @@ def _boxes(run: Run, boxes: xr.Dataset) -> Iterator[Part]:
             "Up to the first mark it is proved, by interval bounds, that no network whose weights "
             "each differ by at most so much misclassifies a training sample: a region of full "
             "dimension W. At the second mark an attack by gradients found weights in the box that "
-            f"misclassify one. {told}",
+            f"misclassify one. {verdict}",
             _drawn(plot_boxes, own, (7.5, 1.8 + 0.32 * own.sizes["network"])),
         )
     rows: list[tuple[str, ...]] = [

@@ -42,8 +42,10 @@ def section(run: Run) -> Section | None:
 def _facts(pairs: xr.Dataset) -> Iterator[Fact]:
     high = pairs["barrier"].sel(quantity="loss").values
     for group in dict.fromkeys(pairs["group"].values.tolist()):
-        mine = high[pairs["group"].values == group]
-        yield Fact(f"highest barrier, {_name(group)}", number(float(mine.max())), "training loss")
+        barriers = high[pairs["group"].values == group]
+        yield Fact(
+            f"highest barrier, {_name(group)}", number(float(barriers.max())), "training loss"
+        )
     before = float(pairs["untrained_loss"].mean())
     parents = len(np.unique(pairs["draw"].values))
     yield Fact("loss before training", number(before), f"mean of {count(parents, 'parent')}")
@@ -112,9 +114,9 @@ def _means(pairs: xr.Dataset) -> Table:
     names = [str(name) for name in pairs["quantity"].values]
     rows = []
     for group in dict.fromkeys(pairs["group"].values.tolist()):
-        mine = pairs.isel(pair=pairs["group"].values == group)
+        of_group = pairs.isel(pair=pairs["group"].values == group)
         for name in names:
-            figures = (mine[key].sel(quantity=name).values for key in _COMPARED)
+            figures = (of_group[key].sel(quantity=name).values for key in _COMPARED)
             cells = (number(float(np.mean(values))) for values in figures)
             rows.append((_name(group), name.replace("_", " "), *cells))
     title = "The mean of two models minus their average, and minus the better"

@@ -36,10 +36,10 @@ _TEXT: dict[str, Any] = {"ha": "left", "va": "bottom", "fontsize": "small", "col
 def limit_facts(limits: xr.Dataset) -> Iterator[Fact]:
     """Give the bounds of the network and of zeros of the squared loss."""
     for name, label in ((SQUARED, "at zeros of the squared loss"), (MAIN, "as the run trains it")):
-        mine = _of(limits, name, PARENT)
-        if mine.sizes["pair"]:
-            low, high = (float(mine[key].mean()) for key in ("low", "high"))
-            condition = float(mine["condition"].min())
+        from_parent = _of(limits, name, PARENT)
+        if from_parent.sizes["pair"]:
+            low, high = (float(from_parent[key].mean()) for key in ("low", "high"))
+            condition = float(from_parent["condition"].min())
             yield Fact(
                 f"of the perturbation left in the limit, {label}",
                 f"{number(low)} to {number(high)}",
@@ -79,13 +79,13 @@ def _paths(paths: xr.Dataset) -> Figure:
     figure = Figure(figsize=(8.6, 4.4), layout="constrained")
     ax = figure.add_subplot()
     for color, name in zip(COLORS, _names(paths), strict=False):
-        mine = paths.isel(record=paths["landscape"].values == name)
+        of_landscape = paths.isel(record=paths["landscape"].values == name)
         label: str | None = _WORDS[name]
-        for copy in dict.fromkeys(mine["copy"].values.tolist()):
-            path = mine.isel(record=mine["copy"].values == copy)
+        for copy in dict.fromkeys(of_landscape["copy"].values.tolist()):
+            path = of_landscape.isel(record=of_landscape["copy"].values == copy)
             later = path["time"].values > 0
-            times, left = path["time"].values[later], path["left"].values[later]
-            ax.plot(times, left, color=color, linewidth=1.2, label=label)
+            times, shares = path["time"].values[later], path["left"].values[later]
+            ax.plot(times, shares, color=color, linewidth=1.2, label=label)
             label = None
     ax.axhline(ELSEWHERE, color="#555555", linewidth=0.8, linestyle=":")
     ax.set_xscale("log")
@@ -101,12 +101,16 @@ def _paths(paths: xr.Dataset) -> Figure:
 def _bounds(limits: xr.Dataset, copies: xr.Dataset) -> Table:
     rows = []
     for name in _names(limits):
-        mine, siblings = (_of(limits, name, kind) for kind in (PARENT, SIBLINGS))
-        back = f"{int(mine['back'].values.astype(bool).sum())} of {mine.sizes['pair']}"
-        means = [number(float(mine[key].mean())) for key in ("left", "low", "high")]
+        from_parent, siblings = (_of(limits, name, kind) for kind in (PARENT, SIBLINGS))
+        back = (
+            f"{int(from_parent['back'].values.astype(bool).sum())} of {from_parent.sizes['pair']}"
+        )
+        means = [number(float(from_parent[key].mean())) for key in ("left", "low", "high")]
         apart = number(float(siblings["low"].mean())) if siblings.sizes["pair"] else "–"
-        condition = number(float(mine["condition"].min()))
-        rows.append((_WORDS[name], _naive(mine, copies, name), back, *means, apart, condition))
+        condition = number(float(from_parent["condition"].min()))
+        rows.append(
+            (_WORDS[name], _naive(from_parent, copies, name), back, *means, apart, condition)
+        )
     return Table(
         "What is left of the perturbation: the paper's reading, and bounds for the limit of ever "
         "longer training (means of copies and parents, in lengths of the perturbation)",
@@ -132,10 +136,10 @@ def _bounds(limits: xr.Dataset, copies: xr.Dataset) -> Table:
     )
 
 
-def _naive(mine: xr.Dataset, copies: xr.Dataset, name: str) -> str:
-    if "naive_hits" in mine and np.isfinite(mine["naive_hits"].values[0]):
-        hits, of = (int(mine[f"naive_{key}"].values[0]) for key in ("hits", "copies"))
-        return f"{hits} of {of}, siblings {float(mine['naive_apart'].values[0]):.2f}"
+def _naive(limits: xr.Dataset, copies: xr.Dataset, name: str) -> str:
+    if "naive_hits" in limits and np.isfinite(limits["naive_hits"].values[0]):
+        hits, of = (int(limits[f"naive_{key}"].values[0]) for key in ("hits", "copies"))
+        return f"{hits} of {of}, siblings {float(limits['naive_apart'].values[0]):.2f}"
     if name not in (MAIN, NARROW):
         return "–"
     chosen = copies.isel(
@@ -150,12 +154,12 @@ def _naive(mine: xr.Dataset, copies: xr.Dataset, name: str) -> str:
 def _shares(limits: xr.Dataset) -> Table:
     rows = []
     for name in _names(limits):
-        mine = _of(limits, name, PARENT)
-        if "noise_top_low" not in mine:
+        from_parent = _of(limits, name, PARENT)
+        if "noise_top_low" not in from_parent:
             continue
-        mine = mine.isel(pair=np.isfinite(mine["noise_top_low"].values))
-        if mine.sizes["pair"]:
-            rows += [_split(mine, name, of) for of in ("noise", "left")]
+        from_parent = from_parent.isel(pair=np.isfinite(from_parent["noise_top_low"].values))
+        if from_parent.sizes["pair"]:
+            rows += [_split(from_parent, name, of) for of in ("noise", "left")]
     return Table(
         "Along which curvatures the displacement lies: shares of its squared length at the parent",
         (
@@ -177,24 +181,24 @@ def _shares(limits: xr.Dataset) -> Table:
     )
 
 
-def _split(mine: xr.Dataset, name: str, of: str) -> tuple[str, ...]:
-    bands = [_range(mine, f"{of}_{band}") for band in _BANDS]
+def _split(limits: xr.Dataset, name: str, of: str) -> tuple[str, ...]:
+    bands = [_range(limits, f"{of}_{band}") for band in _BANDS]
     words = "after the noise" if of == "noise" else "at the end"
-    curvature = number(float(mine[f"{of}_curvature"].mean()))
-    return (_WORDS[name], words, *bands, curvature, _certified(mine, name))
+    curvature = number(float(limits[f"{of}_curvature"].mean()))
+    return (_WORDS[name], words, *bands, curvature, _certified(limits, name))
 
 
-def _certified(mine: xr.Dataset, name: str) -> str:
+def _certified(limits: xr.Dataset, name: str) -> str:
     if name in KNOWN:
         return number(KNOWN[name].flat / len(KNOWN[name].curvatures))
     if name != SQUARED:
         return "–"
-    weights, equations = (float(mine[key].values[0]) for key in ("weights", "equations"))
+    weights, equations = (float(limits[key].values[0]) for key in ("weights", "equations"))
     return number(max(0.0, 1 - equations / weights))
 
 
-def _range(mine: xr.Dataset, name: str) -> str:
-    ends: list[Any] = [float(mine[f"{name}_{end}"].mean()) for end in ("low", "high")]
+def _range(limits: xr.Dataset, name: str) -> str:
+    ends: list[Any] = [float(limits[f"{name}_{end}"].mean()) for end in ("low", "high")]
     if ends[1] - ends[0] < 1e-4:
         return f"{ends[0]:.3f}"
     return f"{ends[0]:.3f} to {ends[1]:.3f}"

@@ -65,10 +65,11 @@ def section(run: Run) -> Section | None:
 
 def _facts(main: xr.Dataset) -> Iterator[Fact]:
     for moment in dict.fromkeys(main["moment"].values.tolist()):
-        mine = main.isel(member=main["moment"].values == moment)
-        back = int(mine["returned"].values.sum())
+        of_moment = main.isel(member=main["moment"].values == moment)
+        back = int(of_moment["returned"].values.sum())
         yield Fact(
-            f"copies from the {moment} moment back at zero error", f"{back} of {len(mine.member)}"
+            f"copies from the {moment} moment back at zero error",
+            f"{back} of {len(of_moment.member)}",
         )
     final = main.isel(member=main["moment"].values == "final")
     if final.sizes["member"]:
@@ -195,5 +196,5 @@ def _table(copies: xr.Dataset) -> Table:
 
 
 def _mean(values: np.ndarray[Any, Any]) -> float | None:
-    known = values[np.isfinite(values)]
-    return float(known.mean()) if known.size else None
+    finite = values[np.isfinite(values)]
+    return float(finite.mean()) if finite.size else None

@@ -49,13 +49,13 @@ def section(run: Run) -> Section | None:
 
 def _facts(runs: xr.Dataset) -> Iterator[Fact]:
     for name in runs["activation"].values.tolist():
-        mine = runs.sel(activation=name)
-        ends = mine["status"].values.tolist()
-        left = ends.count("left the interval")
-        value = percent(float(mine["test_error"].mean()))
-        note = f"training error {percent(float(mine['error'].mean()))}"
-        if left:
-            note += f"; {left} of {len(ends)} left the interval"
+        of_activation = runs.sel(activation=name)
+        ends = of_activation["status"].values.tolist()
+        left_interval = ends.count("left the interval")
+        value = percent(float(of_activation["test_error"].mean()))
+        note = f"training error {percent(float(of_activation['error'].mean()))}"
+        if left_interval:
+            note += f"; {left_interval} of {len(ends)} left the interval"
         yield Fact(f"{name}: final test error", value, note)
 
 
@@ -98,13 +98,13 @@ def _curves(run: Run, curves: xr.Dataset, runs: xr.Dataset) -> Picture:
 
 
 def _differences(run: Run, runs: xr.Dataset) -> Table:
-    found = summary(run).get("polynomial_activations", {})
+    summaries = summary(run).get("polynomial_activations", {})
     rows = [
         (
             name,
             _statuses(runs.sel(activation=name)),
             *(percent(float(runs[key].sel(activation=name).mean())) for key in _ERRORS),
-            *(_interval(found.get(name, {}).get("difference", {}).get(k)) for k in _KINDS),
+            *(_interval(summaries.get(name, {}).get("difference", {}).get(k)) for k in _KINDS),
         )
         for name in runs["activation"].values.tolist()
     ]
@@ -122,8 +122,8 @@ def _differences(run: Run, runs: xr.Dataset) -> Table:
 _ERRORS, _KINDS = ("error", "test_error"), ("training", "test")
 
 
-def _statuses(mine: xr.Dataset) -> str:
-    names, counts = np.unique(mine["status"].values, return_counts=True)
+def _statuses(trainings: xr.Dataset) -> str:
+    names, counts = np.unique(trainings["status"].values, return_counts=True)
     return ", ".join(f"{count} {name}" for name, count in zip(names, counts, strict=True))
 
 

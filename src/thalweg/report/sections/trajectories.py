@@ -41,7 +41,7 @@ def section(run: Run) -> Section | None:
     embedding, curves = (run.result(r) if run.has_result(r) else None for r in RESULTS)
     if embedding is None and curves is None:
         return None
-    found = summary(run).get("trajectories", {})
+    summarized = summary(run).get("trajectories", {})
     if embedding is not None and curves is not None:
         embedding = _with_moments(embedding, curves)
     parts: list[Part] = []
@@ -51,14 +51,14 @@ def section(run: Run) -> Section | None:
         parts += _curve_parts(curves)
     if embedding is not None:
         parts += _stress_parts(embedding)
-    if found.get("trajectories"):
-        parts.append(_finals(found["trajectories"], _parents(curves, found)))
+    if summarized.get("trajectories"):
+        parts.append(_finals(summarized["trajectories"], _parents(curves, summarized)))
     return Section(
         name="trajectories",
         title="Where training leads",
         lead="Networks trained from several seeds, and copies of one of them that were perturbed "
         "on the way and trained on, in one picture of weight space.",
-        facts=list(_facts(found, curves, embedding)),
+        facts=list(_facts(summarized, curves, embedding)),
         parts=parts,
         missing=[name for name in RESULTS if not run.has_result(name)],
     )
@@ -74,21 +74,21 @@ def _with_moments(embedding: xr.Dataset, curves: xr.Dataset) -> xr.Dataset:
     return embedding.assign_coords(moment=("checkpoint", column))
 
 
-def _parents(curves: xr.Dataset | None, found: dict[str, Any]) -> dict[str, str]:
+def _parents(curves: xr.Dataset | None, summarized: dict[str, Any]) -> dict[str, str]:
     if curves is None:
-        return dict.fromkeys(found.get("trajectories", {}), "")
+        return dict.fromkeys(summarized.get("trajectories", {}), "")
     pairs = zip(curves["trajectory"].values, curves["parent"].values, strict=True)
     return {str(name): str(parent) for name, parent in pairs}
 
 
 def _facts(
-    found: dict[str, Any], curves: xr.Dataset | None, embedding: xr.Dataset | None
+    summarized: dict[str, Any], curves: xr.Dataset | None, embedding: xr.Dataset | None
 ) -> Iterator[Fact]:
-    finals, parents = found.get("trajectories", {}), _parents(curves, found)
+    finals, parents = summarized.get("trajectories", {}), _parents(curves, summarized)
     trunks = [final for name, final in finals.items() if not parents.get(name)]
     branches = [final for name, final in finals.items() if parents.get(name)]
-    if "zero_error_seeds" in found and trunks:
-        value = f"{found['zero_error_seeds']} of {len(trunks)}"
+    if "zero_error_seeds" in summarized and trunks:
+        value = f"{summarized['zero_error_seeds']} of {len(trunks)}"
         yield Fact("seeds that reached zero training error", value)
     back = [final for final in branches if "error" in final]
     if back:

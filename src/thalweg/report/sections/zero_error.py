@@ -65,9 +65,9 @@ def _of(cells: xr.Dataset, key: str, *values: str) -> xr.Dataset:
 
 def _facts(cells: xr.Dataset) -> Iterator[Fact]:
     for labels in ("true", "random"):
-        mine = _of(_of(cells, "labels", labels), "part", "network")
-        for name in dict.fromkeys(_network(name) for name in mine["name"].values):
-            own = _of_network(mine, name)
+        networks = _of(_of(cells, "labels", labels), "part", "network")
+        for name in dict.fromkeys(_network(name) for name in networks["name"].values):
+            own = _of_network(networks, name)
             missed, tests = own["misclassified"].values, own["test_error"].values
             note = f"test error {span(tests[np.isfinite(tests)])}" if len(tests) else ""
             value = f"{int((missed == 0).sum())} of {missed.size} draws"
@@ -157,12 +157,12 @@ def _network(trajectory: str) -> str:
 
 
 def _of_network(whole: xr.Dataset, name: str) -> xr.Dataset:
-    mine = [_network(trajectory) == name for trajectory in whole["name"].values]
-    return whole.isel(cell=np.flatnonzero(mine))
+    matches = [_network(trajectory) == name for trajectory in whole["name"].values]
+    return whole.isel(cell=np.flatnonzero(matches))
 
 
-def _row(name: str, mine: xr.Dataset) -> tuple[str, ...]:
-    cell, missed = mine.isel(cell=0), mine["misclassified"].values
+def _row(name: str, cells: xr.Dataset) -> tuple[str, ...]:
+    cell, missed = cells.isel(cell=0), cells["misclassified"].values
     return (
         name,
         str(cell["labels"].values),
@@ -170,8 +170,8 @@ def _row(name: str, mine: xr.Dataset) -> tuple[str, ...]:
         *(number(float(cell[key])) for key in ("per_sample", "per_inequality", "per_output")),
         f"{int((missed == 0).sum())} of {missed.size}",
         f"{missed.min():,} to {missed.max():,}",
-        percent(float(mine["test_error"].mean())),
-        number(float(mine["epochs"].max())),
+        percent(float(cells["test_error"].mean())),
+        number(float(cells["epochs"].max())),
     )
 
 
@@ -179,12 +179,12 @@ def _of_weights(sweep: xr.Dataset, weights: int) -> xr.Dataset:
     return sweep.isel(cell=np.flatnonzero(sweep["weights"].values == weights))
 
 
-def _sweep_row(mine: xr.Dataset) -> tuple[str, ...]:
-    first = mine.isel(cell=0)
+def _sweep_row(cells: xr.Dataset) -> tuple[str, ...]:
+    first = cells.isel(cell=0)
     ratios = [number(float(first[k])) for k in ("per_sample", "per_inequality", "per_output")]
     words = [f"{int(first['weights']):,}", *ratios]
     for labels in ("true", "random"):
-        some = _of(mine, "labels", labels)
+        some = _of(cells, "labels", labels)
         missed = some["misclassified"].values
         errors = (missed / some["samples"].values, some["test_error"].values)
         words.append(f"{int((missed == 0).sum())} of {missed.size}")
