@@ -48,7 +48,9 @@ def test_images_are_laid_out_once_and_no_number_moves(form):
     assert risk.on("test").evaluate(w) == tight.on("test").evaluate(w)
     assert torch.equal(risk.gradient(w), tight.gradient(w))
     assert torch.equal(risk.gradient(w, chosen), tight.gradient(w, chosen))
-    assert torch.equal(risk.hessian(w) @ w, tight.hessian(w) @ w)
+    # By one method: the one that is fastest at the moment may differ, and rounds otherwise.
+    products = [r.hessian(w, method="graph") @ w for r in (risk, tight)]
+    assert torch.equal(*products)
     assert risk.on("test").on("train").data is risk.data
 
 
