@@ -147,7 +147,8 @@ def write_file(job: Job, path: Path) -> Written:
 
 def _certificate(run: Run, task: Task, answer: dict[str, Any]) -> Certificate:
     """Make the certificate again of what a task answered, with what it speaks of."""
-    from thalweg.certificates.zero import Certificate, state
+    from thalweg.certificates import Certificate
+    from thalweg.certificates.statement import state
     from thalweg.tracing.chain import Chain
 
     risk, w, _ = _certified_point(run, task.arguments)
