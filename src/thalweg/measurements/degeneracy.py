@@ -5,11 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from thalweg.measurements.checkpoint_tasks import measure_checkpoint, measure_each
 from thalweg.measurements.options import option
 from thalweg.measurements.parts import Fact, Section, Table
-from thalweg.measurements.record import Job, Measurement, every_field, in_order, one_or_several
-from thalweg.measurements.told import UNITS_AN_EPOCH, Told
-from thalweg.run import Report, Run, Task
+from thalweg.measurements.record import Job, Measurement, every_field, one_or_several
+from thalweg.measurements.told import UNITS_AN_EPOCH
+from thalweg.run import Report, Run
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -29,47 +30,32 @@ class Options:
 
 def perform(job: Job) -> dict[str, Any]:
     """Measure each checkpoint in a task of its own."""
-    from thalweg.measurements.point import each_point
-
-    tasks = [
-        Task(
-            "thalweg.measurements.degeneracy:measure_degeneracy",
-            {**spec, "options": job.options},
-            label=f"degeneracy of {name}",
-            units=UNITS_AN_EPOCH,
-        )
-        for name, spec in each_point(job.spec)
-    ]
-    found = job.answers(tasks, "degeneracy")
-    job.run.save_result(RESULT, dataset(found))
-    return {"checkpoints": found}
+    answers = measure_each(job, measure_degeneracy, "degeneracy", units=UNITS_AN_EPOCH)
+    job.run.save_result(RESULT, dataset(answers))
+    return {"checkpoints": answers}
 
 
 def measure_degeneracy(run: Run, arguments: dict[str, Any], report: Report) -> dict[str, Any]:
     """Measure one checkpoint, in a worker."""
     from thalweg.geometry import degeneracy
-    from thalweg.measurements.point import about_point, open_one
 
-    risk, w, point = open_one(arguments, run)
-    told = Told(report, 0.0)
-    answer = degeneracy(risk, w, **arguments["options"], progress=lambda total, label: told)
-    return in_order({**answer.to_dict(), "checkpoint": about_point(point)})
+    return measure_checkpoint(run, arguments, report, degeneracy)
 
 
-def dataset(found: list[dict[str, Any]]) -> xr.Dataset:
+def dataset(answers: list[dict[str, Any]]) -> xr.Dataset:
     """Label ranks, and directions by what explains them, by checkpoint."""
     import xarray as xr
 
-    kinds = list(found[0]["split"])
-    split = [[one["split"].get(kind, 0) for kind in kinds] for one in found]
+    kinds = list(answers[0]["split"])
+    split = [[answer["split"].get(kind, 0) for kind in kinds] for answer in answers]
     return xr.Dataset(
         {
-            **{name: ("checkpoint", [one[name] for one in found]) for name in _COUNTS},
+            **{name: ("checkpoint", [answer[name] for answer in answers]) for name in _COUNTS},
             "split": (("checkpoint", "kind"), split, {"units": "directions"}),
-            "clear": ("checkpoint", [one["clear"] for one in found]),
+            "clear": ("checkpoint", [answer["clear"] for answer in answers]),
         },
-        coords={"checkpoint": [one["checkpoint"]["file"] for one in found], "kind": kinds},
-        attrs=found[0]["described"] | {"method": found[0]["method"]},
+        coords={"checkpoint": [answer["checkpoint"]["file"] for answer in answers], "kind": kinds},
+        attrs=answers[0]["described"] | {"method": answers[0]["method"]},
     )
 
 

@@ -6,11 +6,12 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from thalweg.measurements.checkpoint_rows import short_names
+from thalweg.measurements.checkpoint_tasks import measure_checkpoint, measure_each
 from thalweg.measurements.options import option
 from thalweg.measurements.parts import Fact, Section, Table
-from thalweg.measurements.record import Job, Measurement, cell, in_order
-from thalweg.measurements.told import UNITS_AN_EPOCH, Told
-from thalweg.run import Report, Run, Task
+from thalweg.measurements.record import Job, Measurement, cell
+from thalweg.measurements.told import UNITS_AN_EPOCH
+from thalweg.run import Report, Run
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -35,57 +36,42 @@ class Options:
 
 def perform(job: Job) -> dict[str, Any]:
     """Measure each checkpoint in a task of its own."""
-    from thalweg.measurements.point import each_point
-
-    tasks = [
-        Task(
-            "thalweg.measurements.flatness:measure_flatness",
-            {**spec, "options": job.options},
-            label=f"flatness of {name}",
-            units=_EPOCHS * UNITS_AN_EPOCH,
-        )
-        for name, spec in each_point(job.spec)
-    ]
-    found = job.answers(tasks, "flatness")
-    job.run.save_result(RESULT, dataset(found))
-    return {"checkpoints": found}
+    answers = measure_each(job, measure_flatness, "flatness", units=_EPOCHS * UNITS_AN_EPOCH)
+    job.run.save_result(RESULT, dataset(answers))
+    return {"checkpoints": answers}
 
 
 def measure_flatness(run: Run, arguments: dict[str, Any], report: Report) -> dict[str, Any]:
     """Take all measures at one checkpoint, in a worker."""
     from thalweg.geometry import flatness
-    from thalweg.measurements.point import about_point, open_one
 
-    risk, w, point = open_one(arguments, run)
-    told = Told(report, UNITS_AN_EPOCH)
-    answer = flatness(risk, w, **arguments["options"], progress=lambda total, label: told)
-    return in_order({**answer.to_dict(), "checkpoint": about_point(point)})
+    return measure_checkpoint(run, arguments, report, flatness, units=UNITS_AN_EPOCH)
 
 
-def dataset(found: list[dict[str, Any]]) -> xr.Dataset:
+def dataset(answers: list[dict[str, Any]]) -> xr.Dataset:
     """Label measures by checkpoint, name and form: NaN where a measure has no such number."""
     import numpy as np
     import xarray as xr
 
-    first = found[0]["measures"]
+    first = answers[0]["measures"]
     numbers = {
-        key: np.array([[_float(m[key]) for m in one["measures"]] for one in found])
+        key: np.array([[_float(m[key]) for m in answer["measures"]] for answer in answers])
         for key in ("value", "low", "high", "stderr")
     }
     words = {key: [str(m[key]) for m in first] for key in ("name", "form", "flatter")}
     words["invariant"] = [", ".join(m["invariant"]) for m in first]
-    status = [[str(m["status"]) for m in one["measures"]] for one in found]
+    status = [[str(m["status"]) for m in answer["measures"]] for answer in answers]
     return xr.Dataset(
         {
             **{key: (("checkpoint", "measure"), table) for key, table in numbers.items()},
             "status": (("checkpoint", "measure"), status),
-            "loss": ("checkpoint", [one["value"] for one in found]),
+            "loss": ("checkpoint", [answer["value"] for answer in answers]),
         },
         coords={
-            "checkpoint": [one["checkpoint"]["file"] for one in found],
+            "checkpoint": [answer["checkpoint"]["file"] for answer in answers],
             **{key: ("measure", column) for key, column in words.items()},
         },
-        attrs={**found[0]["described"], **found[0]["settings"]},
+        attrs={**answers[0]["described"], **answers[0]["settings"]},
     )
 
 
@@ -95,15 +81,15 @@ def _float(value: float | None) -> float:
 
 def lines(found: dict[str, Any]) -> list[str]:
     """Write a row a measure for each checkpoint."""
-    return [line for one in found["checkpoints"] for line in _lines(one)]
+    return [line for answer in found["checkpoints"] for line in _lines(answer)]
 
 
-def _lines(one: dict[str, Any]) -> list[str]:
-    rows = [f"{one['checkpoint']['file']}: loss {one['value']:.5g}"]
-    rows += [f"  - {note}" for note in one["checkpoint"]["notes"]]
+def _lines(answer: dict[str, Any]) -> list[str]:
+    rows = [f"{answer['checkpoint']['file']}: loss {answer['value']:.5g}"]
+    rows += [f"  - {note}" for note in answer["checkpoint"]["notes"]]
     heads = f"{'measure':<12} {'units':<9} {'value':>10} {'from':>10} {'to':>10}"
     rows.append(f"{heads}  {'flatter is':<10} {'status':<13} invariant under")
-    for measure in one["measures"]:
+    for measure in answer["measures"]:
         numbers = " ".join(f"{cell(measure[key]):>10}" for key in ("value", "low", "high"))
         rows.append(
             f"{measure['name']:<12} {measure['form']:<9} {numbers}  {measure['flatter']:<10}"

@@ -5,11 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
+from thalweg.measurements.checkpoint_tasks import measure_checkpoint, measure_each
 from thalweg.measurements.options import option
 from thalweg.measurements.parts import Fact, Section, Table
-from thalweg.measurements.record import Job, Measurement, every_field, in_order, one_or_several
-from thalweg.measurements.told import Told
-from thalweg.run import Report, Run, Task
+from thalweg.measurements.record import Job, Measurement, every_field, one_or_several
+from thalweg.run import Report, Run
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -31,47 +31,33 @@ class Options:
 
 def perform(job: Job) -> dict[str, Any]:
     """Prove and attack a box at each checkpoint, in a task of its own."""
-    from thalweg.measurements.point import each_point
-
-    tasks = [
-        Task(
-            "thalweg.measurements.margin:measure_margin",
-            {**spec, "options": job.options},
-            label=f"margin of {name}",
-        )
-        for name, spec in each_point(job.spec)
-    ]
-    found = job.answers(tasks, "margin")
-    job.run.save_result(RESULT, dataset(found))
-    return {"checkpoints": found}
+    answers = measure_each(job, measure_margin, "margin")
+    job.run.save_result(RESULT, dataset(answers))
+    return {"checkpoints": answers}
 
 
 def measure_margin(run: Run, arguments: dict[str, Any], report: Report) -> dict[str, Any]:
     """Certify one checkpoint, in a worker."""
     from thalweg.certificates import certify_margin
-    from thalweg.measurements.point import about_point, open_one
 
-    risk, w, point = open_one(arguments, run)
-    told = Told(report, 0.0)
-    answer = certify_margin(risk, w, **arguments["options"], progress=lambda total, label: told)
-    return in_order({**answer.to_dict(), "checkpoint": about_point(point)})
+    return measure_checkpoint(run, arguments, report, certify_margin)
 
 
-def dataset(found: list[dict[str, Any]]) -> xr.Dataset:
+def dataset(answers: list[dict[str, Any]]) -> xr.Dataset:
     """Label half widths by checkpoint: NaN where there is none."""
     import xarray as xr
 
     def column(name: str) -> list[float]:
-        return [float("nan") if one[name] is None else one[name] for one in found]
+        return [float("nan") if answer[name] is None else answer[name] for answer in answers]
 
     return xr.Dataset(
         {
             **{name: ("checkpoint", column(name)) for name in _NUMBERS},
-            "verdict": ("checkpoint", [one["verdict"] for one in found]),
-            "why": ("checkpoint", ["; ".join(one["reasons"]) for one in found]),
+            "verdict": ("checkpoint", [answer["verdict"] for answer in answers]),
+            "why": ("checkpoint", ["; ".join(answer["reasons"]) for answer in answers]),
         },
-        coords={"checkpoint": [one["checkpoint"]["file"] for one in found]},
-        attrs={"scale": found[0]["scale"], "samples": found[0]["samples"]},
+        coords={"checkpoint": [answer["checkpoint"]["file"] for answer in answers]},
+        attrs={"scale": answers[0]["scale"], "samples": answers[0]["samples"]},
     )
 
 
@@ -118,5 +104,5 @@ RECORD = Measurement(
     batchnorm="frozen",
     checkpoints=(1, None),
     answer=one_or_several,
-    failed=lambda found: any(one["verdict"] != "certified" for one in found["checkpoints"]),
+    failed=lambda found: any(answer["verdict"] != "certified" for answer in found["checkpoints"]),
 )

@@ -6,11 +6,12 @@ from dataclasses import dataclass
 from typing import Any
 
 from thalweg.measurements.checkpoint_rows import first_lines, rows_dataset, rows_section
+from thalweg.measurements.checkpoint_tasks import measure_checkpoint, measure_each
 from thalweg.measurements.options import option
 from thalweg.measurements.parts import Section
-from thalweg.measurements.record import Job, Measurement, cell, in_order, one_or_several
-from thalweg.measurements.told import UNITS_AN_EPOCH, Told
-from thalweg.run import Report, Run, Task
+from thalweg.measurements.record import Job, Measurement, cell, one_or_several
+from thalweg.measurements.told import UNITS_AN_EPOCH
+from thalweg.run import Report, Run
 
 RESULT = "volume/points"
 _NUMBERS = ("value", "low", "high", "radial", "misses", "virial", "rhat")
@@ -31,18 +32,7 @@ class Options:
 
 def perform(job: Job) -> dict[str, Any]:
     """Measure each checkpoint in a task of its own."""
-    from thalweg.measurements.point import each_point
-
-    tasks = [
-        Task(
-            "thalweg.measurements.volume:measure_volume",
-            {**spec, "options": job.options},
-            label=f"volume of {name}",
-            units=_PARTS * UNITS_AN_EPOCH,
-        )
-        for name, spec in each_point(job.spec)
-    ]
-    answers = job.answers(tasks, "volume")
+    answers = measure_each(job, measure_volume, "volume", units=_PARTS * UNITS_AN_EPOCH)
     job.run.save_result(RESULT, rows_dataset(answers, _NUMBERS))
     return {"checkpoints": answers}
 
@@ -50,12 +40,8 @@ def perform(job: Job) -> dict[str, Any]:
 def measure_volume(run: Run, arguments: dict[str, Any], report: Report) -> dict[str, Any]:
     """Measure one checkpoint, in a worker."""
     from thalweg.geometry import log_volume
-    from thalweg.measurements.point import about_point, open_one
 
-    risk, w, point = open_one(arguments, run)
-    told = Told(report, UNITS_AN_EPOCH)
-    answer = log_volume(risk, w, **arguments["options"], progress=lambda total, label: told)
-    return in_order({**answer.to_dict(), "checkpoint": about_point(point)})
+    return measure_checkpoint(run, arguments, report, log_volume, units=UNITS_AN_EPOCH)
 
 
 def section(run: Run) -> Section | None:
