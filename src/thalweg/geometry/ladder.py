@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
+from dataclasses import replace
 from typing import Any, Literal, Protocol
 
 import torch
@@ -25,8 +26,10 @@ from thalweg.sampling import (
     adapt,
     sample,
     whiten,
+    without_scatter_of,
 )
 from thalweg.sampling.diagnostics import diagnose, standard_error
+from thalweg.sampling.posterior import evaluate_many
 
 RUNGS = 14  # of a climb at most
 _TOLERANCE = 0.05
@@ -34,12 +37,14 @@ _RATIO = math.sqrt(10)  # between neighbouring temperatures
 # Trajectories of a rung: while the step is fitted, not kept, and kept. Short ones: on deep linear
 # networks 0.5 gives 2.4 times as many effective draws of the energy a gradient as 1.5.
 _FITTING, _SETTLING, _KEPT, _LENGTH = 14, 7, 90, 0.7
-# beta / localization of the last rung of blocks and slices: rounding spoils colder ones.
-_COLDEST = 1e9
+# beta / localization of the last rung of blocks: rounding spoils colder ones. Slices go on to where
+# what is to be extrapolated has nearly died out, or where beta times the rounding is this.
+_COLDEST, _COLDEST_OF_SLICES, _ROUNDED = 1e9, 1e30, 1e-3
+_RUNGS_OF_SLICES, _SWEEPS_BETWEEN_FITS = 10, (2, 3, 3)
 _RECORDED = 5
 _CUBES = 6_000_000
 _FEW = 4  # weights that are drawn by slices
-_OF_A_SLICE = 25  # evaluations, about
+_OF_A_SLICE = 40  # evaluations, about
 
 
 Sampler = Literal["blocks", "slices", "hmc"]
@@ -137,6 +142,8 @@ class _TwoSided(ABC):
     see.
     """
 
+    groups: int | None = None  # in which each side's chains are judged by R-hat; else one by one
+
     def __init__(
         self, landscape: Landscape, w: Tensor, chains: int, generator: torch.Generator, budget: int
     ) -> None:
@@ -150,7 +157,7 @@ class _TwoSided(ABC):
         from_above = self._descend(*begun, bar)
         bar.update(RUNGS - len(from_above))
         self.gradients += sum(kernel.gradients for kernel, _ in from_above) * self.half
-        one_sided = [_judge(kernel.posterior, [chains], kernel) for kernel, chains in from_above]
+        one_sided = [self._judge([chains], kernel) for kernel, chains in from_above]
         if hopeless(one_sided):
             return one_sided
         points = self.w.detach().double().repeat(self.half, 1)
@@ -158,9 +165,13 @@ class _TwoSided(ABC):
         for kernel, above in reversed(from_above):
             spent = kernel.gradients
             below, points = self._draw(kernel, points)
-            rungs.append(_judge(kernel.posterior, [above, below], kernel))
+            rungs.append(self._judge([above, below], kernel))
             self.gradients += (kernel.gradients - spent) * self.half
         return rungs[::-1]
+
+    def _judge(self, sides: list[Chains], kernel: Any) -> Rung:
+        together = max(1, self.half // self.groups) if self.groups else 1
+        return _judge(kernel.posterior, sides, kernel, together=together)
 
     @abstractmethod
     def _descend(
@@ -174,31 +185,60 @@ class _TwoSided(ABC):
 
 
 class _Slices(_TwoSided):
-    """Slices along the axes, in decades, for few weights."""
+    """
+    Slices, for few weights, to temperatures as low as the rounding of the loss allows.
+
+    Each weight has a virial of its own, ``(w_i - w0_i) dU/dw_i``, whose mean is one. The energy is
+    kept without what these explain of it: around normal crossings that is nearly all, so that a
+    rung is hundreds of times more exact than its draws are many.
+    """
 
     sampler: Sampler = "slices"
+    groups = 8
 
     def _descend(
         self, posterior: Posterior, points: Tensor, warmest: float, bar: Bar
     ) -> list[tuple[Any, Chains]]:
-        found: list[tuple[Any, Chains]] = []
-        coldest = _COLDEST * posterior.localization
-        for rung in range(RUNGS):
-            if warmest * 10.0**rung > coldest:
+        descent: list[tuple[Any, Chains]] = []
+        coldest = min(
+            _COLDEST_OF_SLICES * posterior.localization,
+            _ROUNDED / max(_rounding(self.landscape, self.w, self.generator), 1e-300),
+        )
+        decades = max(1.0, math.log10(max(coldest / warmest, 1.0)) / (_RUNGS_OF_SLICES - 1))
+        for rung in range(_RUNGS_OF_SLICES):
+            if warmest * 10.0 ** (decades * rung) > 1.01 * coldest:
                 break
-            kernel = Slices(posterior.at(warmest * 10.0**rung))
+            kernel = Slices(posterior.at(warmest * 10.0 ** (decades * rung)))
             chains, points = self._draw(kernel, points)
-            found.append((kernel, chains))
+            descent.append((kernel, chains))
             bar.update()
-        return found
+        return descent
 
     def _draw(self, kernel: Any, points: Tensor) -> tuple[Chains, Tensor]:
-        sweeps = self.budget // (2 * RUNGS * _OF_A_SLICE * len(self.w))
+        sweeps = self.budget // (2 * _RUNGS_OF_SLICES * _OF_A_SLICE * len(self.w))
         state = kernel.init(points)
-        for _ in range(4):
-            state, _ = kernel.step(state, self.generator)
-        chains = sample(kernel, state, self.generator, draws=max(10, sweeps))
-        return chains, chains.state.points
+        for settling in _SWEEPS_BETWEEN_FITS:
+            for _ in range(settling):
+                state, _ = kernel.step(state, self.generator)
+            kernel.fit(state.points)
+        virials: list[Tensor] = []
+
+        def observe(state: State) -> tuple[Tensor, Tensor]:
+            virials.append((state.points - kernel.posterior.centre) * state.gradient)
+            return kernel.posterior.beta * state.rise, virials[-1].mean(1)
+
+        chains = sample(kernel, state, self.generator, draws=max(10, sweeps), observe=observe)
+        energy = without_scatter_of(torch.stack(virials) - 1, chains.energy)
+        return replace(chains, energy=energy), chains.state.points
+
+
+def _rounding(landscape: Landscape, w: Tensor, generator: torch.Generator) -> float:
+    """Give by how much the loss at w is uncertain: as its last digit, and those of w, are."""
+    centre = w.detach().double()
+    digit = torch.finfo(w.dtype).eps
+    noise = torch.randn(32, len(w), generator=generator, dtype=torch.float64)
+    values = evaluate_many(landscape, torch.cat([centre[None], centre * (1 + digit * noise)]))[0]
+    return max(float((values - values[0]).abs().max()), digit * abs(float(values[0])))
 
 
 class _Trajectories(_TwoSided):
@@ -283,17 +323,18 @@ def _without_laggards(state: State) -> State:
     return State(*(None if tensor is None else tensor[rows] for tensor in state))  # type: ignore[arg-type]
 
 
-def _judge(posterior: Posterior, sides: list[Chains], kernel: Kernel) -> Rung:
+def _judge(posterior: Posterior, sides: list[Chains], kernel: Kernel, *, together: int = 1) -> Rung:
     """Judge chains that come from one side, or from above and from below."""
     energy, distance, virial = (
         torch.cat([getattr(chains, name) for chains in sides], dim=1)
         for name in ("energy", "distance", "virial")
     )
     acceptance = sum(chains.acceptance for chains in sides) / len(sides)
-    found = diagnose(energy, distance, virial, acceptance)
+    diagnosis = diagnose(energy, distance, virial, acceptance, together=together)
     means = [float(chains.energy.mean()) for chains in sides]
+    means_of_chains = energy.mean(0)  # they are independent: their scatter tells all of the error
     gap, value = means[0] - means[-1], float(energy.mean())
-    reasons = found.reasons(tolerance=_TOLERANCE)
+    reasons = diagnosis.reasons(tolerance=_TOLERANCE)
     # Two standard errors of the difference of two halves.
     if not abs(gap) <= _TOLERANCE * abs(value) + 4 * standard_error(energy) * (len(sides) > 1):
         reasons.append(
@@ -304,15 +345,15 @@ def _judge(posterior: Posterior, sides: list[Chains], kernel: Kernel) -> Rung:
         float(posterior.beta),
         posterior.localization,
         value,
-        standard_error(energy),
+        max(standard_error(energy), float(means_of_chains.std()) / math.sqrt(len(means_of_chains))),
         gap,
-        found.virial,
-        found.rhat,
-        found.rhat_distance,
-        found.bulk_ess,
-        found.tail_ess,
-        found.acceptance,
+        diagnosis.virial,
+        diagnosis.rhat,
+        diagnosis.rhat_distance,
+        diagnosis.bulk_ess,
+        diagnosis.tail_ess,
+        diagnosis.acceptance,
         kernel.step_size,
         tuple(reasons),
-        tuple(energy.mean(0).tolist()),
+        tuple(means_of_chains.tolist()),
     )

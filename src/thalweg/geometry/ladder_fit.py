@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any
 
 import numpy as np
@@ -15,9 +15,13 @@ _RARER = 4.0
 MOST = 7  # multiplicities that are thought of
 # Standard errors of few chains are uncertain themselves; no rung is trusted further than this.
 _FLOOR = 1e-3
-_POWERS = np.array([0.15, 0.25, 0.35, 0.5, 0.75, 1.0])
-_SHIFTS = np.array([0.5, 1.0, 2.0, 3.0, 5.0])
-_ABOVE = np.array([1.0, 2.0, 3.5, 5.0, 7.0, 10.0, 14.0, 20.0])
+# Forms of what is added below lambda: between these, derivatives of the forms carry on.
+_GAPS = np.geomspace(0.02, 1.0, 16)
+_ABOVE = np.geomspace(1.0, 40.0, 20)
+_SHIFTS = np.array([0.5, 1.0, 1.5, 2.5, 4.0, 6.0, 10.0])
+_POWERS = np.array([0.15, 0.25, 0.5, 1.0])
+_UNKNOWNS = 4  # of a form, about, where its misfit is judged
+_FAR = 500.0  # of an exponent
 
 
 @dataclass(frozen=True)
@@ -34,7 +38,7 @@ class LadderFit:
     probabilities : tuple of float
         Of multiplicity 1, 2, ...
     misfit : float
-        Chi-squared per rung of the best form.
+        Chi-squared per degree of freedom of the best form, as errors were given.
     """
 
     value: float
@@ -54,14 +58,20 @@ def fit_ladder(
     power_share: float = 0.05,
     slowest: float = 0.25,
     most: int = MOST,
+    near_poles: bool = False,
 ) -> LadderFit:
     """
-    Fit ``lambda - (m - 1) / (x + c) - A beta^-p`` with ``x = log beta - s log localization``.
+    Fit ``lambda - T(x + c) - A beta^-p`` with ``x = log beta - s log localization``.
 
-    The second term is what Watanabe's expansion of the free energy gives for multiplicity m, the
-    third, with an A for each localization, stands for the next pole of the zeta function. All c, p
-    and s of a grid are averaged over, weighted by how well they fit; so are m, of which each is
-    taken to be four times rarer than the one before. lambda and A are Gaussian given these.
+    Poles of the zeta function at lambda and, d further on, at ``lambda + d`` make an integral
+    ``beta^-lambda (1 - exp(-d (x + c)))``, of which minus the logarithm has the slope
+    ``lambda - T`` with ``T = d / (exp(d (x + c)) - 1)``. Where they meet, d = 0, lambda has
+    multiplicity 2 and T is ``1 / (x + c)``; multiplicity m has ``(m - 1) / (x + c)``. The term in
+    A, one for each localization, stands for poles farther on. All d, c, s and p of a grid are
+    averaged over, weighted by how well they fit and by how likely m is, each taken to be four
+    times rarer than the one before. Given these lambda, A and small changes of d, c and s are
+    Gaussian. Where even the best form misses the rungs by more than their errors, the errors are
+    taken to be as large as it misses.
 
     Parameters
     ----------
@@ -76,38 +86,96 @@ def fit_ladder(
         The least p.
     most : int
         The largest m: a pole has at most the order of the number of weights.
+    near_poles : bool
+        Whether poles at a distance d of 0.02 to 1 are thought of for multiplicity 1; else T is
+        left out there. Rungs must be exact to some thousandths to tell these from multiplicity 2.
 
     References
     ----------
     Watanabe, Algebraic geometry and statistical learning theory (2009), theorem 6.7.
     """
     x, u = np.log(betas), np.log(localizations / localizations.min())
-    m, c, p, s = (
-        grid.ravel()
-        for grid in np.meshgrid(
-            np.arange(1, most + 1), _ABOVE, _POWERS[slowest <= _POWERS], _SHIFTS, indexing="ij"
-        )
-    )
-    shifted = x[None, :] - s[:, None] * u[None, :]
-    logs = (m - 1)[:, None] / (shifted - shifted.min(1, keepdims=True) + c[:, None])
-    design = np.stack([np.ones_like(shifted), *_powers(x, localizations, p)], axis=2)
+    powers = _POWERS[slowest <= _POWERS]
+    forms = _join([_forms(m, powers, near_poles=near_poles) for m in range(1, most + 1)])
+    term, changes = _poles(forms, x, u)
+    columns = _powers(x, localizations, forms.power)
+    design = np.stack([np.ones_like(term), *columns, *changes], axis=2)
+    spread = power_share * float(np.abs(means).max())
+    widths = np.column_stack([np.full((len(term), len(columns)), spread), forms.widths()])
     weights = np.linalg.inv(covariance + np.diag((_FLOOR * means) ** 2))
-    mean, variance, misfit, evidence = _gaussian(
-        means[None, :] + logs, design, weights, power_share * float(np.abs(means).max())
-    )
-    log_weight = evidence - (m - 1) * np.log(_RARER)
-    share = np.exp(log_weight - log_weight.max())
+    solved = _gaussian(means + term, design, weights, widths, len(columns))
+    excess = float(solved.misfit.min()) / max(1, len(x) - _UNKNOWNS)
+    if excess > 1:
+        solved = _gaussian(means + term, design, weights / excess, widths, len(columns))
+    log_share = solved.evidence + forms.log_prior
+    share = np.exp(log_share - log_share.max())
     share /= share.sum()
-    probabilities = tuple(float(share[m == k].sum()) for k in range(1, most + 1))
-    low, high = (_quantile(q, mean, variance, share) for q in (0.025, 0.975))
+    probabilities = tuple(float(share[forms.multiplicity == m].sum()) for m in range(1, most + 1))
+    low, high = (_quantile(q, solved.mean, solved.variance, share) for q in (0.025, 0.975))
     return LadderFit(
-        float(share @ mean),
+        float(share @ solved.mean),
         low,
         high,
         1 + int(np.argmax(probabilities)),
         probabilities,
-        float(misfit.min()) / len(x),
+        excess,
     )
+
+
+@dataclass(frozen=True)
+class _Forms:
+    """Multiplicity, d, c, s, p and the logarithm of the prior of forms, each of shape (f,)."""
+
+    multiplicity: Array
+    gap: Array
+    above: Array
+    shift: Array
+    power: Array
+    log_prior: Array
+
+    def widths(self) -> Array:
+        """Give half of the grid's spacing in d, c and s, shape (f, 3)."""
+        gap, above = (np.log(grid[1] / grid[0]) / 2 for grid in (_GAPS, _ABOVE))
+        # A form without d has a change of nothing there, of any width.
+        gaps = gap * np.where(self.gap > 0, self.gap, 1.0)
+        return np.column_stack([gaps, above * self.above, self.shift / 4])
+
+
+def _forms(multiplicity: int, powers: Array, *, near_poles: bool) -> _Forms:
+    """Make the forms of one multiplicity; where d is 0, T is ``(m - 1) / (x + c)``."""
+    gaps, above, shifts = np.zeros(1), _ABOVE, _SHIFTS
+    if multiplicity == 1:
+        gaps, above, shifts = (
+            (_GAPS, above, shifts) if near_poles else (gaps, above[:1], shifts[:1])
+        )
+    gap, c, s, p = (
+        axis.ravel() for axis in np.meshgrid(gaps, above, shifts, powers, indexing="ij")
+    )
+    log_prior = -np.log(len(gap)) - (multiplicity - 1) * np.log(_RARER)
+    same = np.ones_like(gap)
+    return _Forms(multiplicity * same, gap, c, s, p, log_prior * same)
+
+
+def _join(parts: list[_Forms]) -> _Forms:
+    return _Forms(
+        *(np.concatenate([getattr(part, field.name) for part in parts]) for field in fields(_Forms))
+    )
+
+
+def _poles(forms: _Forms, x: Array, u: Array) -> tuple[Array, list[Array]]:
+    """Give T of each form at each rung, shape (f, n), and minus its changes with d, c and s."""
+    shifted = x - forms.shift[:, None] * u
+    warmest = shifted.argmin(1)
+    shifted = shifted - shifted.min(1, keepdims=True) + forms.above[:, None]
+    gap, order = forms.gap[:, None], (forms.multiplicity - 1)[:, None]
+    near = gap > 0
+    d = np.where(near, gap, 1.0)
+    growth = np.minimum(d * shifted, _FAR)
+    less = np.expm1(growth)
+    term = np.where(near, d / less, order / shifted)
+    slope = np.where(near, -((d / less) ** 2) * np.exp(growth), -order / shifted**2)
+    with_gap = np.where(near, 1 / less - growth * np.exp(growth) / less**2, 0.0)
+    return term, [-with_gap, -slope, slope * (u - u[warmest][:, None])]
 
 
 def _powers(x: Array, localizations: Array, p: Array) -> list[Array]:
@@ -119,22 +187,39 @@ def _powers(x: Array, localizations: Array, p: Array) -> list[Array]:
     return columns
 
 
+@dataclass(frozen=True)
+class _Solved:
+    """Mean and variance of lambda, misfit and logarithm of the evidence of forms, shape (f,)."""
+
+    mean: Array
+    variance: Array
+    misfit: Array
+    evidence: Array
+
+
 def _gaussian(
-    targets: Array, design: Array, weights: Array, spread: float
-) -> tuple[Array, Array, Array, Array]:
-    """Solve for lambda and A of each form: mean and variance of lambda, misfit, log evidence."""
-    unknowns = design.shape[2]
-    prior = np.diag([0.0] + [spread**-2] * (unknowns - 1))
+    targets: Array, design: Array, weights: Array, widths: Array, positive: int
+) -> _Solved:
+    """
+    Solve for lambda and the other unknowns, which have priors of given widths.
+
+    The first ``positive`` of these are all but never negative: lambda is approached from below.
+    """
+    precisions = np.column_stack([np.zeros(len(widths)), widths**-2.0])
     weighted = weights @ design
-    matrix = weighted.transpose(0, 2, 1) @ design + prior
-    solution = np.linalg.solve(matrix, (weighted * targets[:, :, None]).sum(1)[:, :, None])[:, :, 0]
+    matrix = weighted.transpose(0, 2, 1) @ design
+    diagonal = np.arange(design.shape[2])
+    matrix[:, diagonal, diagonal] += precisions
+    right = (weighted * targets[:, :, None]).sum(1)
+    solution = np.linalg.solve(matrix, right[:, :, None])[:, :, 0]
     residual = targets - (design @ solution[:, :, None])[:, :, 0]
     misfit = ((residual @ weights) * residual).sum(1)
-    # lambda is approached from below: a negative A is all but excluded.
-    sizes = solution[:, 1:] / spread
-    penalty = (sizes**2 + np.where(sizes < 0, (20 * sizes) ** 2, 0.0)).sum(1)
-    evidence = -(misfit + penalty + np.linalg.slogdet(matrix)[1]) / 2
-    return solution[:, 0], np.linalg.inv(matrix)[:, 0, 0], misfit, evidence
+    sizes = solution[:, 1:] / widths
+    below = np.minimum(sizes[:, :positive], 0)
+    penalty = (sizes**2).sum(1) + ((20 * below) ** 2).sum(1)
+    volume = np.linalg.slogdet(matrix)[1] + 2 * np.log(widths).sum(1)
+    evidence = -(misfit + penalty + volume) / 2
+    return _Solved(solution[:, 0], np.linalg.inv(matrix)[:, 0, 0], misfit, evidence)
 
 
 def _quantile(q: float, mean: Array, variance: Array, share: Array) -> float:

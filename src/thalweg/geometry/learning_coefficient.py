@@ -23,7 +23,7 @@ from thalweg.run.progress import Progress, silent
 # still rise in the last decade.
 _EXTRAPOLATED = {
     "blocks": (0.96, 0.05, 0.25, 0.04),
-    "slices": (0.9, 0.1, 0.25, 0.05),
+    "slices": (0.8, 0.1, 0.25, 0.05),
     "hmc": (0.9, 0.3, 0.15, 0.05),
 }
 # Probability from which a multiplicity is named; errors that chains share are not in that of slices
@@ -207,6 +207,7 @@ def _answer(
         power_share=power_share,
         slowest=slowest,
         most=most,
+        near_poles=ladder.sampler == "slices",
     )
     higher = [rung for rung in rungs if not rung.reasons and rung.value - rung.stderr > fit.high]
     if any(rung not in used for rung in higher):

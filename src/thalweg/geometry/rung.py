@@ -58,10 +58,12 @@ class Rung:
 
 
 def risen(climb: Sequence[Rung]) -> float:
-    """Say by how much a climb rose in its last decade, less the error of that; rungs in order."""
-    last = [rung for rung in climb if rung.beta > 0.09 * climb[-1].beta]
-    if len(last) < 2:
+    """Say by how much a climb rises in a decade at its end, less the error; rungs in order."""
+    if len(climb) < 2:
         return math.inf
+    last = [rung for rung in climb if rung.beta > 0.09 * climb[-1].beta]
+    if len(last) < 2:  # more than a decade apart
+        last = list(climb[-2:])
     half = len(last) // 2
     before, after = last[:half], last[-half:]
     decades = np.log10(after[0].beta / before[0].beta)

@@ -3,6 +3,7 @@
 from thalweg.sampling.annealing import LogRatio, anneal
 from thalweg.sampling.blocks import NewtonBlocks
 from thalweg.sampling.chains import Chains, adapt, sample
+from thalweg.sampling.control_variates import without_scatter_of
 from thalweg.sampling.diagnostics import Diagnosis, bulk_ess, diagnose, rhat, tail_ess
 from thalweg.sampling.hmc import Hamiltonian
 from thalweg.sampling.kernel import Kernel, State
@@ -38,4 +39,5 @@ __all__ = [
     "sample",
     "tail_ess",
     "whiten",
+    "without_scatter_of",
 ]

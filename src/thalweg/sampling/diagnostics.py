@@ -107,7 +107,9 @@ class Diagnosis:
         return sentences
 
 
-def diagnose(energy: Tensor, distance: Tensor, virial: Tensor, acceptance: float) -> Diagnosis:
+def diagnose(
+    energy: Tensor, distance: Tensor, virial: Tensor, acceptance: float, *, together: int = 1
+) -> Diagnosis:
     """
     Judge the draws of chains.
 
@@ -117,10 +119,18 @@ def diagnose(energy: Tensor, distance: Tensor, virial: Tensor, acceptance: float
         Shape (n, k): ``beta (L - L0)``, ``|w - w0|^2``, and ``(w - w0) . grad U / W``.
     acceptance : float
         Mean share accepted.
+    together : int
+        So many chains count as one for R-hat: of very many short chains each by itself has seen
+        little, and only whole groups must agree.
+
+    References
+    ----------
+    Margossian et al., Nested R-hat: assessing the convergence of Markov chain Monte Carlo when
+    running many short chains (2024), for ``together``.
     """
     return Diagnosis(
-        rhat(energy),
-        rhat(distance),
+        rhat(_grouped(energy, together)),
+        rhat(_grouped(distance, together)),
         bulk_ess(energy),
         tail_ess(energy),
         acceptance,
@@ -128,6 +138,13 @@ def diagnose(energy: Tensor, distance: Tensor, virial: Tensor, acceptance: float
         standard_error(virial),
         *energy.shape,
     )
+
+
+def _grouped(draws: Tensor, together: int) -> Tensor:
+    """Put the draws of each ``together`` chains, (n, k), in one column; a rest is left out."""
+    count, groups = len(draws), draws.shape[1] // together
+    columns = draws[:, : groups * together].reshape(count, groups, together)
+    return columns.transpose(1, 2).reshape(count * together, groups)
 
 
 def _split(draws: Tensor) -> Tensor:
