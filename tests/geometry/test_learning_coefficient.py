@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from thalweg.errors import InvalidArgument
-from thalweg.geometry.ladder import _without_laggards
+from thalweg.geometry.ladder import _rounding, _without_laggards
 from thalweg.geometry.ladder_fit import fit_ladder
 from thalweg.geometry.learning_coefficient import learning_coefficient
 from thalweg.landscape import DeepLinear, ParameterSpace, Quadratic
@@ -64,15 +64,67 @@ def test_random_deep_linear_networks(seed):
     assert answer.value == pytest.approx(network.singularity.coefficient, rel=0.05)
 
 
+CROSSINGS = [(1, 1), (1, 2), (1, 3), (2, 2), (2, 3)]
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize(("a", "b"), [(1, 2), (1, 1)])
-def test_the_interval_of_a_normal_crossing_holds_the_truth(a, b):
+@pytest.mark.parametrize(("a", "b"), CROSSINGS)
+def test_a_normal_crossing(a, b):
     crossing = Crossing(a, b)
     answer = learning_coefficient(crossing, torch.zeros(2, dtype=torch.float64))
     coefficient, multiplicity = crossing.singularity
-    assert answer.sampler == "slices"
-    assert answer.low < coefficient < answer.high
+    assert answer.sampler == "slices" and answer.status == "converged"
+    assert answer.value == pytest.approx(coefficient, rel=0.02)
+    # The interval is one of 95 %: a fifth more on each side is nearly never missed.
+    margin = 0.2 * (answer.high - answer.low)
+    assert answer.low - margin < coefficient < answer.high + margin
     assert answer.probabilities[multiplicity - 1] > 0.05
+
+
+def exact_mean(crossing, beta, localization):
+    """``beta E[L]`` of a crossing by quadrature over logarithms."""
+    x = np.logspace(-22, 1, 700)
+    weight = x * np.exp(-(x**2) / 2)
+    first, second = ((x / math.sqrt(localization)) ** float(p) for p in crossing.powers)
+    energy = beta * first[:, None] * second
+    density = np.exp(-energy) * weight[:, None] * weight
+    return float((energy * density).sum() / density.sum())
+
+
+def exact_ladder(a, b):
+    """Rungs of two climbs, and their means to two thousandths."""
+    rungs = [(10.0**k, g) for g in (1.0, 0.1) for k in range(6, 31, 3)]
+    betas, localizations = np.array(rungs).T
+    means = np.array([exact_mean(Crossing(a, b), *rung) for rung in rungs])
+    noise = np.random.default_rng(a + 10 * b).standard_normal(len(means))
+    return betas, localizations, means * (1 + 0.002 * noise), np.diag((0.002 * means) ** 2)
+
+
+@pytest.mark.parametrize(("a", "b"), CROSSINGS)
+def test_the_fit_knows_poles_that_are_near(a, b):
+    coefficient, multiplicity = Crossing(a, b).singularity
+    fit = fit_ladder(*exact_ladder(a, b), power_share=0.1, most=2, near_poles=True)
+    assert fit.value == pytest.approx(coefficient, rel=0.01)
+    assert fit.low < coefficient < fit.high
+    assert fit.multiplicity == multiplicity
+
+
+def test_without_near_poles_the_fit_takes_one_for_a_multiplicity():
+    # The control: 1/6 with the next pole at 1/4.
+    fit = fit_ladder(*exact_ladder(2, 3), power_share=0.1, most=2)
+    assert abs(6 * fit.value - 1) > 0.01 and not fit.low < 1 / 6 < fit.high
+
+
+def test_the_rounding_of_a_loss_is_that_of_its_value_and_of_the_weights():
+    digit, zeros = 2.0**-52, torch.zeros(2, dtype=torch.float64)
+    generator = torch.Generator().manual_seed(0)
+    lifted = Crossing(1, 1)
+    plain = lifted.values_and_gradients
+    lifted.values_and_gradients = lambda points: (3 + plain(points)[0], plain(points)[1])
+    assert _rounding(Crossing(1, 1), zeros, generator) == 0
+    assert _rounding(lifted, zeros, generator) == 3 * digit
+    bowl = Quadratic(torch.ones(2).double(), centre=zeros + 1)
+    assert 0.1 * digit**2 < _rounding(bowl, bowl.centre, generator) < 20 * digit**2
 
 
 class Plain:

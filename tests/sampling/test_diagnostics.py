@@ -7,7 +7,7 @@ import math
 import pytest
 import torch
 
-from thalweg.sampling import bulk_ess, rhat, tail_ess
+from thalweg.sampling import bulk_ess, diagnose, rhat, tail_ess
 from thalweg.sampling.diagnostics import mean_ess, standard_error
 
 
@@ -63,3 +63,15 @@ def test_arviz_agrees():
         assert tail_ess(draws) == pytest.approx(
             float(base.ess(theirs, method="tail", prob=(0.05, 0.95))), rel=0.02
         )
+
+
+def test_groups_of_short_chains_are_judged_as_one():
+    # Chains that hardly move, drawn from the density: each by itself has seen little.
+    generator = torch.Generator().manual_seed(0)
+    start = torch.randn(800, generator=generator, dtype=torch.float64)
+    noise = torch.randn(12, 800, generator=generator, dtype=torch.float64)
+    draws = start + 0.01 * noise
+    assert diagnose(draws, draws, draws, 1.0).rhat > 10
+    assert diagnose(draws, draws, draws, 1.0, together=50).rhat < 1.02
+    apart = draws + (torch.arange(800) >= 400)  # as from two sides that have not met
+    assert diagnose(apart, apart, apart, 1.0, together=50).rhat > 1.1

@@ -22,6 +22,7 @@ from thalweg.sampling import (
     adapt,
     sample,
     whiten,
+    without_scatter_of,
 )
 
 CURVATURE = torch.logspace(0, 2, 10, dtype=torch.float64)
@@ -82,6 +83,48 @@ def test_slices_have_no_step_and_meet_all_scales():
     chains = draw(Slices(target), draws=25, warm=12, chains=64)
     assert float(chains.energy.mean()) == pytest.approx(expected(beta=1e4), rel=0.04)
     assert chains.diagnose().reasons() == [] and chains.acceptance == 1
+
+
+class Cross:
+    """``w1^2 w2^2``, of which the integral is a Bessel function."""
+
+    space = Quadratic(torch.ones(2)).space
+
+    def value(self, w):
+        return float(w.square().prod())
+
+    def gradient(self, w, batch=None):
+        return self.values_and_gradients(w[None])[1][0]
+
+    def values_and_gradients(self, points):
+        squares = points.square()
+        return squares.prod(1), 2 * points * squares.flip(1)
+
+
+def test_lines_of_logarithms_leave_a_cross_as_it_is():
+    from scipy.special import k0, k1
+
+    beta = 1e8
+    kernel = Slices(Posterior(Cross(), torch.zeros(2).double(), beta=beta, localization=1.0))
+    generator = torch.Generator().manual_seed(0)
+    # All on one arm: along the axes alone, twelve sweeps leave the other nearly empty.
+    scales = torch.rand(1500, 1, generator=generator, dtype=torch.float64) * 8
+    state = kernel.init(torch.cat([10.0**-scales, 10.0 ** (scales - 4)], 1).clamp(max=1))
+    kernel.fit(state.points)
+    virials = []
+
+    def observe(state):
+        virials.append(state.points * state.gradient)
+        return beta * state.rise, virials[-1].mean(1)
+
+    state = sample(kernel, state, generator, draws=6).state
+    energy = sample(kernel, state, generator, draws=6, observe=observe).energy
+    better = without_scatter_of(torch.stack(virials) - 1, energy)
+    z = 1 / (8 * beta)  # the integral is e^z K0(z) / sqrt(2 beta)
+    exact = 0.5 + z - z * k1(z) / k0(z)
+    assert float(energy.mean()) == pytest.approx(exact, rel=0.06)
+    assert float(better.mean()) == pytest.approx(exact, rel=0.02)
+    assert float(better.std()) < 0.4 * float(energy.std())
 
 
 def test_running_squares_precondition_langevin():

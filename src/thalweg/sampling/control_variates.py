@@ -23,7 +23,7 @@ def without_scatter_of(known: Tensor, draws: Tensor) -> Tensor:
     Returns
     -------
     Tensor
-        Shape (n, k).
+        Shape (n, k); the draws as they are where a number is not finite.
 
     References
     ----------
@@ -37,6 +37,8 @@ def without_scatter_of(known: Tensor, draws: Tensor) -> Tensor:
     >>> round(float(adjusted.mean()), 6), round(float(adjusted.std()), 6)
     (3.0, 0.0)
     """
+    if not (known.isfinite().all() and draws.isfinite().all()):
+        return draws
     rows = known.flatten(0, 1)
     centred = rows - rows.mean(0)
     target = draws.flatten()
