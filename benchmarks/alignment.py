@@ -2,22 +2,32 @@
 
 Ten pairs of trained networks: barriers of the training loss on the line, and their ratios to one
 weight matching from the given order (Git Re-Basin, algorithm 1), and to the best of 40 from random
-orders and of matching by correlations of activations. Exits with 1 if a median is above its limit,
-or ours is above the best of any pair.
+orders, of matching by correlations of activations and of the rivals. Exits with 1 if a median is
+above its limit, or ours is above the best of any pair.
 
-    python benchmarks/alignment.py [PAIRS]     # by default all ten
+With `--rivals` the tools rebasin and sinkhorn-rebasin are installed, each into an environment of
+its own, and align the same pairs; without it those do that are installed, and it says which are
+not. Both bring the second network into another order, and are judged by the same line.
+
+    python benchmarks/alignment.py [PAIRS] [--rivals]     # by default all ten pairs
 """
 
 from __future__ import annotations
 
+import argparse
 import os
+import subprocess
 import sys
+import tempfile
 import time
+from pathlib import Path
 
 os.environ["OMP_NUM_THREADS"] = "1"
 
 import numpy as np
 import torch
+from rivals import environments
+from rivals.aligners import ALIGNERS, Layers
 from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 
@@ -29,8 +39,6 @@ _WIDTHS = ((32, 32), (128, 128), (64, 64, 64))
 _PAIRS = [(_WIDTHS[i % 3], 10 + 2 * (i // 3)) for i in range(9)] + [((64, 64, 64), 16)]
 # Limits of the medians: to one weight matching, and to the best of all others.
 _TO_ONE, _TO_BEST = 0.33, 0.7
-
-Layers = list[tuple[Tensor, Tensor]]
 
 
 def layers_of(risk: tw.EmpiricalRisk, w: Tensor) -> Layers:
@@ -89,7 +97,34 @@ def height(risk: tw.EmpiricalRisk, w0: Tensor, w1: Tensor) -> float:
     return max(0.0, float(tw.barrier(risk, w0, w1, test=False).barrier[0]))
 
 
-def compare(widths: tuple[int, ...], seed: int) -> tuple[float, float]:
+def by_rival(name: str, one: Layers, other: Layers, x: Tensor, y: Tensor) -> Layers:
+    """Let a rival align the second network in its environment."""
+    with tempfile.TemporaryDirectory() as folder:
+        pair, out = (Path(folder) / file for file in ("pair.pt", "out.pt"))
+        single = [[(w.float(), b.float()) for w, b in layers] for layers in (one, other)]
+        torch.save({"first": single[0], "second": single[1], "x": x.float(), "y": y}, pair)
+        process = environments.run(
+            name, "rivals.aligners", name, str(pair), str(out), stderr=subprocess.PIPE
+        )
+        _, said = process.communicate()
+        if process.returncode:
+            raise SystemExit(f"{name} ended with {process.returncode}: {said[-2000:]}")
+        return torch.load(out)
+
+
+def prepared(install: bool) -> list[str]:
+    """List the rivals whose environment is there; make it, if that is wanted."""
+    ready = []
+    for name in ALIGNERS:
+        wrong = environments.make(name) if install else "not installed; write --rivals"
+        if environments.made(name):
+            ready.append(name)
+        else:
+            print(f"{name}: left out: {wrong}.")
+    return ready
+
+
+def compare(widths: tuple[int, ...], seed: int, rivals: list[str]) -> tuple[float, float]:
     problem = tw.load_problem("digits", network="mlp", widths=widths)
     risk = tw.EmpiricalRisk(problem)
     w0, w1 = (
@@ -101,30 +136,44 @@ def compare(widths: tuple[int, ...], seed: int) -> tuple[float, float]:
     seconds = time.process_time() - start
     one, other = layers_of(risk, w0), layers_of(risk, w1)
 
-    def of(orders: list[np.ndarray]) -> float:
-        parts = [t.reshape(-1) for layer in ordered(other, orders) for t in layer]
+    def line_to(layers: Layers) -> float:
+        parts = [tensor.reshape(-1) for layer in layers for tensor in layer]
         return height(risk, w0, torch.cat(parts).to(w0))
 
-    single = of(by_weights(one, other, np.random.default_rng(0), start=False))
-    many = [of(by_weights(one, other, np.random.default_rng(s), start=True)) for s in range(40)]
-    x = problem.samples("train").slice(0, risk.samples)[0].flatten(1)
-    activations = of(by_activations(one, other, x))
-    best = min(*many, activations)
+    single = line_to(ordered(other, by_weights(one, other, np.random.default_rng(0), start=False)))
+    many = [
+        line_to(ordered(other, by_weights(one, other, np.random.default_rng(s), start=True)))
+        for s in range(40)
+    ]
+    samples = problem.samples("train").slice(0, risk.samples)
+    x, y = samples[0].flatten(1), samples[1]
+    activations = line_to(ordered(other, by_activations(one, other, x)))
+    theirs = [line_to(by_rival(name, one, other, x, y)) for name in rivals]
+    best = min(*many, activations, *theirs)
     print(
         f"{'-'.join(map(str, widths)):>9} {seed:>4} {height(risk, w0, w1):>10.4f} {single:>8.4f}"
-        f" {min(many):>10.4f} {activations:>12.4f} {ours:>8.4f} {ours / single:>8.2f}"
-        f" {ours / best:>8.2f} {seconds:>8.1f}",
+        f" {min(many):>10.4f} {activations:>12.4f}"
+        + "".join(
+            f" {barrier:>{len(name)}.4f}" for name, barrier in zip(rivals, theirs, strict=True)
+        )
+        + f" {ours:>8.4f} {ours / single:>8.2f} {ours / best:>8.2f} {seconds:>8.1f}",
         flush=True,
     )
     return ours / single, ours / best
 
 
 def main() -> int:
-    pairs = _PAIRS[: int(sys.argv[1])] if len(sys.argv) > 1 else _PAIRS
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("pairs", type=int, nargs="?", default=len(_PAIRS))
+    parser.add_argument("--rivals", action="store_true", help="install the rivals")
+    options = parser.parse_args()
+    rivals = prepared(options.rivals)
     print(
-        "   widths seed  unaligned  weights best of 40 activations     ours  to one to best  CPU s"
+        "   widths seed  unaligned  weights best of 40 activations"
+        + "".join(f" {name}" for name in rivals)
+        + "     ours  to one to best  CPU s"
     )
-    ratios = np.array([compare(*pair) for pair in pairs])
+    ratios = np.array([compare(*pair, rivals) for pair in _PAIRS[: options.pairs]])
     to_one, to_best = np.median(ratios, axis=0)
     print(f"medians: {to_one:.3f} of one matching, {to_best:.3f} of the best; worst", ratios.max(0))
     return int(to_one > _TO_ONE or to_best > _TO_BEST or ratios[:, 1].max() > 1)

@@ -18,11 +18,16 @@ def python(name: str) -> Path:
     return FOLDER / name / "bin" / "python"
 
 
+def made(name: str) -> bool:
+    """Whether a rival's environment is whole."""
+    return (FOLDER / name / "made").exists()
+
+
 def make(name: str) -> str:
     """Make a rival's environment unless it is there; say in words what went wrong, or nothing."""
     try:
         _install("base", [_torch(), "numpy"])
-        if not (FOLDER / name / "made").exists():
+        if not made(name):
             _create(name)
             packages = _packages("base")
             # Seen by interpreter and pip alike, so that torch is there once.
@@ -66,8 +71,7 @@ def _create(name: str) -> None:
 
 
 def _install(name: str, packages: list[str]) -> None:
-    made = FOLDER / name / "made"
-    if made.exists():
+    if made(name):
         return
     _create(name)
     constraint = FOLDER / "constraint.txt"
@@ -75,7 +79,7 @@ def _install(name: str, packages: list[str]) -> None:
     print(f"installing {' '.join(packages)} into {FOLDER.name}/{name}", file=sys.stderr, flush=True)
     pip = [python(name), "-m", "pip", "--disable-pip-version-check", "--quiet", "install"]
     _call([*pip, "--constraint", constraint, *packages])
-    made.touch()
+    (FOLDER / name / "made").touch()
 
 
 def _packages(name: str) -> Path:

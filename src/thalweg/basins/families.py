@@ -80,8 +80,8 @@ def _make_tree(p: Params, seed: int) -> tuple[Any, float]:
 
 def _make_valley(p: Params, seed: int) -> tuple[Any, float]:
     flat = int(p["dims"] * p["flat"])
-    made = Valley(int(p["dims"]), flat=flat, amplitude=p["amplitude"], seed=seed)
-    return made, 1 + p["amplitude"] ** 2
+    valley = Valley(int(p["dims"]), flat=flat, amplitude=p["amplitude"], seed=seed)
+    return valley, 1 + p["amplitude"] ** 2
 
 
 # Priors, stated before any fit. All in units of a typical weight, as perturbations are.
@@ -204,14 +204,14 @@ def simulate(
 _SMALLEST = 1e-3
 
 
-def features(found: Signature) -> Floats:
+def features(measured: Signature) -> Floats:
     """
     Give the numbers by which signatures are told apart, shape (F,).
 
     Means over parents of the figures of `Signature.profile` at each scale; barriers in a logarithm
     of both signs, distances of cousins over those of siblings, and barriers between parents.
     """
-    figures = {name: table.mean(0) for name, table in found.figures().items()}
+    figures = {name: table.mean(0) for name, table in measured.figures().items()}
     parts = []
     for name, values in figures.items():
         if name.endswith(("_barrier", "_middle")) or name in ("rise", "disagreement"):
@@ -220,7 +220,7 @@ def features(found: Signature) -> Floats:
             parts.append(values)
     # At equal distance by design: what is left is by the landscape.
     ratio = figures["cousin_distance"][:-1] / figures["sibling_distance"][1:]
-    parents = found.pairs("parents")["barrier"]
+    parents = measured.pairs("parents")["barrier"]
     return np.concatenate([*parts, ratio, _signed_log(np.array([parents.mean(), parents.std()]))])
 
 

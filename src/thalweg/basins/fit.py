@@ -186,7 +186,7 @@ def simulate_library(
     return Library.of(design, rows)
 
 
-def fit_basins(found: Signature, library: Library | None = None) -> BasinFit:
+def fit_basins(measured: Signature, library: Library | None = None) -> BasinFit:
     """
     Choose the family of landscapes that a signature is of, or none.
 
@@ -196,7 +196,7 @@ def fit_basins(found: Signature, library: Library | None = None) -> BasinFit:
 
     Parameters
     ----------
-    found : Signature
+    measured : Signature
         Of a network, or of anything.
     library : Library, optional
         Simulated by the same design, or one with fewer parents and copies; by default the one that
@@ -213,7 +213,7 @@ def fit_basins(found: Signature, library: Library | None = None) -> BasinFit:
     and G. Louppe, The frontier of simulation-based inference (2020).
     """
     library = Library.shipped() if library is None else library
-    row = features(found.part(library.design))
+    row = features(measured.part(library.design))
     shares = library.posteriors(row[None])[0]
     best = list(FAMILIES)[int(shares.argmax())]
     misfit = library.misfit(best, row)
@@ -227,14 +227,14 @@ def fit_basins(found: Signature, library: Library | None = None) -> BasinFit:
 
 
 def posterior_predictive(
-    found: BasinFit, library: Library, *, draws: int = 10, seed: int = 10**6
+    fit: BasinFit, library: Library, *, draws: int = 10, seed: int = 10**6
 ) -> xr.Dataset:
     """
     Simulate again from the parameters nearest to a signature, and compare number by number.
 
     Parameters
     ----------
-    found : BasinFit
+    fit : BasinFit
         The best family's.
     library : Library
         It was fitted to.
@@ -251,21 +251,21 @@ def posterior_predictive(
     """
     import xarray as xr
 
-    near = library.nearest(found.best, found.features, draws)
+    near = library.nearest(fit.best, fit.features, draws)
     drawn = []
     for i in range(draws):
-        params = draw_parameters(found.best, near[i % len(near)])
-        made = simulate(found.best, seed + i, design=library.design, params=params)
-        drawn.append(features(made))
+        params = draw_parameters(fit.best, near[i % len(near)])
+        again = simulate(fit.best, seed + i, design=library.design, params=params)
+        drawn.append(features(again))
     low, high = np.min(drawn, axis=0), np.max(drawn, axis=0)
-    inside = (found.features >= low - 1e-9) & (found.features <= high + 1e-9)
+    inside = (fit.features >= low - 1e-9) & (fit.features <= high + 1e-9)
     return xr.Dataset(
         {
-            "observed": ("feature", found.features),
+            "observed": ("feature", fit.features),
             "low": ("feature", low),
             "high": ("feature", high),
             "inside": ("feature", inside),
         },
         coords={"feature": feature_names(library.design)},
-        attrs={"family": found.best, "draws": draws},
+        attrs={"family": fit.best, "draws": draws},
     )

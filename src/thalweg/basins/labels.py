@@ -146,8 +146,8 @@ def basin_labels(
     )
 
 
-def _differing(one: Tensor, other: Tensor) -> float:
-    return float((one != other).double().mean())
+def _differing(labels: Tensor, others: Tensor) -> float:
+    return float((labels != others).double().mean())
 
 
 class _Basins:

@@ -81,9 +81,9 @@ def memory(signature: Signature, *, seed: int = 0) -> Memory:
         far = {name: c[siblings["level"] == level + 1] for name, c in siblings.items()}
         together = {name: np.concatenate([near[name], far[name]]) for name in near}
         long = np.repeat([False, True], [len(near["kind"]), len(far["kind"])])
-        found = _compare(together, long, generator)
-        differences.append(found[0])
-        p.append(found[1])
+        difference, share = _compare(together, long, generator)
+        differences.append(difference)
+        p.append(share)
     return _judged(signature, differences, p)
 
 
@@ -141,7 +141,7 @@ def pooled(signatures: Sequence[Signature]) -> Signature:
     )
 
 
-def nested_at_all_widths(found: list[Memory]) -> bool:
+def nested_at_all_widths(memories: list[Memory]) -> bool:
     """
     Say whether basins lie inside basins in all of two or more landscapes, such as widths.
 
@@ -150,12 +150,12 @@ def nested_at_all_widths(found: list[Memory]) -> bool:
     InvalidArgument
         If there are fewer than two.
     """
-    if len(found) < 2:
+    if len(memories) < 2:
         raise InvalidArgument(
-            f"{len(found)} landscape; write two or more, networks of different widths: one may show"
-            " two scales by chance."
+            f"{len(memories)} landscape; write two or more, networks of different widths: one may"
+            " show two scales by chance."
         )
-    return all(seen.nested for seen in found)
+    return all(seen.nested for seen in memories)
 
 
 def without_structure(signature: Signature, *, seed: int = 0) -> Signature:

@@ -163,7 +163,7 @@ class Signature:
     def figures(self) -> dict[str, Floats]:
         """Give each figure by parent and scale, shape (parents, levels); see `profile`."""
         child, early = self.pairs("child"), self.pairs("early child")
-        found = {
+        figures = {
             "returned": self.by_level("child", np.where(child["barrier"] <= LOW, 1.0, 0.0)),
             "returned_early": self.by_level(
                 "early child", np.where(early["barrier"] <= LOW, 1.0, 0.0)
@@ -174,10 +174,10 @@ class Signature:
         }
         for kind in ("child", "sibling", "cousin", "descendant"):
             pairs = self.pairs(kind)
-            found[f"{kind}_barrier"] = self.by_level(kind, pairs["barrier"])
-            found[f"{kind}_middle"] = self.by_level(kind, pairs["middle"])
-            found[f"{kind}_distance"] = self.by_level(kind, pairs["distance"])
-        return found
+            figures[f"{kind}_barrier"] = self.by_level(kind, pairs["barrier"])
+            figures[f"{kind}_middle"] = self.by_level(kind, pairs["middle"])
+            figures[f"{kind}_distance"] = self.by_level(kind, pairs["distance"])
+        return figures
 
     def profile(self) -> xr.Dataset:
         """
@@ -332,9 +332,9 @@ class _Branches:
 
     def _descend(self, starts: Tensor, recipe: dict[str, Any], name: str) -> tuple[Tensor, Tensor]:
         seed = derive_seed(self.seed, name)
-        found = descend_from(self.landscape, starts, recipe, seed=seed)
+        halfway_and_ends = descend_from(self.landscape, starts, recipe, seed=seed)
         self.told(len(starts))
-        return found
+        return halfway_and_ends
 
 
 def _unit(space: ParameterSpace, w: Tensor) -> Tensor:

@@ -59,8 +59,8 @@ class DisconnectivityGraph:
         never does (the sublevel sets' persistent homology in dimension 0).
         """
         lasts = np.column_stack([self.values, np.full(len(self.values), np.inf)])
-        for height, one, other in self.merges:
-            lowest = [min(part, key=lambda i: (self.values[i], i)) for part in (one, other)]
+        for height, *joined in self.merges:
+            lowest = [min(part, key=lambda i: (self.values[i], i)) for part in joined]
             ends = max(lowest, key=lambda i: (self.values[i], i))
             lasts[ends, 1] = height
         return lasts
@@ -122,14 +122,14 @@ def disconnectivity_graph(
     passes: dict[str, Floats] = {way: np.diag(values) for way in by}
     with progress(len(pairs) * len(by), "pairs") as bar:
         for way, (i, j) in itertools.product(by, pairs):
-            found = _pass(landscape, minima[i], minima[j], way, points, steps, seed)
-            passes[way][i, j] = passes[way][j, i] = max(found, values[i], values[j])
+            highest = _pass(landscape, minima[i], minima[j], way, points, steps, seed)
+            passes[way][i, j] = passes[way][j, i] = max(highest, values[i], values[j])
             bar.update(1)
     lowest = np.min(list(passes.values()), axis=0)
     merges = merge_levels(lowest)
     heights = np.diag(values)
-    for height, one, other in merges:
-        for i, j in itertools.product(one, other):
+    for height, left, right in merges:
+        for i, j in itertools.product(left, right):
             heights[i, j] = heights[j, i] = height
     return DisconnectivityGraph(minima, values, passes, heights, merges, words_of(landscape))
 
@@ -184,8 +184,8 @@ def merge_levels(
     np.fill_diagonal(off, 0.0)
     sets: list[tuple[int, ...]] = [(i,) for i in range(len(passes))]
     merges = []
-    for one, other, height, _ in linkage(squareform(off, checks=False), "single"):
-        parts = sorted((sets[int(one)], sets[int(other)]))
+    for left, right, height, _ in linkage(squareform(off, checks=False), "single"):
+        parts = sorted((sets[int(left)], sets[int(right)]))
         merges.append((float(height) + least, parts[0], parts[1]))
         sets.append(tuple(sorted(parts[0] + parts[1])))
     return tuple(merges)

@@ -173,7 +173,7 @@ class Symmetries:
         """Give the model's arguments for some samples."""
         return _arguments(self.risk, self._model, start, stop)
 
-    def difference(self, one: Array, other: Array) -> float:
+    def difference(self, state: Array, moved: Array) -> float:
         """
         Compare the outputs of two states on data.
 
@@ -185,7 +185,7 @@ class Symmetries:
         samples = len(self.risk.data)
         stop = min(samples, _COMPARED) if self.risk.data.joined else 1
         call = self.call(0, stop)
-        pairs = zip(self.outputs(one, *call), self.outputs(other, *call), strict=True)
+        pairs = zip(self.outputs(state, *call), self.outputs(moved, *call), strict=True)
         shares = [
             float((a - b).abs().max()) / max(float(a.abs().max()), 1e-300)
             for a, b in pairs

@@ -154,7 +154,7 @@ def assemble(run: Run, config: dict[str, Any], *, progress: Progress = silent) -
     run.save_result(PROFILES, _profiles(sets))
     memories = _memories(sets, config["seed"])
     run.save_result(MEMORIES, memories)
-    checked = [(place, found) for place, outcome in done if (found := outcome.get("predictive"))]
+    checked = [(place, drawn) for place, outcome in done if (drawn := outcome.get("predictive"))]
     if checked:
         run.save_result(PREDICTIVE, _predictive(checked))
     own = fits.isel(signature=fits["kind"].values == NETWORKS)
@@ -219,23 +219,23 @@ def _memories(sets: dict[tuple[str, int], Signature], seed: int) -> xr.Dataset:
         if kind == NETWORKS
     }
     tested = {key: memory(signature, seed=seed) for key, signature in (sets | null).items()}
-    found = list(tested.values())
-    remembered = [[scale in seen.remembered for scale in seen.scales] for seen in found]
+    memories = list(tested.values())
+    remembered = [[scale in seen.remembered for scale in seen.scales] for seen in memories]
     return xr.Dataset(
         {
-            "nested": ("set", [seen.nested for seen in found]),
+            "nested": ("set", [seen.nested for seen in memories]),
             "difference": (
                 ("set", "scale"),
-                [seen.difference for seen in found],
+                [seen.difference for seen in memories],
                 {"units": "of the loss taken away"},
             ),
-            "p": (("set", "scale"), [seen.p for seen in found]),
+            "p": (("set", "scale"), [seen.p for seen in memories]),
             "remembered": (("set", "scale"), remembered),
         },
         coords={
             "kind": ("set", [kind for kind, _ in tested]),
             "rung": ("set", [rung for _, rung in tested]),
-            "scale": list(found[0].scales),
+            "scale": list(memories[0].scales),
         },
     )
 
@@ -245,7 +245,7 @@ def _predictive(checked: list[tuple[dict[str, Any], dict[str, Any]]]) -> xr.Data
 
     names = ("observed", "low", "high", "inside")
     variables = {
-        name: (("rung", "feature"), np.array([found[name] for _, found in checked]))
+        name: (("rung", "feature"), np.array([drawn[name] for _, drawn in checked]))
         for name in names
     }
     coords = {"rung": [place["rung"] for place, _ in checked], "feature": checked[0][1]["feature"]}
@@ -280,18 +280,18 @@ def rules(config: dict[str, Any]) -> Mapping[str, Rule]:
 def faults(config: dict[str, Any], sizes: Sizes) -> list[str]:
     """Find why signatures could not be judged: too few, or too small for the library."""
     study = config["basins"]
-    found = set_by_hand(config, "widths", "the study varies widths itself", but=None)
+    faulty = set_by_hand(config, "widths", "the study varies widths itself", but=None)
     widths = len(_widths(config))
     least = -(-clusters_to_decide(RULES["described"].low) // widths)
     if study["draws"] < least:
-        found.append(
+        faulty.append(
             f"basins.draws = {study['draws']}: even if all signatures are given one family, the"
             f" 95 % interval of their share holds 0.5; write basins.draws = {least} or more."
         )
-    found += [
+    faulty += [
         f"basins.{key} = {study[key]}: the library of simulated signatures has {_LEAST}; write"
         f" basins.{key} = {_LEAST} or more."
         for key in ("parents", "copies")
         if study[key] < _LEAST
     ]
-    return found
+    return faulty

@@ -177,11 +177,11 @@ def _right(fits: xr.Dataset | None, shift: int) -> Statistic | None:
 
 def _inside(memories: xr.Dataset | None) -> Claim:
     trees = _nested(memories, "tree")
-    found = _nested(memories, NETWORKS)
-    why = "Fewer than two widths." if found is None else ""
-    if found is not None and (trees is None or trees.value < 1):
-        found, why = None, _NO_POWER
-    elif found is not None and found.value < 1:
+    nested = _nested(memories, NETWORKS)
+    why = "Fewer than two widths." if nested is None else ""
+    if nested is not None and (trees is None or trees.value < 1):
+        nested, why = None, _NO_POWER
+    elif nested is not None and nested.value < 1:
         why = _AS_PLAIN_AS
     return Claim(
         name="basins/inside-basins",
@@ -189,7 +189,7 @@ def _inside(memories: xr.Dataset | None) -> Claim:
         "at every width.",
         source=_SOURCE,
         protocol=_SIGNED + _MEMORY,
-        statistic=found,
+        statistic=nested,
         rule=RULES["inside-basins"],
         controls=(
             Control(

@@ -155,19 +155,21 @@ def assemble(run: Run, config: dict[str, Any], *, progress: Progress = silent) -
 def _pairs(done: list[tuple[int, dict[str, Any]]]) -> xr.Dataset:
     import xarray as xr
 
-    found = [outcome for _, outcome in done]
-    barriers = np.array([[outcome[f"barrier/{line}"] for line in LINES] for outcome in found])
+    outcomes = [outcome for _, outcome in done]
+    barriers = np.array([[outcome[f"barrier/{line}"] for line in LINES] for outcome in outcomes])
     about = {"long_name": "largest excess over the chord", "units": "of the loss taken away"}
     variables: dict[str, Any] = {"barrier": (("pair", "line"), barriers, about)}
     for name in ("unit", "loss_start", "loss_end", "refused"):
-        variables[name] = ("pair", np.array([outcome[name] for outcome in found]))
+        variables[name] = ("pair", np.array([outcome[name] for outcome in outcomes]))
     for way in ("straight", "aligned", "curve"):
-        losses = [outcome.get(f"loss/{way}") or [np.nan] * len(found[0]["t"]) for outcome in found]
+        losses = [
+            outcome.get(f"loss/{way}") or [np.nan] * len(outcomes[0]["t"]) for outcome in outcomes
+        ]
         variables[f"loss_{way}"] = (("pair", "t"), np.array(losses), {"units": "training loss"})
     for name in ("cost", "unaligned", "bound"):
-        values = np.array([outcome.get(name, np.nan) for outcome in found])
+        values = np.array([outcome.get(name, np.nan) for outcome in outcomes])
         variables[name] = ("pair", values, {"units": "squared distance"})
-    coords = {"pair": [pair for pair, _ in done], "line": list(LINES), "t": found[0]["t"]}
+    coords = {"pair": [pair for pair, _ in done], "line": list(LINES), "t": outcomes[0]["t"]}
     return xr.Dataset(variables, coords=coords)
 
 

@@ -133,17 +133,21 @@ class _Ways:
         options: dict[str, Any] = {**self.arguments["align"], "seed": self.seed}
         try:
             symmetries = find_symmetries(self.risk, w0)
-            found = align(self.risk, w0, w1, **options)
+            aligned = align(self.risk, w0, w1, **options)
         except (NotDefined, SelfCheckFailed) as error:
             return str(error).partition("\n")[0]
         rng = numpy_generator(self.seed, "random orders")
-        self.line("aligned", w0, found.w)
+        self.line("aligned", w0, aligned.w)
         self.line("shuffled", w0, _shuffled(symmetries, self.risk, w1, rng))
-        self.line("half_aligned", w0, _shuffled(symmetries, self.risk, found.w, rng, share=0.5))
+        self.line("half_aligned", w0, _shuffled(symmetries, self.risk, aligned.w, rng, share=0.5))
         permuted = _shuffled(symmetries, self.risk, w0, rng)
         self.line("permuted", w0, permuted)
         self.line("permuted_aligned", w0, align(self.risk, w0, permuted, **options).w)
-        self.numbers = {"cost": found.cost, "unaligned": found.unaligned, "bound": found.bound}
+        self.numbers = {
+            "cost": aligned.cost,
+            "unaligned": aligned.unaligned,
+            "bound": aligned.bound,
+        }
         return ""
 
 
