@@ -17,6 +17,7 @@ from torch.func import functional_call
 import thalweg as tw
 from aligned_models import GPT, LABELS, OURS, THEIRS, TOKENS, VECTORS, stirred
 from thalweg.connectivity import matching
+from thalweg.connectivity.activation_matching import match_activations
 from thalweg.connectivity.distance_bound import distance_bound
 from thalweg.connectivity.matching import Placement
 from thalweg.connectivity.symmetries import exchange, find_symmetries
@@ -168,6 +169,24 @@ def test_swaps_lower_the_barrier_below_both_matchings(digits):
     assert found.bound < found.cost < found.unaligned and 0 < found.gap < 1
     again = tw.align(risk, w0, w1, steps=600, restarts=5)
     assert torch.equal(again.w, found.w)
+
+
+def test_matching_by_activations_takes_statistics_from_the_data():
+    """Weights say nothing of batch-norm statistics: what a model kept of others is not asked."""
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(6, 8), nn.BatchNorm1d(8), nn.ReLU(), nn.Linear(8, 3))
+    x = torch.randn(200, 6, generator=torch.Generator().manual_seed(0)) * 3 + 1
+    risk = tw.EmpiricalRisk(tw.Problem(model, nn.CrossEntropyLoss(), (x, torch.arange(200) % 3)))
+    w = risk.space.pack(stirred(model, 0))
+    symmetries = find_symmetries(risk, w)
+    state = symmetries.state(w, risk.fixed())
+    order = np.random.default_rng(0).permutation(8)
+    placement = Placement.start(symmetries, state)
+    placement.move(symmetries.blocks[0], order)
+    spoilt = placement.state.copy()
+    spoilt[symmetries.weights : symmetries.weights + 8] = 1e3  # means that silence all units
+    (found,) = match_activations(symmetries, state, spoilt).values()
+    assert np.array_equal(order[found], np.arange(8))
 
 
 def test_several_networks_have_one_order(digits):

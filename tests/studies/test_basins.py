@@ -25,7 +25,7 @@ SMALL: dict[str, Any] = basins.SIZES["demo"] | {
     "settings": {"network": "mlp", "train_size": 30, "test_size": 20},
     "widths": [[3], [4]],
     "steps": 8,
-    "predictive": 2,
+    "predictive": 1,
 }
 WHOLE = CONFIG | {"studies": ["basins"], "basins": SMALL}
 

@@ -24,8 +24,10 @@ from thalweg.landscape.synthetic import (
 from thalweg.run.seeds import derive_seed, numpy_generator, torch_generator
 
 Params = dict[str, float]
-# A batch of the simulated trainings, of so many samples.
-_BATCH, _SAMPLES, _STEPS = 8, 64, 80
+# A batch of the simulated trainings, of so many samples; their steps. After 80 the slow directions
+# of many trees were still descending: large basins did not lead copies back, and a third of the
+# trees were not told from basins of one size.
+_BATCH, _SAMPLES, _STEPS = 8, 64, 200
 
 
 @dataclass(frozen=True)

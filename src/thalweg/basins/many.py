@@ -91,13 +91,15 @@ class _Gradients:
         self, landscape: Vectorized, count: int, batch_size: int | None, seed: int
     ) -> None:
         self.landscape, self.count, self.size = landscape, count, batch_size
+        # Asked once: protocols are slow to check, and steps are many.
+        self.parallel = landscape if isinstance(landscape, Parallel) else None
         self.generator = torch_generator(seed, "orders")
         self.left: list[Tensor] = []
 
     def __call__(self, points: Tensor) -> Tensor:
-        if self.size is None or not isinstance(self.landscape, Parallel):
+        if self.size is None or self.parallel is None:
             return self.landscape.values_and_gradients(points)[1]
         if not self.left:
-            orders = torch.rand(self.count, self.landscape.samples, generator=self.generator)
+            orders = torch.rand(self.count, self.parallel.samples, generator=self.generator)
             self.left = list(orders.argsort(1).split(self.size, dim=1))
-        return self.landscape.batch_gradients(points, self.left.pop(0))
+        return self.parallel.batch_gradients(points, self.left.pop(0))

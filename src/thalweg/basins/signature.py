@@ -19,6 +19,8 @@ from thalweg.landscape.protocols import (
     Function,
     HeldOut,
     Landscape,
+    Sampled,
+    Scored,
     placed,
     sample_evaluator,
     words_of,
@@ -352,8 +354,8 @@ def _measure(
     names = ("parent", "early child", "child", "descendant")
     flat = torch.cat([points[name].reshape(-1, points[name].shape[-1]) for name in names])
     first, second, about = _pairs(design)
-    losses = _sample_losses(landscape, flat)
     own = values_at(landscape, flat).numpy()
+    losses = _sample_losses(landscape, flat, own)
     barrier, middle = _lines(landscape, flat, own, first, second, design, seed)
     offsets = (flat[first] - flat[second]).double().norm(dim=1).numpy()
     steps = np.full(len(first), np.nan)
@@ -419,9 +421,11 @@ def _lines(
     return excess.max(1), excess[:, -1]
 
 
-def _sample_losses(landscape: Function, points: Tensor) -> Floats:
+def _sample_losses(landscape: Function, points: Tensor, values: Floats) -> Floats:
     """Evaluate each sample's loss at all points, held-out samples where there are: (k, N)."""
     other = landscape.held_out() if isinstance(landscape, HeldOut) else None
+    if other is None and not isinstance(landscape, Scored | Sampled):
+        return values[:, None]
     evaluate = sample_evaluator(landscape if other is None else other)
     return torch.stack([evaluate(w)["loss"] for w in points]).double().cpu().numpy()
 

@@ -45,10 +45,12 @@ def match_activations(symmetries: Symmetries, first: Array, second: Array) -> di
     Y. Li et al., Convergent Learning (2016), section 3; N. Tatro et al., Optimizing Mode
     Connectivity via Neuron Alignment (2020).
     """
+    # A flat vector says nothing of statistics: its state has those of whatever was seen before.
+    states = [symmetries.re_estimated(state) for state in (first, second)]
     watched = list(_watched(symmetries))
     moments = [_Moments() for _ in watched]
     for start, stop in _bounds(symmetries):
-        values = [_values(symmetries, state, start, stop) for state in (first, second)]
+        values = [_values(symmetries, state, start, stop) for state in states]
         for (node, dim, _, places), sums in zip(watched, moments, strict=True):
             sums.add(*(_by_unit(value[node], dim, places) for value in values))
     total: dict[str, Array] = {}

@@ -146,6 +146,13 @@ class Symmetries:
         """Name the batch-norm statistics of a state."""
         return {name: torch.from_numpy(state[at].copy()) for name, at in self._statistics.items()}
 
+    def re_estimated(self, state: Array) -> Array:
+        """Give a state the batch-norm statistics of the data, where the risk re-estimates them."""
+        if not self._statistics or self.risk.policy in ("frozen", "held"):
+            return state
+        w = torch.from_numpy(state[: self.weights]).to(self.risk.device, self.risk.dtype)
+        return self.state(w, self.risk.held(w).fixed())
+
     def outputs(self, state: Array, args: tuple[Any, ...], kwargs: dict[str, Any]) -> list[Tensor]:
         """Evaluate the network, in float64, with the statistics of the state."""
         weights = torch.from_numpy(state[: self.weights])
