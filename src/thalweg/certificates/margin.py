@@ -180,12 +180,7 @@ def certify_margin(
     >>> 1.98 < found.half_width < 2 <= found.attacked < 2.03
     True
     """
-    if scale not in get_args(Scale):
-        raise InvalidArgument(f"scale={scale!r}; write 'absolute' or 'layer'.")
-    if not _FINEST <= rtol < 1:
-        raise InvalidArgument(f"rtol={rtol}; write a number from {_FINEST:g} to 1.")
-    if not seconds > 0:
-        raise InvalidArgument(f"seconds={seconds}; write a positive number.")
+    _check_options(scale, rtol, seconds)
     clock = _Clock(seconds)
     require(risk, Network, "certify_margin", "give an EmpiricalRisk(problem)")
     _check_frozen(risk)
@@ -203,19 +198,13 @@ def certify_margin(
         breach = _attack(bounds, attacker, half_width, rtol, clock, share) if attack else None
         share.show(1.0)
     layers = {layer: half_width * unit for layer, unit in bounds.layer_scales.items()}
-    flat = [layer for layer, width in layers.items() if not 0 < width < math.inf]
-    if flat:
+    if flat := [layer for layer, width in layers.items() if not 0 < width < math.inf]:
         late = f" within {seconds:g} s, down to {undecided:.3g}" if clock.over else ""
         reason = f"no box of positive half-width was proved in {', '.join(flat)}{late}"
         refusal = _refused(bounds, scale, margin, sample, reason)
         return replace(refusal, status=clock.status, undecided=undecided)
     if breach is not None and breach.half_width <= half_width:
-        reason = (
-            f"the attack misclassifies sample {breach.sample} within {breach.half_width:.3g},"
-            f" inside the box of half-width {half_width:.3g} that intervals prove: one of"
-            " them is wrong"
-        )
-        return _refused(bounds, scale, margin, breach.sample, reason)
+        return _refused(bounds, scale, margin, breach.sample, _contradicted(breach, half_width))
     attacked = breach.half_width if breach else math.inf
     statement, threshold = _statement(bounds)
     return MarginCertificate(
@@ -238,6 +227,23 @@ def certify_margin(
         gradients=attacker.gradients,
         statement=statement,
         threshold=threshold,
+    )
+
+
+def _check_options(scale: str, rtol: float, seconds: float) -> None:
+    if scale not in get_args(Scale):
+        raise InvalidArgument(f"scale={scale!r}; write 'absolute' or 'layer'.")
+    if not _FINEST <= rtol < 1:
+        raise InvalidArgument(f"rtol={rtol}; write a number from {_FINEST:g} to 1.")
+    if not seconds > 0:
+        raise InvalidArgument(f"seconds={seconds}; write a positive number.")
+
+
+def _contradicted(breach: Attack, half_width: float) -> str:
+    """Say that the attack reaches into the box that was proved."""
+    return (
+        f"the attack misclassifies sample {breach.sample} within {breach.half_width:.3g}, inside"
+        f" the box of half-width {half_width:.3g} that intervals prove: one of them is wrong"
     )
 
 
