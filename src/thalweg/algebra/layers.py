@@ -117,7 +117,8 @@ def convolution(
         starts = np.arange(-margin, size + margin - width + 1, step)
         if not len(starts):
             raise InvalidArgument(
-                f"A kernel of {width} does not fit into {size} positions with padding {margin}."
+                f"A kernel of {width} does not fit into {size} positions with padding {margin};"
+                " write a smaller kernel or more padding."
             )
         reads.append(starts[:, None] + np.arange(width))
     grids = np.zeros((1, 1), dtype=np.int64)

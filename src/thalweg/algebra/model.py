@@ -100,7 +100,10 @@ def load_solution(
         m.weight.numel() != kernel.size or (m.bias is None) != (bias is None)
         for m, (kernel, bias) in zip(modules, parts, strict=False)
     ):
-        raise InvalidArgument("The model has other layers than the network of the system.")
+        raise InvalidArgument(
+            f"The model has {len(modules)} layers of weights; expected the {len(parts)} of the"
+            " system's network, each of the same size: give the model that read_model read."
+        )
     with torch.no_grad():
         for module, (kernel, bias) in zip(modules, parts, strict=True):
             module.weight.copy_(torch.from_numpy(kernel.copy()).reshape(module.weight.shape))

@@ -133,7 +133,9 @@ def _call(
         except subprocess.TimeoutExpired:
             return None
         except OSError as error:
-            raise ProgramFailed(f"{program} cannot be run: {error}.") from None
+            raise ProgramFailed(
+                f"{program} cannot be run: {error}. Write exact=False to do without it."
+            ) from None
         if finished.returncode or not target.exists():
             words = finished.stderr.decode(errors="replace").strip()[-300:]
             raise ProgramFailed(f"{program} stopped with code {finished.returncode}: {words}")

@@ -80,7 +80,8 @@ def generic_rank(gauge: Gauge, *, seed: int = 0, progress: Progress = silent) ->
     if operations > MOST_OPERATIONS:
         raise SystemTooLarge(
             f"The generic rank of a network with {size} weights and {outputs} outputs takes about"
-            f" {operations:.1e} operations modulo a prime; the limit is {MOST_OPERATIONS:.0e}."
+            f" {operations:.1e} operations modulo a prime; the limit is {MOST_OPERATIONS:.0e}. Give"
+            " a smaller network."
         )
     with progress(2 * samples * outputs, "generic rank") as bar:
         generators = [np.random.default_rng([seed, k, 3]) for k in range(2)]

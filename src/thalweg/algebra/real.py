@@ -175,7 +175,10 @@ def _step(
     least = singular_cutoff(jacobian[0].shape) * max(sizes.max(initial=0), 1e-300)
     rank = int((sizes > least).sum())
     if rank == len(x):
-        raise InvalidArgument("The point is an isolated solution; there is nowhere to walk.")
+        raise InvalidArgument(
+            "The point is an isolated solution, so there is nowhere to walk; begin where there are"
+            " more unknowns than equations."
+        )
     tangent = rows[rank:].T @ (rows[rank:] @ direction)
     for shrink in (1.0, 0.5, 0.1, 0.01):
         step = shrink * length * tangent / np.linalg.norm(tangent)

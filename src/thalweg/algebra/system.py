@@ -301,7 +301,9 @@ def _samples(network: Network, inputs: ArrayLike, targets: ArrayLike) -> tuple[A
             f"inputs and targets have shapes {x.shape} and {y.shape}; expected {expected}."
         )
     if not len(x) or not (np.isfinite(x).all() and np.isfinite(y).all()):
-        raise InvalidArgument("Samples must be finite numbers, and at least one.")
+        raise InvalidArgument(
+            f"got {len(x)} samples, finite or not; expected one at least, of finite numbers."
+        )
     return x, y
 
 

@@ -84,7 +84,10 @@ def _step(module: nn.Module, low: Tensor, high: Tensor) -> Tensor:
 def _check_rising(module: nn.Module) -> None:
     slope = getattr(module, "negative_slope", getattr(module, "alpha", 1.0))
     if not (slope >= 0 and getattr(module, "beta", 1.0) > 0):
-        raise NotDefined(f"no range is known for {module}: it falls where it should rise.")
+        raise NotDefined(
+            f"no range is known for {module}: it falls where it should rise. Give it a slope from 0"
+            " on and a positive beta."
+        )
 
 
 def _polynomial(module: PolynomialActivation, low: Tensor, high: Tensor) -> tuple[Tensor, Tensor]:

@@ -215,7 +215,10 @@ def _looked_up(
 ) -> Box:
     """Read rows of a table by the numbers of tokens, which are exact."""
     if getattr(module, "max_norm", None) is not None:
-        raise NotDefined("no interval rule for an Embedding with max_norm: it changes its weights.")
+        raise NotDefined(
+            "no interval rule for an Embedding with max_norm, which changes its weights; make it"
+            " without max_norm."
+        )
     table = _tensor(module, "weight", weights)
     assert table is not None
     center = F.embedding(x.center, table)

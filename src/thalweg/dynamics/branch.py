@@ -89,7 +89,10 @@ def moments(steps: Sequence[int], at: Sequence[str | int] = tuple(MOMENTS)) -> d
     """
     recorded = sorted(steps)
     if not recorded:
-        raise InvalidArgument("the trajectory has no recorded steps to branch from.")
+        raise InvalidArgument(
+            "the trajectory has no recorded steps to branch from; train with a run that keeps"
+            " checkpoints: train(..., run=folder)."
+        )
     return dict(_moment(recorded, moment) for moment in at)
 
 
@@ -103,7 +106,9 @@ def _moment(recorded: list[int], moment: str | int) -> tuple[str, int]:
     if moment not in recorded:
         near = sorted(recorded, key=lambda step: abs(step - moment))[:4]
         listed = ", ".join(str(step) for step in sorted(near))
-        raise InvalidArgument(f"step {moment} was not recorded; recorded steps near it: {listed}.")
+        raise InvalidArgument(
+            f"step {moment} was not recorded; write one of the recorded steps near it: {listed}."
+        )
     return f"step{moment}", moment
 
 

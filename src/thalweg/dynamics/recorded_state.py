@@ -291,7 +291,10 @@ def _recorded(
     if reason is None:
         return plain.get(plain_name, _MISSING)
     if isinstance(state[name], nn.Parameter):
-        raise CheckpointMismatch(f"the weights {plain_name!r} were not kept: {reason}.")
+        raise CheckpointMismatch(
+            f"the weights {plain_name!r} were not kept: {reason}. The training cannot go on from"
+            " here; record it anew under another trajectory=."
+        )
     logger.warning("%r was not kept (%s) and stays as it is in the model.", plain_name, reason)
     return state[name]
 
@@ -332,7 +335,7 @@ def restore_optimizers(
     if about["optimizers"] is None:
         raise CheckpointMismatch(
             "the state of the optimizers was not kept (the recording said so), so the training"
-            " cannot go on as it was"
+            " cannot go on as it was. Open the weights alone: tw.open_point(problem, path)"
         )
     # Where a tensor lies in a file's memory moves the roundings of sums over it: torch's own place.
     own = {name: tensor.clone() for name, tensor in tensors.items() if name.startswith(PREFIX)}

@@ -58,7 +58,7 @@ class Settings:
         if self.temperature is not None and self.optimizer != "langevin":
             raise InvalidArgument(
                 f"optimizer={self.optimizer!r} with temperature={self.temperature}: only"
-                " optimizer='langevin' has one."
+                " optimizer='langevin' has one; write that, or leave out temperature."
             )
 
     def describe(self) -> dict[str, Any]:

@@ -186,7 +186,9 @@ def _on_unit_interval(activation: Activation, radius: float) -> Scalar:
             "as torch.relu"
         )
     if not np.isfinite(values).all():
-        raise InvalidArgument(f"{activation!r} is not finite on [-{radius}, {radius}]")
+        raise InvalidArgument(
+            f"{activation!r} is not finite on [-{radius}, {radius}]; write a smaller radius"
+        )
     return function
 
 

@@ -232,7 +232,10 @@ def _converted(name: str, tensor: Tensor, target: Tensor) -> Tensor:
         )
     converted = tensor.detach().to(_wider(tensor.dtype, target.dtype), copy=True)
     if expected == "integer" and not torch.equal(converted.to(tensor.dtype), tensor):
-        raise CheckpointMismatch(f"{name} has numbers that {target.dtype} of the model lacks.")
+        raise CheckpointMismatch(
+            f"{name} has numbers that are none of the model's {target.dtype}; give a checkpoint of"
+            " the model's kind of numbers."
+        )
     _check_finite(name, converted, weights=isinstance(target, nn.Parameter))
     return converted
 

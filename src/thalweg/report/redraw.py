@@ -68,7 +68,7 @@ def redraw_figures(
         raise InvalidArgument(f"{run.path} holds no figures; its results have tables alone.")
     if unknown := [name for name in names if name not in pictures]:
         raise InvalidArgument(
-            f"no figure is called {unknown[0]!r}; there are {', '.join(pictures)}."
+            f"no figure is called {unknown[0]!r}; write one of {', '.join(pictures)}."
         )
     place = Path(folder)
     place.mkdir(parents=True, exist_ok=True)

@@ -144,7 +144,10 @@ class Passes:
         with self.measured.values():
             evaluation, moved = self.measured.forward(self.data.slice(0, 1))
         if evaluation.outputs is None:
-            raise NotDefined("classification error needs outputs, and this loss shows none.")
+            raise NotDefined(
+                "classification error needs outputs, and this loss shows none. Write a criterion"
+                " (outputs, targets) in place of loss(model, batch)."
+            )
         self.measured.problem.wrong(evaluation.outputs, moved)
 
     def gradient(self) -> tuple[float, Tensor]:

@@ -70,7 +70,10 @@ class ResultStore:
         """Write ``dataset`` as the group ``name``, in place of what was there."""
         target = self._target(name)
         if not dataset.variables:
-            raise InvalidArgument(f"Result {name!r} has no variables: there is nothing to save.")
+            raise InvalidArgument(
+                f"Result {name!r} has no variables, so there is nothing to save; give a data set"
+                " with one at least."
+            )
         with self._lock():
             self._restore()
             self._check_leaf(name)
@@ -173,7 +176,8 @@ class ResultStore:
         for above in ("/".join(parts[:depth]) for depth in range(1, len(parts))):
             if _kind(self._target(above)) == "result":
                 raise InvalidArgument(
-                    f"{above!r} is a result, so that {name!r} cannot lie below it."
+                    f"{above!r} is a result, so that {name!r} cannot lie below it; write another"
+                    " name."
                 )
 
     def _make_parents(self, target: Path) -> None:

@@ -157,7 +157,7 @@ def run_tasks(
         If another process is at work on the run.
     """
     if attempts < 1:
-        raise InvalidArgument(f"attempts is {attempts}; a task needs at least 1 to be run.")
+        raise InvalidArgument(f"attempts is {attempts}; write 1 or more.")
     if task_timeout is not None and not task_timeout > 0:
         raise InvalidArgument(f"task_timeout is {task_timeout}; expected seconds, such as 600.")
     everything = _with_needs(tasks)

@@ -144,7 +144,10 @@ def check_source(entry: str, recorded: Any, where: str) -> None:
 def _found_digest(entry: str) -> str:
     place = entry.rpartition(":")[0]
     if place.partition(".")[0] in sys.stdlib_module_names:
-        raise NotTrusted(f"{entry} is of Python's own library, which makes no problems.")
+        raise NotTrusted(
+            f"{entry} is of Python's own library, which makes no problems; give a function of your"
+            " own, 'module:function'."
+        )
     digest = digest_entry(entry)
     if not digest:
         raise EntryNotFound(

@@ -74,7 +74,9 @@ def configure(
     for name in chosen:
         if preset not in STUDIES[name].SIZES:
             presets = ", ".join(STUDIES[name].SIZES)
-            raise InvalidArgument(f"the study {name!r} has no preset {preset!r}; it has {presets}.")
+            raise InvalidArgument(
+                f"the study {name!r} has no preset {preset!r}; write one of {presets}."
+            )
     config = {
         "preset": preset,
         "seed": seed,

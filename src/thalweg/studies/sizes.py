@@ -112,8 +112,8 @@ def _inside(holder: Any, key: str, name: str) -> Any:
     names = list(holder) if isinstance(holder, dict) else []
     near = difflib.get_close_matches(key, names, 1)
     hint = f"did you mean {near[0]!r}? " if near else ""
-    listed = ", ".join(names) or "nothing: it is one value"
-    raise InvalidArgument(f"size {name!r}: {hint}{key!r} is not among {listed}.")
+    listed = ", ".join(names) or "none: it is one value"
+    raise InvalidArgument(f"size {name!r}: {hint}got {key!r}, expected one of {listed}.")
 
 
 def _alike(before: Any, value: Any) -> bool:
