@@ -240,11 +240,11 @@ def _check_claim(kind: str, content: dict[str, Any]) -> None:
 
 
 def _compare(claim: dict[str, Any], proved: dict[str, Any]) -> list[str]:
-    def holds(name: str, said: Any, found_here: Any) -> bool:
+    def holds(name: str, claimed: Any, found_here: Any) -> bool:
         if name in _ABOVE or name in _BELOW:
-            return bool(said >= found_here if name in _ABOVE else said <= found_here)
-        return said == found_here or (
-            type(found_here) is float and math.isclose(said, found_here, rel_tol=1e-12)
+            return bool(claimed >= found_here if name in _ABOVE else claimed <= found_here)
+        return claimed == found_here or (
+            type(found_here) is float and math.isclose(claimed, found_here, rel_tol=1e-12)
         )
 
     wrong = [
@@ -535,11 +535,11 @@ def _prove_path(
     zeros, reasons = [], []
     with progress(points, "proof of the path") as bar:
         for p in range(points):
-            here = {name: a[p] if name in named | marks else a for name, a in arrays.items()}
-            layers = read_network(content, here, marks)
-            claim = {name: float(here[name]) for name in marks} | {"equations": -1}
+            start = {name: a[p] if name in named | marks else a for name, a in arrays.items()}
+            layers = read_network(content, start, marks)
+            claim = {name: float(start[name]) for name in marks} | {"equations": -1}
             zero, wrong = _prove_zero(
-                layers, _equations(content | {"claim": claim}, here, layers), claim
+                layers, _equations(content | {"claim": claim}, start, layers), claim
             )
             zeros.append(zero)
             reasons += [f"point {p}: {reason}" for reason in wrong]
@@ -552,11 +552,11 @@ def _prove_path(
         parts.append(flat)
     w = np.concatenate(parts, 1)
     moves, strays = np.linalg.norm(np.diff(w, axis=0), axis=1), zeros[0]["distance"]
-    for p, (here, there) in enumerate(pairwise(zeros)):
-        d = (float(moves[p]) * WIDER + here["distance"] + there["distance"]) * WIDER
-        across = here["lipschitz"] * d * d / (8 * here["slope"]) * WIDER
-        strays = max(strays, (here["distance"] + there["distance"] + across) * WIDER)
-        if not (here["slope"] > 0 and (d + across) * WIDER < here["radius"]):
+    for p, (start, end) in enumerate(pairwise(zeros)):
+        d = (float(moves[p]) * WIDER + start["distance"] + end["distance"]) * WIDER
+        across = start["lipschitz"] * d * d / (8 * start["slope"]) * WIDER
+        strays = max(strays, (start["distance"] + end["distance"] + across) * WIDER)
+        if not (start["slope"] > 0 and (d + across) * WIDER < start["radius"]):
             reasons.append(f"the balls of points {p} and {p + 1} do not overlap enough")
     numbers = (zeros[0]["equations"], zeros[0]["weights"], points - 1, float(moves.sum()))
     more = (float(np.linalg.norm(w[-1] - w[0])), strays, float(arrays["radius"].min()))

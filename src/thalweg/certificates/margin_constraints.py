@@ -103,5 +103,5 @@ def labels_and_threshold(
 def _largest(classes: int, label: int, labels: Tensor) -> Decision:
     rows = -torch.eye(classes, dtype=torch.float64)
     rows[:, label] += 1.0
-    others = [c for c in range(classes) if c != label]
-    return Decision(torch.nonzero(labels == label).flatten(), rows[others], 0.0)
+    other_classes = [c for c in range(classes) if c != label]
+    return Decision(torch.nonzero(labels == label).flatten(), rows[other_classes], 0.0)

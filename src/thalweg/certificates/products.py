@@ -78,8 +78,8 @@ class Verified:
         """Multiply (R, n) by the transpose of (m, n)."""
         parts, relative, _ = exact_products(a, b)
         total = parts[-1]
-        for part in reversed(parts[:-1]):  # the smallest first
-            total = total + part
+        for product in reversed(parts[:-1]):  # the smallest first
+            total = total + product
         self._worst = max(self._worst, relative + gamma(len(parts)) * 1.01)
         return np.asarray(total)
 
@@ -135,10 +135,10 @@ def exact_products(a: Any, b: Any) -> tuple[list[Array], float, float]:
         Such a bound of all parts but the first, added up by their sizes.
     """
     inner = a.shape[1]
-    (left, left_tail), (right, right_tail) = slices(a, inner), slices(b, inner)
+    (first_slices, first_tail), (second_slices, second_tail) = slices(a, inner), slices(b, inner)
     pairs = [(0, 0), (0, 1), (1, 0), (1, 1), (0, 2), (2, 0)]
-    parts = [left[i] @ right[j].T for i, j in pairs]
-    ratios = [_ratios(s, t) for s, t in ((left, left_tail), (right, right_tail))]
+    parts = [first_slices[i] @ second_slices[j].T for i, j in pairs]
+    ratios = [_ratios(s, t) for s, t in ((first_slices, first_tail), (second_slices, second_tail))]
     (_, l2, l3, lt), (_, r2, r3, rt) = ratios
     relative = l2 * r3 + l3 * r2 + l3 * r3 + 2 * lt + 2 * rt
     # |a_i| is at least half of its first slice.
@@ -171,8 +171,8 @@ def extended_product(kind: Extended, a: Any, b: Array) -> tuple[Any, float]:
         return a @ b.T, gamma(a.shape[1] + 1)
     parts, relative, minor = exact_products(a, b)
     total = kind.of(parts[-1])
-    for part in reversed(parts[:-1]):
-        total = total + kind.of(part)
+    for product in reversed(parts[:-1]):
+        total = total + kind.of(product)
     return total, relative + len(parts) * minor * kind.unit
 
 

@@ -197,7 +197,7 @@ def versions(model: nn.Module) -> tuple[int, ...]:
 def with_inner(optimizers: Sequence[Any]) -> list[Any]:
     """List the optimizers and those they hold, each once."""
     return distinct(
-        optimizer for given in optimizers for optimizer in (given, *inner_optimizers(given))
+        optimizer for outer in optimizers for optimizer in (outer, *inner_optimizers(outer))
     )
 
 

@@ -168,7 +168,7 @@ def _slabs(blocks: Sequence[Block], layers: tuple[str, ...], columns: int) -> It
 def _read(
     source: WeightSource, slab: _Slab, points: Sequence[int], buffer: NDArray[np.float64]
 ) -> NDArray[np.float64]:
-    """Read a slab of the given points into the front of ``out``, one row for each point."""
+    """Read a slab of the given points into the front of ``buffer``, one row for each point."""
     rows = buffer[: len(points) * slab.width].reshape(len(points), slab.width)
     for row, point in zip(rows, points, strict=True):
         at = 0

@@ -155,8 +155,8 @@ def _check_same(
 def _about(paths: Sequence[Path], contents: Sequence[Contents]) -> tuple[dict[str, Any], ...]:
     """Say of each file what it states: its step, and plain numbers under usual names."""
     name = trajectory_files(paths).name
-    held = [step_in(content.about or content.values) for content in contents]
-    stated = [step for step in held if step is not None]
+    held_steps = [step_in(content.about or content.values) for content in contents]
+    stated = [step for step in held_steps if step is not None]
     steps = rising_steps(paths) or (stated if len(stated) == len(paths) else range(len(paths)))
     return tuple(
         {"trajectory": name, "step": step}

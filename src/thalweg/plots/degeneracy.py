@@ -111,7 +111,7 @@ def plot_split(split: xr.Dataset, *, ax: Axes | None = None) -> Axes:
             hatch=_HATCHES[number % len(_HATCHES)],
             label=str(cause),
         )
-        written = [f"{int(part):,}" if part > 0.05 * most else "" for part in parts]
+        written = [f"{int(count):,}" if count > 0.05 * most else "" for count in parts]
         box = {"facecolor": "white", "edgecolor": "none", "pad": 1}
         axes.bar_label(bars, written, label_type="center", fontsize="small", bbox=box)
         starts = starts + parts

@@ -107,11 +107,11 @@ def evaluate(x: Tensor, plan: Scheme) -> Tensor:
     even, odd = constants[: len(plan.even)], constants[len(plan.even) :]
     chunk = max(1, _CHUNK * torch.get_num_threads() if x.device.type == "cpu" else x.numel())
     buffers = x.new_empty((3, min(chunk, max(1, x.numel()))))
-    for part, result in zip(_chunks(x, chunk), _chunks(out, chunk), strict=True):
-        inner, spare, odd_part = (row[: len(part)] for row in buffers)
+    for values, result in zip(_chunks(x, chunk), _chunks(out, chunk), strict=True):
+        inner, spare, odd_part = (row[: len(values)] for row in buffers)
         if max(len(even), len(odd)) > 1:
-            torch.addcmul(offset, part, part, value=plan.scale, out=inner)
-        _combine(part, inner, plan, even, odd, result, odd_part, spare)
+            torch.addcmul(offset, values, values, value=plan.scale, out=inner)
+        _combine(values, inner, plan, even, odd, result, odd_part, spare)
     return out
 
 

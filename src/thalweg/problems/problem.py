@@ -320,21 +320,25 @@ class Problem(Arrangement):
         """
         if isinstance(batch, Given):
             parts = outputs.batches if isinstance(outputs, Given) else (outputs,)
-            plain = (unbox(taken_apart(part)[0]) for part in batch.batches)
+            plain = (unbox(taken_apart(given)[0]) for given in batch.batches)
             return torch.stack([self.wrong(*two).sum() for two in zip(parts, plain, strict=True)])
         targets = pair(batch)[1]
         if self.error is None:
             misclassified = wrong(outputs, targets, self._loss.kind)
             counted = self._weighing.classified(batch)
             return misclassified if counted is None else misclassified & counted
-        answer: Any = self.error(outputs, targets)
-        if not (isinstance(answer, Tensor) and answer.shape == (len(outputs),)):
-            got = tuple(answer.shape) if isinstance(answer, Tensor) else type(answer).__name__
+        flags_given: Any = self.error(outputs, targets)
+        if not (isinstance(flags_given, Tensor) and flags_given.shape == (len(outputs),)):
+            got = (
+                tuple(flags_given.shape)
+                if isinstance(flags_given, Tensor)
+                else type(flags_given).__name__
+            )
             raise InvalidProblem(
                 f"error(outputs, targets) must return a bool tensor of shape ({len(outputs)},), one"
                 f" entry per sample, got {got}."
             )
-        flags: Tensor = answer.bool()
+        flags: Tensor = flags_given.bool()
         return flags
 
     @property

@@ -43,14 +43,14 @@ class TrajectoryFiles:
 
 
 def trajectory_files(
-    given: str | PathLike[str] | Sequence[str | PathLike[str]],
+    source: str | PathLike[str] | Sequence[str | PathLike[str]],
 ) -> TrajectoryFiles:
     """
     Put the files of a training in order.
 
     Parameters
     ----------
-    given : path, pattern or sequence of path
+    source : path, pattern or sequence of path
         A folder of files of weights, or a pattern such as ``"ckpt/epoch_*.pt"``: ordered by the
         step in their names, else by the step that they hold (``step``, ``global_step``,
         ``epoch``). A list is taken in its own order.
@@ -75,22 +75,22 @@ def trajectory_files(
     >>> trajectory_files(folder).steps
     (0, 2, 10)
     """
-    if not isinstance(given, str | PathLike):
-        files = [Path(path) for path in given]
+    if not isinstance(source, str | PathLike):
+        files = [Path(path) for path in source]
         steps = rising_steps(files) or list(range(len(files)))
         return TrajectoryFiles(tuple(files), tuple(steps), _named(files))
-    paths = _find(given)
+    paths = _find(source)
     if len(paths) < 2:
         raise CheckpointRefused(
-            f"{given} has {len(paths) or 'no'} file{'s' * (not paths)} of weights; a trajectory has"
-            " at least two: epoch_0.pt, epoch_1.pt, ..."
+            f"{source} has {len(paths) or 'no'} file{'s' * (not paths)} of weights; a trajectory"
+            " has at least two: epoch_0.pt, epoch_1.pt, ..."
         )
-    steps_of = _by_name(given, paths) or _by_content(given, paths)
+    steps_of = _by_name(source, paths) or _by_content(source, paths)
     left_out = [path.name for path in paths if path not in steps_of]
     if left_out:
-        log.warning("%s: left out, as not of the same series: %s.", given, few(left_out))
+        log.warning("%s: left out, as not of the same series: %s.", source, few(left_out))
     in_order = sorted(steps_of, key=lambda path: steps_of[path])
-    name = Path(given).name if Path(given).is_dir() else _named(in_order)
+    name = Path(source).name if Path(source).is_dir() else _named(in_order)
     return TrajectoryFiles(tuple(in_order), tuple(steps_of[path] for path in in_order), name)
 
 
@@ -100,9 +100,9 @@ def rising_steps(files: Sequence[Path]) -> list[int] | None:
     return steps if steps == sorted(set(steps or ())) else None
 
 
-def holds_files(given: str | PathLike[str]) -> bool:
+def holds_files(source: str | PathLike[str]) -> bool:
     """Say whether a path is a pattern or a folder with files of weights."""
-    return bool(_find(given))
+    return bool(_find(source))
 
 
 def step_in(values: Mapping[str, Any]) -> int | None:
@@ -114,17 +114,17 @@ def step_in(values: Mapping[str, Any]) -> int | None:
     return None
 
 
-def _find(given: str | PathLike[str]) -> list[Path]:
-    path = Path(given)
+def _find(source: str | PathLike[str]) -> list[Path]:
+    path = Path(source)
     if path.is_dir():
         return sorted(item for item in path.iterdir() if is_weight_file(item))
-    if glob.has_magic(str(given)):
-        matching = map(Path, glob.glob(str(given)))
+    if glob.has_magic(str(source)):
+        matching = map(Path, glob.glob(str(source)))
         return sorted(item for item in matching if item.is_file() or is_weight_file(item))
     return []
 
 
-def _by_name(given: str | PathLike[str], files: Sequence[Path]) -> dict[Path, int]:
+def _by_name(source: str | PathLike[str], files: Sequence[Path]) -> dict[Path, int]:
     """Take the largest group of names that differ in their numbers alone; none where none do."""
     groups: dict[str, list[Path]] = {}
     for path in files:
@@ -135,7 +135,7 @@ def _by_name(given: str | PathLike[str], files: Sequence[Path]) -> dict[Path, in
     largest = [group for group in groups.values() if len(group) == sizes[0]]
     if len(largest) > 1:
         raise CheckpointRefused(
-            f"{given} holds {len(largest)} series of {sizes[0]} files, such as"
+            f"{source} holds {len(largest)} series of {sizes[0]} files, such as"
             f" {' and '.join(group[0].name for group in largest[:2])}; name one by a pattern:"
             f" '{Path(largest[0][0].parent / re.sub('[0-9]+', '*', largest[0][0].name))}'."
         )
@@ -143,7 +143,7 @@ def _by_name(given: str | PathLike[str], files: Sequence[Path]) -> dict[Path, in
     steps = _steps_in_names(group)
     if steps is None:
         return {}
-    _check_unique(given, group, steps)
+    _check_unique(source, group, steps)
     return dict(zip(group, steps, strict=True))
 
 
@@ -161,16 +161,16 @@ def _steps_in_names(files: Sequence[Path]) -> list[int] | None:
     return varying[0] if len(varying) == 1 else None
 
 
-def _by_content(given: str | PathLike[str], files: Sequence[Path]) -> dict[Path, int]:
+def _by_content(source: str | PathLike[str], files: Sequence[Path]) -> dict[Path, int]:
     steps_held = {path: _step_held(path) for path in files}
     steps = {path: step for path, step in steps_held.items() if step is not None}
     if len(steps) < 2:
         raise CheckpointRefused(
-            f"{given}: neither the names of its {len(files)} files ({few(p.name for p in files)})"
+            f"{source}: neither the names of its {len(files)} files ({few(p.name for p in files)})"
             " nor what they hold (step, global_step, epoch) says their order; give them as a list,"
             " first to last."
         )
-    _check_unique(given, list(steps), list(steps.values()))
+    _check_unique(source, list(steps), list(steps.values()))
     return steps
 
 
@@ -179,11 +179,11 @@ def _step_held(path: Path) -> int | None:
     return step_in(contents.about or contents.values)
 
 
-def _check_unique(given: object, files: Sequence[Path], steps: Sequence[int]) -> None:
+def _check_unique(source: object, files: Sequence[Path], steps: Sequence[int]) -> None:
     twice = [path.name for path, step in zip(files, steps, strict=True) if steps.count(step) > 1]
     if twice:
         raise CheckpointRefused(
-            f"{given} holds {len(twice)} files that share a step with another ({few(twice)}):"
+            f"{source} holds {len(twice)} files that share a step with another ({few(twice)}):"
             " several trainings, it seems. Name one by a pattern, 'ckpt/seed1_epoch_*.pt', or give"
             " a list."
         )

@@ -79,8 +79,8 @@ def _is_interactive(section: Section) -> bool:
 
 def _blocks(run: Run, section: Section) -> list[dict[str, Any]]:
     return [
-        {"table": part} if isinstance(part, Table) else _picture_block(run, part)
-        for part in section.parts
+        {"table": content} if isinstance(content, Table) else _picture_block(run, content)
+        for content in section.parts
     ]
 
 

@@ -59,10 +59,16 @@ def check_same(folder: Path, config: Mapping[str, Any], wanted: Mapping[str, Any
     RunConflict
         If they differ; the message lists where.
     """
-    old, new = _leaves(config), _leaves(wanted)
-    keys = [key for key in {**old, **new} if not _equal(old.get(key), new.get(key))]
+    recorded, asked_for = _leaves(config), _leaves(wanted)
+    keys = [
+        key
+        for key in {**recorded, **asked_for}
+        if not _equal(recorded.get(key), asked_for.get(key))
+    ]
     if keys:
-        lines = [f"  {key}: got {_show(new, key)}, expected {_show(old, key)}" for key in keys]
+        lines = [
+            f"  {key}: got {_show(asked_for, key)}, expected {_show(recorded, key)}" for key in keys
+        ]
         raise RunConflict(
             f"{folder} is a run of another configuration:\n" + "\n".join(lines) + "\n"
             "Choose another folder for the new run, or ask for the configuration of the old one."

@@ -55,10 +55,10 @@ def statistic(limits: xr.Dataset, landscape: str, kind: str) -> Statistic | None
     """Estimate what is left in the limit on one landscape, over its clusters."""
     chosen = (limits["landscape"].values == landscape) & (limits["between"].values == kind)
     columns = (limits[name].values[chosen] for name in ("low", "left", "high", "cluster"))
-    low, left, high, cluster = columns
-    if not np.isfinite(np.concatenate([low, left, high]).astype(float)).all():
+    low, value, high, cluster = columns
+    if not np.isfinite(np.concatenate([low, value, high]).astype(float)).all():
         return None
-    return left_in_the_limit(low, left, high, cluster) if chosen.any() else None
+    return left_in_the_limit(low, value, high, cluster) if chosen.any() else None
 
 
 def _own(limits: xr.Dataset, config: dict[str, Any], kind: str) -> Claim:

@@ -16,7 +16,7 @@ def _loaded(name: str) -> ModuleType | None:
     # process runs its tasks, and lists no studies.
     if getattr(module.__spec__, "_initializing", False):
         return None
-    if missing := [part for part in _NEEDED if not hasattr(module, part)]:
+    if missing := [attribute for attribute in _NEEDED if not hasattr(module, attribute)]:
         raise InvalidArgument(
             f"the study {name!r} has no {', '.join(missing)}; a study is a module with"
             f" {', '.join(_NEEDED)}, as thalweg.studies.registry.Study says."

@@ -104,9 +104,9 @@ def judged_by(
 
 
 def _differences(
-    before: Mapping[str, Any], after: Mapping[str, Any], part: str, words: str
+    before: Mapping[str, Any], after: Mapping[str, Any], kind: str, words: str
 ) -> Iterator[str]:
-    old, new = before.get(part, {}), after.get(part, {})
+    old, new = before.get(kind, {}), after.get(kind, {})
     for name in sorted({*old, *new}):
         if old.get(name) != new.get(name):
             yield f"{name}: " + words.format(old.get(name, "none"), new.get(name, "none"))

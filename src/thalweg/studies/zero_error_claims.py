@@ -131,20 +131,20 @@ def _reached(trainings: xr.Dataset, among: NDArray[np.bool_] | None = None) -> S
 
 
 def _narrow(cells: xr.Dataset, labels: str) -> Iterator[Control]:
-    for part in ("control", "near"):
-        networks = chosen(cells, part=part, labels=labels)
+    for kind in ("control", "near"):
+        networks = chosen(cells, part=kind, labels=labels)
         for weights in dict.fromkeys(networks["weights"].values.tolist()):
             trainings = networks.isel(cell=np.flatnonzero(networks["weights"].values == weights))
             ratio, missed = (
                 float(trainings["per_sample"].mean()),
                 float(trainings["misclassified"].mean()),
             )
-            far = "far fewer" if part == "control" else "just fewer" if ratio < 1 else "just more"
+            far = "far fewer" if kind == "control" else "just fewer" if ratio < 1 else "just more"
             yield Control(
                 f"The same training of a network of {weights:,} weights, {far} than samples "
                 f"(W / N = {ratio:.3g}). It misclassifies {missed:,.1f} in the mean.",
-                _reached(trainings) if part == "near" or ratio < 1 else None,
-                near=part == "near",
+                _reached(trainings) if kind == "near" or ratio < 1 else None,
+                near=kind == "near",
             )
 
 

@@ -118,8 +118,8 @@ def _returns(curves: xr.Dataset, distances: xr.Dataset, main: xr.Dataset) -> Fig
         data = curves if variable in curves else distances
         row[0].set_ylabel(label)
         for moment, ax in zip(moments, row, strict=True):
-            mine = set(main["group"].values[main["moment"].values == moment].tolist())
-            styles = {group: style for group, style in looks.items() if group in mine}
+            of_moment = set(main["group"].values[main["moment"].values == moment].tolist())
+            styles = {group: style for group, style in looks.items() if group in of_moment}
             plot_bands(data, variable=variable, styles=styles, logarithmic=logarithmic, ax=ax)
         if not logarithmic:
             row[0].set_ylim(bottom=0)
@@ -178,12 +178,12 @@ def _table(copies: xr.Dataset) -> Table:
     head = ("perturbed", "by", "noise", "error then", "back", "epochs", "left", "filters", "to end")
     rows = []
     for group in dict.fromkeys(copies["group"].values.tolist()):
-        mine = copies.isel(member=copies["group"].values == group)
-        first = mine.isel(member=0)
+        of_moment = copies.isel(member=copies["group"].values == group)
+        first = of_moment.isel(member=0)
         moment = f"{first['moment'].values} moment{_CONTROLS.get(str(first['network'].values), '')}"
-        means = (number(_mean(mine[name].values)) for name in _MEANS)
+        means = (number(_mean(of_moment[name].values)) for name in _MEANS)
         start, epochs, *places = means
-        back = f"{int(mine['returned'].values.sum())} of {mine.sizes['member']}"
+        back = f"{int(of_moment['returned'].values.sum())} of {of_moment.sizes['member']}"
         optimizer = _NAMES[str(first["optimizer"].values)].split(" ")[0]
         scale = f"{float(first['scale']):g}"
         rows.append((moment, optimizer, scale, start, back, epochs, *places))
