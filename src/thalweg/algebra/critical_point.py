@@ -169,7 +169,7 @@ def classified(
             w,
             index=index,
             positive=len(w) - index - int(null.sum()),
-            unexplained=_rest(vectors[:, null], np.hstack([symmetric, dead]), unexplained),
+            unexplained=_unexplained(vectors[:, null], np.hstack([symmetric, dead]), unexplained),
         ),
         eigenvalues=eigenvalues,
         threshold=threshold,
@@ -177,7 +177,7 @@ def classified(
     )
 
 
-def _rest(kernel: Array, explained: Array, dimension: int) -> Array:
+def _unexplained(kernel: Array, explained: Array, dimension: int) -> Array:
     """Orthonormal basis of the part of a null space that is orthogonal to what explains it."""
     unexplained = kernel - explained @ (explained.T @ kernel)
     basis: Array = np.linalg.svd(unexplained, full_matrices=False)[0][:, : max(dimension, 0)]

@@ -140,7 +140,9 @@ def _gradient(system: ZeroSystem, support: Array) -> PolynomialSystem:
     loss: Polynomial = {}
     for row, output in enumerate(without.explicit.equations):
         residual = {
-            _restricted(m, supported, count): c for m, c in output.items() if _on(m, support)
+            _restricted(m, supported, count): c
+            for m, c in output.items()
+            if _lies_within(m, support)
         }
         target = tuple(int(k == len(supported) + row) for k in range(unknowns))
         residual = add(residual, {target: Fraction(-1)})
@@ -150,7 +152,7 @@ def _gradient(system: ZeroSystem, support: Array) -> PolynomialSystem:
     return PolynomialSystem(equations, tuple(f"x{k}" for k in range(unknowns)))
 
 
-def _on(monomial: tuple[int, ...], support: Array) -> bool:
+def _lies_within(monomial: tuple[int, ...], support: Array) -> bool:
     return all(on or not power for power, on in zip(monomial, support, strict=True))
 
 

@@ -313,10 +313,10 @@ def positive(matrix: Array, shift: float) -> bool:
     _, info = dpotrf(matrix.T, lower=0, overwrite_a=1, clean=0)
     run = bool(info == 0 and np.isfinite(diagonal).all() and np.isfinite(matrix.diagonal()).all())
     room = theta / (1 - theta) * diagonal.sum()
-    return run and (whole is None or _left(whole, np.tril(matrix)) < room)
+    return run and (whole is None or _distance_to_square(whole, np.tril(matrix)) < room)
 
 
-def _left(matrix: Array, factor: Array) -> float:
+def _distance_to_square(matrix: Array, factor: Array) -> float:
     """Bound the norm of a symmetric matrix, its lower triangle given, less a factor's square."""
     fine = factor.astype(np.longdouble)
     total = np.zeros(len(matrix))

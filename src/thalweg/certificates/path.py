@@ -186,7 +186,7 @@ class _Walk:
         """Take one step, or say why there is none."""
         w = self.points[-1]
         if self._joins(self.goal, self.ends[1]):
-            self._go(self.goal, self.ends[1])
+            self._move_to(self.goal, self.ends[1])
             self.verdict = "connected"
             return
         factor = InPlaceCholesky(self.risk.gram(w).numpy())
@@ -203,7 +203,7 @@ class _Walk:
             ahead = self._correct(w + along * (size / float(along.norm())), factor)
             certificate = prove(state(self.read, ahead, outputs=None, strict=False))
             if certificate.verdict == "certified" and self._joins(ahead, certificate):
-                self._go(ahead, certificate)
+                self._move_to(ahead, certificate)
                 return
             size /= 2
         why = certificate.reasons[0] if certificate.reasons else "balls do not overlap enough"
@@ -226,7 +226,7 @@ class _Walk:
         d = float((ahead - self.points[-1]).norm()) + end.distance + certificate.distance
         return (d + end.lipschitz * d * d / (8 * end.slope)) * WIDER < end.radius
 
-    def _go(self, ahead: Tensor, certificate: Certificate) -> None:
+    def _move_to(self, ahead: Tensor, certificate: Certificate) -> None:
         d = float((ahead - self.points[-1]).norm())
         around = slack = self.here.distance + certificate.distance
         across = self.here.lipschitz * (d + slack) ** 2 / (8 * self.here.slope)

@@ -301,7 +301,7 @@ def _call(
     **options: Any,
 ) -> tuple[Tensor, dict[str, Any]]:
     """Perturb, and give the start with the arguments of `train` from there."""
-    w, buffers = _read(space, point)
+    w, buffers = _state_at(space, point)
     generator = torch_generator(seed, "branch", name, step, copy)
     origin = {"parent": name, "moment": moment, "copy": copy, "from_step": step, "scale": scale}
     return perturb(space, w, scale=scale, generator=generator), {
@@ -337,7 +337,7 @@ def _step(path: Path) -> int:
     return int(about["step"])
 
 
-def _read(space: ParameterSpace, point: Path | Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+def _state_at(space: ParameterSpace, point: Path | Tensor) -> tuple[Tensor, dict[str, Tensor]]:
     if isinstance(point, Tensor):
         return point, {}
     return split_state(space, read_checkpoint(point)[0])

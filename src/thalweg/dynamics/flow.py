@@ -163,7 +163,7 @@ def gradient_flow(
     >>> flow.status, bool((flow.w - bowl.centre).norm() < 1e-4)
     ('converged', True)
     """
-    _check(landscape, w0, time, stationary, rtol, agreement, max_gradients, method)
+    _check_arguments(landscape, w0, time, stationary, rtol, agreement, max_gradients, method)
     chosen = method if method != "auto" else _choose(landscape)
     tolerances = (rtol, rtol * _TIGHTER) if check else (rtol,)
     runs = [
@@ -262,7 +262,7 @@ def _difference(runs: list[_Run]) -> float:
     return apart / distance if distance else (0.0 if apart == 0 else math.inf)
 
 
-def _check(
+def _check_arguments(
     landscape: Landscape,
     w0: Tensor,
     time: float,

@@ -66,7 +66,7 @@ class GaussNewton:
         fresh = self._anchor is None
         if fresh:
             self._anchor, self._used = self.w.clone(), self.damping
-        after = self._try(before)
+        after = self._go_downhill(before)
         if after is None or after > _REUSED * size:
             self._drop()
             self.stalled = size <= self._floor
@@ -74,7 +74,7 @@ class GaussNewton:
             self._raise_damping()
         return Outcome(loss, None)
 
-    def _try(self, residual: Tensor) -> float | None:
+    def _go_downhill(self, residual: Tensor) -> float | None:
         """Go downhill along one direction; give the size of the residual there, None if nowhere."""
         factor = self._factored()
         y = torch.from_numpy(factor.solve(residual.numpy()))

@@ -40,11 +40,13 @@ def inner_optimizers(optimizer: Any) -> list[Any]:
     """
     optimizers = [optimizer]
     for holder in optimizers:
-        optimizers += [inner for inner in _held(holder) if not _in(inner, optimizers)]
+        optimizers += [
+            inner for inner in _optimizers_in(holder) if not _is_among(inner, optimizers)
+        ]
     return optimizers[1:]
 
 
-def _held(holder: Any) -> Iterator[Any]:
+def _optimizers_in(holder: Any) -> Iterator[Any]:
     for value in list(getattr(holder, "__dict__", {}).values()):
         items = value.values() if isinstance(value, dict) else value
         if not isinstance(value, dict | list | tuple):
@@ -52,7 +54,7 @@ def _held(holder: Any) -> Iterator[Any]:
         yield from (item for item in items if isinstance(item, Optimizer))
 
 
-def _in(sought: Any, items: Sequence[Any]) -> bool:
+def _is_among(sought: Any, items: Sequence[Any]) -> bool:
     return any(item is sought for item in items)
 
 
@@ -154,7 +156,7 @@ class StepWatch:
             self._listener.before_step(who)
 
     def _end(self, optimizer: Optimizer) -> None:
-        if not _in(optimizer, self._running):
+        if not _is_among(optimizer, self._running):
             return
         while self._running.pop() is not optimizer:
             pass
@@ -163,7 +165,7 @@ class StepWatch:
             self._listener.after_step(who)
 
     def _look_at_other(self, optimizer: Optimizer) -> None:
-        if self._running or _in(optimizer, self._known):
+        if self._running or _is_among(optimizer, self._known):
             return
         self._known.append(optimizer)
         of_model = {id(weight) for weight in self._model.parameters()}
@@ -178,7 +180,7 @@ class StepWatch:
         changed = {id(weight) for weight in weights_of(optimizer)}
         for number, participant in enumerate(self.participants):
             if any(id(weight) in changed for weight in weights_of(participant)):
-                if not _in(optimizer, self._known):
+                if not _is_among(optimizer, self._known):
                     self._known.append(optimizer)
                     self.strangers.append(optimizer)
                 return number
@@ -193,7 +195,7 @@ def _stepping(optimizer: Any) -> list[Any]:
     """Name those whose calls of ``step`` torch tells of: the optimizer, or those it holds."""
     if getattr(getattr(type(optimizer), "step", None), "hooked", False):
         return [optimizer]
-    return [participant for inner in _held(optimizer) for participant in _stepping(inner)]
+    return [participant for inner in _optimizers_in(optimizer) for participant in _stepping(inner)]
 
 
 def _is_running(optimizer: Optimizer) -> bool:

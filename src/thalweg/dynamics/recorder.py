@@ -191,7 +191,7 @@ class Recorder:
         if self._rounds.comes_new(who):
             # Perhaps the last step ends here, perhaps it goes on: then it is kept again.
             if self.step % self._every == 0:
-                self._keep(self._moment or self._now())
+                self._keep_checkpoint(self._moment or self._now())
             return
         self.step += self._rounds.took_over(who)
         if self._rounds.begins(who):
@@ -215,7 +215,7 @@ class Recorder:
         """Keep what is due once a step is over: when the next one begins, or at a mark."""
         self._rounds.close()
         if self.step % self._every == 0:
-            self._keep(moment)
+            self._keep_checkpoint(moment)
             self._metrics = {}
 
     @_never_raising
@@ -311,7 +311,7 @@ class Recorder:
             self._begin()
         late_metrics = self._metrics and not self.step
         if self._kept is None or (late_metrics and self._at_first == fingerprint(self.model)):
-            self._keep(self._moment)
+            self._keep_checkpoint(self._moment)
             self._metrics = {}
 
     @_never_raising
@@ -326,9 +326,9 @@ class Recorder:
         half_way = self._watch.within_step or (self._by_hand and self._seen)
         if broken and (half_way or (self._rounds.open and not self._rounds.finished)):
             return
-        self._keep(self._moment if broken else self._now())
+        self._keep_checkpoint(self._moment if broken else self._now())
 
-    def _keep(self, moment: Moment | None) -> None:
+    def _keep_checkpoint(self, moment: Moment | None) -> None:
         if self._stopped or moment is None:
             return
         rename = plain_names(self.model)

@@ -39,8 +39,8 @@ class RunningMetrics:
             the last step; None if all are finite.
         """
         pending, self._pending = self._pending, []
-        losses = _read([outcome.loss for outcome, _ in pending])
-        wrong = _read([outcome.wrong for outcome, _ in pending])
+        losses = _numbers_if_ready([outcome.loss for outcome, _ in pending])
+        wrong = _numbers_if_ready([outcome.wrong for outcome, _ in pending])
         for i, loss in enumerate(losses or ()):
             if not math.isfinite(loss):
                 return len(pending) - i
@@ -67,7 +67,7 @@ class RunningMetrics:
         self.seen, self._loss, self._wrong = state["seen"], state["loss"], state["wrong"]
 
 
-def _read(numbers: list[Tensor | None]) -> list[Any] | None:
+def _numbers_if_ready(numbers: list[Tensor | None]) -> list[Any] | None:
     ready = [number for number in numbers if number is not None]
     if len(ready) < len(numbers):
         return None

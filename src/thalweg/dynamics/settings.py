@@ -46,14 +46,14 @@ class Settings:
                 " them. Write epochs=20, or steps=10000."
             )
         for name in ("lr", "clip"):
-            _check(name, getattr(self, name), lambda value: value > 0, "a positive number")
+            _check_value(name, getattr(self, name), lambda value: value > 0, "a positive number")
         for name in ("momentum", "weight_decay", "stop_error", "temperature"):
-            _check(name, getattr(self, name), lambda value: value >= 0, "a number from 0 on")
+            _check_value(name, getattr(self, name), lambda value: value >= 0, "a number from 0 on")
         for name in ("batch_size", "every", "evaluate_every", "epochs", "steps"):
             value = getattr(self, name)
             if name == "evaluate_every" and value in ("epoch", "end"):
                 continue
-            _check(name, value, _is_count, "a whole number from 1 on")
+            _check_value(name, value, _is_count, "a whole number from 1 on")
 
         if self.temperature is not None and self.optimizer != "langevin":
             raise InvalidArgument(
@@ -70,7 +70,7 @@ def _is_count(value: object) -> bool:
     return isinstance(value, int) and not isinstance(value, bool) and value >= 1
 
 
-def _check(name: str, value: Any, good: Any, expected: str) -> None:
+def _check_value(name: str, value: Any, good: Any, expected: str) -> None:
     if value is None:
         return
     if isinstance(value, str) or not good(value) or not math.isfinite(value):

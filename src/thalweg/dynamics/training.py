@@ -146,7 +146,7 @@ class Training:
                     with self._stepping():  # ends before anything is told
                         while not self._step(bar):
                             pass
-                    self._look()
+                    self._look_after()
             return self.result()
 
     def steps(
@@ -157,7 +157,7 @@ class Training:
             while self.status is None:
                 yield
                 if self._step(bar):
-                    self._look()
+                    self._look_after()
 
     @contextmanager
     def _under_way(
@@ -181,7 +181,7 @@ class Training:
         else:
             if self.plan.notes(0):
                 self._note()
-            self._keep()
+            self._keep_checkpoint()
         self._good = self.step, self.w.clone(), _buffers(self.landscape)
 
     def _step(self, bar: Bar) -> bool:
@@ -197,7 +197,7 @@ class Training:
         due = plan.notes(self.step) or plan.keeps(self.step)
         return due or self.step % _STEPS_BETWEEN_LOOKS == 0
 
-    def _look(self) -> None:
+    def _look_after(self) -> None:
         notes, keeps = self.plan.notes(self.step), self.plan.keeps(self.step)
         behind = self.running_metrics.settle()
         if behind is not None or not bool(torch.isfinite(self.w).all()):
@@ -208,7 +208,7 @@ class Training:
         if self.status is None and self.step == self.plan.total:
             self.status = "finished"
         if keeps or self.status is not None:
-            self._keep()
+            self._keep_checkpoint()
         self._good = self.step, self.w.clone(), _buffers(self.landscape)
 
     def _note(self) -> None:
@@ -255,14 +255,14 @@ class Training:
         self.step, w, buffers = self._good
         self.w.copy_(w)
         _set_buffers(self.landscape, buffers)
-        self._keep()
+        self._keep_checkpoint()
         logger.warning(
             "training diverged: after %d steps the loss or a weight was not finite. What was"
             " computed up to step %d is kept. A smaller lr or clip=1.0 may help.",
             *(at, self.step),
         )
 
-    def _keep(self) -> None:
+    def _keep_checkpoint(self) -> None:
         if self.writer is None:
             if not self.snapshots or self.snapshots[-1][0] != self.step:
                 self.snapshots.append((self.step, self.w.clone()))

@@ -165,7 +165,7 @@ def _slabs(blocks: Sequence[Block], layers: tuple[str, ...], columns: int) -> It
             yield _Slab(targets, tuple(spans))
 
 
-def _read(
+def _read_slab(
     source: WeightSource, slab: _Slab, points: Sequence[int], buffer: NDArray[np.float64]
 ) -> NDArray[np.float64]:
     """Read a slab of the given points into the front of ``buffer``, one row for each point."""
@@ -225,7 +225,7 @@ def _gram(
     buffer = _buffer(slabs, points)
     with progress(sum(slab.width for slab in slabs), "distances") as bar:
         for slab in slabs:
-            rows = _read(source, slab, range(points), buffer)
+            rows = _read_slab(source, slab, range(points), buffer)
             _centre(rows)
             for chunk in _chunks(rows):
                 np.matmul(chunk, chunk.T, out=product)
@@ -269,7 +269,7 @@ def _refine(
         for slab in slabs:
             first, second = np.nonzero(np.logical_or.reduce([near[t] for t in slab.targets]))
             points = np.union1d(first, second)
-            rows = _read(source, slab, [int(point) for point in points], buffer)
+            rows = _read_slab(source, slab, [int(point) for point in points], buffer)
             sums = _squared_differences(
                 rows, np.searchsorted(points, first), np.searchsorted(points, second)
             )

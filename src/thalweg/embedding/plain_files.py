@@ -107,7 +107,7 @@ def _weights(tensors: Mapping[str, Tensor], path: Path, entry: str | None) -> di
         if (entry is not None or not _NO_WEIGHTS.search(nest))
         and any(tensor.numel() > 1 for tensor in named.values())
     }
-    chosen = fitting if entry is None else _asked(fitting, entry)
+    chosen = fitting if entry is None else _entry_named(fitting, entry)
     if len(chosen) != 1:
         labels = [nest or "." for nest in fitting]
         count = f"{len(chosen)} entries of weights" if chosen else "no such entry of weights"
@@ -119,7 +119,9 @@ def _weights(tensors: Mapping[str, Tensor], path: Path, entry: str | None) -> di
     return {short: named[name] for short, name in by_unwrapped(named).items()}
 
 
-def _asked(entries: Mapping[str, dict[str, Tensor]], label: str) -> dict[str, dict[str, Tensor]]:
+def _entry_named(
+    entries: Mapping[str, dict[str, Tensor]], label: str
+) -> dict[str, dict[str, Tensor]]:
     """Give the entry of a name, nested or a common beginning of names such as ``ema.``."""
     nested = {n: named for n, named in entries.items() if label in (n or ".", n.split(NEST)[-1])}
     if nested:

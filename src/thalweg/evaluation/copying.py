@@ -28,7 +28,7 @@ def copy_module(model: nn.Module) -> nn.Module:
     Exception
         Whatever the module's parts raise where they cannot be copied.
     """
-    computed = {id(t): t.detach().clone() for t in _held(model) if not t.is_leaf}
+    computed = {id(t): t.detach().clone() for t in _attribute_tensors(model) if not t.is_leaf}
     copied = unwrap_compiled(copy.deepcopy(model, computed))
     for parameter in copied.parameters():
         if not parameter.is_leaf:  # TorchScript's copies are computed from the originals
@@ -89,7 +89,7 @@ def _cast_attributes(module: nn.Module, device: torch.device, dtype: torch.dtype
             vars(module)[name] = cast_tensor(value, device, dtype)
 
 
-def _held(model: nn.Module) -> Iterator[Tensor]:
+def _attribute_tensors(model: nn.Module) -> Iterator[Tensor]:
     """Find tensors in the attributes of modules, and in what these hold."""
     seen: set[int] = set()
     for module in model.modules():

@@ -115,7 +115,7 @@ def fit_polynomial(
     >>> fit.power.round(6).tolist(), round(fit.error, 6), fit.status
     ([0.125, 0.0, 1.0], 0.125, 'converged')
     """
-    _check(degree, radius, method)
+    _check_arguments(degree, radius, method)
     function = _on_unit_interval(activation, radius)
     lower, iterations = 0.0, 0
     status: Status = "direct"
@@ -149,7 +149,7 @@ def check_radius(radius: float) -> None:
         raise InvalidArgument(f"radius must be positive and finite, got {radius}")
 
 
-def _check(degree: int, radius: float, method: str) -> None:
+def _check_arguments(degree: int, radius: float, method: str) -> None:
     if isinstance(degree, bool) or not isinstance(degree, (int, np.integer)) or degree < 0:
         raise InvalidArgument(f"degree must be an integer of at least 0, got {degree!r}")
     check_radius(radius)

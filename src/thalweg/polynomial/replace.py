@@ -93,7 +93,7 @@ def replace_activations(
     >>> replace_activations(model, 10, radius=5.0)[1]
     PolynomialActivation(degree=10, basis='chebyshev', radius=5)
     """
-    modules = _find(model, types)
+    modules = _modules_of(model, types)
     if radius == "calibrate":
         radii = _calibrate(model, modules, data, margin)
     else:
@@ -182,7 +182,7 @@ def _polynomials(model: nn.Module) -> Iterator[tuple[str, PolynomialActivation]]
             yield name, module
 
 
-def _find(model: nn.Module, types: tuple[type[nn.Module], ...]) -> dict[str, nn.Module]:
+def _modules_of(model: nn.Module, types: tuple[type[nn.Module], ...]) -> dict[str, nn.Module]:
     modules = {name: module for name, module in model.named_modules() if isinstance(module, types)}
     if not modules:
         raise NothingReplaced(

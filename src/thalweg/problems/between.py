@@ -133,7 +133,7 @@ class States:
         own = dict(risk.fixed())
         weights = [p.weights(risk.space) if isinstance(p, Point) else p for p in listed]
         fixed = [own | (p.fixed_of(risk) if isinstance(p, Point) else {}) for p in listed]
-        parts = _parts(fixed, risk)
+        parts = _between(fixed, risk)
         for state in fixed[1:]:  # what is the same is held once
             state |= {n: t for n, t in fixed[0].items() if n not in (*parts.mixed, *parts.stepped)}
         return cls(weights, fixed, parts, {"between": parts.note, "notes": gathered_notes(whole)})
@@ -172,7 +172,7 @@ def _listed(names: list[str]) -> str:
     return f"{len(names)} files from {names[0]} to {names[-1]}"
 
 
-def _parts(fixed: Sequence[Mapping[str, Tensor]], risk: Stateful) -> FixedParts:
+def _between(fixed: Sequence[Mapping[str, Tensor]], risk: Stateful) -> FixedParts:
     """Stack what differs between points, and say what becomes of it."""
     mixed: dict[str, Tensor] = {}
     stepped: dict[str, Tensor] = {}
@@ -182,10 +182,10 @@ def _parts(fixed: Sequence[Mapping[str, Tensor]], risk: Stateful) -> FixedParts:
         if not bool((stack == stack[0]).all()):
             kind = mixed if dtype.is_floating_point or dtype.is_complex else stepped
             kind[name] = stack
-    return FixedParts(mixed, stepped, *_words(mixed, stepped, risk))
+    return FixedParts(mixed, stepped, *_described(mixed, stepped, risk))
 
 
-def _words(mixed: Iterable[str], stepped: Iterable[str], risk: Stateful) -> tuple[str, str]:
+def _described(mixed: Iterable[str], stepped: Iterable[str], risk: Stateful) -> tuple[str, str]:
     """Say what differs, and what is done with it."""
     model = getattr(getattr(risk, "problem", None), "model", nn.Module())
     counted = {unwrapped(name) for name in batch_norm_statistics(model)}

@@ -246,7 +246,7 @@ def open_points(
             state = ModelState(problem.model)
             fitted = fit(state, contents.tensors, entry=entry, partial=partial, what=name)
             if tell:
-                _say(fitted, name, notes_given)
+                _log_notes(fitted, name, notes_given)
             whole, notes = _whole(state, fitted), fitted.notes + fitted.usual
             values = contents.about or contents.values
             points.append(Point(whole, name, notes, values, fitted.lacking))
@@ -285,7 +285,7 @@ def _whole(state: ModelState, fitted: Fit) -> dict[str, Tensor]:
     }
 
 
-def _say(fitted: Fit, name: str, notes_given: set[str]) -> None:
+def _log_notes(fitted: Fit, name: str, notes_given: set[str]) -> None:
     """Log notes; those that were said of another file are not said again."""
     for notes, tell in ((fitted.notes, log.warning), (fitted.usual, log.info)):
         new = [note for note in notes if note not in notes_given]
@@ -363,7 +363,7 @@ def fit_weights(
     """
     state = ModelState(model)
     fitted = fit(state, flattened(tensors).tensors, entry=entry)
-    _say(fitted, "the checkpoint", set())
+    _log_notes(fitted, "the checkpoint", set())
     return {
         name: fitted.tensors.get(name, target.detach()).to(target.dtype)
         for name, target in state.saved.items()

@@ -87,7 +87,7 @@ def fit(
     }
     converted = _complete_tied(converted, state, what)
     lacking = [s for s, name in state.names.items() if s not in converted and name in state.saved]
-    notes = [*_read(chosen), *_lacks(chosen, lacking), *_besides(chosen, usual=False)]
+    notes = [*_unread_wrappers(chosen), *_lacks(chosen, lacking), *_besides(chosen, usual=False)]
     return Fit(
         {state.names[short]: tensor for short, tensor in converted.items()},
         tuple(state.names[short] for short in lacking),
@@ -113,7 +113,7 @@ def _complete_tied(tensors: dict[str, Tensor], state: ModelState, what: str) -> 
     return completed
 
 
-def _read(chosen: Entry) -> list[str]:
+def _unread_wrappers(chosen: Entry) -> list[str]:
     """Say which wrappers' names stand in the file and not in the model."""
     removed: dict[str, None] = {}
     for short in chosen.matched:

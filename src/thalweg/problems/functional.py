@@ -38,9 +38,9 @@ def call_with(module: nn.Module, tensors: Mapping[str, Tensor], args: tuple[Any,
     True
     """
     places: dict[int, list[str]] = defaultdict(list)
-    for name, identity in _held(module):
+    for name, identity in _named_tensors(module):
         places[identity].append(name)
-    aliases = dict(_held(module, remove_duplicate=False))
+    aliases = dict(_named_tensors(module, remove_duplicate=False))
     by_name = {
         place: tensor
         for name, tensor in tensors.items()
@@ -49,7 +49,7 @@ def call_with(module: nn.Module, tensors: Mapping[str, Tensor], args: tuple[Any,
     return functional_call(module, by_name, args, tie_weights=False)
 
 
-def _held(module: nn.Module, *, remove_duplicate: bool = True) -> list[tuple[str, int]]:
+def _named_tensors(module: nn.Module, *, remove_duplicate: bool = True) -> list[tuple[str, int]]:
     """Give names and identities of tensors, of each module under one name or under all."""
     return [
         (f"{prefix}.{local}" if prefix else local, id(tensor))

@@ -140,9 +140,9 @@ def _load(entry: str, settings: dict[str, Any], progress: Progress) -> Problem:
         shown = {"progress": progress} if entry == "cifar10" else {}
         return BUILT_IN[entry](**settings, **shown).made_by(entry, settings)
     if ":" in entry:
-        return _own(entry, settings).made_by(entry, settings)
+        return _from_entry(entry, settings).made_by(entry, settings)
     if entry in installed(PROBLEMS):
-        return _made(entry, load_plugin(PROBLEMS, entry), settings).made_by(entry, settings)
+        return _call_maker(entry, load_plugin(PROBLEMS, entry), settings).made_by(entry, settings)
     if Path(entry).is_dir() or is_hub_name(entry):
         check_settings(f"problem {entry!r}", cifar10, settings)
         problem = cifar10(**{"data": entry} | settings, progress=progress)
@@ -167,7 +167,7 @@ def is_hub_name(entry: str) -> bool:
     return bool(owner and name) and "/" not in name and owner != "." and not name.endswith(".py")
 
 
-def _own(entry: str, settings: dict[str, Any]) -> Problem:
+def _from_entry(entry: str, settings: dict[str, Any]) -> Problem:
     place, _, attribute = entry.rpartition(":")
     check_place(entry)
     module = _file(place, attribute) if place.endswith(".py") else _module(place, attribute)
@@ -179,10 +179,10 @@ def _own(entry: str, settings: dict[str, Any]) -> Problem:
             f"{place} has {'no' if make is None else 'no function'} {attribute!r}; callables there:"
             f" {_callables(module)}. Write {place}:NAME."
         )
-    return _made(entry, make, settings)
+    return _call_maker(entry, make, settings)
 
 
-def _made(entry: str, make: Callable[..., Any], settings: dict[str, Any]) -> Problem:
+def _call_maker(entry: str, make: Callable[..., Any], settings: dict[str, Any]) -> Problem:
     check_maker(entry, make)
     check_settings(f"{entry}", make, settings)
     problem = make(**settings)

@@ -111,11 +111,11 @@ class _Mapping:
             self._done[key] = type(value)(*parts) if named else type(value)(parts)
         else:
             new = self._done[key] = copy.copy(value)  # before its parts, which may refer to it
-            for place, child in _parts(value):
-                _put(new, place, self._mapped(child))
+            for place, child in _children(value):
+                _put_child(new, place, self._mapped(child))
 
 
-def _parts(value: Any) -> list[tuple[Any, Any]]:
+def _children(value: Any) -> list[tuple[Any, Any]]:
     """Give what a value holds, with the places where."""
     if isinstance(value, dict):
         return list(value.items())
@@ -126,7 +126,7 @@ def _parts(value: Any) -> list[tuple[Any, Any]]:
     return list(vars(value).items())
 
 
-def _put(value: Any, place: Any, child: Any) -> None:
+def _put_child(value: Any, place: Any, child: Any) -> None:
     if isinstance(value, (dict, list)):
         value[place] = child
     else:
@@ -141,7 +141,7 @@ def _leading_to_tensors(structure: Any) -> set[int]:
         value = waiting.pop()
         if isinstance(value, Tensor):
             pending.append(id(value))
-        for _, child in _parts(value):
+        for _, child in _children(value):
             if id(child) not in holders:
                 holders[id(child)] = []
                 waiting.append(child)

@@ -79,7 +79,7 @@ def trajectory_files(
         files = [Path(path) for path in source]
         steps = rising_steps(files) or list(range(len(files)))
         return TrajectoryFiles(tuple(files), tuple(steps), _named(files))
-    paths = _find(source)
+    paths = _weight_files(source)
     if len(paths) < 2:
         raise CheckpointRefused(
             f"{source} has {len(paths) or 'no'} file{'s' * (not paths)} of weights; a trajectory"
@@ -102,7 +102,7 @@ def rising_steps(files: Sequence[Path]) -> list[int] | None:
 
 def holds_files(source: str | PathLike[str]) -> bool:
     """Say whether a path is a pattern or a folder with files of weights."""
-    return bool(_find(source))
+    return bool(_weight_files(source))
 
 
 def step_in(values: Mapping[str, Any]) -> int | None:
@@ -114,7 +114,7 @@ def step_in(values: Mapping[str, Any]) -> int | None:
     return None
 
 
-def _find(source: str | PathLike[str]) -> list[Path]:
+def _weight_files(source: str | PathLike[str]) -> list[Path]:
     path = Path(source)
     if path.is_dir():
         return sorted(item for item in path.iterdir() if is_weight_file(item))

@@ -47,7 +47,7 @@ def about(run: Run) -> About:
         created=f"{run.about.get('created', 'at an unknown time'):%Y-%m-%d %H:%M} UTC"
         if hasattr(run.about.get("created"), "strftime")
         else "at an unknown time",
-        facts=list(_what(run, entry, problem.get("settings", {}))),
+        facts=list(_problem_facts(run, entry, problem.get("settings", {}))),
         versions={name: str(value) for name, value in run.about.get("versions", {}).items()},
         toml=tomli_w.dumps(shown(run.about)),
         resume=f"thalweg resume {shlex.quote(shown_path(run))}",
@@ -145,7 +145,7 @@ def weight_count(run: Run) -> int | None:
     return sum(map(math.prod, trained.values())) or None
 
 
-def _what(run: Run, entry: str, settings: dict[str, Any]) -> Iterator[Fact]:
+def _problem_facts(run: Run, entry: str, settings: dict[str, Any]) -> Iterator[Fact]:
     chosen = ", ".join(f"{name} {value}" for name, value in settings.items() if name != "data")
     yield Fact("problem", entry, chosen)
     measured = run.inside("measured.json")

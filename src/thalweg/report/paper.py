@@ -31,7 +31,7 @@ class PaperClaim:
     remark: str = ""
 
 
-def _of(study: str, *claims: str) -> tuple[str, ...]:
+def _claims_of(study: str, *claims: str) -> tuple[str, ...]:
     return tuple(f"{study}/{claim}" for claim in claims)
 
 
@@ -39,20 +39,20 @@ PAPER: tuple[PaperClaim, ...] = (
     PaperClaim(
         1,
         "Networks with more weights than samples reach zero error.",
-        _of(
+        _claims_of(
             "zero_error",
             "true-labels",
             "random-labels",
             "sweep-true-labels",
             "sweep-random-labels",
         )
-        + _of("overparametrization", "zero-error"),
+        + _claims_of("overparametrization", "zero-error"),
         "zero_error_reach",
     ),
     PaperClaim(
         2,
         "There are very many zero-minimizers, modulo inconsistent equations.",
-        _of(
+        _claims_of(
             "bezout",
             "many",
             "rank",
@@ -66,15 +66,15 @@ PAPER: tuple[PaperClaim, ...] = (
     PaperClaim(
         3,
         "A polynomial in place of the ReLU works as well.",
-        _of("polynomial_activations", "training", "test", "interval"),
+        _claims_of("polynomial_activations", "training", "test", "interval"),
         "polynomial_activations_curves",
     ),
     PaperClaim(
         4,
         "Zero-minimizers are degenerate where W > N; minima with nonzero error are not.",
-        _of("degeneracy", "certified", "nullity", "hessian")
-        + _of("overparametrization", "full-rank")
-        + _of(
+        _claims_of("degeneracy", "certified", "nullity", "hessian")
+        + _claims_of("overparametrization", "full-rank")
+        + _claims_of(
             "bezout",
             "dimension",
             "zeros-degenerate",
@@ -87,9 +87,9 @@ PAPER: tuple[PaperClaim, ...] = (
     PaperClaim(
         5,
         "SGD finds degenerate minimizers, and among them the most robust.",
-        _of("perturb_and_return", "flat", "flat-squared")
-        + _of("degeneracy", "box")
-        + _of(
+        _claims_of("perturb_and_return", "flat", "flat-squared")
+        + _claims_of("degeneracy", "box")
+        + _claims_of(
             "sgd_selection",
             "batch",
             "rate",
@@ -99,7 +99,7 @@ PAPER: tuple[PaperClaim, ...] = (
             "coefficient",
             "known-case",
         )
-        + _of("overparametrization", "flatter", "margin", "test-error"),
+        + _claims_of("overparametrization", "flatter", "margin", "test-error"),
         "sgd_selection_ladders",
     ),
     PaperClaim(
@@ -112,9 +112,9 @@ PAPER: tuple[PaperClaim, ...] = (
     PaperClaim(
         7,
         "The landscape is a collection of basins with flat bottoms.",
-        _of("perturb_and_return", "apart", "apart-squared")
-        + _of("interpolation", "low", "mean-not-worse", "mean-better")
-        + _of(
+        _claims_of("perturb_and_return", "apart", "apart-squared")
+        + _claims_of("interpolation", "low", "mean-not-worse", "mean-better")
+        + _claims_of(
             "connectivity",
             "copies",
             "curve",
@@ -123,7 +123,7 @@ PAPER: tuple[PaperClaim, ...] = (
             "known-case",
             "permuted-copy",
         )
-        + _of(
+        + _claims_of(
             "basins",
             "side-by-side",
             "one-valley",

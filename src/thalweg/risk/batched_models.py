@@ -100,7 +100,7 @@ class BatchedModels:
             ) from error
         for i, member in enumerate(members):
             member.held = {name: tensor[i] for name, tensor in after.items()}
-            wrong = self._count_wrong(outputs[0][i], _pick(batches, i)) if outputs else None
+            wrong = self._count_wrong(outputs[0][i], _of_copy(batches, i)) if outputs else None
             member.ready = losses[i], wrong, gradients[i]
 
     def _batches(self, indices: list[Tensor]) -> Any:
@@ -224,7 +224,7 @@ class Copy:
         return self.risk
 
 
-def _pick(batches: Any, i: int) -> Any:
+def _of_copy(batches: Any, i: int) -> Any:
     return tree_map_only(Tensor, lambda tensor: tensor[i], batches)
 
 

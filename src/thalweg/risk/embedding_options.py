@@ -54,13 +54,13 @@ class EmbeddingOptions(TorchFunctionMode):
         """Look at a call, and let it pass."""
         options = dict(kwargs or {})
         if func is F.embedding:
-            self._look("F.embedding", dict(zip(_EMBEDDING, args, strict=False)) | options)
+            self._note_options("F.embedding", dict(zip(_EMBEDDING, args, strict=False)) | options)
         elif func is F.embedding_bag:  # which leaves what is padded out of its sum as well
             named = dict(zip(_BAG, args, strict=False)) | options
-            self._look("F.embedding_bag", named | {"padding_idx": None})
+            self._note_options("F.embedding_bag", named | {"padding_idx": None})
         return func(*args, **options)
 
-    def _look(self, name: str, arguments: Mapping[str, Any]) -> None:
+    def _note_options(self, name: str, arguments: Mapping[str, Any]) -> None:
         table = arguments.get("weight")
         if isinstance(table, Tensor) and table.untyped_storage().data_ptr() in self._frozen:
             return

@@ -67,7 +67,8 @@ def check_same(folder: Path, config: Mapping[str, Any], wanted: Mapping[str, Any
     ]
     if keys:
         lines = [
-            f"  {key}: got {_show(asked_for, key)}, expected {_show(recorded, key)}" for key in keys
+            f"  {key}: got {_shown(asked_for, key)}, expected {_shown(recorded, key)}"
+            for key in keys
         ]
         raise RunConflict(
             f"{folder} is a run of another configuration:\n" + "\n".join(lines) + "\n"
@@ -90,5 +91,5 @@ def _equal(first: Any, second: Any) -> bool:
     return bool(first == second) or repr(first) == repr(second)
 
 
-def _show(leaves: Mapping[str, Any], key: str) -> str:
+def _shown(leaves: Mapping[str, Any], key: str) -> str:
     return repr(leaves[key]) if key in leaves else "nothing"

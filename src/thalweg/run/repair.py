@@ -42,13 +42,13 @@ def repair(run: Run) -> list[Finding]:
     remove_leftovers(run.path)
     lost = [finding for finding in verify(run) if finding.lost]
     for finding in lost:
-        logger.warning("%s is %s: %s; %s.", *_told(finding))
+        logger.warning("%s is %s: %s; %s.", *_as_repaired(finding))
         kind = finding.file.partition("/")[0]
         _TAKEN_OUT.get(kind, _remove)(run, run.path / finding.file)
     return lost
 
 
-def _told(finding: Finding) -> tuple[str, str, str, str]:
+def _as_repaired(finding: Finding) -> tuple[str, str, str, str]:
     remedy = finding.remedy.replace("thalweg resume ", "this resume ")
     return finding.file, finding.state, finding.why, remedy
 

@@ -221,7 +221,7 @@ class _Driver:
             # A killed worker leaves the mark of its beginning.
             progress_path(self.run.tasks, task.key).unlink(missing_ok=True)
             if is_done(self.run.tasks, task.key) and self._is_whole(task):
-                self._show(task, task.units)
+                self._show_progress(task, task.units)
 
     def _is_whole(self, task: Task) -> bool:
         """Look at a result; a damaged one is taken out, and its task done again."""
@@ -295,12 +295,12 @@ class _Driver:
         self._check_engine()
         for task in self.running.values():
             mark = self.watch.look(task.key)
-            self._show(task, 0 if mark is None else mark.done)
+            self._show_progress(task, 0 if mark is None else mark.done)
         self._end_what_stands_still()
 
     def _settle(self, task: Task, error: str | None, trace: str, passing: bool) -> None:
         if error is None and is_done(self.run.tasks, task.key):
-            self._show(task, task.units)
+            self._show_progress(task, task.units)
             self.order.done(task.key)
         elif error is None:
             self._try_again(task, f"its worker wrote no result that is seen in {self.run.tasks}")
@@ -363,7 +363,7 @@ class _Driver:
         for task in lost:
             self._lose(task, _DIED if task.key in guilty else stillborn)
 
-    def _show(self, task: Task, done: int) -> None:
+    def _show_progress(self, task: Task, done: int) -> None:
         more = min(done, task.units) - self.shown[task.key]
         if more > 0:
             self.bar.update(more)

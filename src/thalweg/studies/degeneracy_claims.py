@@ -51,7 +51,7 @@ def judge(zeros: xr.Dataset, boxes: xr.Dataset) -> list[Claim]:
 
 def _certified(zeros: xr.Dataset) -> Claim:
     def statistic(case: str) -> Statistic:
-        verdicts = _of(zeros, case)["verdict"].values
+        verdicts = _networks_of(zeros, case)["verdict"].values
         return share(
             "share of networks certified", int((verdicts == "certified").sum()), len(verdicts)
         )
@@ -122,7 +122,7 @@ def _hessian(zeros: xr.Dataset) -> Claim:
 
 def _box(boxes: xr.Dataset) -> Claim:
     def statistic(case: str) -> Statistic:
-        widths = _of(boxes, case)["half_width"].values
+        widths = _networks_of(boxes, case)["half_width"].values
         return share("share of networks with a proved box", int((widths > 0).sum()), len(widths))
 
     return Claim(
@@ -148,12 +148,12 @@ def _measured(zeros: xr.Dataset, measure: str) -> xr.Dataset:
     return zeros.isel(network=np.flatnonzero(zeros["measure"].values == measure))
 
 
-def _of(data: xr.Dataset, case: str) -> xr.Dataset:
+def _networks_of(data: xr.Dataset, case: str) -> xr.Dataset:
     return data.isel(network=np.flatnonzero(data["case"].values == case))
 
 
 def _miss(zeros: xr.Dataset, case: str, *, certified: bool = False) -> Statistic | None:
-    networks = _of(zeros, case)
+    networks = _networks_of(zeros, case)
     if certified:
         networks = networks.isel(network=np.flatnonzero(networks["verdict"].values == "certified"))
     if not networks.sizes["network"]:

@@ -69,7 +69,7 @@ def split_displacement(run: Run, arguments: dict[str, Any], report: Report) -> d
         the perturbation and at the end.
     """
     problem = load_stored(arguments["problem"])
-    seen, unseen = _parts(problem, arguments["samples"])
+    seen, unseen = _parted(problem, arguments["samples"])
     risk = EmpiricalRisk(seen, check=False)  # training checked the whole problem
     home = _end(run, arguments["parent"], risk, -1)
     operator = risk.gauss_newton(home)
@@ -83,7 +83,7 @@ def split_displacement(run: Run, arguments: dict[str, Any], report: Report) -> d
     return figures | {"top": _curvature(unseen, run, arguments["parent"], along)}
 
 
-def _parts(problem: Problem, samples: int) -> tuple[Problem, Problem]:
+def _parted(problem: Problem, samples: int) -> tuple[Problem, Problem]:
     """Part the training data into the first so many samples and up to four times as many others."""
     data = problem.samples("train")
     if not data.joined or len(data) < 2 * samples:

@@ -48,7 +48,9 @@ def judge(limits: xr.Dataset, config: dict[str, Any]) -> list[Claim]:
     config : dict
         As `thalweg.studies.configure` writes it.
     """
-    return [make(limits, config, kind) for make in (_own, _squared) for kind in (PARENT, SIBLINGS)]
+    return [
+        make(limits, config, kind) for make in (_own_claim, _squared) for kind in (PARENT, SIBLINGS)
+    ]
 
 
 def statistic(limits: xr.Dataset, landscape: str, kind: str) -> Statistic | None:
@@ -61,7 +63,7 @@ def statistic(limits: xr.Dataset, landscape: str, kind: str) -> Statistic | None
     return left_in_the_limit(low, value, high, cluster) if chosen.any() else None
 
 
-def _own(limits: xr.Dataset, config: dict[str, Any], kind: str) -> Claim:
+def _own_claim(limits: xr.Dataset, config: dict[str, Any], kind: str) -> Claim:
     study = config["perturb_and_return"]
     name, words = _PAIRS[kind]
     # Parents that did not come to zero error have nothing for copies to return to.
@@ -85,7 +87,7 @@ def _own(limits: xr.Dataset, config: dict[str, Any], kind: str) -> Claim:
         f"the sample: {cluster_words(config, study['parents'])}.",
         statistic=measured,
         rule=RULE,
-        controls=(*_known(limits, kind), narrow),
+        controls=(*_known_claim(limits, kind), narrow),
         section="perturb_and_return",
         why=_why_own(limits, measured, kind),
     )
@@ -130,11 +132,11 @@ def _squared(limits: xr.Dataset, config: dict[str, Any], kind: str) -> Claim:
         "own, are the sample.",
         statistic=measured,
         rule=RULE,
-        controls=_known(limits, kind),
+        controls=_known_claim(limits, kind),
         section="perturb_and_return",
         why="" if measured else _NO_SQUARED,
     )
 
 
-def _known(limits: xr.Dataset, kind: str) -> tuple[Control, ...]:
+def _known_claim(limits: xr.Dataset, kind: str) -> tuple[Control, ...]:
     return tuple(Control(KNOWN[name].words, statistic(limits, name, kind)) for name in CONTROLS)

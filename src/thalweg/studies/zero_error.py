@@ -147,7 +147,7 @@ def assemble(run: Run, config: dict[str, Any], *, progress: Progress = silent) -
     first = [
         (task, outcome) for task, outcome in outcomes if task.arguments["seed"] == config["seed"]
     ]
-    run.save_result(CURVES, gather_curves([pair for pair in first if _part(pair[0]) != "sweep"]))
+    run.save_result(CURVES, gather_curves([pair for pair in first if _part_of(pair[0]) != "sweep"]))
     whole = cells.isel(cell=np.flatnonzero(cells["part"].values != "sweep"))
     return {
         "networks": {
@@ -273,7 +273,7 @@ def _network_task(config: dict[str, Any], name: str, network: dict[str, Any], dr
     )
     seed = config["seed"] + draw
     return trunk_task(
-        _asked(config, settings),
+        _configured(config, settings),
         seed,
         epochs=network["epochs"],
         checkpoints=config["zero_error"]["checkpoints"],
@@ -299,7 +299,7 @@ def _cell_task(
         | {"random_labels": _SHARES[labels], **_data_seed(config, draw)},
     )
     return trunk_task(
-        _asked(config, settings, batch_size=_SWEEP_BATCH),
+        _configured(config, settings, batch_size=_SWEEP_BATCH),
         seed,
         epochs=sweep["epochs"],
         checkpoints=1,
@@ -314,7 +314,9 @@ def _changed(settings: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any
     return {key: value for key, value in settings.items() if key not in replaced} | changes
 
 
-def _asked(config: dict[str, Any], settings: dict[str, Any], **training: Any) -> dict[str, Any]:
+def _configured(
+    config: dict[str, Any], settings: dict[str, Any], **training: Any
+) -> dict[str, Any]:
     """Give the configuration of one training, which stops where nothing is misclassified."""
     return config | {
         "problem": {"entry": config["problem"]["entry"], "settings": settings},
@@ -322,7 +324,7 @@ def _asked(config: dict[str, Any], settings: dict[str, Any], **training: Any) ->
     }
 
 
-def _part(task: Task) -> str:
+def _part_of(task: Task) -> str:
     name = task.arguments["trajectory"].partition("-")[0]
     parts = {"sweep": "sweep", "narrow": "control", "below": "near", "above": "near"}
     return parts.get(name, "network")
@@ -347,7 +349,7 @@ def _row(task: Task, outcome: dict[str, Any]) -> dict[str, Any]:
     counts = equations(samples, outputs)
     return {
         "name": task.arguments["trajectory"],
-        "part": _part(task),
+        "part": _part_of(task),
         "labels": "random" if settings["random_labels"] else "true",
         "seed": task.arguments["seed"],
         "weights": weights,

@@ -166,7 +166,7 @@ def _channels(entries: Tensor, node: Any) -> Tensor:
     return entries.view(1, -1, *[1] * (len(node._input_metadata[0].shape) - 2))
 
 
-def _kept(node: Any, key: str) -> Tensor:
+def _saved_tensor(node: Any, key: str) -> Tensor:
     """Give a tensor that an operation keeps for its derivative."""
     tensor: Tensor = getattr(node, f"_saved_{key}")
     return tensor.detach()
@@ -179,22 +179,24 @@ def _addmm(node: Any, index: int, name: str, entries: Tensor, edge: GradientEdge
     if index == 0 and node._saved_beta == 1:
         yield Scale(name, _broadcast(entries, node), edge)
     elif index == 1 and node._saved_alpha == 1:
-        yield Product(name, entries.T, edge, _kept(node, "mat2").T, arrange=_transposed)
+        yield Product(name, entries.T, edge, _saved_tensor(node, "mat2").T, arrange=_transposed)
     elif index == 2 and node._saved_alpha == 1:
-        yield Product(name, entries, edge, _kept(node, "mat1"))
+        yield Product(name, entries, edge, _saved_tensor(node, "mat1"))
 
 
 def _mm(node: Any, index: int, name: str, entries: Tensor, edge: GradientEdge) -> Iterator[Use]:
     if index == 0:
-        yield Product(name, entries.T, edge, _kept(node, "mat2").T, arrange=_transposed)
+        yield Product(name, entries.T, edge, _saved_tensor(node, "mat2").T, arrange=_transposed)
     else:
-        yield Product(name, entries, edge, _kept(node, "self"))
+        yield Product(name, entries, edge, _saved_tensor(node, "self"))
 
 
 def _mv(node: Any, index: int, name: str, entries: Tensor, edge: GradientEdge) -> Iterator[Use]:
     if index == 1:
         column = entries.unsqueeze(1)
-        yield Product(name, column, edge, _kept(node, "self"), arrange=lambda c: c.unsqueeze(1))
+        yield Product(
+            name, column, edge, _saved_tensor(node, "self"), arrange=lambda c: c.unsqueeze(1)
+        )
 
 
 def _bmm(node: Any, index: int, name: str, entries: Tensor, edge: GradientEdge) -> Iterator[Use]:
@@ -202,10 +204,10 @@ def _bmm(node: Any, index: int, name: str, entries: Tensor, edge: GradientEdge) 
         return
     for number, matrix in enumerate(entries):
         if index == 0:
-            factor = _kept(node, "mat2")[number].T
+            factor = _saved_tensor(node, "mat2")[number].T
             yield Product(name, matrix.T, edge, factor, arrange=_picking(number, transposed=True))
         else:
-            factor = _kept(node, "self")[number]
+            factor = _saved_tensor(node, "self")[number]
             yield Product(name, matrix, edge, factor, arrange=_picking(number, transposed=False))
 
 
@@ -223,7 +225,12 @@ def _convolution(
     if index == 1:
         geometry = {key: getattr(node, f"_saved_{key}") for key in _GEOMETRY}
         yield Convolution(
-            name, entries, edge, _kept(node, "input"), _kept(node, "weight"), geometry
+            name,
+            entries,
+            edge,
+            _saved_tensor(node, "input"),
+            _saved_tensor(node, "weight"),
+            geometry,
         )
     elif index == 2:
         yield Scale(name, _channels(entries, node), edge)
@@ -252,7 +259,7 @@ def _add(node: Any, index: int, name: str, entries: Tensor, edge: GradientEdge) 
 
 
 def _mul(node: Any, index: int, name: str, entries: Tensor, edge: GradientEdge) -> Iterator[Use]:
-    factor = _kept(node, "other") if index == 0 else _kept(node, "self")
+    factor = _saved_tensor(node, "other") if index == 0 else _saved_tensor(node, "self")
     yield Scale(name, _broadcast(entries, node), edge, factor)
 
 
@@ -270,20 +277,28 @@ def _repeat(node: Any, index: int, name: str, entries: Tensor, edge: GradientEdg
 
 def _prelu(node: Any, index: int, name: str, entries: Tensor, edge: GradientEdge) -> Iterator[Use]:
     if index == 1:
-        yield Scale(name, _broadcast(entries, node), edge, _kept(node, "self").clamp_max(0))
+        yield Scale(name, _broadcast(entries, node), edge, _saved_tensor(node, "self").clamp_max(0))
 
 
 def _layer_norm(
     node: Any, index: int, name: str, entries: Tensor, edge: GradientEdge
 ) -> Iterator[Use]:
-    x, mean, inverse = _kept(node, "input"), _kept(node, "result1"), _kept(node, "result2")
+    x, mean, inverse = (
+        _saved_tensor(node, "input"),
+        _saved_tensor(node, "result1"),
+        _saved_tensor(node, "result2"),
+    )
     yield from _norm(index, name, _broadcast(entries, node), edge, (x - mean) * inverse)
 
 
 def _group_norm(
     node: Any, index: int, name: str, entries: Tensor, edge: GradientEdge
 ) -> Iterator[Use]:
-    x, mean, inverse = _kept(node, "input"), _kept(node, "result1"), _kept(node, "result2")
+    x, mean, inverse = (
+        _saved_tensor(node, "input"),
+        _saved_tensor(node, "result1"),
+        _saved_tensor(node, "result2"),
+    )
     groups = x.reshape(*mean.shape, -1)
     normal = (groups - mean.unsqueeze(-1)) * inverse.unsqueeze(-1)
     yield from _norm(index, name, _channels(entries, node), edge, normal.view_as(x))
@@ -294,8 +309,8 @@ def _batch_norm(
 ) -> Iterator[Use]:
     if node._saved_training:  # each result depends on all samples
         return
-    x, mean = _kept(node, "input"), _channels(_kept(node, "running_mean"), node)
-    inverse = (_channels(_kept(node, "running_var"), node) + node._saved_eps).rsqrt()
+    x, mean = _saved_tensor(node, "input"), _channels(_saved_tensor(node, "running_mean"), node)
+    inverse = (_channels(_saved_tensor(node, "running_var"), node) + node._saved_eps).rsqrt()
     yield from _norm(index, name, _channels(entries, node), edge, (x - mean) * inverse)
 
 

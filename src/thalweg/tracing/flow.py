@@ -136,7 +136,7 @@ def _carry(graph: Graph, node: Node, carried: dict[Node, Carried], sums: bool) -
 def _moved(graph: Graph, node: Node, carried: dict[Node, Carried]) -> Carried | None:
     if any(read.shape is None and read not in carried for read in node.reads):
         return None
-    parts = list(_all(node, carried))
+    parts = list(_carried_or_none(node, carried))
     try:
         moved = [
             graph.apply(node, dict(zip(node.reads, tensors, strict=True)))
@@ -147,7 +147,7 @@ def _moved(graph: Graph, node: Node, carried: dict[Node, Carried]) -> Carried | 
     return Carried(*moved)
 
 
-def _all(node: Node, carried: dict[Node, Carried]) -> Iterator[Carried]:
+def _carried_or_none(node: Node, carried: dict[Node, Carried]) -> Iterator[Carried]:
     for read in node.reads:
         if read in carried:
             yield carried[read]
@@ -158,7 +158,7 @@ def _all(node: Node, carried: dict[Node, Carried]) -> Iterator[Carried]:
 
 
 def _added(node: Node, carried: dict[Node, Carried]) -> Carried | None:
-    first, second = _all(node, carried)
+    first, second = _carried_or_none(node, carried)
     first_channels, second_channels = torch.broadcast_tensors(first.channels, second.channels)
     first_factors, second_factors = torch.broadcast_tensors(first.factors, second.factors)
     if bool(

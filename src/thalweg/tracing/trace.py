@@ -68,12 +68,12 @@ def trace(model: nn.Module, *args: Any, **kwargs: Any) -> Graph:
     reason = around[0] if around else ""
     if not around:
         try:
-            return _read(model, *_by_fx(model, args, kwargs), "torch.fx")
+            return _graph_of(model, *_by_fx(model, args, kwargs), "torch.fx")
         except Exception as error:  # any code may come, and stumble over symbols
             reason = f"torch.fx says: {_first_line(error)}"
             log.info("%s not read by %s", type(model).__name__, reason)
     try:
-        return _read(model, *_by_export(model, args, kwargs), "torch.export")
+        return _graph_of(model, *_by_export(model, args, kwargs), "torch.export")
     except Exception as error:  # any code may come
         raise NotDefined(
             f"the structure of {type(model).__name__} cannot be read ({reason}; torch.export says:"
@@ -123,7 +123,7 @@ def _quietly() -> Iterator[None]:
             logger.disabled = disabled
 
 
-def _read(
+def _graph_of(
     model: nn.Module,
     program: fx.GraphModule,
     inputs: list[Any],

@@ -36,7 +36,7 @@ _TEXT: dict[str, Any] = {"ha": "left", "va": "bottom", "fontsize": "small", "col
 def limit_facts(limits: xr.Dataset) -> Iterator[Fact]:
     """Give the bounds of the network and of zeros of the squared loss."""
     for name, label in ((SQUARED, "at zeros of the squared loss"), (MAIN, "as the run trains it")):
-        from_parent = _of(limits, name, PARENT)
+        from_parent = _pairs_of(limits, name, PARENT)
         if from_parent.sizes["pair"]:
             low, high = (float(from_parent[key].mean()) for key in ("low", "high"))
             condition = float(from_parent["condition"].min())
@@ -65,7 +65,7 @@ def limit_parts(run: Run, copies: xr.Dataset) -> Iterator[Part]:
         yield _shares(limits)
 
 
-def _of(limits: xr.Dataset, landscape: str, kind: str) -> xr.Dataset:
+def _pairs_of(limits: xr.Dataset, landscape: str, kind: str) -> xr.Dataset:
     chosen = (limits["landscape"].values == landscape) & (limits["between"].values == kind)
     return limits.isel(pair=chosen)
 
@@ -101,7 +101,7 @@ def _paths(paths: xr.Dataset) -> Figure:
 def _bounds(limits: xr.Dataset, copies: xr.Dataset) -> Table:
     rows = []
     for name in _names(limits):
-        from_parent, siblings = (_of(limits, name, kind) for kind in (PARENT, SIBLINGS))
+        from_parent, siblings = (_pairs_of(limits, name, kind) for kind in (PARENT, SIBLINGS))
         back = (
             f"{int(from_parent['back'].values.astype(bool).sum())} of {from_parent.sizes['pair']}"
         )
@@ -154,7 +154,7 @@ def _naive(limits: xr.Dataset, copies: xr.Dataset, name: str) -> str:
 def _shares(limits: xr.Dataset) -> Table:
     rows = []
     for name in _names(limits):
-        from_parent = _of(limits, name, PARENT)
+        from_parent = _pairs_of(limits, name, PARENT)
         if "noise_top_low" not in from_parent:
             continue
         from_parent = from_parent.isel(pair=np.isfinite(from_parent["noise_top_low"].values))

@@ -59,22 +59,22 @@ def section(run: Run) -> Section | None:
     )
 
 
-def _of(cells: xr.Dataset, key: str, *values: str) -> xr.Dataset:
+def _cells_of(cells: xr.Dataset, key: str, *values: str) -> xr.Dataset:
     return cells.isel(cell=np.flatnonzero(np.isin(cells[key].values, values)))
 
 
 def _facts(cells: xr.Dataset) -> Iterator[Fact]:
     for labels in ("true", "random"):
-        networks = _of(_of(cells, "labels", labels), "part", "network")
+        networks = _cells_of(_cells_of(cells, "labels", labels), "part", "network")
         for name in dict.fromkeys(_network(name) for name in networks["name"].values):
             own = _of_network(networks, name)
             missed, tests = own["misclassified"].values, own["test_error"].values
             note = f"test error {span(tests[np.isfinite(tests)])}" if len(tests) else ""
             value = f"{int((missed == 0).sum())} of {missed.size} draws"
             yield Fact(f"{name.replace('-', ' ')}: zero training error on", value, note)
-    sweep = _of(cells, "part", "sweep")
+    sweep = _cells_of(cells, "part", "sweep")
     for labels in ("true", "random"):
-        ratio = _all_zero_from(_of(sweep, "labels", labels))
+        ratio = _all_zero_from(_cells_of(sweep, "labels", labels))
         value = "none of the sweep" if ratio is None else f"W / N(C−1) = {number(ratio)}"
         yield Fact(f"{labels} labels: every network reaches zero from", value)
 
@@ -87,10 +87,10 @@ def _all_zero_from(sweep: xr.Dataset) -> float | None:
 
 
 def _parts(run: Run, cells: xr.Dataset, curves: xr.Dataset | None) -> Iterator[Part]:
-    sweep = _of(cells, "part", "sweep")
+    sweep = _cells_of(cells, "part", "sweep")
     if sweep.sizes["cell"]:
         yield _reach(run, sweep)
-    whole = _of(cells, "part", "network", "control", "near")
+    whole = _cells_of(cells, "part", "network", "control", "near")
     if curves is not None:
         yield _training(run, curves, whole)
     names = dict.fromkeys(_network(name) for name in whole["name"].values)
@@ -133,7 +133,7 @@ def _reach(run: Run, sweep: xr.Dataset) -> Picture:
 
 def _training(run: Run, curves: xr.Dataset, whole: xr.Dataset) -> Picture:
     panels = panels_of(curves)
-    few = _of(whole, "part", "control", "near")["weights"].values
+    few = _cells_of(whole, "part", "control", "near")["weights"].values
     controls = listing([f"{int(weights):,}" for weights in np.unique(few)])
     narrow = f" Those called narrow, below and above are controls of {controls} weights."
     return Picture(
@@ -184,7 +184,7 @@ def _sweep_row(cells: xr.Dataset) -> tuple[str, ...]:
     ratios = [number(float(first[k])) for k in ("per_sample", "per_inequality", "per_output")]
     words = [f"{int(first['weights']):,}", *ratios]
     for labels in ("true", "random"):
-        some = _of(cells, "labels", labels)
+        some = _cells_of(cells, "labels", labels)
         missed = some["misclassified"].values
         errors = (missed / some["samples"].values, some["test_error"].values)
         words.append(f"{int((missed == 0).sum())} of {missed.size}")
