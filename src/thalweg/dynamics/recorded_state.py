@@ -291,10 +291,7 @@ def _recorded(
     if reason is None:
         return plain.get(plain_name, _MISSING)
     if isinstance(state[name], nn.Parameter):
-        raise CheckpointMismatch(
-            f"the weights {plain_name!r} were not kept: {reason}. The training cannot go on from"
-            " here; record it anew under another trajectory=."
-        )
+        raise CheckpointMismatch(f"weights {plain_name!r} were not kept ({reason}); record anew.")
     logger.warning("%r was not kept (%s) and stays as it is in the model.", plain_name, reason)
     return state[name]
 

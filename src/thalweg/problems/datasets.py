@@ -168,10 +168,9 @@ def cifar10(
     model = _placed(model, device)  # first: it says what is wrong with a device
     test_samples = None
     if test is not None:
-        seen, test_labels = _subset("test_size", test_size, test, data_seed)
-        test_samples = ImageSamples(
-            seen.to(device), coder.encode(test_labels).to(device), mean, std
-        )
+        shown, test_labels = _subset("test_size", test_size, test, data_seed)
+        test_targets = coder.encode(test_labels).to(device)
+        test_samples = ImageSamples(shown.to(device), test_targets, mean, std)
     return Problem(
         model,
         loss or coder.loss(),

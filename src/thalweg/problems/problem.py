@@ -327,19 +327,15 @@ class Problem(Arrangement):
             misclassified = wrong(outputs, targets, self._loss.kind)
             counted = self._weighing.classified(batch)
             return misclassified if counted is None else misclassified & counted
-        flags_given: Any = self.error(outputs, targets)
-        if not (isinstance(flags_given, Tensor) and flags_given.shape == (len(outputs),)):
-            got = (
-                tuple(flags_given.shape)
-                if isinstance(flags_given, Tensor)
-                else type(flags_given).__name__
-            )
+        flags: Any = self.error(outputs, targets)
+        if not (isinstance(flags, Tensor) and flags.shape == (len(outputs),)):
+            got = tuple(flags.shape) if isinstance(flags, Tensor) else type(flags).__name__
             raise InvalidProblem(
                 f"error(outputs, targets) must return a bool tensor of shape ({len(outputs)},), one"
                 f" entry per sample, got {got}."
             )
-        flags: Tensor = flags_given.bool()
-        return flags
+        misclassified = flags.bool()
+        return misclassified
 
     @property
     def output_kind(self) -> Kind:
