@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import os
+import sys
 from functools import partial
 from pathlib import Path
+from unittest import mock
 
 # Workers and commands started by tests inherit these. One thread: sums in the same order
 # everywhere, and no crowding where tests start processes. Agg: nothing opens a window.
@@ -28,9 +30,9 @@ collect_ignore = ["src/thalweg/integrations/lightning.py"]
 
 @pytest.fixture(scope="module")
 def document_directory(tmp_path_factory):
-    """Make an empty directory the current one while the blocks of one document run."""
+    """Make an empty directory the current one, and importable, while a document's blocks run."""
     directory = tmp_path_factory.mktemp("document")
-    with contextlib.chdir(directory):
+    with contextlib.chdir(directory), mock.patch.object(sys, "path", [str(directory), *sys.path]):
         yield directory
 
 

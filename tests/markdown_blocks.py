@@ -24,12 +24,13 @@ from thalweg.cli.main import main
 
 INFO_LINE = re.compile(r"[ \t]*(?P<language>[\w+-]*)[^\n]*\n")
 NOT_RUN = re.compile(r"<!-- not run: (?P<reason>\S[^\n]*?) -->[ \t]*\n[ \t]*\Z")
+FILE = re.compile(r"<!-- file: (?P<name>[\w.]+) -->[ \t]*\n[ \t]*\Z")
 PROGRAMS = ("thalweg", "python")
 TIMEOUT = 600  # seconds
 
 
 class MarkdownBlockParser:
-    """Sybil parser: Python and bash blocks run, `text` is output, all others must give a reason."""
+    """Sybil parser: Python and bash run or are files, `text` is output, others give a reason."""
 
     def __init__(self) -> None:
         self.lexer = RawFencedCodeBlockLexer(INFO_LINE)
@@ -42,6 +43,8 @@ class MarkdownBlockParser:
             language = region.lexemes["language"]
             if NOT_RUN.search(document.text[: region.start]):
                 region.evaluator = skip
+            elif language == "python" and FILE.search(document.text[: region.start]):
+                region.evaluator = write
             elif language == "python" and region.parsed.startswith(">>>"):
                 for doctest in self.doctests(region.parsed, document.path):
                     doctest.adjust(region, region.parsed)
@@ -61,6 +64,13 @@ class MarkdownBlockParser:
 def skip(example: Example) -> None:
     """Skip a block, with the reason its document gives."""
     pytest.skip(NOT_RUN.search(example.document.text[: example.start])["reason"])
+
+
+def write(example: Example) -> None:
+    """Write a block to the file that its document names, where later blocks may import it."""
+    name = FILE.search(example.document.text[: example.start])["name"]
+    Path(name).write_text(example.parsed, encoding="utf-8")
+    compile(example.parsed, name, "exec")
 
 
 def refuse(example: Example) -> str:

@@ -40,6 +40,16 @@ def test_wrong_python_fails(examples, source):
             example.evaluate()
 
 
+def test_a_block_that_is_a_file_is_written_and_not_run(examples, tmp_path):
+    text = block("python", "x = 1 / 0", before="<!-- file: wrong.py -->\n")
+    (example,) = examples(text)
+    example.evaluate()
+    assert (tmp_path / "wrong.py").read_text() == "x = 1 / 0\n"
+    (example,) = examples(text.replace("1 / 0", "1 /"))
+    with pytest.raises(SyntaxError):
+        example.evaluate()
+
+
 def test_commands_run_in_the_current_directory(examples, tmp_path):
     command = '# a file\npython -c \\\n  \'open("made", "w")\''
     (example,) = examples(block("bash", command))

@@ -35,7 +35,6 @@ if _TYPE_CHECKING:
     from thalweg.errors import ThalwegError
     from thalweg.geometry import (
         degeneracy,
-        flatness,
         gradient_noise,
         learning_coefficient,
         log_volume,
@@ -46,6 +45,7 @@ if _TYPE_CHECKING:
         trace,
     )
     from thalweg.landscape import Landscape, ParameterSpace
+    from thalweg.measurements.bounded_flatness import flatness
     from thalweg.measurements.checkup import inspect
     from thalweg.problems import Batches, Problem, Whole, load_problem, open_point
     from thalweg.risk import EmpiricalRisk
@@ -125,7 +125,7 @@ _ROOMS = {
     "embed": "embedding",
     "explain": "display",
     "fit_basins": "basins",
-    "flatness": "geometry",
+    "flatness": "measurements.bounded_flatness",
     "gradient_noise": "geometry",
     "inspect": "measurements.checkup",
     "learning_coefficient": "geometry",

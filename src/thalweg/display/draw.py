@@ -240,12 +240,43 @@ def _alignment(found: Any, ax: Axes | None, options: dict[str, Any]) -> Axes:
 
 
 def _margin(found: Any, ax: Axes | None, options: dict[str, Any]) -> Axes:
-    rows = [
-        ("proved", found.half_width, 0.0, found.half_width),
-        ("broken", found.attacked, math.nan, math.nan),
-    ]
-    kept = [row for row in rows if math.isfinite(row[1])]
-    return _intervals(kept, ax, f"half width of the box ({found.scale})")
+    """Draw the proved and the broken box over decades, by layer where layers have units."""
+    from thalweg.plots.axes import axes_or_new, literal
+    from thalweg.plots.palette import COLORS
+
+    axes = axes_or_new(ax)
+    if found.verdict == "refused":
+        axes.set_axis_off()
+        axes.text(
+            0.5, 0.5, "\n".join(["nothing is proved", *found.reasons]), ha="center", wrap=True
+        )
+        drawn: Axes = axes
+        return drawn
+    widths = {"every weight": found.half_width}
+    if found.scale == "layer":
+        widths = found.layer_half_widths
+    least, most = min(widths.values()), max(widths.values())
+    most *= found.ratio if math.isfinite(found.ratio) else 1.0
+    axes.set_xscale("log")
+    axes.set_xlim(least / 10, most * 10)
+    for place, width in enumerate(widths.values()):
+        axes.plot([least / 10, width], [place, place], color=COLORS[0], linewidth=6, alpha=0.5)
+        axes.plot(width, place, "|", color=COLORS[0], markersize=14, label=_once("proved", place))
+        if math.isfinite(found.ratio):
+            label = _once("broken by the attack", place)
+            axes.plot(width * found.ratio, place, "x", color=COLORS[1], label=label)
+    axes.set_yticks(range(len(widths)), [literal(name) for name in widths])
+    axes.set_ylim(len(widths) - 0.5, -0.5)
+    axes.set_xlabel("half width: how far each weight may move, all at once")
+    axes.set_ylabel("layer" if found.scale == "layer" else "")
+    axes.legend(frameon=False, fontsize="small")
+    axes.grid(alpha=0.3, linewidth=0.5)
+    return axes
+
+
+def _once(label: str, place: int) -> str | None:
+    """Name what is drawn in every row in the legend once."""
+    return label if place == 0 else None
 
 
 def _solutions(found: Any, ax: Axes | None, options: dict[str, Any]) -> Axes:

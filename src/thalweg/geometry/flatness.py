@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import math
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, Protocol
 
 from torch import Tensor
 
@@ -17,6 +18,21 @@ from thalweg.landscape.protocols import Curved, Landscape, evaluator, require, w
 from thalweg.result import Result
 from thalweg.run.progress import Progress, silent
 
+
+class Bound(Protocol):
+    """An upper bound of a rise, or why there is none."""
+
+    @property
+    def value(self) -> float | None:
+        """The bound; None where nothing is proved."""
+
+    @property
+    def reason(self) -> str:
+        """Why there is none, in words."""
+
+
+# From the landscape, w, the scales of a form and the length of the ball in them.
+BoundRise = Callable[[object, Tensor, Tensor, float], Bound]
 _FORMS: tuple[Form, ...] = ("plain", "adaptive", "filter")
 # Under which changes of the weights, that leave the function as it is, a form's numbers stay.
 _INVARIANT: dict[Form, tuple[str, ...]] = {
@@ -41,7 +57,8 @@ class Measure(Result):
     value : float
         Its value.
     low, high : float or None
-        Where it lies: in 95 % of cases for an estimate; for a lower bound ``high`` is None.
+        Where it lies: in 95 % of cases for an estimate, always where a bound is proved; ``high``
+        is None for what is known from below alone.
     stderr : float or None
         Standard error, where one is estimated.
     status : str
@@ -51,6 +68,8 @@ class Measure(Result):
         ``"permutation"`` of hidden units, ``"rescaling"`` of one layer against the next.
     flatter : {"smaller", "larger"}
         Which values are those of flatter places.
+    note : str
+        What else is to be known: why there is no upper bound.
     """
 
     name: str
@@ -62,6 +81,7 @@ class Measure(Result):
     status: str
     invariant: tuple[str, ...]
     flatter: str = "smaller"
+    note: str = ""
 
 
 @dataclass(frozen=True)
@@ -110,13 +130,15 @@ def flatness(
     pairs: int = 20,
     copies: int = 20,
     seed: int = 0,
+    bound: BoundRise | None = None,
     progress: Progress = silent,
 ) -> Flatness:
     """
     Measure how flat a landscape is around a point, in plain and in relative units.
 
     - ``average``: mean rise under noise of relative size ``noise``.
-    - ``worst``: greatest rise found within the relative distance ``radius``, a lower bound.
+    - ``worst``: greatest rise found within the relative distance ``radius``: a lower bound, and
+      ``high`` an upper one that is proved, where ``bound`` has one.
     - ``eigenvalue``: the largest of the Hessian, in units of each form.
     - ``trace``: of the Hessian.
     - ``loss noise``: relative noise that raises the loss by ``rise``: the noise of a PAC-Bayes
@@ -143,6 +165,9 @@ def flatness(
         Of noise, for means and for levels.
     seed : int
         Of all that is random.
+    bound : callable, optional
+        Proves an upper bound of the greatest rise. `thalweg.flatness` brings the one of
+        `thalweg.certificates.rise.bound_rise`, for chains of layers.
     progress : Progress
         Shows each measure.
 
@@ -189,7 +214,7 @@ def flatness(
         eigenvalues = _eigenvalues(landscape, w, scales, seed, progress)
         measures += [
             _average(landscape, w, form, settings, progress),
-            _worst(landscape, w, form, eigenvalues, settings, progress),
+            _worst(landscape, w, form, eigenvalues, settings, bound, progress),
             *_largest(eigenvalues, form),
         ]
     measures += [
@@ -219,6 +244,7 @@ def _worst(
     form: Form,
     eigenvalues: Eigenvalues | None,
     settings: dict[str, Any],
+    bound: BoundRise | None,
     progress: Progress,
 ) -> Measure:
     sharpness = worst_sharpness(
@@ -230,8 +256,15 @@ def _worst(
         seed=settings["seed"],
         progress=progress,
     )
-    bounds = (sharpness.value, None, None)
-    return Measure("worst", form, sharpness.value, *bounds, sharpness.status, _INVARIANT[form])
+    upper, note = None, ""
+    if bound is not None:
+        length = settings["radius"] * math.sqrt(len(w))
+        proved = bound(landscape, w, perturbation_scales(landscape.space, w, form), length)
+        upper, note = proved.value, proved.reason
+    bounds = (sharpness.value, upper, None)
+    return Measure(
+        *("worst", form, sharpness.value, *bounds, sharpness.status, _INVARIANT[form]), note=note
+    )
 
 
 def _eigenvalues(

@@ -43,7 +43,7 @@ def perform(job: Job) -> dict[str, Any]:
 
 def measure_flatness(run: Run, arguments: dict[str, Any], report: Report) -> dict[str, Any]:
     """Take all measures at one checkpoint, in a worker."""
-    from thalweg.geometry import flatness
+    from thalweg.measurements.bounded_flatness import flatness
 
     return measure_checkpoint(run, arguments, report, flatness, units=UNITS_AN_EPOCH)
 
@@ -95,7 +95,8 @@ def _lines(answer: dict[str, Any]) -> list[str]:
             f"{measure['name']:<12} {measure['form']:<9} {numbers}  {measure['flatter']:<10}"
             f" {measure['status']:<13} {', '.join(measure['invariant'])}"
         )
-    return rows
+    notes = {measure["note"]: measure["name"] for measure in one["measures"] if measure["note"]}
+    return [*rows, *(f"  {name}: {note}" for note, name in notes.items())]
 
 
 def section(run: Run) -> Section | None:
@@ -116,8 +117,9 @@ def section(run: Run) -> Section | None:
     ]
     head = ("measure", "units", "flatter is", "invariant under rescaling", *names)
     note = (
-        "Intervals of 95%: over noise, over random vectors, of an eigenvalue its error; the worst"
-        " direction is a lower bound. A value that is not invariant changes where one layer is"
+        "Intervals of 95%: over noise, over random vectors, of an eigenvalue its error; of the"
+        " worst direction from the rise that was found to one that no direction exceeds, where"
+        " that is proved. A value that is not invariant changes where one layer is"
         " multiplied and the next divided, though the network computes the same."
     )
     facts = [
