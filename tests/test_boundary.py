@@ -176,6 +176,73 @@ def test_an_integer_array_or_a_whole_state_is_no_vector_of_weights(risk):
         tw.trace(risk)
 
 
+@pytest.mark.parametrize("name", ["EmpiricalRisk", "Problem", "ParameterSpace", "Run"])
+def test_a_class_made_of_something_else_is_refused_in_words(name, risk):
+    model, (x, y) = risk.problem.model, risk.problem.train
+    rest = {"Problem": (nn.CrossEntropyLoss(), (x, y))}.get(name, ())
+    wrong = [None, 3, model, object()] if name != "Problem" else [None, 3, "net", object()]
+    for guess in wrong:
+        with pytest.raises(tw.ThalwegError) as refused:
+            getattr(tw, name)(guess, *rest)
+        assert len(str(refused.value)) > 20
+    if name == "EmpiricalRisk":
+        for guess, words in (("digits", "load_problem"), (risk, r"risk\.problem")):
+            with pytest.raises(tw.ThalwegError, match=words):
+                tw.EmpiricalRisk(guess)
+
+
+@pytest.mark.parametrize(
+    ("keywords", "words"),
+    [
+        ({"dtype": "int8"}, "write torch.float32 or torch.float64"),
+        ({"dtype": 64}, "write torch.float32"),
+        ({"dtype": float}, "write torch.float32"),
+        ({"device": "gpu"}, "torch knows none of that name"),
+        ({"device": 3.5}, "torch knows none"),
+        ({"batch_size": "many"}, "batch_size of tw.EmpiricalRisk is 'many'; write a whole number"),
+        ({"batch_size": 4.5}, "a whole number"),
+        ({"memory": "1GB"}, "a whole number"),
+    ],
+)
+def test_options_of_a_risk_are_refused_in_words(keywords, words, risk):
+    with pytest.raises(tw.ThalwegError, match=words):
+        tw.EmpiricalRisk(risk.problem, check=False, **keywords)
+
+
+def test_what_a_class_can_only_mean_is_taken(risk, tmp_path):
+    problem = risk.problem
+    for dtype in ("float64", "torch.float64", np.float64, torch.float64):
+        assert tw.EmpiricalRisk(problem, dtype=dtype, check=False).dtype == torch.float64
+    how = {"batch_size": 4.0, "memory": 1e9, "device": "cpu", "check": False}
+    assert tw.EmpiricalRisk(problem, **how).batch_size == 4
+    x, y = problem.train
+    by_class = tw.Problem(problem.model, nn.CrossEntropyLoss, (x.numpy(), y.numpy()))
+    w = risk.space.pack(problem.model)
+    assert tw.EmpiricalRisk(by_class, check=False).value(w) == pytest.approx(risk.value(w))
+    for wrong in ({"weight": 3}, {"error": "top1"}):
+        with pytest.raises(tw.ThalwegError, match="write a function, or leave it out"):
+            tw.Problem(problem.model, nn.CrossEntropyLoss(), (x, y), **wrong)
+    assert tw.Run(str(tmp_path)).path == tmp_path
+
+
+def test_public_classes_stay_what_they_are(risk):
+    from thalweg.problems import Problem
+    from thalweg.risk import EmpiricalRisk
+
+    assert tw.EmpiricalRisk is EmpiricalRisk and tw.Problem is Problem
+    assert list(inspect.signature(Problem).parameters)[:3] == ["model", "loss", "train"]
+    assert "self" not in inspect.signature(EmpiricalRisk).parameters
+
+    class Mine(tw.EmpiricalRisk):
+        pass
+
+    assert isinstance(Mine(risk.problem, check=False), EmpiricalRisk)
+    space = pickle.loads(pickle.dumps(risk.space))
+    assert space == risk.space and type(space) is tw.ParameterSpace
+    with pytest.raises(TypeError, match="missing 1 required positional argument: 'problem'"):
+        tw.EmpiricalRisk()
+
+
 def test_public_functions_stay_what_they_are():
     from thalweg.boundary import guarded
 

@@ -159,6 +159,8 @@ if not _TYPE_CHECKING:
             public = getattr(_import_module(f"thalweg.{_ROOMS[name]}"), name)
             if isinstance(public, _FunctionType):  # takes arguments as people guess them
                 public = _import_module("thalweg.boundary").guarded(public)
+            elif isinstance(public, type):
+                _import_module("thalweg.boundary").guard(public)
         elif name == "__version__":
             public = _import_module("importlib.metadata").version("thalweg")
         elif not name.startswith("_") and _find_spec(f"thalweg.{name}"):

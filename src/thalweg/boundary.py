@@ -1,5 +1,5 @@
 """
-Arguments as people guess them, at the one place where all public functions are called.
+Arguments as people guess them, where all public functions are called and classes are made.
 
 What an argument may be is read off its annotation. A guess that can mean one thing only is taken
 (``progress=True``, a path for a run, a NumPy array for weights); another is refused in words: what
@@ -14,6 +14,8 @@ import numbers
 import operator
 from collections.abc import Callable, Mapping, Sequence
 from os import PathLike
+from pathlib import Path
+from types import FunctionType
 from typing import Any, TypeVar
 
 import numpy as np
@@ -22,6 +24,7 @@ from torch import Tensor, nn
 
 from thalweg.errors import InvalidArgument, InvalidProblem, InvalidWeights
 from thalweg.landscape.protocols import Function, Landscape, require
+from thalweg.landscape.space import Parameter
 from thalweg.problems import Problem, open_point
 from thalweg.problems.checkpoints import Point
 from thalweg.run import Run
@@ -42,14 +45,35 @@ _WRITE = {
     "xr.Dataset": "give what the function that measures it returned, such as tw.barrier(...)",
     "Signature": "give what tw.signature(landscape, starts) returned",
     "torch.Generator": "write torch.Generator().manual_seed(0)",
-    "torch.dtype | None": "write torch.float32 or torch.float64",
 }
 
 
 def guarded(function: C) -> C:
     """Let a public function take arguments as people guess them, or refuse them in words."""
+    called = _settling(function, function.__name__)
+    called.__module__, called.__qualname__ = "thalweg", function.__name__  # where pickle finds it
+    return called
+
+
+def guard(public: type) -> None:
+    """
+    Let a public class be made of arguments as people guess them, or refuse them in words.
+
+    The class stays the object that it is, and its signature what it was: ``__init__`` is replaced.
+    """
+    made = vars(public).get("__init__")
+    if isinstance(made, FunctionType) and not getattr(public, "_is_protocol", False):
+        settled = _settling(made, public.__name__, _SAID_BY_CLASSES)
+        setattr(public, "__init__", settled)  # noqa: B010, mypy refuses an assignment
+
+
+# Annotations of what the classes themselves refuse in words of their own.
+_SAID_BY_CLASSES = ("nn.Module",)
+
+
+def _settling(function: C, name: str, left: Sequence[str] = ()) -> C:
+    """Wrap a function so that its arguments are settled by their annotations, but those left."""
     signature = inspect.signature(function)
-    name = function.__name__
 
     @functools.wraps(function)
     def called(*args: Any, **keywords: Any) -> Any:
@@ -62,12 +86,11 @@ def guarded(function: C) -> C:
         for key in sorted(bound.arguments, key=lambda argument: argument == "run"):
             value = bound.arguments[key]
             wanted = signature.parameters[key].annotation
-            if isinstance(wanted, str):
+            if isinstance(wanted, str) and wanted not in left:
                 place = f"{key} of tw.{name}"
                 bound.arguments[key] = _settled(wanted, value, place, subject)
         return function(*bound.args, **bound.kwargs)
 
-    called.__module__, called.__qualname__ = "thalweg", name  # where pickle finds it
     return called  # type: ignore[return-value]
 
 
@@ -97,6 +120,8 @@ def _settled(wanted: str, value: Any, place: str, subject: Any) -> Any:
         return _number(value, place)
     if wanted in ("str", "str | os.PathLike[str]"):
         return _text(wanted, value, place)
+    if wanted in _OF_CLASSES:
+        return _OF_CLASSES[wanted](value, place)
     if place.startswith("op of "):
         return _operator(value, place)
     if wanted in _WRITE:
@@ -278,6 +303,64 @@ def _instance(wanted: str, value: Any, place: str) -> Any:
     if any(base.__name__ == last for base in type(value).__mro__):
         return value
     raise InvalidArgument(f"{place} is {_said(value)}; expected a {wanted}: {_WRITE[wanted]}.")
+
+
+def _dtype(value: Any, place: str) -> torch.dtype:
+    """Give a precision, also by its name or as NumPy's."""
+    named = value if isinstance(value, str) else getattr(value, "__name__", str(value))
+    dtype = getattr(torch, str(named).rpartition(".")[2], None)
+    if value is not float and isinstance(dtype, torch.dtype) and dtype.is_floating_point:
+        return dtype
+    raise InvalidArgument(f"{place} is {_said(value)}; write torch.float32 or torch.float64.")
+
+
+def _device(value: Any, place: str) -> Any:
+    try:
+        device = torch.device(value)
+    except (RuntimeError, TypeError):
+        device = None
+    if device is not None and (device.type != "cuda" or torch.cuda.is_available()):
+        return value
+    why = "there is no such device here" if device is not None else "torch knows none of that name"
+    raise InvalidArgument(f"{place} is {_said(value)}; {why}: write 'cpu', or leave it out.")
+
+
+def _criterion(value: Any, place: str) -> Any:
+    """Make a criterion of a class that needs no arguments."""
+    if isinstance(value, type) and issubclass(value, nn.modules.loss._Loss):
+        return value()
+    return value  # the problem says what a loss is
+
+
+def _function(value: Any, place: str) -> Any:
+    if callable(value):
+        return value
+    raise InvalidProblem(f"{place} is {_said(value)}; write a function, or leave it out.")
+
+
+def _parameters(value: Any, place: str) -> Any:
+    if isinstance(value, list | tuple) and all(isinstance(part, Parameter) for part in value):
+        return tuple(value)
+    write = "write ParameterSpace.of(model), or ParameterSpace.euclidean(size) for a plain vector"
+    raise InvalidArgument(f"{place} is {_said(value)}; expected named weights: {write}.")
+
+
+def _path(value: Any, place: str) -> Any:
+    if isinstance(value, str | PathLike):
+        return Path(value)
+    raise InvalidArgument(f'{place} is {_said(value)}; write tw.open_run("runs/mine").')
+
+
+# What arguments of constructors alone are annotated with.
+_OF_CLASSES: dict[str, Callable[[Any, str], Any]] = {
+    "torch.dtype | None": _dtype,
+    "torch.device | str | None": _device,
+    "Callable[..., Any]": _criterion,
+    "Callable[[Any], Any] | None": _function,
+    "Callable[[Tensor, Any], Tensor] | None": _function,
+    "tuple[Parameter, ...]": _parameters,
+    "Path": _path,
+}
 
 
 def _said(value: Any) -> str:

@@ -244,14 +244,13 @@ def _margin(found: Any, ax: Axes | None, options: dict[str, Any]) -> Axes:
     from thalweg.plots.axes import axes_or_new, literal
     from thalweg.plots.palette import COLORS
 
-    axes = axes_or_new(ax)
+    axes: Axes = axes_or_new(ax)
     if found.verdict == "refused":
         axes.set_axis_off()
         axes.text(
             0.5, 0.5, "\n".join(["nothing is proved", *found.reasons]), ha="center", wrap=True
         )
-        drawn: Axes = axes
-        return drawn
+        return axes
     widths = {"every weight": found.half_width}
     if found.scale == "layer":
         widths = found.layer_half_widths
