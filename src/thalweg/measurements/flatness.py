@@ -95,7 +95,7 @@ def _lines(answer: dict[str, Any]) -> list[str]:
             f"{measure['name']:<12} {measure['form']:<9} {numbers}  {measure['flatter']:<10}"
             f" {measure['status']:<13} {', '.join(measure['invariant'])}"
         )
-    notes = {measure["note"]: measure["name"] for measure in one["measures"] if measure["note"]}
+    notes = {measure["note"]: measure["name"] for measure in answer["measures"] if measure["note"]}
     return [*rows, *(f"  {name}: {note}" for note, name in notes.items())]
 
 
