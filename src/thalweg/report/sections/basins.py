@@ -29,8 +29,8 @@ _SHOWN = {
     "cousin_barrier": "barrier between cousins",
 }
 _BESIDE = ("valley", "basins", "tree")
-# Barriers below are drawn here: one of zero has no place on the axis.
-_LEAST = 1e-4
+# Barriers between this and its negative are drawn on a linear scale, larger ones on a logarithmic.
+_LINEAR = 1e-3
 
 
 def section(run: Run) -> Section | None:
@@ -76,7 +76,7 @@ def _parts(run: Run, fits: xr.Dataset) -> Iterator[Part]:
             "Networks of each width, and simulated landscapes of three families (one set of "
             "parameters each); bars are standard errors by parent. A child returns where the line "
             "to its parent has no barrier; barriers are shares of the loss that training takes "
-            f"away, those below {_LEAST:g} stand there.",
+            f"away, linear up to {_LINEAR:g}; below zero where lines lie below the chord.",
             _profiles(run.result(PROFILES)),
         )
     yield Picture(
@@ -121,7 +121,7 @@ def _profiles(profiles: xr.Dataset) -> Figure:
             known = kinds[i] != NETWORKS
             axes.errorbar(
                 line["scale"].values,
-                np.maximum(line[variable].values, 0 if variable == "returned" else _LEAST),
+                line[variable].values,
                 line[f"{variable}_stderr"].values,
                 color=color,
                 marker="o",
@@ -130,12 +130,12 @@ def _profiles(profiles: xr.Dataset) -> Figure:
                 linewidth=1.2,
                 label=str(kinds[i]) if known else _named(str(kinds[i]), int(rungs[i])),
             )
-        axes.set_xscale("log", base=2)
+        _scale_axis(axes, profiles["scale"].values)
         axes.set_xlabel("scale of the noise")
         axes.set_title(label, fontsize="medium")
         if variable != "returned":
-            axes.set_yscale("log")
-            axes.set_ylim(_LEAST / 2, None)
+            axes.set_yscale("symlog", linthresh=_LINEAR)
+            axes.axhline(0, color="0.6", linewidth=0.8)
     handles, labels = grid[0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside lower center", ncols=5, frameon=False)
     return figure
@@ -187,15 +187,36 @@ def _checks(checks: xr.Dataset) -> Picture:
             axes.plot(place[keep], mine["observed"].values[keep], "o", color=color, markersize=3)
         axes.set_title(f"width {rung + 1}: {inside[rung]:.0%} inside", fontsize="medium")
         axes.set_ylabel("feature")
-    grid[-1].set_xlabel("number of the feature, by figure and scale")
+    _name_figures(grid, [str(name) for name in checks["feature"].values])
     return Picture(
         "basins_predictive",
         "What the best family would give instead",
         "Grey: from the least to the most of signatures simulated with the parameters nearest to "
         "the networks'; dots: the networks, those outside in the second colour. A family that "
-        "fits has most inside. In units of the features, logarithms for barriers.",
+        "fits has most inside. Of each figure the scales stand in order, the smallest first; "
+        "barriers by logarithms of both signs.",
         figure,
     )
+
+
+def _name_figures(grid: np.ndarray, features: list[str]) -> None:
+    """Part the features by the figure that they are of, and name it below the last axes."""
+    figures = [feature.partition(" at ")[0] for feature in features]
+    firsts = [i for i, name in enumerate(figures) if i == 0 or name != figures[i - 1]]
+    for axes in grid:
+        for first in firsts[1:]:
+            axes.axvline(first - 0.5, color="0.85", linewidth=0.6)
+    ends = [*firsts[1:], len(figures)]
+    middles = [(first + end - 1) / 2 for first, end in zip(firsts, ends, strict=True)]
+    names = [figures[first].replace("_", " ") for first in firsts]
+    grid[-1].set_xticks(middles, names, rotation=45, ha="right", fontsize="small")
+
+
+def _scale_axis(axes: Axes, scales: np.ndarray) -> None:
+    """Lay scales out evenly, each by its number."""
+    axes.set_xscale("log", base=2)
+    axes.set_xticks(scales, [f"{scale:.3g}" for scale in scales], fontsize="small")
+    axes.minorticks_off()
 
 
 def _memories(memories: xr.Dataset) -> Figure:
@@ -212,7 +233,7 @@ def _memories(memories: xr.Dataset) -> Figure:
             axes.plot(scales[kept], difference[kept], "o", color=color)
             axes.plot(scales[~kept], difference[~kept], "o", color=color, markerfacecolor="white")
         axes.axhline(0, color="0.6", linewidth=0.8)
-        axes.set_xscale("log", base=2)
+        _scale_axis(axes, scales)
         axes.set_title(f"{kind}: {int(mine['nested'].sum())} of {mine.sizes['set']}", fontsize=10)
         axes.set_xlabel("scale")
     grid[0].set_ylabel("difference of barriers")
