@@ -201,7 +201,8 @@ def _checks(checks: xr.Dataset) -> Picture:
 
 def _name_figures(grid: np.ndarray, features: list[str]) -> None:
     """Part the features by the figure that they are of, and name it below the last axes."""
-    figures = [feature.partition(" at ")[0] for feature in features]
+    # The last two, of parents, have no scales.
+    figures = ["parents" if "parents" in name else name.partition(" at ")[0] for name in features]
     firsts = [i for i, name in enumerate(figures) if i == 0 or name != figures[i - 1]]
     for axes in grid:
         for first in firsts[1:]:
