@@ -28,6 +28,7 @@ SMALL = {
     "barrier": ["--points", "3"],
     "degeneracy": [],
     "inspect": ["--minutes", "0.02"],
+    "embed": ["--dims", "2"],
     "certify": ["--set", "target=onehot"],
     "margin": ["--seconds", "5", "--no-attack"],
     "learning-coefficient": ["--budget", "1000", "--chains", "4"],
@@ -37,11 +38,11 @@ SMALL = {
 
 @pytest.fixture(scope="module")
 def ends(tmp_path_factory):
-    """Two checkpoints of one training that has its three labels right."""
+    """Checkpoints of one training that has its three labels right."""
     problem = tw.load_problem("digits", **SETTINGS)
     risk = tw.EmpiricalRisk(problem)
     folder, w = tmp_path_factory.mktemp("ends"), risk.space.pack(problem.model)
-    for name, epochs in (("a", 60), ("b", 20)):
+    for name, epochs in (("a", 60), ("b", 20), ("c", 5)):
         w = tw.train(risk, w, lr=0.1, momentum=0.9, epochs=epochs, batch_size=3).w
         state = {key: tensor.clone() for key, tensor in risk.space.unpack(w).items()}
         save_file(state, folder / f"{name}.safetensors")
@@ -50,7 +51,7 @@ def ends(tmp_path_factory):
 
 def words(name, ends, *more):
     settings = [word for key, value in SETTINGS.items() for word in ("--set", f"{key}={value}")]
-    files = ["a", "b"] if MEASUREMENTS[name].checkpoints[0] > 1 else ["a"]
+    files = "abc" if name == "embed" else "ab" if MEASUREMENTS[name].checkpoints[0] > 1 else "a"
     points = [
         word for file in files for word in ("--checkpoint", str(ends / f"{file}.safetensors"))
     ]

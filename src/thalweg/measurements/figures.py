@@ -1,23 +1,35 @@
-"""Still figures of surfaces and spectra, composed of plots, on figures of their own."""
+"""Still figures of surfaces, spectra and embeddings, composed of plots, on figures of their own."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from matplotlib import rc_context
 from matplotlib.figure import Figure
 
-from thalweg.plots import plot_contour, plot_density, plot_profile, plot_surface
+from thalweg.plots import (
+    plot_contour,
+    plot_density,
+    plot_embedding,
+    plot_profile,
+    plot_surface,
+)
 from thalweg.plots.axes import literal
+from thalweg.plots.colorbar import add_colorbar
 from thalweg.plots.grids import heights
-from thalweg.plots.palette import COLORS
+from thalweg.plots.legend import add_legend
+from thalweg.plots.logscale import log_scale
+from thalweg.plots.palette import COLORS, trajectories
+from thalweg.plots.positions import losses
 
 if TYPE_CHECKING:
     import xarray as xr
+    from matplotlib.axes import Axes
 
 _FAINT_GRID: Any = {"grid.color": "#DADADA", "grid.linewidth": 0.6}
+_BELOW: dict[str, Any] = {"loc": "outside lower center", "ncols": 5}
 
 
 def profile_still(surface: xr.Dataset, points: xr.Dataset | None) -> Figure:
@@ -123,4 +135,29 @@ def eigenvalues_still(series: Sequence[tuple[str, xr.Dataset]]) -> Figure:
     ax.set(xlabel="rank", ylabel="eigenvalue (loss per squared weight)")
     ax.grid(alpha=0.3, linewidth=0.5)
     ax.legend(frameon=False, fontsize="small")
+    return figure
+
+
+def embedding_still(embedding: xr.Dataset) -> Figure:
+    """Draw the whole network, with the loss as colour: flat where there are two dimensions."""
+    if embedding.sizes["dim"] > 2:
+        return solid_still(embedding, plot_embedding, colorbar=False)
+    figure = Figure(figsize=(7.5, 5.6), layout="constrained")
+    layer = str(embedding["layer"].values[0])
+    plot_embedding(embedding, layer=layer, ax=figure.add_subplot())
+    add_legend(figure, trajectories(embedding, "checkpoint"), ends=True, **_BELOW)
+    return figure
+
+
+def solid_still(embedding: xr.Dataset, plot: Callable[..., Axes], **options: Any) -> Figure:
+    """Let a function of `thalweg.plots` draw the whole network in three dimensions."""
+    figure = Figure(figsize=(7.5, 6), layout="constrained")
+    with rc_context(_FAINT_GRID):
+        axes: Any = figure.add_subplot(projection="3d")
+    plot(embedding, layer=str(embedding["layer"].values[0]), ax=axes, **options)
+    axes.tick_params(labelsize=8)
+    measured = losses(embedding)
+    if measured is not None:
+        add_colorbar(axes, log_scale(measured), shrink=0.6)
+    add_legend(figure, trajectories(embedding, "checkpoint"), ends=True, **_BELOW)
     return figure

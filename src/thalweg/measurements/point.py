@@ -297,9 +297,7 @@ def _others(
     for text in spec.get("also") or ():
         found, label = other_way(text)
         points = open_points(problem, found.files, tell=False, **spec["at"].get("opening", {}))
-        known = {own, *(way.name for way in ways)}
-        name = found.name if found.name not in known else label
-        name = name if name not in known else f"{name} ({len(ways) + 2})"
+        name = _own_name(found.name, label, [own, *(way.name for way in ways)])
         ways.append(Way(name, States.of(risk, points), found.steps))
     return tuple(ways)
 
@@ -326,6 +324,28 @@ def other_way(text: str) -> tuple[TrajectoryFiles, str]:
     there = Path(text).exists() or not colon or not Path(place).exists()
     found = trajectory_in(text) if there else trajectory_in(place, name)
     return found, f"{Path(text if there else place).name}, {found.name}"
+
+
+def named_anywhere(text: str) -> str:
+    """Write out the path of another training, and check that it is there."""
+    other_way(text)
+    return str(Path(text).absolute())
+
+
+def files_of_ways(at: dict[str, Any], also: Sequence[str]) -> list[TrajectoryFiles]:
+    """List the files of a place's trajectory and of other trainings, each under its own name."""
+    files, steps = _way(at, None)
+    ways = [TrajectoryFiles(tuple(files), steps, at["trajectory"])] if files else []
+    for text in also:
+        way, label = other_way(text)
+        ways.append(replace(way, name=_own_name(way.name, label, [each.name for each in ways])))
+    return ways
+
+
+def _own_name(name: str, label: str, known: Sequence[str]) -> str:
+    """Name a training as none of those that are shown with it."""
+    name = name if name not in known else label
+    return name if name not in known else f"{name} ({len(known) + 1})"
 
 
 def open_spec(spec: dict[str, Any], run: Run | None = None) -> tuple[EmpiricalRisk, list[Point]]:

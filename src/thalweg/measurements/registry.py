@@ -8,6 +8,7 @@ from thalweg.measurements import (
     barrier,
     certify,
     degeneracy,
+    embed,
     flatness,
     inspect,
     learning_coefficient,
@@ -23,6 +24,7 @@ MEASUREMENTS: Mapping[str, Measurement] = {
     for module in (
         inspect,
         surface,
+        embed,
         spectrum,
         flatness,
         barrier,

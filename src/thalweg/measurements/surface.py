@@ -73,6 +73,7 @@ def settle(given: dict[str, Any], points: int, trajectory: bool) -> dict[str, An
         If they do not fit together.
     """
     from thalweg.measurements.planes import check_plane
+    from thalweg.measurements.point import named_anywhere
 
     guess = "points" if points > 1 else "principal" if trajectory else "random"
     chosen = {"dims": 2, "extent": None, **defaults(Options), "directions": guess, **given}
@@ -83,18 +84,8 @@ def settle(given: dict[str, Any], points: int, trajectory: bool) -> dict[str, An
         (chosen["points"],) = chosen["points"]
     check_plane(chosen, points, trajectory)
     if chosen.get("also"):
-        chosen["also"] = [_found(text) for text in chosen["also"]]
+        chosen["also"] = [named_anywhere(text) for text in chosen["also"]]
     return chosen
-
-
-def _found(text: str) -> str:
-    """Write out the path of another training, and check that it is there."""
-    from pathlib import Path
-
-    from thalweg.measurements.point import other_way
-
-    other_way(text)
-    return str(Path(text).absolute())
 
 
 def perform(job: Job) -> dict[str, Any]:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from matplotlib import rc_context
 from matplotlib.figure import Figure
 
+from thalweg.measurements.figures import solid_still
 from thalweg.plots import (
     plot_curves,
     plot_embedding,
@@ -24,36 +24,15 @@ from thalweg.plots.positions import losses
 
 if TYPE_CHECKING:
     import xarray as xr
-    from matplotlib.axes import Axes
 
 # `Figure`, not pyplot: nothing of the user's backend or open figures is touched.
 _BELOW: dict[str, Any] = {"loc": "outside lower center", "ncols": 5}
 _ALL_LAYERS = 12
-# Axes in three dimensions take their grid from nowhere else; the context puts it back.
-_FAINT_GRID: Any = {"grid.color": "#DADADA", "grid.linewidth": 0.6}
-
-
-def embedding_still(embedding: xr.Dataset) -> Figure:
-    """Draw the whole network in three dimensions, with the loss as colour."""
-    return _solid(embedding, plot_embedding, colorbar=False)
 
 
 def height_still(embedding: xr.Dataset) -> Figure:
     """Draw the loss of the whole network as height above two dimensions."""
-    return _solid(embedding, plot_height)
-
-
-def _solid(embedding: xr.Dataset, plot: Callable[..., Axes], **options: Any) -> Figure:
-    figure = Figure(figsize=(7.5, 6), layout="constrained")
-    with rc_context(_FAINT_GRID):
-        axes: Any = figure.add_subplot(projection="3d")
-    plot(embedding, layer=str(embedding["layer"].values[0]), ax=axes, **options)
-    axes.tick_params(labelsize=8)
-    measured = losses(embedding)
-    if measured is not None:
-        add_colorbar(axes, log_scale(measured), shrink=0.6)
-    add_legend(figure, trajectories(embedding, "checkpoint"), ends=True, **_BELOW)
-    return figure
+    return solid_still(embedding, plot_height)
 
 
 def layers_still(embedding: xr.Dataset, layers: Sequence[str]) -> Figure:

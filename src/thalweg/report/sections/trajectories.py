@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from thalweg.measurements.figures import embedding_still
 from thalweg.measurements.formatting import count, listing, number, percent, span
 from thalweg.measurements.parts import Fact, Part, Picture, Section, Table
 from thalweg.plots import curves_figure, embedding_figure, height_figure
@@ -17,7 +18,6 @@ from thalweg.plots.positions import losses
 from thalweg.report.about import summary, weight_count
 from thalweg.report.figures import (
     curves_still,
-    embedding_still,
     height_still,
     layers_still,
     stress_still,
