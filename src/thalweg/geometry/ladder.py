@@ -269,7 +269,7 @@ class _Trajectories(_TwoSided):
     def _descend(
         self, posterior: Posterior, points: Tensor, warmest: float, bar: Bar
     ) -> list[tuple[Any, Chains]]:
-        found: list[tuple[Any, Chains]] = []
+        descent: list[tuple[Any, Chains]] = []
         step, left = 0.3, self.budget
         for rung in range(RUNGS):
             if (_FITTING + _SETTLING + _KEPT) * max(1.0, _LENGTH / step) > left:
@@ -278,10 +278,10 @@ class _Trajectories(_TwoSided):
             points = self._fit(kernel, points)
             chains, points = self._draw(kernel, points)
             left -= kernel.gradients
-            found.append((kernel, chains))
+            descent.append((kernel, chains))
             bar.update()
             step = kernel.step_size / math.sqrt(_RATIO)  # what the next rung is likely to allow
-        return found
+        return descent
 
     def _kernel(self, posterior: Posterior, step: float) -> Hamiltonian:
         whitening = whiten(

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from thalweg.errors import InvalidArgument
 from thalweg.geometry.ladder import RUNGS, Ladder, Sampler, make_ladder
-from thalweg.geometry.ladder_fit import MOST, fit_ladder
+from thalweg.geometry.ladder_fit import MOST, LadderFit, fit_ladder
 from thalweg.geometry.rung import NO_MINIMUM, Rung, falls, hopeless, risen
 from thalweg.landscape.protocols import Landscape, require, words_of
 from thalweg.result import Result
@@ -20,7 +20,7 @@ from thalweg.run.progress import Progress, silent
 # What is extrapolated from, calibrated on exact draws of 24 deep linear networks whose ladders end
 # where trajectories do: rungs above this share of the climb's highest; the share of the value that
 # the last power of beta may take away at the warmest, and its slowest power; how much the value may
-# still rise in the last decade.
+# still rise in a decade at the end. Those of slices: on exact means of normal crossings.
 _EXTRAPOLATED = {
     "blocks": (0.96, 0.05, 0.25, 0.04),
     "slices": (0.8, 0.1, 0.25, 0.05),
@@ -107,8 +107,9 @@ def learning_coefficient(
     chosen from the share accepted. A rung whose virial is off by more than 5 % does not count.
 
     Landscapes that are quadratic in each tensor of weights (`Blocked`) are drawn block by block,
-    which stiffness does not slow; landscapes of up to 4 weights along the axes, by slices; all
-    others by Hamiltonian Monte Carlo whitened by the curvature at ``w``.
+    which stiffness does not slow; landscapes of up to 4 weights by slices along the axes and along
+    lines of the offsets' logarithms, to temperatures as low as rounding allows; all others by
+    Hamiltonian Monte Carlo whitened by the curvature at ``w``.
 
     Parameters
     ----------
@@ -185,8 +186,7 @@ def _as_wide_as(w: Tensor) -> float:
 def _answer(
     ladder: Ladder, rungs: list[Rung], words: dict[str, Any], vain: str, *, most: int
 ) -> LearningCoefficient:
-    near, power_share, slowest, rise = _EXTRAPOLATED[ladder.sampler]
-    used = _settled(rungs, near, rise)
+    used = _settled(rungs, ladder.sampler)
     common: dict[str, Any] = {
         "rungs": tuple(rungs),
         "sampler": ladder.sampler,
@@ -196,19 +196,7 @@ def _answer(
     reasons = (vain,) if vain else _refusal(rungs, used)
     if reasons:
         return _refused(reasons, common)
-    betas, localizations, means = np.array(
-        [[rung.beta, rung.localization, rung.value] for rung in used]
-    ).T
-    fit = fit_ladder(
-        betas,
-        localizations,
-        means,
-        _covariance(used),
-        power_share=power_share,
-        slowest=slowest,
-        most=most,
-        near_poles=ladder.sampler == "slices",
-    )
+    fit = _fit(used, ladder.sampler, most)
     higher = [rung for rung in rungs if not rung.reasons and rung.value - rung.stderr > fit.high]
     if any(rung not in used for rung in higher):
         return _refused((_STILL_RISES,), common)
@@ -236,8 +224,27 @@ def _refused(reasons: tuple[str, ...], common: dict[str, Any]) -> LearningCoeffi
     )
 
 
-def _settled(rungs: list[Rung], near: float, rise: float) -> list[Rung]:
+def _fit(used: list[Rung], sampler: Sampler, most: int) -> LadderFit:
+    """Extrapolate the rungs that count; multiplicities up to ``most`` are thought of."""
+    _, power_share, slowest, _ = _EXTRAPOLATED[sampler]
+    betas, localizations, means = np.array(
+        [[rung.beta, rung.localization, rung.value] for rung in used]
+    ).T
+    return fit_ladder(
+        betas,
+        localizations,
+        means,
+        _covariance(used),
+        power_share=power_share,
+        slowest=slowest,
+        most=most,
+        near_poles=sampler == "slices",  # the others' rungs are not exact enough
+    )
+
+
+def _settled(rungs: list[Rung], sampler: Sampler) -> list[Rung]:
     """Leave out what does not count, climbs that still rise, and the warm rungs of the others."""
+    near, _, _, rise = _EXTRAPOLATED[sampler]
     used: list[Rung] = []
     for localization in {rung.localization: None for rung in rungs}:
         climb = [r for r in rungs if r.localization == localization and not r.reasons]
@@ -269,9 +276,9 @@ def _refusal(rungs: list[Rung], used: list[Rung]) -> tuple[str, ...]:
         return ()
     if sum(not rung.reasons for rung in rungs) >= 2 * _FEWEST:
         return (_STILL_RISES,)
-    told = next((reason for rung in rungs for reason in rung.reasons), "")
+    first_reason = next((reason for rung in rungs for reason in rung.reasons), "")
     return (
         f"{len(used)} rungs of {len(rungs)} count, and {_FEWEST} are needed"
-        + (f"; {told}" if told else "")
+        + (f"; {first_reason}" if first_reason else "")
         + ". Give a larger budget, or a larger localization.",
     )

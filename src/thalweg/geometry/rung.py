@@ -94,10 +94,10 @@ def hopeless(climb: Sequence[Rung]) -> str:
         return NO_MINIMUM
     fine = [rung for rung in climb if not rung.reasons]
     if len(fine) < _FEWEST:
-        told = next((f"; {rung.reasons[0]}" for rung in climb if rung.reasons), "")
+        first_reason = next((f"; {rung.reasons[0]}" for rung in climb if rung.reasons), "")
         return (
             f"{len(fine)} of the first {len(climb)} rungs count, so that nothing more was drawn"
-            f"{told}. Give a larger budget, or a larger localization."
+            f"{first_reason}. Give a larger budget, or a larger localization."
         )
     highest = max(rung.value for rung in fine)
     if risen(fine) > _FAR * highest:

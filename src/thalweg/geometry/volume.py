@@ -226,24 +226,24 @@ class _Measured:
 
     def bracket(self, bar: Bar) -> LogVolume:
         for _ in range(_FITS):
-            gaussian, rises, found = self._fit(_FITTED)
+            gaussian, rises, diagnosis = self._fit(_FITTED)
             bar.update()
             self.posterior = self.posterior.at(
                 float(self.posterior.beta) * min(max(float(rises.mean()) / self.level, 1e-3), 1e3)
             )
-        gaussian, rises, found = self._fit(_DRAWS)
+        gaussian, rises, diagnosis = self._fit(_DRAWS)
         bar.update()
         radial = radial_log_volume(
             self.landscape, self.w, level=self.level, generator=self.generator
         )
         bar.update()
-        reasons = _reasons(found, rises, self.level)
+        reasons = _reasons(diagnosis, rises, self.level)
         common: dict[str, Any] = {
             "radial": radial,
             "level": self.level,
             "beta": float(self.posterior.beta),
-            "virial": found.virial,
-            "rhat": max(found.rhat, found.rhat_distance),
+            "virial": diagnosis.virial,
+            "rhat": max(diagnosis.rhat, diagnosis.rhat_distance),
             "described": words_of(self.landscape),
         }
         if reasons:
@@ -267,11 +267,11 @@ class _Measured:
             return state.rise, (offsets * state.gradient).mean(1)
 
         chains = sample(kernel, state, self.generator, draws=draws, observe=observe)
-        found = chains.diagnose()
+        diagnosis = chains.diagnose()
         self.points, self.step = chains.state.points, kernel.step_size
         mean, self.whitening = moments.fitted()
         gaussian = _Gaussian(self.posterior.centre + mean, self.whitening)
-        return gaussian, chains.energy, found
+        return gaussian, chains.energy, diagnosis
 
     def _anneal(self, gaussian: _Gaussian, rises: Tensor, common: dict[str, Any]) -> LogVolume:
         beta = float(self.posterior.beta)
@@ -359,10 +359,10 @@ def _error(ratio: LogRatio) -> float:
     return float(weights.std() / weights.mean()) / math.sqrt(len(weights))
 
 
-def _reasons(found: Diagnosis, rises: Tensor, level: float) -> tuple[str, ...]:
-    sentences, virial = [], found.virial
-    rhat = max(found.rhat, found.rhat_distance)
-    allowed = 0.05 + 2 * min(found.virial_stderr, 0.1)
+def _reasons(diagnosis: Diagnosis, rises: Tensor, level: float) -> tuple[str, ...]:
+    sentences, virial = [], diagnosis.virial
+    rhat = max(diagnosis.rhat, diagnosis.rhat_distance)
+    allowed = 0.05 + 2 * min(diagnosis.virial_stderr, 0.1)
     if float(rises.min()) < -0.1 * level:
         sentences.append(
             f"the loss falls by {-float(rises.min()):.3g} around w, which is no minimum; train to"
