@@ -23,6 +23,8 @@ def aligned(subject: Subject, first: int, last: int, sizes: Sizes) -> dict[str, 
         found = align(risk, a, b, **how)
     except ThalwegError as error:
         return {"refused": str(error).partition("\n")[0]}
+    if found.cost > found.unaligned:
+        return {"refused": "no order was found in which they are nearer than they are"}
     moved = replace(found.state_of(risk, b), name=subject.names[last])
     try:
         line = barrier(risk, a, moved, points=sizes["points"], progress=ends)

@@ -360,7 +360,7 @@ def _line(
             f" highest of {data.sizes['t']} points; allowed {judged.allowed:g}. {beware}"
         )
         numbers = {"barrier": judged.barrier, "low": judged.low, "high": judged.high}
-        words = f"{judged.verdict}: error barrier {max(judged.barrier, 0):.3g} ({judged.low:.3g},"
+        words = f"{judged.verdict}: error barrier {max(round(judged.barrier, 12), 0):.3g} ({judged.low:.3g},"
         words += f" {judged.high:.3g})"
         found.append(Verdict(question, about, judged.verdict, words, trust, numbers))
     else:
@@ -393,6 +393,7 @@ def _mean(data: xr.Dataset, about: str) -> list[Verdict]:
         f"{verdict}: the mean has {scale * value:+.3g}{unit} of {name.replace('_', ' ')} against"
         f" the better one ({scale * low:+.3g}, {scale * high:+.3g})"
     )
-    trust = "batch-norm statistics re-estimated at the mean; 95% interval over samples, paired"
+    trust = "batch-norm statistics, if any, re-estimated at the mean; 95% interval over samples,"
+    trust += " paired"
     numbers = {"difference": value, "low": low, "high": high}
     return [Verdict("Can they be averaged?", about, verdict, answer, trust, numbers)]

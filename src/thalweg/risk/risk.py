@@ -7,6 +7,7 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal, Self
 from warnings import warn
+from weakref import WeakSet
 
 import torch
 from torch import Tensor, nn
@@ -305,7 +306,13 @@ class EmpiricalRisk(Derivatives):
         return risk
 
 
+_SAID: WeakSet[nn.Module] = WeakSet()  # a check-up makes a dozen risks of one model
+
+
 def _say_dropout(model: nn.Module) -> None:
+    """Say once of a model that its dropout is left off."""
+    if model in _SAID:
+        return
     for name, module in model.named_modules():
         if isinstance(module, nn.modules.dropout._DropoutNd) and module.training and module.p > 0:
             log.warning(
@@ -313,4 +320,5 @@ def _say_dropout(model: nn.Module) -> None:
                 " model.eval() to say that this is meant.",
                 name,
             )
+            _SAID.add(model)
             return
