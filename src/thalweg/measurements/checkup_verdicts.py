@@ -360,8 +360,8 @@ def _line(
             f" highest of {data.sizes['t']} points; allowed {judged.allowed:g}. {beware}"
         )
         numbers = {"barrier": judged.barrier, "low": judged.low, "high": judged.high}
-        words = f"{judged.verdict}: error barrier {max(round(judged.barrier, 12), 0):.3g} ({judged.low:.3g},"
-        words += f" {judged.high:.3g})"
+        value = max(round(judged.barrier, 12), 0.0)
+        words = f"{judged.verdict}: error barrier {value:.3g} ({judged.low:.3g}, {judged.high:.3g})"
         found.append(Verdict(question, about, judged.verdict, words, trust, numbers))
     else:
         here = data.sel(quantity="loss")
