@@ -136,9 +136,13 @@ def compare(widths: tuple[int, ...], seed: int, rivals: list[str]) -> tuple[floa
     seconds = time.process_time() - start
     one, other = layers_of(risk, w0), layers_of(risk, w1)
 
+    loss = risk.value(w1)
+
     def line_to(layers: Layers) -> float:
-        parts = [tensor.reshape(-1) for layer in layers for tensor in layer]
-        return height(risk, w0, torch.cat(parts).to(w0))
+        moved = torch.cat([tensor.reshape(-1) for layer in layers for tensor in layer]).to(w0)
+        if abs(risk.value(moved) - loss) > 1e-5 * (1 + loss):
+            raise SystemExit(f"a network came back with loss {risk.value(moved)}, not {loss}")
+        return height(risk, w0, moved)
 
     single = line_to(ordered(other, by_weights(one, other, np.random.default_rng(0), start=False)))
     many = [
