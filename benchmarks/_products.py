@@ -6,6 +6,10 @@ By hand, each in batches of 50 and in the best of several sizes:
   once and held for all batches;
 - ``forward_over_reverse``, ``torch.func.jvp`` of ``torch.func.grad``.
 
+The floor is what no way can save: the multiplications of convolutional and linear layers alone, by
+torch's own kernels, in batches of our size. A layer has six in a product, two forward, two for its
+inputs and two for its weights; the first layer has two.
+
 Ours are by default settings, after the first product. All take turns in one process, so that a
 busy machine slows them alike; CPU time; medians. Peaks of memory are of processes of their own,
 above what is resident before.
@@ -123,6 +127,19 @@ class Case:
         hand.flat, hand.v = hand.flat.double(), [part.double() for part in hand.v]
         return hand.double_backward()
 
+    def floor(self, batch: int) -> Multiply:
+        """The multiplications of a product alone, of one batch again and again."""
+        layers = _layers(self.model, self.pair[0][:batch])
+        batches = len(self.pair[0]) // batch
+
+        def multiply() -> Tensor:
+            for _ in range(batches):
+                for number, (layer, inputs) in enumerate(layers):
+                    _multiplications(layer, inputs, first=number == 0)
+            return self.pair[0]
+
+        return multiply
+
     def hand(self, way: str, batch: int, images: int | None = None) -> Multiply:
         """One by hand over all images or the first so many, after the first."""
         inputs, targets = self.pair
@@ -133,14 +150,42 @@ class Case:
         return multiply
 
 
+def _layers(model: nn.Module, images: Tensor) -> list[tuple[nn.Module, Tensor]]:
+    """List the layers that multiply, with what each is given."""
+    layers: list[tuple[nn.Module, Tensor]] = []
+    hooks = [
+        module.register_forward_pre_hook(lambda layer, given: layers.append((layer, given[0])))
+        for module in model.modules()
+        if isinstance(module, nn.Conv2d | nn.Linear)
+    ]
+    with torch.no_grad():
+        model(images)
+    for hook in hooks:
+        hook.remove()
+    return layers
+
+
+def _multiplications(layer: nn.Module, inputs: Tensor, *, first: bool) -> None:
+    leaf = inputs.detach().requires_grad_(not first)
+    outputs = layer(leaf)
+    if first:
+        torch.autograd.grad(outputs, layer.weight, outputs.detach())
+        return
+    for _ in range(2):
+        torch.autograd.grad(outputs, (leaf, layer.weight), outputs.detach(), retain_graph=True)
+    with torch.no_grad():
+        layer(inputs)
+
+
 class Result(NamedTuple):
-    """What a size gave: CPU seconds of each product, and how ours was taken."""
+    """What a size gave: CPU seconds of each product and of the floor, and how ours was taken."""
 
     weights: int
     samples: int
     how: str
     error: float
     first: float
+    floor: list[float]
     seconds: dict[str, list[float]]
 
 
@@ -155,15 +200,16 @@ def measure(name: str) -> Result:
         key = f"{way}, batches of {batch}"
         if key not in products:
             products[key] = case.hand(way, batch)
+    start, stop = case.operator._functions.bounds[0]
+    products["floor"] = case.floor(stop - start)
     seconds: dict[str, list[float]] = {key: [] for key in products}
     for _ in range(case.rounds):
         for key, multiply in products.items():
             seconds[key].append(_seconds(multiply))
     exact = case.exact()
     error = float((products["ours"]() - exact).norm() / exact.norm())
-    start, stop = case.operator._functions.bounds[0]
     how = f"{case.operator.method} in batches of {stop - start}"
-    return Result(len(exact), len(case.pair[0]), how, error, first, seconds)
+    return Result(len(exact), len(case.pair[0]), how, error, first, seconds.pop("floor"), seconds)
 
 
 def _best(case: Case, way: str) -> int:
@@ -204,12 +250,17 @@ def report(name: str) -> float:
     print(
         f"{result.weights:,} weights, {result.samples} images: {result.how},"
         f" {1e3 * statistics.median(ours):.1f} ms, the first {result.first / min(ours):.1f} times"
-        f" that; off by {result.error:.0e}; peak {apart(peak, name, 'ours', 0):.0f} MB"
+        f" that; {_ratio(ours, result.floor):.2f} of the floor; off by {result.error:.0e};"
+        f" peak {apart(peak, name, 'ours', 0):.0f} MB"
     )
     ratios = {}
     for key, seconds in result.seconds.items():
         way, batch = key.split(", batches of ")
-        ratios[key] = statistics.median(a / b for a, b in zip(ours, seconds, strict=True))
+        ratios[key] = _ratio(ours, seconds)
         megabytes = apart(peak, name, way, int(batch))
         print(f"  {ratios[key]:.2f} of {key}; peak {megabytes:.0f} MB", flush=True)
     return max(ratios.values())
+
+
+def _ratio(ours: list[float], others: list[float]) -> float:
+    return statistics.median(a / b for a, b in zip(ours, others, strict=True))
