@@ -166,13 +166,13 @@ def _layers(model: nn.Module, images: Tensor) -> list[tuple[nn.Module, Tensor]]:
 
 
 def _multiplications(layer: nn.Module, inputs: Tensor, *, first: bool) -> None:
-    leaf = inputs.detach().requires_grad_(not first)
+    leaf, weight = inputs.detach().requires_grad_(not first), layer.get_parameter("weight")
     outputs = layer(leaf)
     if first:
-        torch.autograd.grad(outputs, layer.weight, outputs.detach())
+        torch.autograd.grad(outputs, weight, outputs.detach())
         return
     for _ in range(2):
-        torch.autograd.grad(outputs, (leaf, layer.weight), outputs.detach(), retain_graph=True)
+        torch.autograd.grad(outputs, (leaf, weight), outputs.detach(), retain_graph=True)
     with torch.no_grad():
         layer(inputs)
 
