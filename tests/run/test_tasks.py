@@ -6,6 +6,7 @@ import math
 import random
 import time
 from collections import Counter
+from concurrent.futures import Executor
 from functools import partial
 
 import numpy as np
@@ -111,6 +112,18 @@ def test_done_tasks_are_not_run_again_and_equal_tasks_once(run):
     run_tasks(run, [*work[:2], task("mark", name="task0", label="again")], engine=InProcess())
     run_tasks(run, work, engine=InProcess())
     assert calls(run) == {"task0": 1, "task1": 1, "task2": 1}
+
+
+def test_an_engine_that_asks_again_is_given_the_result_that_is_there(run):
+    class AsksTwice(Executor):
+        """As Dask does where an answer was lost with the worker that had it."""
+
+        def submit(self, fn, /, *args):
+            fn(*args)
+            return InProcess()().submit(fn, *args)
+
+    run_tasks(run, [task("mark", name="once")], engine=AsksTwice)
+    assert calls(run) == {"once": 1}
 
 
 def test_no_attempt_and_no_worker_are_refused(run):

@@ -38,7 +38,7 @@ _CIFAR: dict[str, Any] = {
 # on the first draw. All of a pair `cost`s so many epochs of the run's own.
 SIZES: dict[str, dict[str, Any]] = {
     "demo": {
-        "pairs": 6,
+        "pairs": 8,
         "settings": {"network": "mlp", "widths": [32], "train_size": 200},
         "training": {"lr": 0.1, "batch_size": 50},
         "epochs": 60,

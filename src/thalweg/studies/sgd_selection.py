@@ -38,7 +38,7 @@ _LADDERS: dict[str, Any] = {
 }
 # On which it is known what noise selects: always the same, whatever the preset.
 _KNOWN: dict[str, Any] = {
-    "parents": 3,
+    "parents": 5,
     ALIKE: {
         "level": 0.01,
         "epochs": 400,
