@@ -51,7 +51,7 @@ def right(risk):
         "source": "nowhere.pt",
         "folder": ".",
         "line": None,
-        "found": None,
+        "measured": None,
         "result": None,
         "run_or_weights": w,
     }

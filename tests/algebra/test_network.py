@@ -100,7 +100,7 @@ def test_a_solution_is_loaded_back():
     load_solution(model, system, weights)
     outputs = model(torch.from_numpy(inputs).reshape(3, 2, 5, 4)).detach().numpy()
     np.testing.assert_allclose(outputs, targets, rtol=1e-12)
-    with pytest.raises(InvalidArgument, match="other layers"):
+    with pytest.raises(InvalidArgument, match="expected the 3 of the system's network"):
         load_solution(nn.Sequential(nn.Linear(2, 2)), system, weights)
 
 

@@ -9,6 +9,7 @@ from torch.nn import functional as F
 
 from thalweg.errors import InvalidProblem
 from thalweg.problems import Problem, as_loss
+from thalweg.problems.forms import check_loss
 
 G = torch.Generator().manual_seed(0)
 X = torch.randn(7, 4, generator=G)
@@ -93,7 +94,6 @@ def test_a_loss_of_model_and_batch_is_recognised_by_its_first_parameters_name():
         (nn.MSELoss(reduction="sum"), ["MSELoss sums over the samples", "reduction='mean'"]),
         (partial(F.mse_loss, reduction="sum"), ["mse_loss sums", "reduction='mean'"]),
         (partial(F.l1_loss, size_average=False), ["l1_loss sums", "reduction='mean'"]),
-        (nn.MSELoss, ["must be a function", "nn.MSELoss()"]),
         ("mse", ["must be a function", "'mse'"]),
     ],
 )
@@ -101,6 +101,11 @@ def test_a_criterion_that_is_no_mean_over_samples_is_refused(criterion, words):
     with pytest.raises(InvalidProblem) as caught:
         Problem(model(), criterion, (X, LABELS))
     assert all(word in str(caught.value) for word in words)
+
+
+def test_a_class_is_no_criterion():
+    with pytest.raises(InvalidProblem, match=r"must be a function.*nn\.MSELoss\(\)"):
+        check_loss(nn.MSELoss)
 
 
 @pytest.mark.parametrize(
