@@ -63,14 +63,7 @@ _LEAST = 4
 
 
 def tasks(config: dict[str, Any]) -> list[Task]:
-    """
-    List the signatures: of networks, every width on every draw, and of as many known landscapes.
-
-    Parameters
-    ----------
-    config : dict
-        As `thalweg.studies.configure` writes it.
-    """
+    """List the signatures: of networks, every width on every draw, and of known landscapes."""
     return [task for _, task in _placed(config)]
 
 
@@ -128,19 +121,8 @@ def assemble(run: Run, config: dict[str, Any], *, progress: Progress = silent) -
     """
     Gather fits, profiles over scales, predictive checks, and test each set for basins in basins.
 
-    Parameters
-    ----------
-    run : Run
-        Whose tasks are done.
-    config : dict
-        The one that `tasks` was given.
-    progress : callable
-        Not used: there is little to do.
-
-    Returns
-    -------
-    dict
-        Families given to networks, the mean posterior by width, and sets with two sizes of basins.
+    What is returned is the families given to networks, the mean posterior by width, and sets with
+    two sizes of basins.
     """
     done = [
         (place, outcome) for place, task in _placed(config) if (outcome := task_result(run, task))
@@ -253,22 +235,7 @@ def _predictive(checked: list[tuple[dict[str, Any], dict[str, Any]]]) -> xr.Data
 
 
 def claims(run: Run, config: dict[str, Any]) -> list[Claim]:
-    """
-    Judge which model of basins holds, by what `assemble` saved.
-
-    Parameters
-    ----------
-    run : Run
-        With the results of the study.
-    config : dict
-        The one that `tasks` was given.
-
-    Returns
-    -------
-    list of Claim
-        ``basins/side-by-side``, ``one-valley``, ``described``, ``known-case`` and
-        ``inside-basins``.
-    """
+    """Judge which model of basins holds."""
     return judge(*(run.result(name) if run.has_result(name) else None for name in (FITS, MEMORIES)))
 
 

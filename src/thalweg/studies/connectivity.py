@@ -57,14 +57,7 @@ _TASK = "thalweg.studies.connectivity_task"
 
 
 def tasks(config: dict[str, Any]) -> list[Task]:
-    """
-    List pairs of networks, landscapes of which the answer is known, and the tree.
-
-    Parameters
-    ----------
-    config : dict
-        As `thalweg.studies.configure` writes it.
-    """
+    """List pairs of networks, landscapes of which the answer is known, and the tree."""
     study = config["connectivity"]
     return [
         *(_pair_task(config, pair) for pair in range(study["pairs"])),
@@ -124,19 +117,7 @@ def assemble(run: Run, config: dict[str, Any], *, progress: Progress = silent) -
     """
     Gather the barriers of all pairs, those of known landscapes, and the passes of the tree.
 
-    Parameters
-    ----------
-    run : Run
-        Whose tasks are done.
-    config : dict
-        The one that `tasks` was given.
-    progress : callable
-        Not used: there is little to do.
-
-    Returns
-    -------
-    dict
-        Mean barriers by way, as shares of the loss that training takes away.
+    What is returned is mean barriers by way, as shares of the loss that training takes away.
     """
     study = config["connectivity"]
     measured = [task_result(run, _pair_task(config, pair)) for pair in range(study["pairs"])]
@@ -203,22 +184,7 @@ def _summary(pairs: xr.Dataset) -> dict[str, Any]:
 
 
 def claims(run: Run, config: dict[str, Any]) -> list[Claim]:
-    """
-    Judge which ways join networks, by what `assemble` saved.
-
-    Parameters
-    ----------
-    run : Run
-        With the results of the study.
-    config : dict
-        The one that `tasks` was given.
-
-    Returns
-    -------
-    list of Claim
-        ``connectivity/curve``, ``known-case``, ``alignment``, ``one-basin``, ``copies`` and
-        ``permuted-copy``.
-    """
+    """Judge which ways join networks."""
     pairs, known = (run.result(name) if run.has_result(name) else None for name in (PAIRS, KNOWN))
     return judge(pairs, known)
 

@@ -88,15 +88,7 @@ def tasks(config: dict[str, Any]) -> list[Task]:
     """
     List the networks: every width on every draw of samples, true labels and random ones.
 
-    Parameters
-    ----------
-    config : dict
-        As `thalweg.studies.configure` writes it.
-
-    Returns
-    -------
-    list of Task
-        None for a problem that is not one of images: its widths and labels cannot be chosen.
+    None for a problem that is not one of images: its widths and labels cannot be chosen.
     """
     return [task for _, task in _placed(config)]
 
@@ -164,19 +156,8 @@ def assemble(run: Run, config: dict[str, Any], *, progress: Progress = silent) -
     """
     Gather all networks in ``overparametrization/cells``, and their trends over widths.
 
-    Parameters
-    ----------
-    run : Run
-        Whose tasks are done.
-    config : dict
-        The one that `tasks` was given.
-    progress : callable
-        Not used: there is little to do.
-
-    Returns
-    -------
-    dict
-        For each kind of labels how many networks came to zero error, of all; ``trends``.
+    What is returned is, for each kind of labels, how many networks came to zero error, of all; and
+    ``trends``.
     """
     done = [
         (place, outcome) for place, task in _placed(config) if (outcome := task_result(run, task))
@@ -208,21 +189,7 @@ def networks(cells: xr.Dataset, labels: str) -> xr.Dataset:
 
 
 def claims(run: Run, config: dict[str, Any]) -> list[Claim]:
-    """
-    Judge what more weights change, by what `assemble` saved.
-
-    Parameters
-    ----------
-    run : Run
-        With the results of the study.
-    config : dict
-        The one that `tasks` was given.
-
-    Returns
-    -------
-    list of Claim
-        ``overparametrization/zero-error``, ``full-rank``, ``flatter``, ``margin``, ``test-error``.
-    """
+    """Judge what more weights change."""
     cells = run.result(CELLS) if run.has_result(CELLS) else None
     own = {} if cells is None else {labels: networks(cells, labels) for labels in LABELS}
     return judge(own, config)

@@ -112,15 +112,7 @@ def tasks(config: dict[str, Any]) -> list[Task]:
     """
     List the trainings: every rung of every ladder from each parent's initial weights.
 
-    Parameters
-    ----------
-    config : dict
-        As `thalweg.studies.configure` writes it.
-
-    Returns
-    -------
-    list of Task
-        A training that is a rung of several ladders is there once.
+    A training that is a rung of several ladders is there once.
     """
     return list(dict.fromkeys(task for _, task in _placed(config)))
 
@@ -253,20 +245,8 @@ def assemble(run: Run, config: dict[str, Any], *, progress: Progress = silent) -
     """
     Gather the ends of all trainings, the trends over the ladders, and what volumes were given.
 
-    Parameters
-    ----------
-    run : Run
-        Whose tasks are done.
-    config : dict
-        The one that `tasks` was given.
-    progress : callable
-        Not used: there is little to do.
-
-    Returns
-    -------
-    dict
-        ``reached``: ends at the level, and all; ``trends``: the mean over parents of each measure
-        on each ladder; ``refused``: volumes and coefficients that were not given.
+    What is returned is ``reached``: ends at the level, and all; ``trends``: the mean over parents
+    of each measure on each ladder; ``refused``: volumes and coefficients that were not given.
     """
     done = [
         (place, outcome) for place, task in _placed(config) if (outcome := task_result(run, task))
@@ -306,21 +286,7 @@ def ladders_of(ends: xr.Dataset) -> dict[str, xr.Dataset]:
 
 
 def claims(run: Run, config: dict[str, Any]) -> list[Claim]:
-    """
-    Judge the trend of each ladder, and the volumes at both ends of one.
-
-    Parameters
-    ----------
-    run : Run
-        With what `assemble` saved.
-    config : dict
-        The one that `tasks` was given.
-
-    Returns
-    -------
-    list of Claim
-        ``sgd_selection/batch``, ``rate``, ``langevin``, ``decay``, ``volume``, ``coefficient``.
-    """
+    """Judge the trend of each ladder, and the volumes at both ends of one."""
     volumes = run.result(VOLUMES) if run.has_result(VOLUMES) else None
     return judge(ladders_of(run.result(ENDS)), volumes, config)
 
