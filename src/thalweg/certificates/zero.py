@@ -8,13 +8,15 @@ from torch import Tensor
 
 from thalweg.certificates.certificate import Certificate, refused
 from thalweg.certificates.chain import Chain
-from thalweg.certificates.statement import check_same, state
+from thalweg.certificates.statement import Statement, check_same, state
 from thalweg.certificates.zero_proof import prove
 from thalweg.errors import NotDefined
 from thalweg.landscape.protocols import require
 from thalweg.risk.risk import EmpiricalRisk
 from thalweg.run.progress import Progress, silent
 from thalweg.tracing import chain as links
+
+__all__ = ["Certificate", "Statement", "certify_zero", "prove"]
 
 
 def certify_zero(
