@@ -65,6 +65,19 @@ def test_a_bowl_is_descended_as_the_matrix_exponential_says(method, time):
     assert float((flow.w - exact).norm()) <= flow.difference * flow.distance
 
 
+def test_what_memory_held_before_the_solver_took_it_changes_nothing(monkeypatch):
+    bowl = Quadratic.of_spectrum(torch.logspace(-4, 1, 40, dtype=torch.float64))
+    start, ends = bowl.centre + normal(40), []
+    for bits in (0, 0x7FF0_0000_0000_0001):  # zero, and a number whose use is reported: sNaN
+
+        def left_behind(shape, *_, bits=bits, **__):
+            return np.full(shape, bits, dtype=np.int64).view(np.float64)
+
+        monkeypatch.setattr(np, "empty", left_behind)
+        ends.append(gradient_flow(bowl, start, time=0.1, method="implicit").w)
+    assert torch.equal(*ends)
+
+
 def test_a_trough_keeps_its_flat_part_and_loses_all_else():
     curvature = torch.cat([torch.logspace(-3, 0, 30), torch.zeros(70)]).double()
     trough, offset = Quadratic(curvature), normal(100)

@@ -102,7 +102,10 @@ class Implicit:
 
     def step(self) -> bool:
         """Take one step."""
-        self._bdf.step()
+        # SciPy's table of differences begins as unwritten memory, and the first steps subtract
+        # entries of it that they overwrite before they are read.
+        with np.errstate(invalid="ignore", over="ignore"):
+            self._bdf.step()
         if self._bdf.status == "failed":
             return False
         self.t, self.w = float(self._bdf.t), self._at(self._bdf.y)
