@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 import thalweg as tw
 from evaluation_models import LABELS, MODELS
+from thalweg.polynomial import PolynomialActivation
 
 CRITERION = nn.CrossEntropyLoss()
 
@@ -131,3 +132,31 @@ def test_the_padding_row_that_the_loss_depends_on_has_its_slope():
     assert padded.embed.padding_idx == 0
     dense = other.gauss_newton(w).to_dense()
     torch.testing.assert_close(dense, dense.T)
+
+
+class Halfway(nn.Module):
+    """Numbers of two dtypes, one of which its outputs have."""
+
+    def __init__(self, number: Tensor) -> None:
+        super().__init__()
+        self.linear = nn.Linear(4, 3)
+        self.register_buffer("number", number)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.linear(x) * self.number
+
+
+@pytest.mark.parametrize(
+    "model",
+    [
+        Halfway(torch.tensor(2.0)),
+        Halfway(torch.tensor(2.0, dtype=torch.float64)),
+        Halfway(torch.full((3,), 2.0, dtype=torch.float64)),
+        nn.Sequential(nn.Linear(4, 3), PolynomialActivation.from_coefficients([0, 0, 1])),
+        nn.Sequential(nn.Linear(4, 3), nn.ReLU()).double(),
+    ],
+)
+def test_a_model_is_measured_in_the_dtype_that_it_computes_in(model):
+    x = torch.randn(5, 4).to(next(model.parameters()))
+    risk = tw.EmpiricalRisk(tw.Problem(model, CRITERION, (x, torch.arange(5) % 3)))
+    assert risk.dtype == model(x).dtype

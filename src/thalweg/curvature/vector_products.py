@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, get_args
@@ -16,6 +15,7 @@ from torch.utils._pytree import TreeSpec, tree_map
 from thalweg.curvature.batch_functions import BatchFunctions
 from thalweg.curvature.differences import along, in_double
 from thalweg.curvature.linearize import Tensors, TracedMap, stored_bytes, trace_linear
+from thalweg.curvature.operations import CountOperations
 from thalweg.errors import InvalidArgument, NotDefined
 from thalweg.evaluation.saved_tensors import watch_saved
 
@@ -239,7 +239,7 @@ class Plan:
     described : dict
         Which function this is.
     method : {"trace", "graph", "recompute"} or None
-        None measures.
+        None estimates.
     memory : int
         Budget in bytes for what is kept between products.
     traces : dict
@@ -264,8 +264,9 @@ class Products:
     autograd graph; ``"recompute"``, everything anew by torch's function transforms; and
     ``"differences"`` of what torch can differentiate once, where it cannot twice. Batches beyond
     the budget are prepared again for each product. The ways agree up to rounding, and up to the
-    error that differences state; which one is the fastest is measured on the first batch, unless
-    it is given.
+    error that differences state; which one is the fastest is estimated by the operations that the
+    first batch takes, unless it is given: a clock would choose otherwise from run to run, and the
+    last digits with it.
 
     Parameters
     ----------
@@ -424,17 +425,14 @@ class Products:
 
     def _seconds(self, method: Method, index: int, direction: Tensors) -> float:
         """Estimate what a product takes, those batches prepared anew that cannot be kept."""
-        start = time.perf_counter()
-        apply, size = self._prepare(method, index, direction)
-        prepared = time.perf_counter()
-        times = []
-        for _ in range(2):
-            before = time.perf_counter()
-            float(apply(direction)[0].sum())  # waits for a GPU
-            times.append(time.perf_counter() - before)
-        batches = len(self.pinned.bounds)
+        preparing, applying = CountOperations(), CountOperations()
+        with preparing:
+            apply, size = self._prepare(method, index, direction)
+        with applying:
+            apply(direction)
+        batches, device = len(self.pinned.bounds), direction[0].device
         anew = max(0, batches - self._left // max(1, size))
-        return batches * min(times) + anew * (prepared - start)
+        return batches * applying.seconds(device) + anew * preparing.seconds(device)
 
 
 def _nodes(loss: Tensor) -> int:

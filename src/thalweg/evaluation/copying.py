@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from thalweg.evaluation.call import unwrap_compiled
+from thalweg.polynomial.activation import PolynomialActivation
 
 _COMPLEX = {torch.float32: torch.complex64, torch.float64: torch.complex128}
 _CONTAINERS = (list, tuple, set, Mapping)
@@ -38,14 +39,24 @@ def copy_module(model: nn.Module) -> nn.Module:
 
 def dtype_of(model: nn.Module) -> torch.dtype:
     """
-    Give the dtype to measure a model in: float64 if any of its numbers are, else float32.
+    Give the dtype to measure a model in, which is the one it computes in: float64 or float32.
+
+    It is float64 if any of its numbers are that would turn float32 inputs into float64. Numbers of
+    no dimension beside others do not, by torch's rules of promotion, nor do the coefficients of a
+    `PolynomialActivation`, which computes in the dtype of its input.
 
     Examples
     --------
     >>> dtype_of(nn.Linear(2, 1)), dtype_of(nn.Linear(2, 1).double())
     (torch.float32, torch.float64)
     """
-    kinds = {t.dtype for t in (*model.parameters(), *model.buffers())}
+    numbers = [
+        tensor
+        for module in model.modules()
+        if not isinstance(module, PolynomialActivation)
+        for tensor in (*module.parameters(recurse=False), *module.buffers(recurse=False))
+    ]
+    kinds = {tensor.dtype for tensor in numbers if tensor.dim()} or {t.dtype for t in numbers}
     return torch.float64 if kinds & {torch.float64, torch.complex128} else torch.float32
 
 
