@@ -44,7 +44,7 @@ SIZES: dict[str, dict[str, Any]] = {
         "parents": 8,
         "degrees": [2, 10],
         "epochs": 8,
-        "checkpoints": 8,
+        "checkpoints": 4,
         "allowed": 0.005,
         "keep": False,
         **_RECIPE,
