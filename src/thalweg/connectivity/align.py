@@ -20,6 +20,7 @@ from thalweg.connectivity.matching import (
     random_start,
 )
 from thalweg.connectivity.refinement import Clock, Midpoint, judging, refine
+from thalweg.connectivity.soft_orders import descend_softly
 from thalweg.connectivity.symmetries import Symmetries, find_symmetries
 from thalweg.errors import InvalidArgument, InvalidWeights, SelfCheckFailed
 from thalweg.problems.between import States
@@ -38,6 +39,8 @@ Array = NDArray[np.float64]
 _SAME_FUNCTION = 1e-6
 # Starts of the search by loss: the best so many of all matchings.
 _STARTS = 4
+# Share of the search that each of two soft descents may take.
+_SOFTLY = 0.3
 # Rounds in which each of several networks is matched to the mean of the others.
 _ROUNDS = 20
 
@@ -126,10 +129,10 @@ def align(
 
     Which units may change places is read off the network's structure (dense and convolutional
     layers, residual streams, norms, embeddings, attention), and tried on data. Units are matched
-    by their weights, from the given order and from random ones, and by their activations; then
-    pairs are swapped while that lowers the loss at the mean of both networks. Heads of attention
-    are matched as a whole, and queries with keys, and values with what reads them, are mapped by
-    the invertible matrices that bring them nearest.
+    by their weights, from the given order and from random ones, and by their activations; softly,
+    by descent on the loss at the mean of both networks; then pairs are swapped while that lowers
+    it. Heads of attention are matched as a whole, and queries with keys, and values with what reads
+    them, are mapped by the invertible matrices that bring them nearest.
 
     Parameters
     ----------
@@ -142,9 +145,9 @@ def align(
     restarts : int
         Matchings by weights that begin at a random order.
     seconds : float
-        Of computing time for the swaps; 0 for none.
+        Of computing time for the search by loss, soft and by swaps; 0 for none.
     steps : int, optional
-        Evaluations of the loss for the swaps in place of seconds: the same answer on any machine.
+        Evaluations of the loss for it in place of seconds: the same answer on any machine.
     seed : int
         Of random orders.
     progress : Progress
@@ -319,6 +322,11 @@ class _Search:
         exact = min(candidates, key=lambda placement: distance(symmetries, first, placement.state))
         if distance(symmetries, first, exact.state) <= 1e-12 * float(first @ first):
             return exact, losses | {"aligned": midpoint.loss(exact)}
+        for start in (by_activations, plain):
+            part = self._limits.started(_SOFTLY)
+            there = Midpoint(self._judge, symmetries, [first], part)
+            candidates.append(descend_softly(there, symmetries, start, part))
+            clock.taken += part.taken
         best = refine(midpoint, symmetries, candidates, clock, rng, most=_STARTS)
         return best, losses | {"aligned": midpoint.loss(best)}
 

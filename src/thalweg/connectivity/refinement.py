@@ -51,9 +51,10 @@ class Clock:
     taken: int = 0
     _start: float = field(default_factory=time.process_time)
 
-    def started(self) -> Clock:
-        """Give another with as much, from now on."""
-        return Clock(self.seconds, self.steps)
+    def started(self, share: float = 1.0) -> Clock:
+        """Give another with as much, or a share of it, from now on."""
+        steps = None if self.steps is None else int(share * self.steps)
+        return Clock(share * self.seconds, steps)
 
     @property
     def over(self) -> bool:
@@ -113,12 +114,23 @@ class Midpoint:
         return self._screen is not self.risk
 
     def gradient(self, placement: Placement) -> Array:
-        """Evaluate the gradient, shape (W,)."""
+        """Evaluate the gradient in the weights of the mean, shape (W,)."""
         self._clock.taken += 1
-        return self.risk.gradient(self._between(placement)).double().cpu().numpy()
+        return self._gradient(placement.state)
+
+    def slope(self, state: Array) -> Array:
+        """Evaluate the gradient in the weights of a state that is of no order, shape (W,)."""
+        self._clock.taken += 1
+        return self._gradient(state) * self.share
+
+    def _gradient(self, state: Array) -> Array:
+        return self.risk.gradient(self._mean(state)).double().cpu().numpy()
 
     def _between(self, placement: Placement) -> torch.Tensor:
-        mean = torch.from_numpy(self._rest + placement.state[: self._size] * self.share)
+        return self._mean(placement.state)
+
+    def _mean(self, state: Array) -> torch.Tensor:
+        mean = torch.from_numpy(self._rest + state[: self._size] * self.share)
         return mean.to(self.risk.device, self.risk.dtype)
 
 
