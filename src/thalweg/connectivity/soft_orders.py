@@ -67,7 +67,7 @@ def descend_softly(
         mixed = mix(state, uses, [doubly_stochastic(each / _TEMPERATURE) for each in leaves])
         slope = midpoint.slope(mixed.detach().numpy())
         optimizer.zero_grad()
-        mixed[: len(slope)].backward(torch.from_numpy(slope))  # type: ignore[no-untyped-call]
+        mixed[: len(slope)].backward(torch.from_numpy(slope))
         optimizer.step()
         if step % _BETWEEN_LOOKS == 0:
             placement = start.copy()
