@@ -42,7 +42,7 @@ SIZES: dict[str, dict[str, Any]] = {
             "random-labels": {"labels": "random", "epochs": 50},
         },
         "narrow": [2, 2, 2],
-        "sweep": {"draws": 6, "samples": 200, "epochs": 120, "epochs_worth": 3},
+        "sweep": {"draws": 8, "samples": 200, "epochs": 120, "epochs_worth": 3},
     },
     "laptop": {
         "draws": 6,
