@@ -10,30 +10,20 @@ import torch
 from torch import Tensor
 
 from thalweg.errors import InvalidArgument
-from thalweg.geometry.curvature_at import leading_curvature
 from thalweg.geometry.radial_volume import radial_log_volume
+from thalweg.geometry.rays import ray_log_ratios
+from thalweg.geometry.volume_draws import Drawing, Drawn, Frame
 from thalweg.landscape.protocols import Landscape, require, words_of
 from thalweg.result import Result
 from thalweg.run.progress import Bar, Progress, silent
-from thalweg.run.seeds import torch_generator
-from thalweg.sampling import (
-    Diagnosis,
-    Hamiltonian,
-    LogRatio,
-    Posterior,
-    State,
-    Whitening,
-    adapt,
-    anneal,
-    sample,
-    whiten,
-)
+from thalweg.sampling import Diagnosis, Hamiltonian, LogRatio, Posterior, anneal, plain_whitening
 from thalweg.sampling.diagnostics import standard_error
+from thalweg.sampling.reference import Reference, fitted_reference
 
 _FITS = 3  # rounds in which temperature and Gaussian are fitted to the draws
 _FITTED, _DRAWS = 50, 120  # draws of a round, and of the last
+_FRESH, _EVERY = 10, 3  # draws of which the fit knows nothing, one of so many
 _RUNGS = (30, 90, 270)  # of an annealing, more where both ways part
-_DENSE = 1000  # weights up to which all eigenvectors of the curvature are taken
 
 
 @dataclass(frozen=True)
@@ -158,90 +148,61 @@ def log_volume(
             f"level={level}, localization={localization}, chains={chains}; give a positive level,"
             " a localization of 0 or more, and 8 chains or more."
         )
-    measured = _Measured(landscape, w, level, localization, chains, seed)
+    drawing = Drawing(
+        landscape, w, level=level, localization=localization, chains=chains, seed=seed
+    )
+    measured = _Measured(landscape, w, drawing)
     with progress(_FITS + 3, "volume") as bar:
         return measured.bracket(bar)
 
 
 class _Path:
-    """Densities between a Gaussian and a posterior: what kernels ask of a posterior."""
+    """
+    Densities between a reference and a posterior, in a frame's coordinates.
 
-    def __init__(self, posterior: Posterior, gaussian: _Gaussian, share: float) -> None:
-        self.posterior, self.gaussian, self.share = posterior, gaussian, share
-        self.centre, self.localization = posterior.centre, posterior.localization
+    What kernels ask of a posterior; the rise is the difference of both potentials.
+    """
 
-    def evaluate(self, points: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Evaluate potential, gradient and rise."""
-        potential, gradient, rise = self.posterior.evaluate(points)
-        plain, slope = self.gaussian.potential(points)
+    localization = 0.0
+
+    def __init__(
+        self, posterior: Posterior, frame: Frame, reference: Reference, share: float
+    ) -> None:
+        self.posterior, self.frame, self.reference = posterior, frame, reference
+        self.share, self.centre = share, torch.zeros_like(frame.mean)
+
+    def evaluate(self, coordinates: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Evaluate potential, gradient and difference."""
+        potential, gradient, _ = self.posterior.evaluate(self.frame.points(coordinates))
+        plain, slope = self.reference.potential(coordinates)
+        pulled = self.frame.whitening.pulled_back(gradient)
         mixed = self.share * potential + (1 - self.share) * plain
-        return mixed, self.share * gradient + (1 - self.share) * slope, rise
-
-
-@dataclass(frozen=True)
-class _Gaussian:
-    """A Gaussian with the covariance ``S S'``."""
-
-    mean: Tensor
-    whitening: Whitening
-
-    def potential(self, points: Tensor) -> tuple[Tensor, Tensor]:
-        """Give minus the logarithm of the density, without its constant, and the gradient."""
-        white = self.whitening.divide(points - self.mean)
-        return white.square().sum(1) / 2, self.whitening.divide(white)
-
-    def log_integral(self) -> float:
-        """Give the integral of what `potential` is minus the logarithm of."""
-        return len(self.mean) / 2 * math.log(2 * math.pi) + self.whitening.log_determinant()
+        return mixed, self.share * pulled + (1 - self.share) * slope, potential - plain
 
 
 class _Measured:
     """One volume."""
 
-    def __init__(
-        self,
-        landscape: Landscape,
-        w: Tensor,
-        level: float,
-        localization: float,
-        chains: int,
-        seed: int,
-    ) -> None:
-        self.landscape, self.w, self.level = landscape, w, level
-        self.generator = torch_generator(seed, "volume")
-        self.values, self.vectors = leading_curvature(landscape, w, dense=_DENSE, seed=seed)
-        beta = len(w) / (2 * level)
-        self.posterior = Posterior(landscape, w, beta=beta, localization=localization)
-        floor = max(localization, self._flat(beta))
-        self.whitening = whiten(self.values, self.vectors, beta=beta, localization=floor)
-        noise = torch.randn(chains, len(w), generator=self.generator, dtype=torch.float64)
-        self.points = self.posterior.centre + 0.1 * self.whitening.multiply(noise)
-        self.step = 1.0 / len(w) ** 0.25
-
-    def _flat(self, beta: float) -> float:
-        """Give a first guess of the precision in flat directions, mended by the draws."""
-        if not len(self.values):
-            return 1.0
-        return 1e-3 * beta * float(self.values.abs().max())
+    def __init__(self, landscape: Landscape, w: Tensor, drawing: Drawing) -> None:
+        self.landscape, self.w, self.drawing = landscape, w, drawing
+        self.level, self.generator = drawing.level, drawing.generator
 
     def bracket(self, bar: Bar) -> LogVolume:
         for _ in range(_FITS):
-            gaussian, rises, diagnosis = self._fit(_FITTED)
+            self.drawing.tune(self.drawing.draw(_FITTED).rises)
             bar.update()
-            self.posterior = self.posterior.at(
-                float(self.posterior.beta) * min(max(float(rises.mean()) / self.level, 1e-3), 1e3)
-            )
-        gaussian, rises, diagnosis = self._fit(_DRAWS)
+        drawn = self.drawing.draw(_DRAWS)
         bar.update()
         radial = radial_log_volume(
             self.landscape, self.w, level=self.level, generator=self.generator
         )
         bar.update()
-        reasons = _reasons(diagnosis, rises, self.level)
+        diagnosis = drawn.diagnosis
+        reasons = _reasons(diagnosis, drawn.rises, self.level)
         common: dict[str, Any] = {
             "radial": radial,
             "level": self.level,
-            "beta": float(self.posterior.beta),
+            "beta": float(self.drawing.posterior.beta),
             "virial": diagnosis.virial,
             "rhat": max(diagnosis.rhat, diagnosis.rhat_distance),
             "described": words_of(self.landscape),
@@ -251,39 +212,23 @@ class _Measured:
                 ("value", "low", "high", "forward", "backward", "misses")
             )
             return LogVolume(**nothing, rungs=0, status="refused", reasons=reasons, **common)
-        answer = self._anneal(gaussian, rises, common)
+        answer = self._anneal(drawn, common)
         bar.update()
         return answer
 
-    def _fit(self, draws: int) -> tuple[_Gaussian, Tensor, Diagnosis]:
-        """Draw, and fit mean and scales of a Gaussian to the draws."""
-        kernel = Hamiltonian(self.posterior, step_size=self.step, whitening=self.whitening, most=20)
-        state = adapt(kernel, kernel.init(self.points), self.generator, steps=30)
-        moments = _Moments(self.vectors, len(self.w))
-
-        def observe(state: State) -> tuple[Tensor, Tensor]:
-            moments.add(state.points - self.posterior.centre)
-            offsets = state.points - self.posterior.centre
-            return state.rise, (offsets * state.gradient).mean(1)
-
-        chains = sample(kernel, state, self.generator, draws=draws, observe=observe)
-        diagnosis = chains.diagnose()
-        self.points, self.step = chains.state.points, kernel.step_size
-        mean, self.whitening = moments.fitted()
-        gaussian = _Gaussian(self.posterior.centre + mean, self.whitening)
-        return gaussian, chains.energy, diagnosis
-
-    def _anneal(self, gaussian: _Gaussian, rises: Tensor, common: dict[str, Any]) -> LogVolume:
-        beta = float(self.posterior.beta)
-        below = torch.where(rises < self.level, (beta * (rises - self.level)).exp(), 0 * rises)
-        mean = float(below.mean())
-        shared = gaussian.log_integral() + beta * self.level + math.log(mean)
-        shared_error = standard_error(below) / mean
+    def _anneal(self, drawn: Drawn, common: dict[str, Any]) -> LogVolume:
+        frame, fresh = drawn.frame, self.drawing.fresh(_FRESH, every=_EVERY)
+        coordinates = frame.coordinates(fresh.flatten(0, 1))
+        reference = fitted_reference(coordinates, drawn.kurtosis)
+        start = coordinates[-fresh.shape[1] :]
+        below, below_error = _share_below(self.drawing.posterior, drawn, fresh, self.level)
+        shared = reference.log_integral() + frame.whitening.log_determinant() + below
         for rungs in _RUNGS:
-            there, back = self._both_ways(gaussian, rungs)
-            error = 2 * math.hypot(_error(there), _error(back), shared_error)
+            there, back = self._both_ways(start, frame, reference, rungs)
             forward, backward = shared + there.value, shared - back.value
-            low, high = min(forward, backward) - error, max(forward, backward) + error
+            errors = [2 * math.hypot(way.error, below_error) for way in (there, back)]
+            low = min(forward - errors[0], backward - errors[1])
+            high = max(forward + errors[0], backward + errors[1])
             if high - low <= 1:
                 break
         value, narrow = (forward + backward) / 2, high - low <= 1
@@ -301,62 +246,36 @@ class _Measured:
             **common,
         )
 
-    def _both_ways(self, gaussian: _Gaussian, rungs: int) -> tuple[LogRatio, LogRatio]:
-        def difference(points: Tensor) -> Tensor:
-            return self.posterior.evaluate(points)[0] - gaussian.potential(points)[0]
+    def _both_ways(
+        self, drawn: Tensor, frame: Frame, reference: Reference, rungs: int
+    ) -> tuple[LogRatio, LogRatio]:
+        unit = plain_whitening(len(self.w), 1.0)
 
         def make(share: float) -> Hamiltonian:
-            path: Any = _Path(self.posterior, gaussian, share)
-            return Hamiltonian(path, step_size=self.step, whitening=self.whitening, most=8)
+            path: Any = _Path(self.drawing.posterior, frame, reference, share)
+            return Hamiltonian(path, step_size=self.drawing.step, whitening=unit, most=8)
 
-        # Dense near the Gaussian, whose tails the density may cut off steeply.
+        # Dense near the reference, whose tails the density may cut off steeply.
         ladder = torch.linspace(0, 1, rungs + 1, dtype=torch.float64).square().tolist()
-        noise = torch.randn(self.points.shape, generator=self.generator, dtype=torch.float64)
-        start = gaussian.mean + self.whitening.multiply(noise)
-        there, _ = anneal(start, self.generator, rungs=ladder, difference=difference, make=make)
-        back, _ = anneal(
-            self.points, self.generator, rungs=ladder[::-1], difference=difference, make=make
-        )
-        return there, back
+        start = reference.draw(len(drawn), self.generator)
+        there = anneal(start, self.generator, rungs=ladder, make=make)
+        return there, anneal(drawn, self.generator, rungs=ladder[::-1], make=make)
 
 
-class _Moments:
-    """Mean and scales of draws: one by one along the vectors, one for all the rest."""
-
-    def __init__(self, vectors: Tensor, size: int) -> None:
-        self.vectors, self.size = vectors, size
-        self.count = 0
-        self.sum = torch.zeros(size, dtype=torch.float64)
-        self.squares = torch.zeros(vectors.shape[1], dtype=torch.float64)
-        self.along = torch.zeros(vectors.shape[1], dtype=torch.float64)
-        self.total = 0.0
-
-    def add(self, offsets: Tensor) -> None:
-        """Take draws, shape (k, W)."""
-        along = offsets @ self.vectors
-        self.count += len(offsets)
-        self.sum += offsets.sum(0)
-        self.along += along.sum(0)
-        self.squares += along.square().sum(0)
-        self.total += float(offsets.square().sum())
-
-    def fitted(self) -> tuple[Tensor, Whitening]:
-        """Give the mean, shape (W,), and the map whose square is the covariance."""
-        mean = self.sum / self.count
-        variances = self.squares / self.count - (self.along / self.count).square()
-        rest = self.size - len(variances)
-        whole = self.total / self.count - float(mean.square().sum())
-        base = (whole - float(variances.sum())) / rest if rest else float(variances.mean())
-        tiny = 1e-300
-        return mean, Whitening(
-            math.sqrt(max(base, tiny)), self.vectors, variances.clamp(min=tiny).sqrt()
-        )
-
-
-def _error(ratio: LogRatio) -> float:
-    """Standard error of the logarithm of the mean weight."""
-    weights = (ratio.works - ratio.works.max()).exp()
-    return float(weights.std() / weights.mean()) / math.sqrt(len(weights))
+def _share_below(
+    posterior: Posterior, drawn: Drawn, fresh: Tensor, level: float
+) -> tuple[float, float]:
+    """Give the logarithm of the volume below the level over the density's integral, its error."""
+    logs = ray_log_ratios(posterior, fresh, drawn.frame.mean, level=level)
+    highest = 0.0 if logs is None else float(logs.max())
+    if logs is None:
+        beta, rises = float(posterior.beta), drawn.rises
+        shares = torch.where(rises < level, (beta * (rises - level)).exp(), 0 * rises)
+        highest = beta * level
+    else:
+        shares = (logs - highest).exp()
+    mean = float(shares.mean())
+    return highest + math.log(mean), standard_error(shares) / mean
 
 
 def _reasons(diagnosis: Diagnosis, rises: Tensor, level: float) -> tuple[str, ...]:

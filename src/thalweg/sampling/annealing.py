@@ -24,6 +24,8 @@ class LogRatio:
         Shape (k,): logarithms of independent weights.
     value : float
         Logarithm of the mean weight.
+    error : float
+        Standard error of the value.
     """
 
     works: Tensor
@@ -33,20 +35,25 @@ class LogRatio:
         """Logarithm of the mean weight."""
         return float(self.works.logsumexp(0)) - math.log(len(self.works))
 
+    @property
+    def error(self) -> float:
+        """Standard error of the logarithm of the mean weight."""
+        weights = (self.works - self.works.max()).exp()
+        return float(weights.std() / weights.mean()) / math.sqrt(len(weights))
+
 
 def anneal(
     points: Tensor,
     generator: torch.Generator,
     *,
     rungs: Sequence[float],
-    difference: Callable[[Tensor], Tensor],
     make: Callable[[float], Kernel],
-) -> tuple[LogRatio, Tensor]:
+) -> LogRatio:
     """
     Carry points from the first rung's density to the last, and weigh the way.
 
-    Densities are ``exp(-(A + s D))`` at rung s; ``difference`` is D. The weight's expectation is
-    the ratio of the last integral to the first, if the points are drawn from the first.
+    Densities are ``exp(-(A + s D))`` at rung s. The weight's expectation is the ratio of the last
+    integral to the first, if the points are drawn from the first.
 
     Parameters
     ----------
@@ -56,25 +63,21 @@ def anneal(
         Of all that is random.
     rungs : sequence of float
         From first to last, rising or falling.
-    difference : callable
-        ``D(points)``, shape (k,).
     make : callable
-        ``make(s)``: a kernel that leaves the density of rung s as it is.
-
-    Returns
-    -------
-    tuple of LogRatio and Tensor
-        The second holds the points at the end.
+        ``make(s)``: a kernel that leaves the density of rung s as it is, and whose posterior
+        evaluates D as the rise.
 
     References
     ----------
     Neal, Annealed importance sampling (2001); Grosse et al., Measuring the reliability of MCMC
     inference with bidirectional Monte Carlo (2016).
     """
+    state = make(rungs[0]).init(points)
     works = torch.zeros(len(points), dtype=torch.float64)
     for here, there in itertools.pairwise(rungs):
-        works -= (there - here) * difference(points)
+        works -= (there - here) * state.rise
+        if there == rungs[-1]:
+            break  # a move at the last rung changes no weight
         kernel = make(there)
-        state, _ = kernel.step(kernel.init(points), generator)
-        points = state.points
-    return LogRatio(works), points
+        state, _ = kernel.step(kernel.init(state.points), generator)
+    return LogRatio(works)

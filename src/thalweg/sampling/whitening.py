@@ -33,16 +33,16 @@ class Whitening:
 
     def multiply(self, rows: Tensor) -> Tensor:
         """Multiply rows, shape (k, W), by S."""
-        return rows @ self._dense[0] if self._whole else self._apply(rows, self.base, self.scales)
+        return rows @ self._dense[0] if self.whole else self._apply(rows, self.base, self.scales)
 
     def divide(self, rows: Tensor) -> Tensor:
         """Multiply rows by the inverse of S."""
-        if self._whole:
+        if self.whole:
             return rows @ self._dense[1]
         return self._apply(rows, 1 / self.base, 1 / self.scales)
 
     @property
-    def _whole(self) -> bool:
+    def whole(self) -> bool:
         """Whether V is square: then one product with S costs half of two with V."""
         return self.vectors.shape[0] == self.vectors.shape[1]
 
@@ -52,6 +52,23 @@ class Whitening:
         return self.vectors @ (self.scales[:, None] * rows), self.vectors @ (
             rows / self.scales[:, None]
         )
+
+    def from_coordinates(self, rows: Tensor) -> Tensor:
+        """
+        Multiply rows by a T with ``T T' = S S'``: along the vectors where V is square.
+
+        There it takes one product with V, as `multiply` does, and coordinates are those of the
+        eigenvectors; elsewhere T is S.
+        """
+        return (rows * self.scales) @ self.vectors.T if self.whole else self.multiply(rows)
+
+    def pulled_back(self, rows: Tensor) -> Tensor:
+        """Multiply rows by the transpose of T: gradients, in its coordinates."""
+        return (rows @ self.vectors) * self.scales if self.whole else self.multiply(rows)
+
+    def to_coordinates(self, rows: Tensor) -> Tensor:
+        """Multiply rows by the inverse of T."""
+        return (rows @ self.vectors) / self.scales if self.whole else self.divide(rows)
 
     def log_determinant(self) -> float:
         """Logarithm of the determinant of S."""
