@@ -17,12 +17,12 @@ from thalweg.landscape.protocols import Landscape, require, words_of
 from thalweg.result import Result
 from thalweg.run.progress import Bar, Progress, silent
 from thalweg.sampling import Diagnosis, Hamiltonian, LogRatio, Posterior, anneal, plain_whitening
-from thalweg.sampling.diagnostics import standard_error
 from thalweg.sampling.reference import Reference, fitted_reference
 
 _FITS = 3  # rounds in which temperature and Gaussian are fitted to the draws
 _FITTED, _DRAWS = 50, 120  # draws of a round, and of the last
 _FRESH, _EVERY = 10, 3  # draws of which the fit knows nothing, one of so many
+_ERRORS = 2.5  # standard errors beyond both ways
 _RUNGS = (30, 90, 270)  # of an annealing, more where both ways part
 
 
@@ -226,7 +226,7 @@ class _Measured:
         for rungs in _RUNGS:
             there, back = self._both_ways(start, frame, reference, rungs)
             forward, backward = shared + there.value, shared - back.value
-            errors = [2 * math.hypot(way.error, below_error) for way in (there, back)]
+            errors = [_ERRORS * math.hypot(way.error, below_error) for way in (there, back)]
             low = min(forward - errors[0], backward - errors[1])
             high = max(forward + errors[0], backward + errors[1])
             if high - low <= 1:
@@ -275,7 +275,9 @@ def _share_below(
     else:
         shares = (logs - highest).exp()
     mean = float(shares.mean())
-    return highest + math.log(mean), standard_error(shares) / mean
+    # Of the chains' means: what a chain's own draws share is in it.
+    error = float(shares.mean(0).std()) / math.sqrt(shares.shape[1])
+    return highest + math.log(mean), error / mean
 
 
 def _reasons(diagnosis: Diagnosis, rises: Tensor, level: float) -> tuple[str, ...]:

@@ -97,7 +97,7 @@ class Drawing:
     ) -> None:
         self.level = level
         self.generator = torch_generator(seed, "volume")
-        values, self.vectors = leading_curvature(landscape, w, dense=_DENSE, seed=seed)
+        values, self.vectors = _sorted(*leading_curvature(landscape, w, dense=_DENSE, seed=seed))
         beta = len(w) / (2 * level)
         self.posterior = Posterior(landscape, w, beta=beta, localization=localization)
         # A first guess of the precision in flat directions, mended by the draws.
@@ -123,7 +123,7 @@ class Drawing:
     def draw(self, count: int) -> Drawn:
         """Adapt the step, draw, and take the draws' frame for the next ones."""
         kernel = Hamiltonian(self.posterior, step_size=self.step, whitening=self.whitening, most=20)
-        state = adapt(kernel, kernel.init(self.points), self.generator, steps=30)
+        state = adapt(kernel, kernel.init(self.points), self.generator, steps=30, averaged=15)
         moments = _Moments(self.vectors, len(self.posterior.centre))
 
         def observe(state: State) -> tuple[Tensor, Tensor]:
@@ -159,6 +159,15 @@ class Drawing:
         self._last = (beta, mean)
         factor = min(max((mean / self.level) ** (1 / power), 1e-3), 1e3)
         self.posterior = self.posterior.at(beta * factor)
+
+
+def _sorted(values: Tensor, vectors: Tensor) -> tuple[Tensor, Tensor]:
+    """Put eigenvectors that are the axes, as of separable landscapes, in the axes' order."""
+    size, rank = vectors.shape
+    if size != rank or int((vectors != 0).sum()) != size:
+        return values, vectors
+    order = vectors.abs().argmax(0).argsort()
+    return values[order], torch.eye(size, dtype=vectors.dtype)
 
 
 class _Moments:

@@ -93,7 +93,13 @@ def _observe(kernel: Kernel, state: State) -> tuple[Tensor, Tensor]:
 
 
 def adapt(
-    kernel: Kernel, state: State, generator: torch.Generator, *, steps: int, target: float = _TARGET
+    kernel: Kernel,
+    state: State,
+    generator: torch.Generator,
+    *,
+    steps: int,
+    target: float = _TARGET,
+    averaged: int = 1,
 ) -> State:
     """
     Warm chains up while the kernel's step is fitted to the share accepted.
@@ -110,9 +116,15 @@ def adapt(
         Of each chain.
     target : float
         The share that is wanted.
+    averaged : int
+        The geometric mean of the last so many step sizes is kept: one alone has much of chance.
     """
+    logs = []
     for taken in range(steps):
         state, share = kernel.step(state, generator)
         gain = 0.7 / math.sqrt(1 + 0.2 * taken)
         kernel.step_size *= math.exp(gain * (float(share.mean()) - target))
+        logs.append(math.log(kernel.step_size))
+    if averaged > 1:
+        kernel.step_size = math.exp(sum(logs[-averaged:]) / len(logs[-averaged:]))
     return state

@@ -33,10 +33,14 @@ class Whitening:
 
     def multiply(self, rows: Tensor) -> Tensor:
         """Multiply rows, shape (k, W), by S."""
+        if self._diagonal:
+            return rows * self.scales
         return rows @ self._dense[0] if self.whole else self._apply(rows, self.base, self.scales)
 
     def divide(self, rows: Tensor) -> Tensor:
         """Multiply rows by the inverse of S."""
+        if self._diagonal:
+            return rows / self.scales
         if self.whole:
             return rows @ self._dense[1]
         return self._apply(rows, 1 / self.base, 1 / self.scales)
@@ -45,6 +49,11 @@ class Whitening:
     def whole(self) -> bool:
         """Whether V is square: then one product with S costs half of two with V."""
         return self.vectors.shape[0] == self.vectors.shape[1]
+
+    @cached_property
+    def _diagonal(self) -> bool:
+        """Whether the vectors are the axes, so that no products are needed."""
+        return self.whole and int((self.vectors != 0).sum()) == int(self.vectors.trace())
 
     @cached_property
     def _dense(self) -> tuple[Tensor, Tensor]:
@@ -60,15 +69,21 @@ class Whitening:
         There it takes one product with V, as `multiply` does, and coordinates are those of the
         eigenvectors; elsewhere T is S.
         """
-        return (rows * self.scales) @ self.vectors.T if self.whole else self.multiply(rows)
+        if self._diagonal or not self.whole:
+            return self.multiply(rows)
+        return (rows * self.scales) @ self.vectors.T
 
     def pulled_back(self, rows: Tensor) -> Tensor:
         """Multiply rows by the transpose of T: gradients, in its coordinates."""
-        return (rows @ self.vectors) * self.scales if self.whole else self.multiply(rows)
+        if self._diagonal or not self.whole:
+            return self.multiply(rows)
+        return (rows @ self.vectors) * self.scales
 
     def to_coordinates(self, rows: Tensor) -> Tensor:
         """Multiply rows by the inverse of T."""
-        return (rows @ self.vectors) / self.scales if self.whole else self.divide(rows)
+        if self._diagonal or not self.whole:
+            return self.divide(rows)
+        return (rows @ self.vectors) / self.scales
 
     def log_determinant(self) -> float:
         """Logarithm of the determinant of S."""
