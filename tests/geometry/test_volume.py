@@ -45,6 +45,21 @@ def test_planted_sets(seed):
     _, landscape, w, level, truth = planted(seed)
     answer = log_volume(landscape, w, level=level)
     assert answer.low - 0.5 < truth < answer.high + 0.5  # the list's count is in docs/volume.md
+    assert answer.high - answer.low <= 1
+
+
+def test_a_chain_that_starts_high_up_a_wall_does_not_spoil_the_rest():
+    kind, landscape, w, level, truth = planted(
+        61
+    )  # was refused: one chain stayed at a rise of 7740
+    answer = log_volume(landscape, w, level=level)
+    assert kind == "tube" and answer.low < truth < answer.high <= answer.low + 1
+
+
+def test_a_thin_shell_of_many_dimensions():
+    shell = Shell(200, 0.03)  # its mean rise goes as beta^-2
+    answer = log_volume(shell, shell.centre, level=0.5, **FEW)
+    assert answer.low < shell.log_volume(0.5) < answer.high <= answer.low + 1
 
 
 def test_the_radial_estimate_misses_what_is_not_round():

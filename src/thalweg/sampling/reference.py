@@ -118,7 +118,8 @@ class Radial:
         plain = torch.randn(count, self.size, generator=generator, dtype=torch.float64)
         logs = torch.randn(count, 1, generator=generator, dtype=torch.float64)
         radii = (self.mean + self.deviation * logs).exp()
-        return plain / plain.norm(dim=1, keepdim=True) * radii
+        rows: Tensor = plain / plain.norm(dim=1, keepdim=True) * radii
+        return rows
 
 
 def fitted_reference(draws: Tensor, kurtosis: Tensor | None) -> Reference:
