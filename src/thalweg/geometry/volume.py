@@ -19,7 +19,7 @@ from thalweg.run.progress import Bar, Progress, silent
 from thalweg.sampling import Diagnosis, Hamiltonian, LogRatio, Posterior, anneal, plain_whitening
 from thalweg.sampling.reference import Reference, fitted_reference
 
-_FITS = 3  # rounds in which temperature and Gaussian are fitted to the draws
+_FITS = 3  # rounds in which temperature and frame are fitted to the draws
 _FITTED, _DRAWS = 50, 120  # draws of a round, and of the last
 _FRESH, _EVERY = 10, 3  # draws of which the fit knows nothing, one of so many
 _ERRORS = 2.5  # standard errors beyond both ways
@@ -36,7 +36,7 @@ class LogVolume(Result):
     value, low, high : float or None
         In nats; None where it is refused.
     forward, backward : float or None
-        The two sides: annealing from the fitted Gaussian, on average low, and from draws of the
+        The two sides: annealing from the fitted reference, on average low, and from draws of the
         set, on average high; with what both have in common.
     radial : float
         The plain radial estimate, beside it: the mean over directions of the distance to the
@@ -94,10 +94,11 @@ def log_volume(
     Bracket the logarithm of the volume of the set where ``L - L(w) < level``.
 
     Draws of ``exp(-beta (L - L(w)))``, with beta such that the mean rise is the level, tell which
-    part of its integral lies below the level, and in which Gaussian it fits. Annealed importance
-    sampling from that Gaussian to the density gives its integral, on average too low; from draws
-    of the density to the Gaussian, on average too high. Both ways and twice their standard errors
-    make the bracket, which so says when it is not to be trusted.
+    part of its integral lies below the level (by integrals along rays through them), and which
+    reference fits: a Gaussian, a shell, or coordinates with walls. Annealed importance sampling
+    from the reference to the density gives its integral, on average too low; from draws of the
+    density to the reference, on average too high. Both ways and 2.5 of their standard errors make
+    the bracket, which so says when it is not to be trusted.
 
     Parameters
     ----------
