@@ -46,6 +46,7 @@ def right(risk):
         "optimizer": None,
         "model": risk.problem.model,
         "run": "nowhere",
+        "config": {},
         "trajectory": [],
         "entry": "digits",
         "source": "nowhere.pt",
@@ -67,7 +68,7 @@ def guesses(name, risk):
     return [object(), nn.Linear(2, 2)]
 
 
-@pytest.mark.parametrize("name", FUNCTIONS)
+@pytest.mark.parametrize("name", [name for name in FUNCTIONS if name != "create_run"])
 def test_a_wrong_argument_is_refused_in_words(name, risk, right, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     function = getattr(tw, name)
@@ -120,6 +121,23 @@ def test_a_number_of_the_wrong_kind_is_refused_by_name(name, right):
         if parameter.annotation in ("int", "float"):
             with pytest.raises(tw.ThalwegError, match=f"{key} of tw.{name} is 'many'"):
                 function(*first, **{**by_name, key: "many"})
+
+
+@pytest.mark.parametrize(
+    ("path", "config", "words"),
+    [
+        (None, {}, "path of tw.create_run is None; write a path"),
+        (torch.zeros(3), {}, "path of tw.create_run is a Tensor"),
+        ("nowhere", None, "config of tw.create_run is None; write a dict"),
+        ("nowhere", "digits", "config of tw.create_run is 'digits'; write a dict"),
+    ],
+)
+def test_a_run_made_of_something_else_is_refused(path, config, words, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(tw.ThalwegError, match=words):
+        tw.create_run(path, config)
+    assert not (tmp_path / "nowhere").exists()
+    assert tw.create_run("nowhere", {}).path == tmp_path / "nowhere"
 
 
 def test_what_can_mean_one_thing_only_is_taken(risk, tmp_path):

@@ -49,7 +49,7 @@ if _TYPE_CHECKING:
     from thalweg.measurements.checkup import inspect
     from thalweg.problems import Batches, Problem, Whole, load_problem, open_point
     from thalweg.risk import EmpiricalRisk
-    from thalweg.run import Run, list_runs, open_run
+    from thalweg.run import Run, create_run, list_runs, open_run
 
     __version__: str
 
@@ -72,6 +72,7 @@ __all__ = [
     "certify_path",
     "certify_zero",
     "connect",
+    "create_run",
     "degeneracy",
     "disconnectivity_graph",
     "embed",
@@ -120,6 +121,7 @@ _ROOMS = {
     "certify_path": "certificates",
     "certify_zero": "certificates",
     "connect": "connectivity",
+    "create_run": "run",
     "degeneracy": "geometry",
     "disconnectivity_graph": "basins",
     "embed": "embedding",

@@ -3,7 +3,9 @@ Arguments as people guess them, where all public functions are called and classe
 
 What an argument may be is read off its annotation. A guess that can mean one thing only is taken
 (``progress=True``, a path for a run, a NumPy array for weights); another is refused in words: what
-was got, what was expected, and what to write instead.
+was got, what was expected, and what to write instead. Functions are wrapped, and classes changed,
+when ``tw.NAME`` is first asked for: imports from the rooms give functions as they are written, and
+classes as they are written until then.
 """
 
 from __future__ import annotations
@@ -120,6 +122,8 @@ def _settled(wanted: str, value: Any, place: str, subject: Any) -> Any:
         return _number(value, place)
     if wanted in ("str", "str | os.PathLike[str]"):
         return _text(wanted, value, place)
+    if wanted == "Mapping[str, Any]":
+        return _mapping(value, place)
     if wanted in _OF_CLASSES:
         return _OF_CLASSES[wanted](value, place)
     if place.startswith("op of "):
@@ -284,6 +288,12 @@ def _text(wanted: str, value: Any, place: str) -> Any:
         return value
     expected = "a path" if "PathLike" in wanted else "text in quotes"
     raise InvalidArgument(f"{place} is {_said(value)}; write {expected}.")
+
+
+def _mapping(value: Any, place: str) -> Any:
+    if isinstance(value, Mapping):
+        return value
+    raise InvalidArgument(f"{place} is {_said(value)}; write a dict of names and values, or {{}}.")
 
 
 def _operator(value: Any, place: str) -> Any:

@@ -96,6 +96,12 @@ def test_no_trainable_parameters_is_said() -> None:
         ParameterSpace.of(model)
 
 
+@pytest.mark.parametrize("wrong", ["digits", None, torch.zeros(3), {"w": torch.zeros(3)}])
+def test_what_is_no_network_has_no_space(wrong) -> None:
+    with pytest.raises(InvalidProblem, match=rf"got a {type(wrong).__name__}, .*risk\.space"):
+        ParameterSpace.of(wrong)
+
+
 @pytest.mark.parametrize(
     ("tensors", "words"),
     [

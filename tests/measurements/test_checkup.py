@@ -29,6 +29,7 @@ from thalweg.measurements.checkup_statistics import (
     quantiles,
 )
 from thalweg.measurements.checkup_subject import Subject
+from thalweg.measurements.checkup_timing import FOR_PLAN
 from thalweg.measurements.checkup_verdicts import flatter, same_layers, verdicts
 from thalweg.problems import Problem, open_point
 from thalweg.run import open_run
@@ -356,19 +357,75 @@ def test_a_part_that_ran_out_of_time_is_done_again_and_one_that_cannot_be_is_not
 
 
 def test_the_self_check_is_made_once_and_as_large_as_the_time_allows(monkeypatch):
-    from thalweg.measurements import checkup_plan
+    from thalweg.measurements import checkup_timing
     from thalweg.risk.self_check import _Check
 
     made, run = [], _Check.run
     monkeypatch.setattr(_Check, "run", lambda check: made.append(len(check.values)) or run(check))
-    monkeypatch.setattr(checkup_plan, "_timed", lambda call: 4e-4)  # a gradient of four samples
+    # The seconds of a gradient, of sixteen samples at last.
+    monkeypatch.setattr(checkup_timing, "_timed", lambda call, most=1: 4e-4)
     subject = Planted.few()
-    plan = checkup_plan.make_plan(subject, 2.0)
+    plan = make_plan(subject, 2.0)
     whole = subject.limited(300, 100)
     assert made == [64] and whole.risk.checked.to_dict() == plan["checked"] and made == [64]
-    monkeypatch.setattr(checkup_plan, "_timed", lambda call: 4.0)
-    assert checkup_plan.make_plan(Planted.few(), 15.0)["checked"]["samples"] == 2
-    assert made == [64, 2]
+    monkeypatch.setattr(checkup_timing, "_timed", lambda call, most=1: 1.0)
+    assert make_plan(Planted.few(), 15.0)["checked"]["samples"] == 5
+    assert made == [64, 5]
+
+
+class Timed(nn.Sequential):
+    """A network whose passes take the seconds of a clock of the test's own."""
+
+    def __init__(self, hand, seconds):
+        torch.manual_seed(0)
+        super().__init__(nn.Linear(8, 6), nn.BatchNorm1d(6), nn.Tanh(), nn.Linear(6, 3))
+        self.hand, self.seconds = hand, seconds
+
+    def __deepcopy__(self, memo):
+        copied = Timed(self.hand, self.seconds)
+        copied.load_state_dict(self.state_dict())
+        return copied
+
+    def forward(self, x):
+        self.hand.now += self.seconds * len(x)
+        return super().forward(x)
+
+
+OPENING = 200  # passes of a sample, of opening the data and of the first gradient
+
+
+@pytest.mark.parametrize("minutes", [0.1, 2.0, 15.0])
+@pytest.mark.parametrize("seconds", [1e-4, 1e-2, 0.1, 10.0])
+def test_planning_takes_a_tenth_of_the_time_however_slow_the_network(minutes, seconds, monkeypatch):
+    from types import SimpleNamespace
+
+    from thalweg.measurements import checkup_plan, checkup_timing
+
+    hand = SimpleNamespace(now=0.0)
+    hand.perf_counter = lambda: hand.now
+    for module in (checkup_plan, checkup_timing):
+        monkeypatch.setattr(module, "time", hand)
+    model, x = Timed(hand, seconds), torch.randn(500, 8)
+    data = (x, x[:, :3].argmax(1))
+    problem = Problem(model, nn.CrossEntropyLoss(), data, data)
+    point = open_point(problem, model.state_dict())
+    plan = make_plan(Subject(problem, [point, point], ["a", "b"]), minutes)
+    assert hand.now <= FOR_PLAN * 60 * minutes + OPENING * seconds
+    if 60 * minutes < 100 * seconds:
+        assert plan["checked"] is False
+    if 60 * minutes > 10**4 * seconds:
+        assert plan["checked"]["samples"] == 64 and plan["seconds"]["value"] < 1.1 * seconds
+
+
+def test_a_check_that_there_was_no_time_for_is_not_made_later():
+    subject = Planted.few()
+    subject.take_check(False)
+    less = subject.limited(20, 20)
+    assert less.risk.checked is None and subject.at(0)[0].checked is None
+    there = checkup_parts.there(less)
+    assert there["self_check"].startswith("not made: it would have taken too much of the time")
+    (verdict,) = verdicts({"there": there}, ["a"])
+    assert verdict.verdict == "not checked" and "give more --minutes" in verdict.trust
 
 
 def test_a_part_that_takes_too_long_is_ended():

@@ -11,7 +11,8 @@ from torch import nn
 import thalweg as tw
 from thalweg.errors import CheckpointRefused, InvalidArgument
 from thalweg.measurements.driver import RISK
-from thalweg.measurements.point import load_measured_point, place, trajectory_in
+from thalweg.measurements.places import place, trajectory_in
+from thalweg.measurements.point import load_measured_point
 from thalweg.problems import load_problem
 
 ENTRY = """

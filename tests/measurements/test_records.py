@@ -93,19 +93,53 @@ def test_a_record_makes_a_run_that_resumes_and_has_a_section(name, ends, tmp_pat
     assert all(run.result(r).identical(data) for r, data in results.items())
 
 
-@pytest.mark.parametrize("name", MEASUREMENTS)
-def test_the_rerun_command_makes_the_same_configuration(name, ends, tmp_path, monkeypatch):
-    out, again = tmp_path / "run", tmp_path / "again"
+def idle(name, monkeypatch):
+    """Let a command make its run, and measure nothing."""
     no_work = {name: {"notes": [], "checkpoints": []}}
     monkeypatch.setattr("thalweg.measurements.driver.measure", lambda run, **_: (run, no_work))
     monkeypatch.setattr("thalweg.cli.measure._say", lambda *_: None)
     monkeypatch.setattr("thalweg.report.write_report", lambda run: run.path / "report.html")
-    invoke(words(name, ends, "--out", str(out)))
-    config = open_run(out).config
+
+
+def run_again(config, again):
+    """Do what a report advises, and give the configuration that comes of it."""
     command = shlex.split(measurement_command(config, str(again)))
     assert command[0] == "thalweg"
     invoke(command[1:])
-    assert open_run(again).config == config
+    return open_run(again).config
+
+
+@pytest.mark.parametrize("name", MEASUREMENTS)
+def test_the_rerun_command_makes_the_same_configuration(name, ends, tmp_path, monkeypatch):
+    idle(name, monkeypatch)
+    invoke(words(name, ends, "--out", str(tmp_path / "run")))
+    config = open_run(tmp_path / "run").config
+    assert run_again(config, tmp_path / "again") == config
+
+
+PLACES = {
+    "folder": ["--run", "{}"],
+    "pattern": ["--run", "{}/w[12].safetensors"],
+    "trajectory beside a checkpoint": ["--checkpoint", "{}/w0.safetensors", "--trajectory", "{}"],
+    "list in order": ["--checkpoint", "{}/w2.safetensors", "--checkpoint", "{}/w1.safetensors"],
+    "how files are opened": ["--checkpoint", "{}/w0.safetensors", "--partial", "--allow", "m.C"],
+}
+
+
+@pytest.mark.parametrize("place", PLACES)
+def test_the_rerun_command_names_the_same_points(place, ends, tmp_path, monkeypatch):
+    idle("surface", monkeypatch)
+    steps = tmp_path / "ckpt"
+    steps.mkdir()
+    for number, name in enumerate("abc"):
+        weights = (ends / f"{name}.safetensors").read_bytes()
+        (steps / f"w{number}.safetensors").write_bytes(weights)
+    points = [word.format(steps) for word in PLACES[place]]
+    more = ["--directions", "principal"] if "order" in place else []
+    settings = [word for key, value in SETTINGS.items() for word in ("--set", f"{key}={value}")]
+    invoke(["surface", "digits", *settings, *points, *more, "--out", str(tmp_path / "run")])
+    config = open_run(tmp_path / "run").config
+    assert run_again(config, tmp_path / "again") == config
 
 
 def test_every_option_has_help_and_a_default():

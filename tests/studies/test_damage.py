@@ -13,7 +13,7 @@ from run.killing import script
 from studies.small import CONFIG, fingerprint
 from thalweg.embedding import embed
 from thalweg.errors import DamagedFile, InvalidArgument, RunConflict, ThalwegError
-from thalweg.measurements.point import trajectory_in
+from thalweg.measurements.places import trajectory_in
 from thalweg.report import write_report
 from thalweg.report.about import summary
 from thalweg.run import InProcess, open_run, read_checkpoint, read_events

@@ -188,7 +188,7 @@ def _without_files(out: Path | None, files: dict[Output, Path | None]) -> Path |
 
 
 def _check_number(files: dict[Output, Path | None], at: dict[str, Any]) -> None:
-    from thalweg.measurements.point import count_points
+    from thalweg.measurements.places import count_points
 
     for output, path in files.items():
         if path is None or output.limit is None:
@@ -199,7 +199,7 @@ def _check_number(files: dict[Output, Path | None], at: dict[str, Any]) -> None:
 
 
 def _place(record: Measurement, given: dict[str, Any], options: dict[str, Any]) -> dict[str, Any]:
-    from thalweg.measurements.point import place
+    from thalweg.measurements.places import place
 
     checkpoints, run, trajectory = (given[name] for name in ("checkpoint", "run", "trajectory"))
     number = len(checkpoints or [])

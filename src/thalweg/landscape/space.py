@@ -111,8 +111,13 @@ class ParameterSpace:
         Raises
         ------
         InvalidProblem
-            If the model has no trainable parameters.
+            If it is no module, or has no trainable parameters.
         """
+        if not isinstance(model, nn.Module):
+            raise InvalidProblem(
+                f"got a {type(model).__name__}, expected a torch.nn.Module; give the network"
+                " itself, problem.model, or write risk.space, which a risk has already."
+            )
         modules = dict(model.named_modules())
         rows: list[Parameter] = []
         start = 0

@@ -58,7 +58,7 @@ def perform(job: Job) -> dict[str, Any]:
 
 def _proofs(job: Job) -> list[Task]:
     """List a proof for each checkpoint, in batches that the risk chooses, for products, too."""
-    from thalweg.measurements.point import each_point
+    from thalweg.measurements.places import each_point
 
     shared = {"evaluation_batch": None, "options": job.options}
     return [_proof(name, spec | shared) for name, spec in each_point(job.spec)]

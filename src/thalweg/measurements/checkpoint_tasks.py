@@ -36,7 +36,7 @@ def measure_each(
     list of dict
         The answers in the order of the checkpoints.
     """
-    from thalweg.measurements.point import each_point
+    from thalweg.measurements.places import each_point
 
     tasks = [
         Task(

@@ -29,6 +29,7 @@ from thalweg.problems import Problem
 from thalweg.problems.checkpoints import Point, open_point
 from thalweg.result import Result
 from thalweg.run.progress import Progress, silent
+from thalweg.run.threads import torch_threads
 
 # Does a part, or gives what was found before: name, places of points, sizes.
 Do = Callable[[str, tuple[int, ...], Any], dict[str, Any]]
@@ -185,7 +186,11 @@ def _opened(problem: Problem, name: str, point: Any) -> Point:
 def do(subject: Subject, part: str, places: tuple[int, ...], sizes: Any) -> dict[str, Any]:
     """Measure one part of a check-up, on as much of the data as the sizes say."""
     subject.take_check(sizes.get("checked"))
-    less = subject.limited(*sizes["of"])
+    with torch_threads(sizes.get("threads")):
+        return _measured(subject.limited(*sizes["of"]), part, places, sizes)
+
+
+def _measured(less: Subject, part: str, places: tuple[int, ...], sizes: Any) -> dict[str, Any]:
     if part == "there":
         return measure.there(less)
     if part == "surface":
@@ -278,10 +283,11 @@ class _Collected:
 
     @property
     def _limits(self) -> dict[str, Any]:
-        """The samples that a part may look at, and the self-check that was made."""
+        """The samples that a part may look at, the self-check that was made, and threads."""
         done = self.clock.done
         whole = done["fit"] or done
-        return {"of": [whole["train"], whole["test"]], "checked": done.get("checked")}
+        known = {name: done.get(name) for name in ("checked", "threads")}
+        return {"of": [whole["train"], whole["test"]], **known}
 
     def take(self, sized: str, sizes: Sizes) -> None:
         """Do a part, for all its places; a later one takes the place of an earlier, if it ends."""

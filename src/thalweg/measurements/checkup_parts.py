@@ -21,6 +21,7 @@ from thalweg.problems.loss import pair
 from thalweg.risk import EmpiricalRisk
 
 Array = NDArray[np.float64]
+_NOT_CHECKED = "not made: it would have taken too much of the time; give more --minutes"
 # Samples whose targets are read at once.
 _AT_ONCE = 1000
 
@@ -39,7 +40,7 @@ def there(subject: Subject) -> dict[str, Any]:
         "training_mode": sorted(modes),
         "batchnorm": risk.provenance.batchnorm,
         "dtype": str(risk.dtype).removeprefix("torch."),
-        "self_check": "not made" if checked is None else checked.words,
+        "self_check": _NOT_CHECKED if checked is None else checked.words,
         "notes": [note for point in subject.points for note in point.notes],
     }
 

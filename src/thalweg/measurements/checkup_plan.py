@@ -2,27 +2,17 @@
 
 from __future__ import annotations
 
-import math
 import time
-from collections.abc import Callable
 from typing import Any
 
-import torch
-
-from thalweg.curvature.vector_products import Method
-from thalweg.errors import ThalwegError
+from thalweg.landscape.space import ParameterSpace
 from thalweg.measurements.checkup_sizes import SHARES, Sizes, sizes_of, whole_of
 from thalweg.measurements.checkup_subject import Subject
-from thalweg.risk import EmpiricalRisk
+from thalweg.measurements.checkup_timing import Planning
+from thalweg.run.threads import torch_threads
 
-# Timed on so many samples, fewer where these are slow; on the second number where they are quick.
-_TIMED, _TIMED_FIRST, _TIMED_AGAIN = 32, 4, 256
-_QUICK, _SLOW, _TIMES = 0.05, 1.0, 3
 # Of the time that is given; the rest is for what is not counted: reading, pictures, the page.
 OF_ALL = 0.85
-# Share of the time for the self-check; gradients that it costs a sample, most in float64; the
-# samples whose derivatives it compares, the fewest that it may, and no bound.
-_FOR_CHECK, _CHECK_GRADIENTS, _CHECKED, _LEAST_CHECKED, _ALL_OF_CHECK = 0.03, 80, 8, 2, 10**9
 # The least that a part needs is found to one part in 2**12 of the time; what is left over is
 # shared so many times among the parts that can use it.
 _HALVINGS, _ROUNDS = 12, 4
@@ -31,6 +21,11 @@ _HALVINGS, _ROUNDS = 12, 4
 def make_plan(subject: Subject, minutes: float) -> dict[str, Any]:
     """
     Time one value, gradient and product, and allot the time.
+
+    All of this takes at most a tenth of the time, by what one gradient takes: where the self-check
+    and what is timed would take longer, they are made on fewer samples, and then left out. Only
+    opening the data and the first gradient of one sample are done whatever they cost: together
+    about two hundred forward passes of one sample.
 
     Parameters
     ----------
@@ -43,24 +38,30 @@ def make_plan(subject: Subject, minutes: float) -> dict[str, Any]:
     -------
     dict
         ``seconds`` a sample of a ``value``, ``gradient`` and ``product``; ``method`` of products;
-        ``checked``, the self-check; and the sizes of each part of `SHARES`, with the ``seconds``
-        that it is expected to take, None where it does not fit.
+        ``threads`` of torch, one where more gain nothing on the machine as it is;
+        ``checked``, the self-check, False where there was no time for it; and the sizes of each
+        part of `SHARES`, with the ``seconds`` that it is expected to take, None where it does not
+        fit.
     """
     start = time.perf_counter()
-    subject.check = subject.checked_on(_samples_of_check(subject, 60 * minutes))
-    few = subject.limited(_TIMED_AGAIN, _TIMED_AGAIN)  # statistics of all would take too long
-    method = _method(few)
+    with torch_threads(1):
+        parted = subject.parted  # evaluates some samples, alone and together
+    planning = Planning(subject, 60 * minutes)
+    with torch_threads(planning.threads):
+        subject.check = planning.self_check()
+        method, seconds = planning.timings()
     plan: dict[str, Any] = {
-        "checked": subject.check.to_dict(),
-        "seconds": _seconds(few, method),
+        "checked": subject.check and subject.check.to_dict(),
+        "seconds": seconds,
         "method": method,
+        "threads": planning.threads,
         "minutes": minutes,
         "points": len(subject.points),
         "pairs": len(subject.pairs),
-        "weights": few.risk.space.size,
+        "weights": ParameterSpace.of(subject.problem.model).size,
         "train": len(subject.problem.samples("train")),
         "test": 0 if subject.problem.test is None else len(subject.problem.samples("test")),
-        "parted": subject.parted,
+        "parted": parted,
     }
     left = OF_ALL * 60 * minutes - (time.perf_counter() - start)
     return plan | allot(plan, list(SHARES), left)
@@ -130,63 +131,3 @@ def _grow(plan: dict[str, Any], sizes: dict[str, Sizes | None], part: str, secon
         larger = sizes_of(plan | sizes, part, now["seconds"] + seconds)
         if larger and larger["seconds"] > now["seconds"]:
             sizes[part] = larger
-
-
-def _samples_of_check(subject: Subject, seconds: float) -> int:
-    """Choose on how many samples the self-check is made: all of its own where these are quick."""
-    problem = subject.sampled(_TIMED_FIRST)
-    try:
-        risk = EmpiricalRisk(problem, batchnorm="frozen", dtype=subject.dtype, check=False)
-        w = risk.space.pack(problem.model).to(risk.dtype)
-        risk.gradient(w)  # the first call loads what it needs
-        each = _timed(lambda: risk.gradient(w)) / risk.samples
-    except (RuntimeError, TypeError, ThalwegError):  # the check says what is wrong
-        return _ALL_OF_CHECK
-    affordable = int(_FOR_CHECK * seconds / (_CHECK_GRADIENTS * each))
-    return _ALL_OF_CHECK if affordable >= _CHECKED else max(_LEAST_CHECKED, affordable)
-
-
-def _seconds(subject: Subject, method: Method | None) -> dict[str, float]:
-    """Give seconds a sample of a value, a gradient and a product with the Hessian."""
-    _seconds_on(subject, _TIMED_FIRST, method)  # the first calls load what they need
-    first = _seconds_on(subject, _TIMED_FIRST, method)
-    if first["product"] * _TIMED_FIRST > _SLOW:
-        return _seconds_on(subject, 2 * _TIMED_FIRST, method)
-    found = _seconds_on(subject, _TIMED, method)
-    again = found["product"] * _TIMED < _QUICK
-    return _seconds_on(subject, _TIMED_AGAIN, method) if again else found
-
-
-def _seconds_on(subject: Subject, samples: int, method: Method | None) -> dict[str, float]:
-    risk, w = subject.few(0, samples)
-    v = torch.ones_like(w)
-    hessian = risk.hessian(w, method=method)
-    hessian @ v  # prepares the others
-    work: dict[str, Callable[[], object]] = {
-        "value": lambda: risk.value(w),
-        "gradient": lambda: risk.gradient(w),
-        "product": lambda: hessian @ v,
-    }
-    return {name: _timed(call) / risk.samples for name, call in work.items()}
-
-
-def _method(subject: Subject) -> Method | None:
-    """Choose how products are taken: tracing, which few of them do not repay, only where needed."""
-    risk, w = subject.few(0, _TIMED_FIRST)
-    try:
-        risk.hessian(w, method="graph") @ torch.ones_like(w)
-    except (RuntimeError, TypeError, ThalwegError):  # some models refuse, each in its own way
-        return None
-    return "graph"
-
-
-def _timed(call: Callable[[], object]) -> float:
-    """Time a call; a quick one several times, as others may have the machine for a moment."""
-    least = math.inf
-    for _ in range(_TIMES):
-        start = time.perf_counter()
-        call()
-        least = min(least, time.perf_counter() - start)
-        if least > _QUICK:
-            break
-    return least

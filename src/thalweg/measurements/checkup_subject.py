@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -38,8 +38,8 @@ class Subject:
         Samples evaluated at once; None finds out how many serve best.
     along : sequence of Point
         A trajectory that led there, in order; may be empty.
-    check : SelfCheck or None
-        What was checked before; None has the first risk check.
+    check : SelfCheck, False or None
+        What was checked before; None has the first risk check, False no one.
     """
 
     problem: Problem
@@ -49,7 +49,7 @@ class Subject:
     seed: int = 0
     batch_size: int | None = None
     along: Sequence[Point] = ()
-    check: SelfCheck | None = None
+    check: SelfCheck | Literal[False] | None = None
     _held: dict[int, dict[str, Tensor]] = field(default_factory=dict, init=False)
     _there: EmpiricalRisk | None = field(default=None, init=False)
     _less: dict[tuple[int, int], Subject] = field(default_factory=dict, init=False)
@@ -76,12 +76,14 @@ class Subject:
     @cached_property
     def risk(self) -> EmpiricalRisk:
         """The risk on all samples, batch-norm statistics re-estimated at each point."""
-        return EmpiricalRisk(self.problem, check=self.check or "quick", **self._how)
+        return EmpiricalRisk(
+            self.problem, check="quick" if self.check is None else self.check, **self._how
+        )
 
-    def take_check(self, made: dict[str, Any] | None) -> None:
-        """Take over a self-check that was made before, as `SelfCheck.to_dict` gives it."""
+    def take_check(self, made: dict[str, Any] | Literal[False] | None) -> None:
+        """Take over a self-check, as `SelfCheck.to_dict` gives it; False where it was left out."""
         if self.check is None and made is not None:
-            self.check = SelfCheck(**made)
+            self.check = SelfCheck(**made) if made else False
 
     def checked_on(self, samples: int) -> SelfCheck:
         """Make the self-check on at most so many samples."""

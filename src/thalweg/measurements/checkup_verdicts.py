@@ -110,7 +110,7 @@ def _measured(there: dict[str, Any], names: list[str]) -> Verdict:
     return Verdict(
         "Is this your model?",
         ", ".join(names),
-        "yes",
+        "not checked" if there["self_check"].startswith("not made") else "yes",
         answer,
         f"self-check: {there['self_check']}",
         there,

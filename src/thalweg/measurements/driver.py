@@ -38,7 +38,7 @@ def configure(
     problem : dict
         ``entry`` and ``settings``.
     at : dict
-        Of `thalweg.measurements.point.place`.
+        Of `thalweg.measurements.places.place`.
     risk, options : dict
         What is to differ from the record's defaults.
 

@@ -46,7 +46,7 @@ class _Row(NamedTuple):
 
 def settle(given: dict[str, Any], points: int, trajectory: bool) -> dict[str, Any]:
     """Complete the options, and check that the other trainings are there."""
-    from thalweg.measurements.point import named_anywhere
+    from thalweg.measurements.places import named_anywhere
 
     chosen = {**defaults(Options), **given}
     if chosen.get("also"):
@@ -97,7 +97,7 @@ def _opening(job: Job) -> dict[str, Any]:
 
 def _rows(job: Job) -> list[_Row]:
     """List what is embedded: the checkpoints, then each training in the order of its steps."""
-    from thalweg.measurements.point import each_point, files_of_ways
+    from thalweg.measurements.places import each_point, files_of_ways
 
     at = job.spec["at"]
     names = [name for name, _ in each_point(job.spec)]

@@ -45,7 +45,7 @@ def perform(job: Job) -> dict[str, Any]:
     from thalweg.measurements.checkup import CheckUp, collect
     from thalweg.measurements.checkup_verdicts import verdicts
     from thalweg.measurements.checkup_words import told_plan
-    from thalweg.measurements.point import each_point
+    from thalweg.measurements.places import each_point
 
     names = [name for name, _ in each_point(job.spec)]
 
@@ -127,7 +127,8 @@ def _subject(run: Run, arguments: dict[str, Any]) -> Subject:
 
 def _made(run: Run, arguments: dict[str, Any]) -> Subject:
     from thalweg.measurements.checkup_subject import Subject
-    from thalweg.measurements.point import DTYPES, each_point, open_states, open_way
+    from thalweg.measurements.places import each_point
+    from thalweg.measurements.point import DTYPES, open_states, open_way
 
     problem, opened = open_states(arguments, run)
     names = [name for name, _ in each_point(arguments)]

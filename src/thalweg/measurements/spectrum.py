@@ -49,7 +49,7 @@ def settle(given: dict[str, Any], points: int, trajectory: bool) -> dict[str, An
 
 def perform(job: Job) -> dict[str, Any]:
     """Do the tasks of each checkpoint, and save what they measured."""
-    from thalweg.measurements.point import each_point
+    from thalweg.measurements.places import each_point
     from thalweg.measurements.spectrum_parts import gather, parts
 
     groups = [parts(spec, job.options) for _, spec in each_point(job.spec)]

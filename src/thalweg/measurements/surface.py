@@ -72,8 +72,8 @@ def settle(given: dict[str, Any], points: int, trajectory: bool) -> dict[str, An
     InvalidArgument
         If they do not fit together.
     """
+    from thalweg.measurements.places import named_anywhere
     from thalweg.measurements.planes import check_plane
-    from thalweg.measurements.point import named_anywhere
 
     guess = "points" if points > 1 else "principal" if trajectory else "random"
     chosen = {"dims": 2, "extent": None, **defaults(Options), "directions": guess, **given}

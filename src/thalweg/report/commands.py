@@ -31,16 +31,26 @@ def measurement_command(config: dict[str, Any], out: str) -> str:
     words = ["thalweg", kind, problem["entry"]]
     for name, value in problem.get("settings", {}).items():
         words += ["--set", f"{name}={assigned(value)}"]
-    for path in at.get("checkpoints", []):
-        words += ["--checkpoint", path]
-    words += [
-        word for name in ("run", "trajectory") if name in at for word in (f"--{name}", at[name])
-    ]
+    words += _place(at)
     about = about_options(MEASUREMENTS[kind].options) if kind in MEASUREMENTS else {}
     for name, value in {**config["risk"], **config[kind]}.items():
         option = about.get(name, About(""))
         words += [] if option.hidden else _option(option.flag or _flag(name), value)
     return shlex.join([*words, "--out", out])
+
+
+def _place(at: dict[str, Any]) -> list[str]:
+    """Write where it was looked at from: files, a trajectory, and how files were opened."""
+    listed = [] if "source" in at else at.get("files", [])  # several checkpoints in order
+    words = [word for path in at.get("checkpoints", listed) for word in ("--checkpoint", path)]
+    if "source" in at:
+        words += ["--run", at["source"]]
+    elif "run" in at:
+        words += ["--run", at["run"], "--trajectory", at["trajectory"]]
+    opening = at.get("opening", {})
+    words += ["--entry", opening["entry"]] if "entry" in opening else []
+    words += ["--partial"] if opening.get("partial") else []
+    return words + [word for name in opening.get("allow", ()) for word in ("--allow", name)]
 
 
 def assigned(value: Any) -> str:

@@ -1,4 +1,4 @@
-"""One thread for numbers that must not depend on how many there are."""
+"""Threads: one for numbers that must not depend on how many there are, or as many as serve."""
 
 from __future__ import annotations
 
@@ -17,5 +17,18 @@ def one_thread() -> Iterator[None]:
     try:
         with threadpool_limits(1):
             yield
+    finally:
+        torch.set_num_threads(before)
+
+
+@contextmanager
+def torch_threads(count: int | None) -> Iterator[None]:
+    """Let torch use so many threads within; None leaves them as they are."""
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(count or before)
+    try:
+        yield
     finally:
         torch.set_num_threads(before)
