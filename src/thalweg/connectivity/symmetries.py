@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -189,16 +189,24 @@ class Symmetries:
         float
             The largest difference, relative to the largest output.
         """
+        return self.differences(state)(moved)
+
+    def differences(self, state: Array) -> Callable[[Array], float]:
+        """Give the function that compares other states with one, as `difference` does."""
         samples = len(self.risk.data)
         stop = min(samples, _COMPARED) if self.risk.data.joined else 1
         call = self.call(0, stop)
-        pairs = zip(self.outputs(state, *call), self.outputs(moved, *call), strict=True)
-        shares = [
-            float((a - b).abs().max()) / max(float(a.abs().max()), 1e-300)
-            for a, b in pairs
-            if a.is_floating_point() and a.numel()
-        ]
-        return max(shares, default=0.0)
+        outputs = self.outputs(state, *call)
+
+        def difference(moved: Array) -> float:
+            shares = [
+                float((a - b).abs().max()) / max(float(a.abs().max()), 1e-300)
+                for a, b in zip(outputs, self.outputs(moved, *call), strict=True)
+                if a.is_floating_point() and a.numel()
+            ]
+            return max(shares, default=0.0)
+
+        return difference
 
 
 def exchange(state: Array, uses: Sequence[Indices], order: Indices) -> None:
@@ -406,11 +414,12 @@ def _tried(symmetries: Symmetries, state: Array) -> Symmetries:
     """Keep the blocks that leave the outputs on the data, tried one by one."""
     rng = numpy_generator(0, "symmetries")
     left: list[str] = []
+    difference = symmetries.differences(state)
 
     def holds(block: Block) -> bool:
         moved = state.copy()
         exchange(moved, block.uses, rng.permutation(block.size))
-        if symmetries.difference(state, moved) <= SAME:
+        if difference(moved) <= SAME:
             return True
         left.append(block.name)
         return False

@@ -19,8 +19,9 @@ _TELLING, _LOADING = 1.0, 5.0
 # What no part may use, for the page and what is not counted: seconds and a share, or a larger
 # share of a short time.
 _KEPT_BACK, _SHARE_KEPT, _MOST_KEPT = 8.0, 0.03, 0.2
-# A part is done again where time for so many times as much of it is left.
-_WORTHWHILE = 1.5
+# A part is done again where time for so many times as much of it is left; of that time it is given
+# this share, so that it ends in time where it takes somewhat longer than it took.
+_WORTHWHILE, _SURELY = 1.5, 0.9
 # A part that took less than was expected is trusted to do so again, down to this.
 _FASTEST = 0.5
 
@@ -109,7 +110,7 @@ class Clock:
         done, left = self.done, self._left(self._most)
         for part in sorted(set(SHARES).difference(failed), key=self._turn):
             now, pace = self._held.get(part), self._pace.get(part, self.slow)
-            larger = sizes_of(done | chosen, part, left / pace)
+            larger = sizes_of(done | chosen, part, _SURELY * left / pace)
             worth = 0.0 if now is None else _WORTHWHILE * now["seconds"] / now["slow"]
             if larger is not None and larger["seconds"] >= worth:
                 chosen[part] = self._begun_at(larger, pace)

@@ -128,6 +128,7 @@ def _grow(plan: dict[str, Any], sizes: dict[str, Sizes | None], part: str, secon
     """Let a part take so many seconds more, where it is let in and can use them."""
     now = sizes[part]
     if now and seconds > 0:
-        larger = sizes_of(plan | sizes, part, now["seconds"] + seconds)
-        if larger and larger["seconds"] > now["seconds"]:
+        most = now["seconds"] + seconds
+        larger = sizes_of(plan | sizes, part, most)
+        if larger and now["seconds"] < larger["seconds"] <= most:
             sizes[part] = larger

@@ -33,6 +33,11 @@ _LEAST_CURVED = 10
 _MOST_HELD = 10**8
 # Seconds a weight of a matching by weights, measured on networks with up to 512 units a layer.
 _MATCHING = 1e-6
+# Passes of a sample that finding which units may change places takes, in float64; and the time of
+# matching by activations, as a multiple of that of the line.
+_SYMMETRIES, _ACTIVATIONS = 5000, 5
+# Seconds a weight of what explains a degeneracy, whatever the samples: null spaces of layers.
+_EXPLAINING = 4e-5
 # Outputs times weights whose Jacobian is factored.
 _MOST_EQUATIONS = 4 * 10**9
 # Seconds for which every part is whole.
@@ -155,11 +160,13 @@ def _inside(plan: dict[str, Any], budget: float) -> Sizes | None:
 def _degeneracy(plan: dict[str, Any], budget: float) -> Sizes | None:
     # Measured: about sixty gradients over the samples, by Jacobian, kernel and quadrature.
     each = 60 * plan["seconds"]["gradient"] * plan["points"]
+    fixed = _EXPLAINING * plan["weights"] * plan["points"]
     train = _splits(plan)[0]
-    samples = min(train, int(budget / each), 100, _MOST_EQUATIONS // (10 * plan["weights"]))
+    fitting = int(max(budget - fixed, 0.0) / each)
+    samples = min(train, fitting, 100, _MOST_EQUATIONS // (10 * plan["weights"]))
     if samples < min(train, _LEAST_CURVED):
         return None
-    return {"samples": samples, "seconds": each * samples}
+    return {"samples": samples, "seconds": fixed + each * samples}
 
 
 def _surface(plan: dict[str, Any], budget: float) -> Sizes | None:
@@ -185,11 +192,12 @@ def _aligned(plan: dict[str, Any], budget: float) -> Sizes | None:
     else:
         return None
     swaps = min(6.0, 0.2 * budget / pairs)
-    left = budget - matching * (3 + restarts) - pairs * swaps
-    line = _lines(plan, left)
+    before = matching * (3 + restarts) + pairs * (swaps + _SYMMETRIES * plan["seconds"]["value"])
+    line = _lines(plan, (budget - before) / (1 + _ACTIVATIONS))
     if line is None:
         return None
-    return line | {"restarts": restarts, "swaps": swaps, "seconds": budget - left + line["seconds"]}
+    seconds = before + (1 + _ACTIVATIONS) * line["seconds"]
+    return line | {"restarts": restarts, "swaps": swaps, "seconds": seconds}
 
 
 _BY_PART: dict[str, Callable[[dict[str, Any], float], Sizes | None]] = {
