@@ -18,6 +18,7 @@ from thalweg.plots import (
 )
 from thalweg.plots.density import single_bump
 from thalweg.plots.grids import heights, what_is_off
+from thalweg.plots.palette import COLORS
 
 
 def drawn_axes(dims=2):
@@ -53,11 +54,48 @@ def test_a_trajectory_is_a_line_from_ring_to_square_and_the_view_is_that_of_the_
     np.testing.assert_array_equal(
         np.transpose(ax.lines[0].get_data()), points["position"].values[:3]
     )
-    ends = [c.get_offsets() for c in ax.collections[-3:]]
-    np.testing.assert_array_equal(np.concatenate(ends), points["position"].values[[0, 2, 3]])
+    ends = [c.get_offsets() for c in ax.collections[-2:]]
+    np.testing.assert_array_equal(np.concatenate(ends), points["position"].values[[0, 2]])
+    (alone,) = [line for line in ax.lines if line.get_marker() == "x"]
+    np.testing.assert_array_equal(np.ravel(alone.get_data()), points["position"].values[3])
     assert [text.get_text() for text in ax.texts if "another" in text.get_text()]
     assert ax.get_xlim() == (-1.25, 1.25) and ax.get_ylim() == (-2.5, 1.5)
     ax.figure.draw_without_rendering()
+
+
+@pytest.mark.parametrize(
+    ("draw", "dims"), [(plot_profile, 1), (plot_contour, 2), (plot_surface, 3)]
+)
+def test_each_of_several_points_has_a_mark_a_colour_and_a_name(draw, dims):
+    surface, points = made_surface(), made_points().isel(point=[3, 0, 1])
+    points = points.assign_coords(
+        trajectory=("point", ["", "", ""]), name=("point", ["a", "b", "c"])
+    )
+    if dims == 1:
+        surface = surface.isel(y=2, drop=True)
+        points = points.isel(axis=[0])
+    ax = draw(surface, points=points, ax=drawn_axes(dims))
+    legend = ax.get_legend()
+    entries = {
+        text.get_text(): line
+        for text, line in zip(legend.get_texts(), legend.get_lines(), strict=True)
+        if text.get_text() in ("a", "b", "c")
+    }
+    assert list(entries) == ["a", "b", "c"]
+    assert len({line.get_marker() for line in entries.values()}) == 3
+    colors = {line.get_markerfacecolor() for line in entries.values()}
+    assert len(colors) == 3 and colors <= set(COLORS)  # Okabe and Ito's, told apart by all
+    drawn = [line.get_marker() for line in ax.lines if line.get_markerfacecolor() in colors]
+    assert set(drawn) - {"None"} == {line.get_marker() for line in entries.values()}
+    ax.figure.draw_without_rendering()
+
+
+def test_several_points_on_screen_have_marks_and_names_of_their_own():
+    points = made_points().isel(point=[3, 0]).assign_coords(trajectory=("point", ["", ""]))
+    points = points.assign_coords(name=("point", ["a", "b"]))
+    named = {t.name: t for t in surface_figure(made_surface(), points=points).data}
+    marks = [(named[name].marker.symbol, named[name].marker.color) for name in "ab"]
+    assert marks[0][0] != marks[1][0] and marks[0][1] != marks[1][1]
 
 
 def test_what_lies_off_the_plane_or_outside_is_written_above():

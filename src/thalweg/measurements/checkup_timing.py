@@ -34,9 +34,9 @@ _TIMING_GRADIENTS, _IN_GRADIENTS = 16, {"value": 1 / 3, "gradient": 1.0, "produc
 # one, and how many times as long they may take where there are fewer samples: on a machine that
 # others use, they wait for one another.
 _THREADED, _GAIN, _LOSS = 16, 0.9, 3
-# Gradients that a first gradient of so many samples costs, preparation included; and how many
+# Gradients that a first gradient of samples costs for each, preparation included; and how many
 # of the very first call there has to be time for, to call again.
-_PREPARED, _AGAIN = 8, 4
+_PREPARED, _AGAIN = 3, 4
 
 
 class Planning:
@@ -86,7 +86,7 @@ class Planning:
         if self._allows(_AGAIN):
             self.each = _timed(calls[0])  # the first call loads what it needs
         for samples in (_TIMED_FIRST, _THREADED):
-            if self._allows(2 * _PREPARED * samples):
+            if self._allows(_PREPARED * samples):
                 calls.append(self._gradient_of(samples))
                 self.each = _timed(calls[-1]) / samples
         return calls

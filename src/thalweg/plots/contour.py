@@ -10,9 +10,11 @@ from thalweg.plots.axes import axes_or_new, literal
 from thalweg.plots.grids import (
     Heights,
     Shown,
+    add_points_legend,
     axis_label,
     check_dims,
     heights,
+    mark_style,
     measured,
     note_beside,
     shown_points,
@@ -40,7 +42,8 @@ def plot_contour(
 
     Each cell has the colour of its value; cells that are not finite are grey and hatched. Lines of
     equal value are interpolated between the cells. A ring marks the start of a trajectory, an open
-    square its end, a cross a given point. A line above the map says how far trajectories lie off
+    square its end, a cross a given point; several have each a mark and a colour of their own, and a
+    legend. A line above the map says how far trajectories lie off
     the plane, and what of them and of the points lies outside.
 
     Parameters
@@ -93,6 +96,7 @@ def plot_contour(
         if not drawn.is_path or several:
             _name(axes, drawn, sum(limits["xlim"]) / 2, above=above)
     axes.set(**limits)
+    add_points_legend(axes, points)
     note_beside(axes, surface, points)
     if colorbar:
         bar = axes.figure.colorbar(mesh, ax=axes, label=value_label(surface, variable), pad=0.02)
@@ -134,7 +138,7 @@ def _draw(axes: Any, drawn: Shown) -> None:
         axes.scatter(*path[:, :1], marker="o", path_effects=halo, **ring)
         axes.scatter(*path[:, -1:], marker="s", path_effects=halo, **ring)
         return
-    axes.scatter(*path, marker="x", color="black", s=36, zorder=4, path_effects=halo)
+    axes.plot(*path, zorder=4, **mark_style(drawn.mark))
 
 
 def _name(axes: Any, drawn: Shown, middle: float, *, above: bool) -> None:

@@ -12,6 +12,7 @@ from thalweg.errors import InvalidArgument
 from thalweg.plots.axes import literal
 from thalweg.plots.curves import LABELS
 from thalweg.plots.logscale import LogScale, log_scale
+from thalweg.plots.palette import CROSS, Mark, point_marks
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -161,6 +162,8 @@ class Shown:
         Its own.
     distances : array of shape (n,)
         How far off the plane, in weights; NaN where that is not known.
+    mark : Mark
+        Of a point: each of several has its own.
     """
 
     label: str
@@ -168,6 +171,7 @@ class Shown:
     places: NDArray[np.float64]
     losses: NDArray[np.float64]
     distances: NDArray[np.float64]
+    mark: Mark = CROSS
 
 
 def shown_points(points: xr.Dataset | None) -> list[Shown]:
@@ -179,12 +183,39 @@ def shown_points(points: xr.Dataset | None) -> list[Shown]:
     unknown = np.full(losses.shape, np.nan)
     distances = points["distance"].values if "distance" in points else unknown
     labels = points["name"].values
-    members = [(str(name), True, names == name) for name in dict.fromkeys(names) if name]
-    members += [(str(labels[i]), False, [i]) for i in np.flatnonzero(names == "")]
-    return [
-        Shown(label, is_path, places[which], losses[which], distances[which])
-        for label, is_path, which in members
+    alone = np.flatnonzero(names == "")
+    members: list[tuple[str, Any, Mark | None]] = [
+        (str(name), names == name, None) for name in dict.fromkeys(names) if name
     ]
+    marks = point_marks(len(alone))
+    members += [(str(labels[i]), [i], mark) for i, mark in zip(alone, marks, strict=True)]
+    return [
+        Shown(label, mark is None, places[at], losses[at], distances[at], mark or CROSS)
+        for label, at, mark in members
+    ]
+
+
+def add_points_legend(axes: Any, points: xr.Dataset | None) -> None:
+    """Say which mark is which point, where there are several."""
+    alone = [drawn for drawn in shown_points(points) if not drawn.is_path]
+    if len(alone) < 2:
+        return
+    from matplotlib.lines import Line2D
+
+    marks = [
+        Line2D([], [], label=literal(drawn.label), **mark_style(drawn.mark)) for drawn in alone
+    ]
+    axes.legend(handles=marks, fontsize="small", framealpha=0.85)
+
+
+def mark_style(mark: Mark) -> dict[str, Any]:
+    """Give the style of a point for ``Axes.plot``: an edge in black, within a white halo."""
+    from matplotlib.patheffects import withStroke
+
+    style: dict[str, Any] = {"marker": mark.marker, "color": mark.color, "linestyle": "none"}
+    if mark is not CROSS:
+        style |= {"markersize": 8, "markeredgecolor": "black", "markeredgewidth": 0.8}
+    return style | {"path_effects": [withStroke(linewidth=3, foreground="white")]}
 
 
 def outside(

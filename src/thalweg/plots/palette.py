@@ -39,6 +39,44 @@ BRANCHES = (
 
 
 @dataclass(frozen=True)
+class Mark:
+    """
+    How a single point is marked.
+
+    Parameters
+    ----------
+    marker, symbol : str
+        Its shape for matplotlib, and for plotly in three dimensions.
+    color : str
+        Hexadecimal.
+    """
+
+    marker: str
+    symbol: str
+    color: str
+
+
+CROSS = Mark("x", "x", "#000000")
+# Shapes differ too, so that no colour has to be seen; not the colours of losses along a line.
+_SHAPES = (("o", "circle"), ("s", "square"), ("D", "diamond"), ("P", "cross"), ("X", "x"))
+
+
+def point_marks(count: int) -> list[Mark]:
+    """
+    Give each of several points a mark of its own; a point that is alone gets a cross.
+
+    Examples
+    --------
+    >>> [mark.marker for mark in point_marks(2)], point_marks(1) == [CROSS]
+    (['o', 's'], True)
+    """
+    if count == 1:
+        return [CROSS]
+    colors = COLORS[2:]
+    return [Mark(*_SHAPES[i % len(_SHAPES)], colors[i % len(colors)]) for i in range(count)]
+
+
+@dataclass(frozen=True)
 class Trajectory:
     """
     One trajectory within labelled data.

@@ -8,7 +8,15 @@ import numpy as np
 
 from thalweg.errors import InvalidArgument
 from thalweg.plots.axes import axes_or_new, literal
-from thalweg.plots.grids import axis_label, check_dims, heights, measured, note_beside, shown_points
+from thalweg.plots.grids import (
+    axis_label,
+    check_dims,
+    heights,
+    mark_style,
+    measured,
+    note_beside,
+    shown_points,
+)
 from thalweg.plots.palette import COLORS, SIGMAS
 
 if TYPE_CHECKING:
@@ -79,7 +87,8 @@ def plot_profile(
             _line(axes, surface, variable, dim, logarithmic, style)
     _gaps(axes, surface, dim)
     for drawn in shown_points(points) if quantity == "loss" else []:
-        marker = {"marker": "." if drawn.is_path else "x", "linestyle": "none", "color": "black"}
+        dots: dict[str, Any] = {"marker": ".", "linestyle": "none", "color": "black"}
+        marker = dots if drawn.is_path else mark_style(drawn.mark)
         name = f"{drawn.label}, at its own loss" if drawn.is_path else drawn.label
         axes.plot(drawn.places[:, 0], drawn.losses, label=literal(name), **marker)
     note_beside(axes, surface, points)

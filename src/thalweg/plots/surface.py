@@ -10,9 +10,11 @@ from numpy.typing import NDArray
 from thalweg.plots.axes import axes_or_new
 from thalweg.plots.grids import (
     Shown,
+    add_points_legend,
     axis_label,
     check_dims,
     heights,
+    mark_style,
     measured,
     near,
     note_beside,
@@ -79,6 +81,7 @@ def plot_surface(
     axes.plot_surface(x, y, z, facecolors=colors, **{**style, **kwargs})
     for drawn in shown_points(points) if variable == "loss" else []:
         _draw(axes, near(surface, drawn), scale.place(drawn.losses))
+    add_points_legend(axes, points if variable == "loss" else None)
     note_beside(axes, surface, points)
     ticks = scale.ticks()
     axes.set_zticks(scale.place(ticks), [f"{tick:.3g}" for tick in ticks])
@@ -92,9 +95,11 @@ def plot_surface(
 
 def _draw(axes: Any, drawn: Shown, heights: NDArray[np.float64]) -> None:
     place = np.vstack([drawn.places.T, heights])
-    style: dict[str, Any] = {"color": COLORS[1], "linewidth": 1.4, "markersize": 4, "zorder": 10}
-    axes.plot(*place, ".-" if drawn.is_path else "x", **style)
-    if drawn.is_path:
+    if not drawn.is_path:
+        axes.plot(*place, zorder=10, **mark_style(drawn.mark))
+    else:
+        style: dict[str, Any] = {"color": COLORS[1], "linewidth": 1.4, "markersize": 4}
+        axes.plot(*place, ".-", zorder=10, **style)
         ring: dict[str, Any] = {"color": "black", "markerfacecolor": "none", "zorder": 11}
         axes.plot(*place[:, :1], "o", **ring)
         axes.plot(*place[:, -1:], "s", **ring)

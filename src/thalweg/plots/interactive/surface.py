@@ -168,7 +168,9 @@ def _path(drawn: Shown, scale: Heights, *, flat: bool) -> list[go.Scatter3d]:
     columns += [] if flat else [scale.place(drawn.losses)]
     where = dict(zip("xyz", columns, strict=True))
     style = {"color": COLORS[1], "width": 4}
-    marker = {"size": 3, "color": COLORS[1], "symbol": "circle" if drawn.is_path else "x"}
+    marker: dict[str, Any] = {"size": 3, "color": COLORS[1], "symbol": "circle"}
+    if not drawn.is_path:
+        marker = {"size": 6, "color": drawn.mark.color, "symbol": drawn.mark.symbol}
     path = go.Scatter3d(
         **where,
         mode="lines+markers" if drawn.is_path else "markers",
