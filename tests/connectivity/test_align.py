@@ -77,6 +77,27 @@ def test_a_permuted_copy_is_undone_exactly(name):
         assert torch.equal(tensor.float(), model.state_dict()[buffer])
 
 
+def test_no_order_is_given_that_is_farther_than_the_given_one(monkeypatch):
+    """Networks that are wrong and sure of it: the mean of two far ones has the lower loss."""
+    torch.manual_seed(0)
+    model, x = nn.Sequential(nn.Linear(6, 8), nn.ReLU(), nn.Linear(8, 3)), torch.randn(30, 6)
+    with torch.no_grad():
+        model[2].weight.mul_(8.0)
+        wrong = model(x).argmin(1)
+    risk = tw.EmpiricalRisk(tw.Problem(model, nn.CrossEntropyLoss(), (x, wrong)))
+    w = risk.space.pack(model)
+    sibling = w + 0.01 * torch.randn(len(w))
+    far = {"0": np.arange(8)[::-1].copy()}
+    module = sys.modules["thalweg.connectivity.align"]
+    monkeypatch.setattr(module, "match_activations", lambda *_: far)
+    monkeypatch.setattr(module, "match_weights", lambda *_, **__: 0.0)
+    found = tw.align(risk, w, sibling, restarts=0, steps=0)
+    assert found.losses["activations"] < found.losses["unaligned"]
+    assert found.cost == found.unaligned and torch.equal(found.w, sibling)
+    swapped = tw.align(risk, w, sibling, restarts=2, steps=200)
+    assert swapped.cost <= swapped.unaligned
+
+
 @pytest.mark.parametrize("by_hand", [False, True])
 def test_maps_of_heads_are_undone(by_hand):
     torch.manual_seed(3)

@@ -12,7 +12,9 @@ from torch import nn
 from typer.testing import CliRunner
 
 import thalweg as tw
+from thalweg.certificates.rise import bound_rise
 from thalweg.cli.main import app
+from thalweg.geometry.scales import perturbation_scales
 from thalweg.measurements import checkup, checkup_parts, checkup_verdicts
 from thalweg.measurements.checkup import collect
 from thalweg.measurements.checkup_aligned import aligned
@@ -452,6 +454,28 @@ def test_a_difference_of_one_measure_is_no_verdict():
     other = flat | {"average": 2.0, "average_each": np.linspace(1.9, 2.2, 9)}
     assert [row["flatter"] for row in compare_flatness(flat, other)].count("first") == 1
     assert flatter(flat, other, "a", "b").verdict == "measures differ"
+
+
+@pytest.mark.parametrize("chain", [True, False])
+def test_the_worst_direction_has_an_upper_bound_where_one_is_proved(chain):
+    torch.manual_seed(0)
+    x = torch.randn(20, 3, dtype=torch.float64)
+    layers = [nn.Linear(3, 4), nn.ReLU() if chain else nn.Softmax(1), nn.Linear(4, 2)]
+    model = nn.Sequential(*layers).double()
+    problem = Problem(model, nn.CrossEntropyLoss(), (x, (x[:, 0] > 0).long()))
+    subject = Subject(problem, [open_point(problem, model.state_dict())], ["a"])
+    few = SIZES | {"products": 20, "trace_products": 0, "gradients": 20, "starts": 4}
+    flat = curvature(subject, 0, few)
+    found = verdicts({"curvature": {0: flat}}, ["a"])[0]
+    if not chain:
+        assert "worst_most" not in flat and "no upper bound" in found.trust
+        assert "at most" not in found.answer
+        return
+    risk, w = subject.few(0, 20)
+    scales = perturbation_scales(risk.space, w, "adaptive")
+    proved = bound_rise(risk, w, scales, 0.01 * len(w) ** 0.5).value
+    assert flat["worst"] <= flat["worst_most"] == pytest.approx(proved, rel=1e-9)
+    assert f"or more and by {proved:.3g} at most, as is proved;" in found.answer
 
 
 PROBLEM = """

@@ -132,7 +132,8 @@ def align(
     by their weights, from the given order and from random ones, and by their activations; softly,
     by descent on the loss at the mean of both networks; then pairs are swapped while that lowers
     it. Heads of attention are matched as a whole, and queries with keys, and values with what reads
-    them, are mapped by the invertible matrices that bring them nearest.
+    them, are mapped by the invertible matrices that bring them nearest. Orders that are farther
+    than the given one are no answers, however low the loss at their mean.
 
     Parameters
     ----------
@@ -327,7 +328,14 @@ class _Search:
             there = Midpoint(self._judge, symmetries, [first], part)
             candidates.append(descend_softly(there, symmetries, start, part))
             clock.taken += part.taken
+        unaligned = distance(symmetries, first, second)
+
+        def nearer(placement: Placement) -> bool:
+            return distance(symmetries, first, placement.state) <= unaligned
+
+        candidates = [*filter(nearer, candidates)] or [plain]
         best = refine(midpoint, symmetries, candidates, clock, rng, most=_STARTS)
+        best = best if nearer(best) else min(candidates, key=midpoint.loss)
         return best, losses | {"aligned": midpoint.loss(best)}
 
     def together(self, placements: list[Placement]) -> None:

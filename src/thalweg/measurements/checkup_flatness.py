@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
+from thalweg.certificates.rise import bound_rise
 from thalweg.geometry import top_eigenvalues, trace
 from thalweg.geometry.noise import noise_level
 from thalweg.geometry.scales import Scaled, perturbation_scales
@@ -96,6 +98,10 @@ def _curvature(subject: Subject, place: int, sizes: Sizes, how: dict[str, Any]) 
         "curved_samples": risk.samples,
     }
     del worst
+    proved = bound_rise(risk, w, scales, RADIUS * math.sqrt(len(w)))
+    found |= (
+        {"worst_most": proved.value} if proved.value is not None else {"unproved": proved.reason}
+    )
     if sizes["trace_products"]:
         # Of the plain Hessian: what others print, and not invariant.
         total = trace(hessian, rtol=0.05, max_products=sizes["trace_products"], **how)

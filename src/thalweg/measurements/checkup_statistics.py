@@ -194,7 +194,7 @@ def same_function(first: dict[str, Any], last: dict[str, Any]) -> dict[str, floa
         differ = (one.argmax(1) != other.argmax(1)).astype(np.float64)
         low, high = mean_interval(differ, largest=1.0)
         answer |= {"disagree": float(differ.mean()), "disagree_low": max(low, 0.0)}
-        answer["disagree_high"] = high
+        answer["disagree_high"] = min(high, 1.0)
     return answer
 
 

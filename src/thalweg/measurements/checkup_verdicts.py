@@ -196,11 +196,13 @@ def _curved(flat: dict[str, Any], name: str) -> Verdict:
         trust.append(f"noise on {flat['samples']:,} training samples")
     if "worst" in flat:
         told.append(
-            f"the worst step of 0.01 raises it by {flat['worst']:.3g} or more; largest eigenvalue"
-            f" in relative units {flat['eigenvalue']:.4g} ± {flat['eigenvalue_error']:.2g}"
+            f"the worst step of 0.01 raises it by {flat['worst']:.3g} or more{_at_most(flat)};"
+            f" largest eigenvalue in relative units {flat['eigenvalue']:.4g}"
+            f" ± {flat['eigenvalue_error']:.2g}"
         )
         status = f"curvature on {flat['curved_samples']:,} training samples, eigenvalue"
         trust.append(f"{status} {flat['eigenvalue_status']}")
+        trust += [flat["unproved"]] if "unproved" in flat else []
     if "trace" in flat:
         told.append(f"trace of the Hessian {flat['trace']:.4g} ± {flat['trace_error']:.2g}")
         trust.append(f"trace {flat['trace_status']}, which changes where layers are rescaled")
@@ -210,6 +212,11 @@ def _curved(flat: dict[str, Any], name: str) -> Verdict:
         trust.append(f"the rest was not measured: {flat['refused']}")
     numbers = {k: v for k, v in flat.items() if not k.endswith("_each")}
     return Verdict(question, name, "", "; ".join(told), "; ".join(trust), numbers)
+
+
+def _at_most(flat: dict[str, Any]) -> str:
+    """Say what no step exceeds, where that is proved."""
+    return f" and by {flat['worst_most']:.3g} at most, as is proved" if "worst_most" in flat else ""
 
 
 def _degenerate(one: dict[str, Any], name: str) -> Verdict:
