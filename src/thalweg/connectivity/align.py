@@ -300,7 +300,20 @@ class _Search:
         first, second, symmetries = self._states[0], self._states[number], self._symmetries
         rng = numpy_generator(self._seed, "alignment", number)
         plain = Placement.start(symmetries, second)
-        by_weights = plain.copy()
+        matched = self._matched(first, second, rng)
+        midpoint = self._midpoint(self._limits.started(), first)
+        named = {"unaligned": plain, "weights": matched[0], "activations": matched[1]}
+        losses = {name: midpoint.loss(placement) for name, placement in named.items()}
+        exact = min(matched, key=lambda placement: distance(symmetries, first, placement.state))
+        if distance(symmetries, first, exact.state) <= 1e-12 * float(first @ first):
+            return exact, losses | {"aligned": midpoint.loss(exact)}
+        best = self._by_loss(first, plain, matched, rng)
+        return best, losses | {"aligned": midpoint.loss(best)}
+
+    def _matched(self, first: Array, second: Array, rng: np.random.Generator) -> list[Placement]:
+        """Match by weights, by activations, by both, and by weights from random orders."""
+        symmetries = self._symmetries
+        by_weights = Placement.start(symmetries, second)
         match_weights(symmetries, first, by_weights, rng)
         by_activations = ordered_start(
             symmetries, second, match_activations(symmetries, first, second)
@@ -309,34 +322,40 @@ class _Search:
             match_weights(symmetries, first, by_activations, rng, heads_only=True)
         combined = by_activations.copy()
         match_weights(symmetries, first, combined, rng)
-        candidates = [by_weights, by_activations, combined]
+        matched = [by_weights, by_activations, combined]
         for _ in range(self._restarts):
             start = random_start(symmetries, second, rng)
             match_weights(symmetries, first, start, rng)
-            candidates.append(start)
-        clock = self._limits.started()
-        midpoint = Midpoint(self._judge, symmetries, [first], clock)
-        named = {"unaligned": plain, "weights": by_weights, "activations": by_activations}
-        losses = {name: midpoint.loss(placement) for name, placement in named.items()}
-        clock = self._limits.started()
-        midpoint = Midpoint(self._judge, symmetries, [first], clock)
-        exact = min(candidates, key=lambda placement: distance(symmetries, first, placement.state))
-        if distance(symmetries, first, exact.state) <= 1e-12 * float(first @ first):
-            return exact, losses | {"aligned": midpoint.loss(exact)}
-        for start in (by_activations, plain):
-            part = self._limits.started(_SOFTLY)
-            there = Midpoint(self._judge, symmetries, [first], part)
-            candidates.append(descend_softly(there, symmetries, start, part))
-            clock.taken += part.taken
-        unaligned = distance(symmetries, first, second)
+            matched.append(start)
+        return matched
+
+    def _by_loss(
+        self,
+        first: Array,
+        plain: Placement,
+        matched: Sequence[Placement],
+        rng: np.random.Generator,
+    ) -> Placement:
+        """Search by the loss at the mean, among orders that are no farther than the given one."""
+        symmetries, clock = self._symmetries, self._limits.started()
+        unaligned = distance(symmetries, first, plain.state)
 
         def nearer(placement: Placement) -> bool:
             return distance(symmetries, first, placement.state) <= unaligned
 
+        candidates = list(matched)
+        for start in (matched[1], plain):
+            part = self._limits.started(_SOFTLY)
+            there = self._midpoint(part, first)
+            candidates.append(descend_softly(there, symmetries, start, part))
+            clock.taken += part.taken
         candidates = [*filter(nearer, candidates)] or [plain]
+        midpoint = self._midpoint(clock, first)
         best = refine(midpoint, symmetries, candidates, clock, rng, most=_STARTS)
-        best = best if nearer(best) else min(candidates, key=midpoint.loss)
-        return best, losses | {"aligned": midpoint.loss(best)}
+        return best if nearer(best) else min(candidates, key=midpoint.loss)
+
+    def _midpoint(self, clock: Clock, first: Array) -> Midpoint:
+        return Midpoint(self._judge, self._symmetries, [first], clock)
 
     def together(self, placements: list[Placement]) -> None:
         """Match each network to the mean of the others, by weights and then by loss."""
