@@ -44,6 +44,15 @@ def test_a_convolution_is_counted_by_its_outputs_and_views_are_free():
     assert counted.calls == 1
 
 
+def test_sparse_matrices_are_counted_as_if_they_were_dense():
+    a, b = torch.eye(ROWS).to_sparse(), torch.ones(ROWS, COLUMNS)
+    with CountOperations() as counted:
+        product = torch.sparse.mm(a, b)
+        a.coalesce() * 2
+    assert torch.equal(product, b) and counted.calls >= 2
+    assert counted.bytes >= 4 * (ROWS * COLUMNS + ROWS * ROWS)
+
+
 def test_what_is_counted_gives_what_it_gave_before():
     model, x = nn.Sequential(nn.Linear(3, 4), nn.Tanh(), nn.Linear(4, 2)), torch.ones(6, 3)
     with CountOperations():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from typing import Any, NamedTuple
 
 import torch
@@ -72,10 +73,13 @@ class CountOperations(TorchDispatchMode):
         named = dict(kwargs or {})
         result = func(*args, **named)
         if not func.is_view:
-            count: Callable[..., int] | None = flop_registry.get(func._overloadpacket)
-            self.multiplications += count(*args, **named, out_val=result) if count else 0
-            self.bytes += sum(t.nbytes for t in tree_leaves(result) if isinstance(t, Tensor))
             self.calls += 1
+            self.bytes += sum(map(_bytes, tree_leaves(result)))
+            count: Callable[..., int] | None = flop_registry.get(func._overloadpacket)
+            if count is not None:
+                # Rules for tensors of unusual layouts are missing, and then raise anything.
+                with suppress(Exception):
+                    self.multiplications += count(*args, **named, out_val=result)
         return result
 
     def seconds(self, device: torch.device) -> float:
@@ -83,3 +87,8 @@ class CountOperations(TorchDispatchMode):
         rates = _CORE if device.type == "cpu" else _GPU
         seconds = self.multiplications / rates.multiplications + self.bytes / rates.bytes
         return seconds + self.calls * rates.call
+
+
+def _bytes(result: Any) -> int:
+    """Count a tensor's bytes; a sparse one's as if it were dense, for it does not tell."""
+    return result.numel() * result.element_size() if isinstance(result, Tensor) else 0
