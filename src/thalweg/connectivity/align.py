@@ -40,7 +40,7 @@ _SAME_FUNCTION = 1e-6
 # Starts of the search by loss: the best so many of all matchings.
 _STARTS = 4
 # Share of the search that each of two soft descents may take.
-_SOFTLY = 0.3
+_SOFTLY = 0.4
 # Rounds in which each of several networks is matched to the mean of the others.
 _ROUNDS = 20
 
