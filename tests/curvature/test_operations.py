@@ -68,7 +68,7 @@ def test_how_products_are_taken_does_not_hang_on_how_long_they_took(monkeypatch)
 
         def at_leisure(products, method, *rest, delayed=delayed):
             apply, size = prepare(products, method, *rest)
-            pause = 0.3 if method == delayed else 0.0
+            pause = 0.02 if method == delayed else 0.0
             return lambda v: (time.sleep(pause), apply(v))[1], size
 
         monkeypatch.setattr(Products, "_prepare", at_leisure)
