@@ -9,6 +9,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
+from thalweg.geometry.inner_products import inner, lengths
 from thalweg.run.progress import Bar
 
 
@@ -107,7 +108,7 @@ class Ascent:
     def _remember(self, point: Tensor, slope: Tensor, gradient: Tensor) -> None:
         move = self._tangent(point - self.point, point)
         change = self._tangent(slope, point) - self._tangent(gradient, point)
-        if float(move @ change) > 1e-10 * float(move.norm() * change.norm()):
+        if float(inner(move, change)) > 1e-10 * float(lengths(move) * lengths(change)):
             self._steps = [*self._steps, (move, change)][-self.memory :]
         else:  # the height curves upwards there: what was learnt would lead down
             self._steps = []
@@ -118,30 +119,30 @@ class Ascent:
             return self._to_the_gradient(slope)
         step, shares = slope.clone(), []
         for move, change in reversed(self._steps):
-            shares.append(float(move @ step) / float(move @ change))
+            shares.append(float(inner(move, step)) / float(inner(move, change)))
             step -= shares[-1] * change
         move, change = self._steps[-1]
-        step *= float(move @ change) / float(change @ change)
+        step *= float(inner(move, change)) / float(inner(change, change))
         for (move, change), share in zip(self._steps, reversed(shares), strict=True):
-            step += (share - float(change @ step) / float(move @ change)) * move
+            step += (share - float(inner(change, step)) / float(inner(move, change))) * move
         step = self._tangent(step, self.point)
-        if float(step @ slope) <= 0:
+        if float(inner(step, slope)) <= 0:
             self._steps = []
             return self._to_the_gradient(slope)
-        return step * min(1.0, self.radius / float(step.norm()))
+        return step * min(1.0, self.radius / float(lengths(step)))
 
     def _to_the_gradient(self, slope: Tensor) -> Tensor:
         onto = self._onto_sphere(self._gradient)
-        if float(onto @ self.point) > 0:
+        if float(inner(onto, self.point)) > 0:
             # The tangent vector whose great circle leads there.
-            return onto * (self.radius**2 / float(onto @ self.point)) - self.point
-        return slope * (self.radius / max(float(slope.norm()), torch.finfo(slope.dtype).tiny))
+            return onto * (self.radius**2 / float(inner(onto, self.point))) - self.point
+        return slope * (self.radius / max(float(lengths(slope)), torch.finfo(slope.dtype).tiny))
 
     def _onto_sphere(self, d: Tensor) -> Tensor:
-        return d * (self.radius / float(d.norm()))
+        return d * (self.radius / float(lengths(d)))
 
     def _tangent(self, v: Tensor, point: Tensor) -> Tensor:
-        return v - point * (float(v @ point) / self.radius**2)
+        return v - point * (float(inner(v, point)) / self.radius**2)
 
 
 def highest(
@@ -205,7 +206,7 @@ def _apart(ascents: Sequence[Ascent], radius: float) -> list[Ascent]:
     """Leave out those that have come close to one before them."""
     kept: list[Ascent] = []
     for ascent in ascents:
-        cosines = [float(ascent.point @ other.point) / radius**2 for other in kept]
+        cosines = [float(inner(ascent.point, other.point)) / radius**2 for other in kept]
         if max(cosines, default=0.0) < _SAME:
             kept.append(ascent)
     return kept

@@ -9,6 +9,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from thalweg.geometry.inner_products import inner, lengths
 from thalweg.geometry.operator import SymmetricOperator
 from thalweg.run.bounds import check_memory
 from thalweg.run.progress import Bar
@@ -90,9 +91,9 @@ class _Lockstep:
 
     def grow(self) -> None:
         """Multiply the next vector of each space that has not ended."""
-        lengths = _norms(self._rest)
+        remaining = lengths(self._rest)
         if self._step:
-            self._live &= lengths > self.floor
+            self._live &= remaining > self.floor
         if not self._live.any():
             return
         step, live = self._step, self._live.to(self._op.device)
@@ -103,11 +104,11 @@ class _Lockstep:
         self._basis[:, step] = vectors
         self._step, self.sizes = step + 1, self.sizes + self._live
         self._rest = (self._op @ vectors.T).T.contiguous()
-        self._scale = max(self._scale, float(_norms(self._rest).max()))
+        self._scale = max(self._scale, float(lengths(self._rest).max()))
         taken = self._orthogonalize(self._rest, 2)
-        expected = torch.zeros(len(lengths), step, dtype=torch.float64)
+        expected = torch.zeros(len(remaining), step, dtype=torch.float64)
         if step:
-            expected[:, -1] = lengths * self._live
+            expected[:, -1] = remaining * self._live
         self._op.check_symmetric(taken[:, :step], expected, self._scale)
         self.h[:, step, : step + 1] = taken
         self.h[:, : step + 1, step] = taken
@@ -117,18 +118,12 @@ class _Lockstep:
         basis = self._basis[:, : self._step]
         taken = torch.zeros(len(vectors), self._step, dtype=torch.float64)
         for _ in range(times):
-            part = vectors[:, None] @ basis.mT  # as columns, a tenth as fast
-            vectors -= (part @ basis)[:, 0]
-            taken += part[:, 0].double().cpu()
+            part = inner(vectors[:, None], basis)  # as columns, a tenth as fast
+            vectors -= (part.to(vectors) @ basis)[:, 0]
+            taken += part[:, 0]
         return taken
 
 
-def _norms(vectors: Tensor) -> Tensor:
-    """Take lengths in float64, where float32 would lose small entries behind a large one."""
-    lengths: Tensor = torch.linalg.vector_norm(vectors, dim=1, dtype=torch.float64)
-    return lengths.cpu()
-
-
 def _unit(vectors: Tensor) -> Tensor:
-    lengths = _norms(vectors).to(vectors.device, vectors.dtype)
-    return vectors / lengths.clamp_min(torch.finfo(vectors.dtype).tiny)[:, None]
+    sizes = lengths(vectors).to(vectors.device, vectors.dtype)
+    return vectors / sizes.clamp_min(torch.finfo(vectors.dtype).tiny)[:, None]

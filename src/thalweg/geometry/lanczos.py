@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from thalweg.geometry.inner_products import inner, lengths
 from thalweg.geometry.operator import SymmetricOperator
 from thalweg.run.bounds import check_memory
 
@@ -120,7 +121,7 @@ class SearchSpace:
         if start is None:
             start = torch.randn(self.op.size, generator=self.generator, dtype=self.op.dtype)
         start = start.to(self.op.device, self.op.dtype)
-        self._grow(start / _norm(start), torch.zeros(self.size, dtype=torch.float64))
+        self._grow(start / float(lengths(start)), torch.zeros(self.size, dtype=torch.float64))
 
     def extend(self, wanted: Tensor | None = None) -> None:
         """
@@ -140,32 +141,32 @@ class SearchSpace:
             weights = [float((row @ wanted).norm()) for row in self._scaled_rows()]
             index = max(range(len(weights)), key=weights.__getitem__)
         loose, row = self._loose.pop(index), self._rows.pop(index)
-        beta = _norm(loose)
+        beta = float(lengths(loose))
         self._grow(loose / beta, beta * row)
 
     def _scaled_rows(self) -> list[Tensor]:
-        return [_norm(f) * row for f, row in zip(self._loose, self._rows, strict=True)]
+        return [lengths(f) * row for f, row in zip(self._loose, self._rows, strict=True)]
 
     def _grow(self, q: Tensor, coupling: Tensor) -> None:
         """Add the vector q, of which q'AQ is ``coupling`` up to what other loose directions add."""
         m = self.size
         q = q.clone()
         self._orthogonalize(q)
-        q /= _norm(q)
+        q /= float(lengths(q))
         for loose, row in zip(self._loose, self._rows, strict=True):
-            share = torch.dot(loose, q)
-            coupling = coupling + float(share) * row
+            share = float(inner(loose, q))
+            coupling = coupling + share * row
             loose -= share * q
         self._basis[m] = q
         self.size = m + 1
         rest = self.op @ q
-        self.scale = max(self.scale, _norm(rest))
+        self.scale = max(self.scale, float(lengths(rest)))
         h = self._orthogonalize(rest)
         self.op.check_symmetric(h[:m], coupling, self.scale)
         self._h[m, : m + 1] = h
         self._h[: m + 1, m] = h
         self._rows = [torch.cat([row, torch.zeros(1, dtype=row.dtype)]) for row in self._rows]
-        if not self.complete and _norm(rest) > self.floor:
+        if not self.complete and float(lengths(rest)) > self.floor:
             self._loose.append(rest)
             self._rows.append(torch.eye(m + 1, dtype=torch.float64)[m])
 
@@ -174,9 +175,9 @@ class SearchSpace:
         basis = self._basis[: self.size]
         taken = torch.zeros(self.size, dtype=torch.float64)
         for _ in range(2):
-            part = basis @ v
-            v -= part @ basis
-            taken += part.double().cpu()
+            part = inner(basis, v)
+            v -= part.to(v) @ basis
+            taken += part
         return taken
 
     def ritz(self) -> RitzPairs:
@@ -187,7 +188,7 @@ class SearchSpace:
         residuals = torch.zeros(m, dtype=torch.float64)
         if self._loose:
             loose = torch.stack(self._loose)
-            gram = (loose @ loose.T).double().cpu()
+            gram = inner(loose, loose)
             reach = torch.stack(self._rows) @ vectors
             residuals = (reach * (gram @ reach)).sum(0).clamp_min(0.0).sqrt()
         return RitzPairs(values, vectors, residuals)
@@ -206,8 +207,3 @@ class SearchSpace:
         self._h.zero_()
         self._h[: self.size, : self.size] = torch.diag(pairs.values[keep])
         self._rows = [row @ coefficients for row in self._rows]
-
-
-def _norm(v: Tensor) -> float:
-    """Sum in float64: float32 loses many small entries behind a large one, 1e-5 of the norm."""
-    return float(torch.linalg.vector_norm(v, dtype=torch.float64))

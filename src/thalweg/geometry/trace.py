@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from thalweg.errors import InvalidArgument
+from thalweg.geometry.inner_products import inner, lengths, orthonormal
 from thalweg.geometry.operator import SymmetricOperator
 from thalweg.result import Result
 from thalweg.run.progress import Bar, Progress, silent
@@ -186,16 +187,19 @@ class _HutchPlusPlus:
         image = self.op @ start
         old = self.q.shape[1]
         total = old + columns
-        self.squares = (self.squares * old + float(image.double().square().sum())) / total
-        self.rough = (self.rough * old + float((start.double() * image).sum())) / total
-        new = torch.linalg.qr(self._outside(image))[0]
-        new = torch.linalg.qr(self._outside(new))[0]
+        self.squares = (self.squares * old + float(lengths(image.T).square().sum())) / total
+        self.rough = (self.rough * old + float(inner(start.T, image.T).trace())) / total
+        del start
+        new = orthonormal(self._outside(image))
+        del image
+        new = orthonormal(self._outside(new))
         self.q = torch.cat([self.q, new], dim=1)
         product = self.op @ new
         bar.update(2 * columns)
-        self.scale = max(self.scale, float(product.norm(dim=0).max()))
-        self.q_squares += float(product.double().square().sum())
-        self._extend_core((self.q.T @ product).double().cpu(), old)
+        sizes = lengths(product.T)
+        self.scale = max(self.scale, float(sizes.max()))
+        self.q_squares += float(sizes.square().sum())
+        self._extend_core(inner(self.q.T, product.T), old)
 
     def _extend_core(self, columns: Tensor, old: int) -> None:
         corner = columns[old:]
@@ -206,7 +210,7 @@ class _HutchPlusPlus:
 
     def _outside(self, v: Tensor) -> Tensor:
         """Project away what Q spans."""
-        return v - self.q @ (self.q.T @ v)
+        return v - self.q @ inner(self.q.T, v.movedim(0, -1)).to(self.q)
 
     def _worth_doubling(self) -> bool:
         size = self.q.shape[1]
@@ -223,4 +227,4 @@ class _HutchPlusPlus:
         z = self._outside(self._outside(z))
         product = self.op @ z
         bar.update()
-        return float(torch.dot(z.double(), product.double()))
+        return float(inner(z, product))

@@ -1,0 +1,79 @@
+"""Inner products of long vectors, which sums in float32 lose thousandths of."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+# Entries that are summed in the vectors' own dtype. Of 11 million positive numbers in float32 a
+# plain product is off by 1e-3 to 1e-2 of itself, sums of so many by 1e-7, at the same price.
+_SUMMED = 1 << 14
+
+
+def inner(rows: Tensor, others: Tensor) -> Tensor:
+    """
+    Multiply vectors with vectors: parts in their own dtype, the sum of the parts in float64.
+
+    Parameters
+    ----------
+    rows, others : Tensor
+        Vectors, shapes (..., k, W) and (..., m, W), or (W,) for one.
+
+    Returns
+    -------
+    Tensor
+        Shape (..., k, m) without the axes of single vectors, float64, on the CPU.
+
+    Examples
+    --------
+    >>> inner(torch.tensor([1.0, 2.0]), torch.tensor([[3.0, 4.0], [0.0, 1.0]])).tolist()
+    [11.0, 2.0]
+    """
+    left, right = (v[None] if v.dim() == 1 else v for v in (rows, others))
+    width = left.shape[-1]
+    summed = width if left.dtype == torch.float64 else _SUMMED
+    total = left.new_zeros((), dtype=torch.float64)
+    for start in range(0, max(1, width), max(1, summed)):
+        part = slice(start, start + summed)
+        total = total + (left[..., part] @ right[..., part].mT).double()
+    shape = (*total.shape[:-2], *rows.shape[-2:-1], *others.shape[-2:-1])
+    return total.reshape(shape).cpu()
+
+
+def lengths(rows: Tensor) -> Tensor:
+    """
+    Take Euclidean norms: float32 loses many small entries behind a large one.
+
+    Parameters
+    ----------
+    rows : Tensor
+        Vectors, shape (..., W).
+
+    Returns
+    -------
+    Tensor
+        Shape (...), float64, on the CPU.
+    """
+    found: Tensor = torch.linalg.vector_norm(rows, dim=-1, dtype=torch.float64)
+    return found.cpu()
+
+
+def orthonormal(columns: Tensor) -> Tensor:
+    """
+    Give an orthonormal basis of what columns span.
+
+    Parameters
+    ----------
+    columns : Tensor
+        Shape (W, k), k at most W.
+
+    Returns
+    -------
+    Tensor
+        Shape (W, k), orthonormal to the rounding of single entries, however long the columns are.
+    """
+    basis: Tensor = torch.linalg.qr(columns)[0]
+    # A step of Newton's method for the nearest orthonormal columns: what long sums left of the
+    # Gram matrix beside the identity is squared.
+    gram = inner(basis.T, basis.T)
+    return basis @ (1.5 * torch.eye(len(gram), dtype=gram.dtype) - gram / 2).to(basis)
