@@ -15,6 +15,7 @@ import thalweg as tw
 from thalweg.certificates.rise import bound_rise
 from thalweg.cli.main import app
 from thalweg.geometry.scales import perturbation_scales
+from thalweg.errors import NotSymmetric
 from thalweg.measurements import checkup, checkup_parts, checkup_verdicts
 from thalweg.measurements.checkup import collect
 from thalweg.measurements.checkup_aligned import aligned
@@ -535,3 +536,26 @@ def test_from_python_of_states_vectors_and_one_point(work):
         found["Why?"]
     with pytest.raises(tw.ThalwegError, match="minutes=0"):
         tw.inspect(problem, [w], minutes=0)
+
+
+def test_what_is_refused_is_said_and_the_rest_is_measured(monkeypatch):
+    # One operator that was said to be asymmetric ended the whole check-up of a ResNet-18.
+    def refused(*_):
+        raise NotSymmetric("it is not symmetric.\nmore of it")
+
+    monkeypatch.setitem(checkup._OF_A_POINT, "curvature", refused)
+    monkeypatch.setitem(checkup._OF_A_POINT, "inside", refused)
+    monkeypatch.setattr(checkup_parts, "surface", refused)
+    problem = tw.load_problem("digits", network="mlp", width=4, train_size=60, test_size=30)
+    start = problem.model.state_dict()
+    found = tw.inspect(problem, {"a": start, "b": start}, minutes=0.3)
+    for question in ("Do their inner layers", "How does the loss surface"):
+        answer = found[question][0]
+        assert (answer.verdict, answer.answer) == ("not measured", "it is not symmetric.")
+        assert "--minutes" not in answer.trust
+    flat = found["How flat is it there?"][0]
+    assert flat.answer.startswith("noise of") and "not symmetric" in flat.trust
+    assert found["Do they lie in one basin?"][0].numbers["barrier"] == 0
+    monkeypatch.setattr(checkup_parts, "fit", refused)
+    with pytest.raises(NotSymmetric):  # without it there is no check-up
+        tw.inspect(problem, {"a": start}, minutes=0.1)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import math
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import numpy as np
@@ -19,8 +20,8 @@ from thalweg.tracing.kinds import CONVOLUTIONS
 Indices = NDArray[np.int64]
 Array = NDArray[np.float64]
 
-# Samples that are looked at, at most, and so many at once.
-_SAMPLES, _AT_ONCE = 2000, 250
+# Samples that are looked at, at most, so many at once, and numbers of a network that are held.
+_SAMPLES, _AT_ONCE, _HELD = 2000, 250, 1 << 24
 
 
 def match_activations(symmetries: Symmetries, first: Array, second: Array) -> dict[str, Indices]:
@@ -49,7 +50,7 @@ def match_activations(symmetries: Symmetries, first: Array, second: Array) -> di
     states = [symmetries.re_estimated(state) for state in (first, second)]
     watched = list(_watched(symmetries))
     moments = [_Moments() for _ in watched]
-    for start, stop in _bounds(symmetries):
+    for start, stop in _bounds(symmetries, {node for node, *_ in watched}):
         values = [_values(symmetries, state, start, stop) for state in states]
         for (node, dim, _, places), sums in zip(watched, moments, strict=True):
             sums.add(*(_by_unit(value[node], dim, places) for value in values))
@@ -114,16 +115,18 @@ class _Moments:
         return np.asarray(np.where(scale > floor, covariance / np.maximum(scale, floor), 0.0))
 
 
-def _bounds(symmetries: Symmetries) -> Iterator[tuple[int, int]]:
-    """Cut samples into as many as the graph takes at once."""
+def _bounds(symmetries: Symmetries, watched: Iterable[Node]) -> Iterator[tuple[int, int]]:
+    """Cut samples into as many as the graph takes at once and memory holds."""
     data = symmetries.risk.data
     if not data.joined:
         yield from ((i, i + 1) for i in range(min(len(data), _SAMPLES // _AT_ONCE)))
-        return
-    step, stop = (_AT_ONCE, min(len(data), _SAMPLES)) if _takes_any(symmetries) else (2, 100)
-    for start in range(0, stop, step):
-        if start + step <= len(data) or step == _AT_ONCE:
-            yield start, min(start + step, stop)
+    elif _takes_any(symmetries):
+        # The graph was read with two samples.
+        numbers = sum(math.prod(node.shape or (0,)) for node in watched) // 2
+        step, stop = max(1, min(_AT_ONCE, _HELD // max(1, numbers))), min(len(data), _SAMPLES)
+        yield from ((start, min(start + step, stop)) for start in range(0, stop, step))
+    else:
+        yield from ((start, start + 2) for start in range(0, min(100, len(data) - 1), 2))
 
 
 def _takes_any(symmetries: Symmetries) -> bool:

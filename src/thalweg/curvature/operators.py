@@ -73,8 +73,10 @@ class RiskOperator(ABC):
             if v.dim() == 1:
                 return self._stated(v)
             # Measured on a CPU: a block of vectors takes as long as its vectors one by one.
-            columns = [self._stated(column) for column in v.unbind(1)]
-        return torch.stack(columns, dim=1) if columns else v.new_zeros(self.shape[0], 0)
+            products = v.new_zeros(self.shape[0], v.shape[1])
+            for place, column in enumerate(v.unbind(1)):
+                products[:, place] = self._stated(column)
+        return products
 
     @property
     def error(self) -> float:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import InitVar, dataclass, field
+from itertools import islice
 from typing import Protocol
 
 import torch
@@ -14,13 +15,15 @@ from thalweg.run.progress import Bar
 
 
 class Heights(Protocol):
-    """What is climbed: a function of points d, shape (W,), float64."""
+    """What is climbed: a function of points d, shape (W,), of one dtype."""
+
+    dtype: torch.dtype
 
     def value(self, d: Tensor, /) -> float:
         """Evaluate it at d."""
 
     def value_and_gradient(self, d: Tensor, /) -> tuple[float, Tensor]:
-        """Evaluate it and its gradient, shape (W,), float64."""
+        """Evaluate it and its gradient, shape (W,), in the dtype of d."""
 
 
 MEMORY = 8
@@ -48,7 +51,7 @@ class Ascent:
     heights : Heights
         What is climbed.
     start : Tensor
-        Shape (W,), float64: the direction of the first point; any length but 0.
+        Shape (W,): the direction of the first point; any length but 0.
     radius : float
         Of the sphere.
     memory : int
@@ -75,7 +78,7 @@ class Ascent:
     _steps: list[tuple[Tensor, Tensor]] = field(default_factory=list, init=False)
 
     def __post_init__(self, start: Tensor) -> None:
-        self.point = self._onto_sphere(start)
+        self.point = self._onto_sphere(start.to(self.heights.dtype))
         self.height, self._gradient = self.heights.value_and_gradient(self.point)
 
     def outlook(self) -> float:
@@ -86,6 +89,10 @@ class Ascent:
         """Go on until so many gradients in all are evaluated, or no step goes higher."""
         while not self.ended and self.gradients < gradients:
             self._step(gradients)
+
+    def give_up(self) -> None:
+        """Keep the point and its height, and free what only going on would need."""
+        self._steps, self._gradient = [], self.point[:0]
 
     def _step(self, gradients: int) -> None:
         slope = self._tangent(self._gradient, self.point)
@@ -147,7 +154,7 @@ class Ascent:
 
 def highest(
     heights: Heights,
-    starts: Sequence[Tensor],
+    starts: Iterable[Tensor],
     radius: float,
     gradients: int,
     bar: Bar,
@@ -164,8 +171,8 @@ def highest(
     ----------
     heights : Heights
         What is climbed.
-    starts : sequence of Tensor
-        Directions, shape (W,), float64, the most promising first.
+    starts : iterable of Tensor
+        Directions, shape (W,), the most promising first.
     radius : float
         Of the sphere.
     gradients : int
@@ -181,13 +188,16 @@ def highest(
         The highest first; those that were given up stand where they were.
     """
     ascents = []
-    for start in starts[: max(1, gradients // 3)]:
+    for start in islice(starts, max(1, gradients // 3)):
         ascents.append(Ascent(heights, start, radius, memory))
         bar.update()
     spent = len(ascents)
     going = sorted(ascents, key=Ascent.outlook, reverse=True)
     for keep, reach in _ROUNDS:
         going = _apart(going, radius)[:keep]
+        for ascent in ascents:
+            if not any(ascent is other for other in going):
+                ascent.give_up()
         for place, ascent in enumerate(going):
             before = ascent.gradients
             allowed = max(0, gradients - spent) // (len(going) - place)

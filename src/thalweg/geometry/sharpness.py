@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import chain, islice
 from typing import Literal
 
 import torch
@@ -193,7 +194,7 @@ def worst_sharpness(
         Shape (W, k): top eigenvectors of the Hessian in units of ``form`` (`Scaled`), where they
         are known already; by default two are computed.
     starts : int, optional
-        Ascents that are begun, at most, each of which holds two vectors of W float64 numbers; by
+        Ascents that are begun, at most, each of which holds two vectors of W numbers; by
         default all.
     memory : int
         Steps that an ascent remembers, each two such vectors.
@@ -227,13 +228,15 @@ def worst_sharpness(
             " relative to |w|, as 0.01, and at least 10 gradients."
         )
     scales = perturbation_scales(landscape.space, w, form)
-    curved = _both_signs(_eigenvectors(landscape, w, scales, eigenvectors))
-    spare = None if starts is None else max(1, starts - len(curved) - 1)
+    curved = _eigenvectors(landscape, w, scales, eigenvectors)[:, :_EIGENVECTORS].cpu()
+    spare = None if starts is None else max(1, starts - 2 * curved.shape[1] - 1)
     responses = _responses(landscape, w, spare)
-    directions = [*curved, *(scales * response for response in responses), *_random(len(w), seed)]
-    directions = directions[:starts]
+    # One after the other: each is as long as the weights.
+    directions = chain(
+        _both_signs(curved), (scales * response for response in responses), _random(len(w), seed)
+    )
     length = radius * math.sqrt(len(w))
-    moving = [start for start in directions if float(start.norm()) > 0]
+    moving = (start for start in islice(directions, starts) if bool(start.any()))
     with progress(max_gradients, "gradients of ascents") as bar:
         heights = _Heights(landscape, w, scales)
         ascents = highest(heights, moving, length, max_gradients, bar, memory=memory)
@@ -256,11 +259,12 @@ class _Heights:
     """The rise over ``w``, with coordinates in units of the scales."""
 
     def __init__(self, landscape: Landscape, w: Tensor, scales: Tensor) -> None:
-        self.landscape, self.w, self.scales = landscape, w, scales
+        self.landscape, self.w, self.scales = landscape, w, scales.to(w.dtype)
+        self.dtype = w.dtype
         self.base = landscape.value(w)
 
     def value(self, d: Tensor) -> float:
-        """Evaluate it at d, shape (W,), float64."""
+        """Evaluate it at d, shape (W,), on the CPU."""
         return self.landscape.value(self._place(d)) - self.base
 
     def value_and_gradient(self, d: Tensor) -> tuple[float, Tensor]:
@@ -270,15 +274,15 @@ class _Heights:
             value, gradient = self.landscape.value_and_gradient(place)
         else:
             value, gradient = self.landscape.value(place), self.landscape.gradient(place)
-        return value - self.base, gradient.double().cpu() * self.scales
+        return value - self.base, gradient.cpu().to(self.dtype) * self.scales
 
     def _place(self, d: Tensor) -> Tensor:
-        return self.w + (self.scales * d).to(self.w.device, self.w.dtype)
+        return self.w + (self.scales * d).to(self.w.device)
 
 
-def _both_signs(vectors: Tensor) -> list[Tensor]:
-    columns = vectors[:, :_EIGENVECTORS].double().cpu().unbind(1)
-    return [signed for column in columns for signed in (column, -column)]
+def _both_signs(vectors: Tensor) -> Iterator[Tensor]:
+    for column in vectors.unbind(1):
+        yield from (column, -column)
 
 
 def _eigenvectors(landscape: Landscape, w: Tensor, scales: Tensor, known: Tensor | None) -> Tensor:
@@ -305,11 +309,10 @@ def _responses(landscape: Landscape, w: Tensor, most: int | None) -> list[Tensor
     rows = torch.eye(outputs, dtype=jacobian.dtype, device=jacobian.device)
     contrasts = torch.cat([rows, -rows]) if outputs == 1 else (rows - 1 / outputs)[:_OUTPUTS]
     contrasts = contrasts[:most]
-    return [
-        (jacobian.T @ row.repeat(landscape.samples)).double().cpu() for row in contrasts.unbind(0)
-    ]
+    return [(jacobian.T @ row.repeat(landscape.samples)).cpu() for row in contrasts.unbind(0)]
 
 
-def _random(size: int, seed: int) -> list[Tensor]:
+def _random(size: int, seed: int) -> Iterator[Tensor]:
     generator = torch_generator(seed, "worst_sharpness")
-    return [torch.randn(size, generator=generator, dtype=torch.float64) for _ in range(_RANDOM)]
+    for _ in range(_RANDOM):
+        yield torch.randn(size, generator=generator, dtype=torch.float64)

@@ -193,7 +193,7 @@ class _HutchPlusPlus:
         new = orthonormal(self._outside(image))
         del image
         new = orthonormal(self._outside(new))
-        self.q = torch.cat([self.q, new], dim=1)
+        self.q = torch.cat([self.q, new], dim=1) if old else new
         product = self.op @ new
         bar.update(2 * columns)
         sizes = lengths(product.T)

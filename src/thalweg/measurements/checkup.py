@@ -13,21 +13,23 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from thalweg.errors import InvalidArgument
+from thalweg.errors import InvalidArgument, ThalwegError
 from thalweg.measurements import checkup_parts as measure
 from thalweg.measurements.checkup_aligned import aligned
-from thalweg.measurements.checkup_clock import Clock
+from thalweg.measurements.checkup_clock import Clock, OutOfTime
 from thalweg.measurements.checkup_flatness import curvature, noise
 from thalweg.measurements.checkup_layers import inside
 from thalweg.measurements.checkup_plan import make_plan
 from thalweg.measurements.checkup_sizes import SHARES, Sizes
 from thalweg.measurements.checkup_subject import Subject
-from thalweg.measurements.checkup_verdicts import Verdict, verdicts
+from thalweg.measurements.checkup_verdicts import verdicts
 from thalweg.measurements.checkup_words import told_plan
 from thalweg.measurements.dataset_codec import unpack
+from thalweg.measurements.verdict import Verdict
 from thalweg.problems import Problem
 from thalweg.problems.checkpoints import Point, open_point
 from thalweg.result import Result
+from thalweg.run.freed_memory import give_back
 from thalweg.run.progress import Progress, silent
 from thalweg.run.threads import torch_threads
 
@@ -184,10 +186,24 @@ def _opened(problem: Problem, name: str, point: Any) -> Point:
 
 
 def do(subject: Subject, part: str, places: tuple[int, ...], sizes: Any) -> dict[str, Any]:
-    """Measure one part of a check-up, on as much of the data as the sizes say."""
+    """
+    Measure one part of a check-up, on as much of the data as the sizes say.
+
+    ``refused`` says why a part could not be measured: the others are. Without what is there and
+    the fit there is no check-up.
+    """
     subject.take_check(sizes.get("checked"))
     with torch_threads(sizes.get("threads")):
-        return _measured(subject.limited(*sizes["of"]), part, places, sizes)
+        try:
+            return _measured(subject.limited(*sizes["of"]), part, places, sizes)
+        except OutOfTime as error:
+            return error.answer
+        except ThalwegError as error:
+            if part in ("there", "fit"):
+                raise
+            return {"refused": str(error).partition("\n")[0]}
+        finally:
+            give_back()  # parts need the most at different places
 
 
 def _measured(less: Subject, part: str, places: tuple[int, ...], sizes: Any) -> dict[str, Any]:
@@ -311,12 +327,16 @@ class _Collected:
     @staticmethod
     def _unpacked(part: str, each: str, answers: dict[tuple[int, ...], dict[str, Any]]) -> Any:
         if each == "all":
-            return unpack(answers[()])
+            return _whole(answers[()])
         if each == "pairs":
             return {places: _of_a_pair(answer) for places, answer in answers.items()}
         return {places[0]: answer for places, answer in answers.items()}
 
 
 def _of_a_pair(found: dict[str, Any]) -> Any:
-    """Give a line; or all that came with it."""
+    """Give a line; or why there is none."""
     return found if "refused" in found else unpack(found)["line"]
+
+
+def _whole(found: dict[str, Any]) -> Any:
+    return found if "refused" in found else unpack(found)

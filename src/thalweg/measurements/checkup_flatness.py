@@ -14,7 +14,7 @@ from thalweg.geometry import top_eigenvalues, trace
 from thalweg.geometry.noise import noise_level
 from thalweg.geometry.scales import Scaled, perturbation_scales
 from thalweg.geometry.sharpness import average_sharpness, worst_sharpness
-from thalweg.measurements.checkup_clock import OutOfTime, ending
+from thalweg.measurements.checkup_clock import ending
 from thalweg.measurements.checkup_sizes import Sizes
 from thalweg.measurements.checkup_subject import Subject
 from thalweg.risk import EmpiricalRisk
@@ -28,16 +28,12 @@ def noise(subject: Subject, place: int, sizes: Sizes) -> dict[str, Any]:
     """
     Measure how the loss rises under noise around a point.
 
-    Each measure comes with what it is a mean of, or over copies. ``refused`` says why where it
-    took too long.
+    Each measure comes with what it is a mean of, or over copies.
     """
     how = _how(subject, sizes) | {"form": "adaptive"}
     risk, w = subject.few(place, sizes["samples"])
-    try:
-        average = average_sharpness(risk, w, noise=NOISE, pairs=sizes["draws"], **how)
-        level = noise_level(risk, w, rise=RISE, copies=sizes["draws"], **how)
-    except OutOfTime as error:
-        return error.answer
+    average = average_sharpness(risk, w, noise=NOISE, pairs=sizes["draws"], **how)
+    level = noise_level(risk, w, rise=RISE, copies=sizes["draws"], **how)
     return {
         "loss": risk.value(w),
         "average": average.value,
@@ -55,25 +51,16 @@ def curvature(subject: Subject, place: int, sizes: Sizes) -> dict[str, Any]:
     Measure the largest curvature and the worst direction around a point, and the trace.
 
     All but the trace are measures that layer rescaling leaves alone, each with the samples that it
-    is a mean of. ``refused`` says why where it took too long.
+    is a mean of.
     """
-    try:
-        return _curvature(subject, place, sizes, _how(subject, sizes))
-    except OutOfTime as error:
-        return error.answer
-
-
-def _how(subject: Subject, sizes: Sizes) -> dict[str, Any]:
-    return {"seed": subject.seed, "progress": ending(sizes["most"] / len(subject.points))}
-
-
-def _curvature(subject: Subject, place: int, sizes: Sizes, how: dict[str, Any]) -> dict[str, Any]:
+    how = _how(subject, sizes)
     risk, w = subject.few(place, sizes["samples"])
     hessian = risk.hessian(w, method=sizes["method"])
     scales = perturbation_scales(risk.space, w, "adaptive")
     search: Any = {"max_products": sizes["products"], "basis": sizes["basis"], **how}
     top = top_eigenvalues(Scaled(hessian, scales), 1, rtol=1e-3, **search)
     vectors = top.vectors
+    del hessian  # its graph would be held through the ascents
     worst = worst_sharpness(
         *(risk, w),
         radius=RADIUS,
@@ -104,9 +91,14 @@ def _curvature(subject: Subject, place: int, sizes: Sizes, how: dict[str, Any]) 
     )
     if sizes["trace_products"]:
         # Of the plain Hessian: what others print, and not invariant.
+        hessian = risk.hessian(w, method=sizes["method"])
         total = trace(hessian, rtol=0.05, max_products=sizes["trace_products"], **how)
         found |= {"trace": total.value, "trace_error": total.error, "trace_status": total.status}
     return found
+
+
+def _how(subject: Subject, sizes: Sizes) -> dict[str, Any]:
+    return {"seed": subject.seed, "progress": ending(sizes["most"] / len(subject.points))}
 
 
 def _second_differences(risk: EmpiricalRisk, w: Tensor, along: Tensor, base: Tensor) -> Tensor:

@@ -11,9 +11,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from thalweg.connectivity import barrier
-from thalweg.errors import InvalidArgument, ThalwegError
+from thalweg.errors import InvalidArgument
 from thalweg.geometry import degeneracy
-from thalweg.measurements.checkup_clock import OutOfTime, ending
+from thalweg.measurements.checkup_clock import ending
 from thalweg.measurements.checkup_sizes import Sizes
 from thalweg.measurements.checkup_subject import Subject
 from thalweg.measurements.dataset_codec import pack
@@ -98,26 +98,18 @@ def _array(values: Tensor) -> Array:
 
 
 def line(subject: Subject, first: int, last: int, sizes: Sizes) -> dict[str, Any]:
-    """Measure the line between two points; why not, where it took too long."""
+    """Measure the line between two points."""
     risk = subject.moving(sizes["samples"])
     ends = (subject.points[first], subject.points[last])
     in_time = ending(sizes["most"] / len(subject.pairs))
-    try:
-        return pack({"line": barrier(risk, *ends, points=sizes["points"], progress=in_time)})
-    except OutOfTime as error:
-        return error.answer
+    return pack({"line": barrier(risk, *ends, points=sizes["points"], progress=in_time)})
 
 
 def kernel(subject: Subject, place: int, sizes: Sizes) -> dict[str, Any]:
-    """Measure rank and nullity at a point, on some samples; the reason where it cannot be."""
+    """Measure rank and nullity at a point, on some samples."""
     risk, w = subject.few(place, sizes["samples"])
     ends = ending(sizes["most"] / len(subject.points))
-    try:
-        found = degeneracy(risk, w, probes=2, steps=10, seed=subject.seed, progress=ends)
-    except OutOfTime as error:
-        return error.answer
-    except ThalwegError as error:
-        return {"refused": str(error).partition("\n")[0]}
+    found = degeneracy(risk, w, probes=2, steps=10, seed=subject.seed, progress=ends)
     return {**found.to_dict(), "samples": risk.samples}
 
 

@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, replace
 from typing import Any
 
-import xarray as xr
-
-from thalweg.connectivity import one_basin
 from thalweg.landscape.sample_means import mean_interval
 from thalweg.measurements.checkup_layers import debiased_cka
+from thalweg.measurements.checkup_lines import on_the_aligned_line, on_the_line
 from thalweg.measurements.checkup_statistics import (
     calibration,
     common_measures,
@@ -19,39 +16,7 @@ from thalweg.measurements.checkup_statistics import (
     quantiles,
     same_function,
 )
-
-
-@dataclass(frozen=True)
-class Verdict:
-    """
-    The answer to one question.
-
-    Attributes
-    ----------
-    question : str
-        Which.
-    about : str
-        Names of the points.
-    verdict : str
-        In a word or two, for code: "flatter", "one basin", ...
-    answer : str
-        In words, with numbers and intervals.
-    trust : str
-        How far it goes, and what it leaves out.
-    numbers : dict
-        The numbers of the answer.
-    """
-
-    question: str
-    about: str
-    verdict: str
-    answer: str
-    trust: str
-    numbers: dict[str, Any]
-
-    def to_dict(self) -> dict[str, Any]:
-        """Give it as JSON values."""
-        return asdict(self)
+from thalweg.measurements.verdict import Verdict, not_measured
 
 
 def verdicts(parts: Mapping[str, Any], names: list[str]) -> list[Verdict]:
@@ -74,6 +39,10 @@ def verdicts(parts: Mapping[str, Any], names: list[str]) -> list[Verdict]:
     found += [v for i, fit in fits.items() if (v := _margins(fit, names[i])) is not None]
     found += [_curved(flat, names[i]) for i, flat in flats.items()]
     found += [_degenerate(one, names[i]) for i, one in parts.get("kernel", {}).items()]
+    if "refused" in parts.get("surface", ()):
+        found.append(
+            not_measured("How does the loss surface look?", ", ".join(names), parts["surface"])
+        )
     for i, j in parts.get("pairs", []):
         both = names[i], names[j]
         if i in fits and j in fits:
@@ -84,9 +53,9 @@ def verdicts(parts: Mapping[str, Any], names: list[str]) -> list[Verdict]:
         if i in flats and j in flats and common_measures(flats[i], flats[j]):
             found.append(flatter(flats[i], flats[j], *both))
         if (i, j) in parts.get("line", {}):
-            found += _line(parts["line"][i, j], *both)
+            found += on_the_line(parts["line"][i, j], *both)
         if (i, j) in parts.get("aligned", {}):
-            found += _aligned(parts["aligned"][i, j], *both)
+            found += on_the_aligned_line(parts["aligned"][i, j], *both)
     return found
 
 
@@ -207,7 +176,7 @@ def _curved(flat: dict[str, Any], name: str) -> Verdict:
         told.append(f"trace of the Hessian {flat['trace']:.4g} ± {flat['trace_error']:.2g}")
         trust.append(f"trace {flat['trace_status']}, which changes where layers are rescaled")
     if not told:
-        return Verdict(question, name, "not measured", flat["refused"], "give more --minutes", flat)
+        return not_measured(question, name, flat)
     if "refused" in flat:
         trust.append(f"the rest was not measured: {flat['refused']}")
     numbers = {k: v for k, v in flat.items() if not k.endswith("_each")}
@@ -222,7 +191,7 @@ def _at_most(flat: dict[str, Any]) -> str:
 def _degenerate(one: dict[str, Any], name: str) -> Verdict:
     question = "How degenerate is it?"
     if "refused" in one:
-        return Verdict(question, name, "not measured", one["refused"], "", one)
+        return not_measured(question, name, one)
     causes = sorted(one["split"].items(), key=lambda item: -item[1])
     told = ", ".join(f"{count:,} {kind}" for kind, count in causes[:3] if count)
     answer = f"{one['nullity']:,} of {one['weights']:,} directions change no output"
@@ -276,8 +245,8 @@ def _same_function(first: dict[str, Any], last: dict[str, Any], one: str, other:
 def same_layers(first: dict[str, Any], last: dict[str, Any], one: str, other: str) -> Verdict:
     """Compare inner layers of two points by linear CKA, without bias."""
     question, about = "Do their inner layers compute the same?", f"{one}, {other}"
-    if "refused" in first:
-        return Verdict(question, about, "not measured", first["refused"], "", first)
+    if refused := next((layers for layers in (first, last) if "refused" in layers), None):
+        return not_measured(question, about, refused)
     names = [str(name) for name in first["layers"]]
     found = {
         name: debiased_cka(a, b)
@@ -324,83 +293,3 @@ def flatter(first: dict[str, Any], last: dict[str, Any], one: str, other: str) -
     numbers = {"measures": rows, **votes}
     about = f"{one}, {other}"
     return Verdict("Which is flatter?", about, verdict, f"{answer}: {told}", trust, numbers)
-
-
-_STRAIGHT = (
-    "A barrier on the straight line may vanish on another path, or in another order of hidden units"
-)
-_IN_ORDER = (
-    "The units of the second are in the order that was found nearest to the first's; others may be"
-    " better"
-)
-
-
-def _aligned(found: xr.Dataset | dict[str, Any], one: str, other: str) -> list[Verdict]:
-    question = "And with their hidden units in one order?"
-    if isinstance(found, dict):
-        return [Verdict(question, f"{one}, {other}", "not aligned", found["refused"], "", found)]
-    basin, mean = _line(found, one, other, question, _IN_ORDER)
-    distance = found.attrs["cost"] / found.attrs["unaligned"] if found.attrs["unaligned"] else 1.0
-    answer = f"{basin.answer}; {mean.answer}; squared distance {distance:.3g} of that without"
-    numbers = {**basin.numbers, "mean": mean.numbers, "distance": distance}
-    return [replace(basin, answer=answer, numbers=numbers)]
-
-
-def _line(
-    data: xr.Dataset | dict[str, Any],
-    one: str,
-    other: str,
-    question: str = "Do they lie in one basin?",
-    beware: str = _STRAIGHT,
-) -> list[Verdict]:
-    about = f"{one}, {other}"
-    if isinstance(data, dict):
-        why = data["refused"]
-        return [Verdict(question, about, "not measured", why, "give more --minutes", data)]
-    counted = "error" in data["quantity"].values
-    found = []
-    if counted:
-        judged = one_basin(data)
-        samples = data.attrs.get("samples", 0)
-        trust = (
-            f"95% interval over {samples:,} training samples, paired, with the choice of the"
-            f" highest of {data.sizes['t']} points; allowed {judged.allowed:g}. {beware}"
-        )
-        numbers = {"barrier": judged.barrier, "low": judged.low, "high": judged.high}
-        value = max(round(judged.barrier, 12), 0.0)
-        words = f"{judged.verdict}: error barrier {value:.3g} ({judged.low:.3g}, {judged.high:.3g})"
-        found.append(Verdict(question, about, judged.verdict, words, trust, numbers))
-    else:
-        here = data.sel(quantity="loss")
-        numbers = {k: float(here[f"barrier{e}"]) for k, e in _ENDS.items()}
-        words = (
-            f"loss barrier {numbers['barrier']:.4g} ({numbers['low']:.3g}, {numbers['high']:.3g})"
-        )
-        trust = "a loss has no unit of its own: say what is small, --allowed of thalweg barrier"
-        found.append(Verdict(question, about, "not judged", words, trust, numbers))
-    return [*found, *_mean(data, about)]
-
-
-_ENDS = {"barrier": "", "low": "_low", "high": "_high"}
-
-
-def _mean(data: xr.Dataset, about: str) -> list[Verdict]:
-    known = [str(name) for name in data["quantity"].values]
-    name = next((k for k in ("test_error", "error", "test_loss") if k in known), "loss")
-    here = data.sel(quantity=name)
-    value, low, high = (float(here[f"mean_over_best{e}"]) for e in ("", "_low", "_high"))
-    verdict = "no cost seen"
-    if low > 0:
-        verdict = "averaging costs"
-    elif high < 0:
-        verdict = "averaging gains"
-    points = name.endswith("error")
-    scale, unit = (100, " points") if points else (1, "")
-    answer = (
-        f"{verdict}: the mean has {scale * value:+.3g}{unit} of {name.replace('_', ' ')} against"
-        f" the better one ({scale * low:+.3g}, {scale * high:+.3g})"
-    )
-    trust = "batch-norm statistics, if any, re-estimated at the mean; 95% interval over samples,"
-    trust += " paired"
-    numbers = {"difference": value, "low": low, "high": high}
-    return [Verdict("Can they be averaged?", about, verdict, answer, trust, numbers)]

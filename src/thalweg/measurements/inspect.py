@@ -151,7 +151,7 @@ def _save(run: Run, parts: dict[str, Any], answers: list[dict[str, Any]]) -> Non
     lines = [*parts.get("line", {}).values()]
     if len(lines) == 1 and isinstance(lines[0], xr.Dataset):
         run.save_result(barrier.RESULT, lines[0])
-    if "surface" in parts:
+    if "refused" not in parts.get("surface", {"refused": ""}):
         surface_picture.save(run, parts["surface"])
 
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from thalweg.plots.logscale import LogScale
 from thalweg.plots.palette import COLORMAP, UNMEASURED
 
@@ -31,5 +33,9 @@ def add_colorbar(ax: Axes | list[Axes], scale: LogScale, **kwargs: Any) -> None:
     first = ax[0] if isinstance(ax, list) else ax
     options = {"label": LABEL, "shrink": 0.8, "pad": 0.1 if hasattr(first, "get_zlim") else 0.03}
     bar = first.figure.colorbar(ScalarMappable(norm, cmap), ax=ax, **{**options, **kwargs})
+    if scale.top < 10 * scale.floor:  # powers of ten would leave it without a number, or with one
+        ticks = np.geomspace(scale.floor, scale.top, 4)
+        bar.set_ticks(ticks, labels=[f"{tick:.3g}" for tick in ticks])
+        bar.minorticks_off()
     if scale.floored:
         bar.ax.set_xlabel("lowest: 0", fontsize="small")

@@ -60,8 +60,10 @@ def plot_embedding(
     dims = 3 if hasattr(axes, "get_zlim") else 2
     places = positions(embedding, layer, dims)
     draw_trajectories(axes, places, embedding, **kwargs)
-    for axis, number in zip("xyz", range(dims), strict=False):
+    for number, axis in enumerate("xyz"[:dims]):
         getattr(axes, f"set_{axis}label")(f"axis {number + 1} (weight units)")
+    if dims == 3:  # seen from aside, many numbers of two axes would lie on one another
+        axes.locator_params(nbins=4)
     axes.set_aspect("equal", **({} if dims == 3 else {"adjustable": "datalim"}))
     measured = losses(embedding)
     if colorbar and measured is not None:
