@@ -14,8 +14,8 @@ from typer.testing import CliRunner
 import thalweg as tw
 from thalweg.certificates.rise import bound_rise
 from thalweg.cli.main import app
-from thalweg.geometry.scales import perturbation_scales
 from thalweg.errors import NotSymmetric
+from thalweg.geometry.scales import perturbation_scales
 from thalweg.measurements import checkup, checkup_parts, checkup_verdicts
 from thalweg.measurements.checkup import collect
 from thalweg.measurements.checkup_aligned import aligned

@@ -34,7 +34,7 @@ def add_colorbar(ax: Axes | list[Axes], scale: LogScale, **kwargs: Any) -> None:
     options = {"label": LABEL, "shrink": 0.8, "pad": 0.1 if hasattr(first, "get_zlim") else 0.03}
     bar = first.figure.colorbar(ScalarMappable(norm, cmap), ax=ax, **{**options, **kwargs})
     if scale.top < 10 * scale.floor:  # powers of ten would leave it without a number, or with one
-        ticks = np.geomspace(scale.floor, scale.top, 4)
+        ticks = np.geomspace(scale.floor, scale.top, 4).tolist()
         bar.set_ticks(ticks, labels=[f"{tick:.3g}" for tick in ticks])
         bar.minorticks_off()
     if scale.floored:
