@@ -88,7 +88,7 @@ def test_no_order_is_given_that_is_farther_than_the_given_one(monkeypatch):
     w = risk.space.pack(model)
     sibling = w + 0.01 * torch.randn(len(w))
     far = {"0": np.arange(8)[::-1].copy()}
-    module = sys.modules["thalweg.connectivity.align"]
+    module = sys.modules["thalweg.connectivity.order_search"]
     monkeypatch.setattr(module, "match_activations", lambda *_: far)
     monkeypatch.setattr(module, "match_weights", lambda *_, **__: 0.0)
     found = tw.align(risk, w, sibling, restarts=0, steps=0)
@@ -265,7 +265,9 @@ def test_another_function_is_never_given(monkeypatch):
         return starts[0]  # of weights; the unmoved one, which computes the same, would be lower
 
     monkeypatch.setattr(matching, "exchange", by_halves)
-    monkeypatch.setattr(importlib.import_module("thalweg.connectivity.align"), "refine", first_of)
+    monkeypatch.setattr(
+        importlib.import_module("thalweg.connectivity.order_search"), "refine", first_of
+    )
     with pytest.raises(SelfCheckFailed, match="changed the function"):
         tw.align(risk, w, w.flip(0).contiguous(), restarts=0, steps=0)
 

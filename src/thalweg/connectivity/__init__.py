@@ -1,6 +1,7 @@
 """How weight vectors are joined: lines and paths between them, orders of units in common."""
 
-from thalweg.connectivity.align import Alignment, align, align_all
+from thalweg.connectivity.align import align, align_all
+from thalweg.connectivity.alignment import Alignment
 from thalweg.connectivity.basin import OneBasin, one_basin
 from thalweg.connectivity.curve import Path, connect
 from thalweg.connectivity.line import barrier
