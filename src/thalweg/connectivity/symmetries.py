@@ -247,7 +247,9 @@ def find_symmetries(risk: EmpiricalRisk, w: Tensor) -> Symmetries:
     by_id = {id(buffers[name]): np.arange(at.start, at.stop) for name, at in statistics.items()}
     units = Units(graph, places, by_id)
     named_blocks = _Names(risk, units.exchanges())
-    heads = list(_heads(units, Products(graph, places, batch_statistics=False), named_blocks))
+    heads = []
+    if units.heads:  # what may be mixed is looked up weight by weight
+        heads = list(_heads(units, Products(graph, places, batch_statistics=False), named_blocks))
     inside = {id(block) for head in heads for block in named_blocks.of_heads(head)}
     blocks = [block for block in named_blocks.blocks if id(block) not in inside and block.size > 1]
     symmetries = Symmetries(risk, graph, units, blocks, heads, [], model, statistics)
