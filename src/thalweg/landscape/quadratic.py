@@ -114,7 +114,9 @@ class Quadratic:
     def value(self, w: Tensor, /) -> float:
         """Evaluate the function at ``w``, shape (W,)."""
         offset = self._offset(w)
-        return self.height + float(offset @ self._multiply(offset)) / 2
+        image = self._multiply(offset)
+        # Long sums of float32 would lose thousandths.
+        return self.height + float(offset.double() @ image.double()) / 2
 
     def gradient(self, w: Tensor, batch: Tensor | None = None, /) -> Tensor:
         """
