@@ -82,6 +82,7 @@ def align(
 
     Examples
     --------
+    >>> import torch
     >>> import thalweg as tw
     >>> problem = tw.load_problem("digits", network="mlp", widths=(6,), train_size=100)
     >>> w0 = tw.EmpiricalRisk(problem).space.pack(problem.model)

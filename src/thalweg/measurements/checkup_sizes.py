@@ -186,8 +186,9 @@ def _aligned(plan: dict[str, Any], budget: float) -> Sizes | None:
     # Matching takes what multiplying all weights by the widest layer takes; swaps have a clock.
     pairs = plan["pairs"]
     matching = pairs * _MATCHING * plan["weights"]
+    held = max(3, _MOST_HELD // plan["weights"] // 2)  # each matching holds all weights
     for restarts in (10, 3, 0):
-        if matching * (3 + restarts) <= 0.4 * budget:
+        if 3 + restarts <= held and matching * (3 + restarts) <= 0.4 * budget:
             break
     else:
         return None
