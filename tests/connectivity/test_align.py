@@ -295,3 +295,29 @@ def test_ten_pairs_of_digits_networks():
         [sys.executable, str(script)], capture_output=True, text=True, check=False
     )
     assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_activations_in_pieces_give_the_same_orders(monkeypatch):
+    problem = tw.load_problem("digits", network="mlp", widths=(6, 5), train_size=90)
+    risk = tw.EmpiricalRisk(problem)
+    first, second = (
+        tw.load_problem("digits", network="mlp", widths=(6, 5), seed=seed).model for seed in (0, 1)
+    )
+    points = [risk.space.pack(model) for model in (first, second)]
+    symmetries = find_symmetries(risk, points[0])
+    states = [symmetries.state(w, risk.fixed()) for w in points]
+    module = sys.modules["thalweg.connectivity.activation_matching"]
+    whole = module.match_activations(symmetries, *states)
+    monkeypatch.setattr(module, "_HELD", (6 + 5) * 7)  # seven samples at once
+    pieces = [
+        stop - start for start, stop in module._bounds(symmetries, _watched(module, symmetries))
+    ]
+    assert pieces == [7] * 12 + [6]
+    parts = module.match_activations(symmetries, *states)
+    assert whole.keys() == parts.keys()
+    for name, order in whole.items():
+        assert np.array_equal(order, parts[name])
+
+
+def _watched(module, symmetries):
+    return {node for node, *_ in module._watched(symmetries)}

@@ -223,3 +223,16 @@ def test_a_scale_of_less_than_a_decade_still_has_round_ticks():
     assert words == ["0.2", "0.5"]
     assert 10.0 ** np.array(places) == pytest.approx([0.2, 0.5])
     assert log_ticks(log_scale([1e-3, 10.0]))[0] == [-3, -2, -1, 0, 1]
+
+
+@pytest.mark.parametrize(("top", "labels"), [(1.9, ["0.8", "1.07", "1.42", "1.9"]), (800.0, None)])
+def test_a_bar_of_less_than_a_decade_has_plain_numbers(top, labels):
+    from matplotlib.figure import Figure
+
+    from thalweg.plots.colorbar import add_colorbar
+    from thalweg.plots.logscale import log_scale
+
+    figure = Figure()
+    add_colorbar(figure.subplots(), log_scale([0.8, top]))
+    shown = [text.get_text() for text in figure.axes[-1].get_yticklabels()]
+    assert shown == labels if labels else any("10^" in text for text in shown)
