@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import gc
+import weakref
+
 import pytest
 import torch
 from torch import Tensor, nn
@@ -80,3 +83,21 @@ def test_a_mean_over_one_whole_batch_has_a_value_and_no_samples() -> None:
     assert risk.value(w) == pytest.approx(float(wanted.detach()), rel=1e-12)
     with pytest.raises(NotDefined, match="gives only their mean"):
         risk.sample_losses(w)
+
+
+def test_a_model_with_batch_norm_is_freed_with_its_last_use() -> None:
+    # A layer that held itself would keep its weights, which are views into the vector of all, until
+    # the collector of cycles comes by, which is seldom.
+    x, y = torch.randn(12, 3, generator=torch.Generator().manual_seed(0)), torch.arange(12) % 2
+    model = nn.Sequential(nn.Linear(3, 4), nn.BatchNorm1d(4), nn.ReLU(), nn.Linear(4, 2))
+    problem = Problem(model, nn.CrossEntropyLoss(), (x, y))
+    risk = EmpiricalRisk(problem)
+    risk.gradient(risk.space.pack(model))
+    layer = weakref.ref(risk._measured.model[1])
+    gc.collect()
+    gc.disable()
+    try:
+        del risk
+        assert layer() is None
+    finally:
+        gc.enable()

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from thalweg.geometry import top_eigenvalues, trace
+from thalweg.geometry import inner_products, top_eigenvalues, trace
 from thalweg.geometry.inner_products import inner, lengths, orthonormal
 
 _LONG = 3_000_000
@@ -66,6 +66,18 @@ def test_long_columns_are_made_orthonormal() -> None:
     basis = orthonormal(_positive(4, 4).T)
     gram = inner(basis.T, basis.T)
     torch.testing.assert_close(gram, torch.eye(4, dtype=gram.dtype), rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize("rows", [3, 64, 66, 129, 500])
+def test_columns_in_parts_span_what_they_spanned(monkeypatch, rows: int) -> None:
+    monkeypatch.setattr(inner_products, "_FACTORED", 64)
+    columns = torch.randn(rows, 3, generator=torch.Generator().manual_seed(5), dtype=torch.float64)
+    columns[:, 1] *= 1e-6
+    basis = orthonormal(columns.clone())
+    eye = torch.eye(3, dtype=torch.float64)
+    torch.testing.assert_close(basis.T @ basis, eye, rtol=0, atol=1e-14)
+    outside = columns - basis @ (basis.T @ columns)
+    assert bool((outside.norm(dim=0) <= 1e-14 * columns.norm(dim=0)).all())
 
 
 def test_a_large_symmetric_operator_is_not_said_to_be_asymmetric() -> None:

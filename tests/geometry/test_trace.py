@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import sys
+
 import numpy as np
 import pytest
 import torch
@@ -31,6 +33,16 @@ def test_the_stated_error_holds_in_95_percent_of_200_seeds(name, rtol):
     # Nor is it said too large: a standard error is exceeded in a third of cases.
     if all(f.status != "exact" for f in found):
         assert 100 <= sum(abs(f.value - true) <= f.stderr for f in found) <= 160
+
+
+def test_products_of_a_few_columns_at_a_time_give_the_same(monkeypatch):
+    matrix = planted(SPECTRA["quadratic decay"])
+    whole = trace(matrix, rtol=0.01, max_products=80)
+    monkeypatch.setattr(sys.modules["thalweg.geometry.trace"], "_HELD", 1)
+    parts = trace(matrix, rtol=0.01, max_products=80)
+    assert parts.products == whole.products and parts.sketch == whole.sketch > 1
+    assert parts.value == pytest.approx(whole.value, rel=1e-12)
+    assert parts.error == pytest.approx(whole.error, rel=1e-6)
 
 
 @pytest.mark.parametrize("name", ["quadratic decay", "flat", "uniform"])

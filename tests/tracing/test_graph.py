@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import gc
+import weakref
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -195,3 +198,21 @@ def test_what_acts_from_outside_is_found_and_named(touch, words):
     assert not found_around(model)
     touch(model)
     assert words in found_around(model)["0"]
+
+
+def test_a_run_holds_nothing_of_what_it_has_shown():
+    graph, values = trace(Net(), torch.ones(2, 1, 6, 6)), []
+
+    def see(_, value):
+        values.append(value)
+
+    seen = weakref.ref(see)
+    gc.collect()
+    gc.disable()
+    try:
+        graph.run([torch.ones(2, 1, 6, 6)], see)
+        assert len(values) > 3
+        del see
+        assert seen() is None
+    finally:
+        gc.enable()

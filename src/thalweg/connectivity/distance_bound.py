@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -13,6 +13,9 @@ from thalweg.connectivity.symmetries import Block, Symmetries
 
 Indices = NDArray[np.int64]
 Array = NDArray[np.float64]
+
+# Blocks that a weight goes with are counted up to here: more than two are all the same.
+_MANY = 3
 
 
 @dataclass(frozen=True, eq=False)
@@ -62,7 +65,7 @@ def distance_bound(symmetries: Symmetries, first: Array, second: Array) -> float
     fixed = owners.count[: symmetries.weights] == 0
     difference = (first - second)[: symmetries.weights][fixed]
     rest = float(difference @ difference)
-    firsts = [s for k, s in enumerate(shared) if _is_first(shared, k)]
+    firsts = list(_firsts(shared, len(first)))
     charges = (
         [(s, 1.0) for s in firsts],
         [(s, 1.0) for s in shared if s not in firsts],
@@ -84,27 +87,27 @@ def distance_bound(symmetries: Symmetries, first: Array, second: Array) -> float
 class _Owners:
     """How many blocks each weight goes with, and which units of them."""
 
-    count: Indices
+    count: NDArray[np.int8]
     # Of each weight, its blocks and its place in each: shape (2, S), -1 for none.
-    blocks: Indices
-    units: Indices
+    blocks: NDArray[np.int32]
+    units: NDArray[np.int32]
 
 
 def _owners(symmetries: Symmetries) -> _Owners:
     size = 1 + max(
         [symmetries.weights - 1, *(int(r.max()) for b in symmetries.blocks for r in b.uses)]
     )
-    count = np.zeros(size, dtype=np.int64)
-    blocks, units = np.full((2, size), -1), np.full((2, size), -1)
+    count = np.zeros(size, dtype=np.int8)
+    blocks, units = (np.full((2, size), -1, dtype=np.int32) for _ in range(2))
     for number, block in enumerate(symmetries.blocks):
         for rows in block.uses:
             for unit, entries in enumerate(rows):
                 slots = np.minimum(count[entries], 1)
                 blocks[slots, entries], units[slots, entries] = number, unit
-                count[entries] += 1
+                count[entries] = np.minimum(count[entries] + 1, _MANY)
     for heads in symmetries.heads:  # these may be anywhere: they count as 0
         for rows in heads.whole.uses:
-            count[rows.reshape(-1)] += 3
+            count[rows.reshape(-1)] = _MANY
     return _Owners(count, blocks, units)
 
 
@@ -121,10 +124,13 @@ def _shared(owners: _Owners, number: int, rows: Indices) -> list[_Shared]:
     return uses
 
 
-def _is_first(shared: Sequence[_Shared], k: int) -> bool:
-    """Whether no earlier use holds the same weights."""
-    mine = set(shared[k].rows.reshape(-1).tolist())
-    return not any(mine & set(earlier.rows.reshape(-1).tolist()) for earlier in shared[:k])
+def _firsts(shared: Sequence[_Shared], size: int) -> Iterator[_Shared]:
+    """Give the uses of whose weights no earlier one holds any."""
+    seen = np.zeros(size, dtype=np.bool_)
+    for use in shared:
+        if not seen[use.rows].any():
+            yield use
+        seen[use.rows] = True
 
 
 def _squares(first: Array, second: Array) -> Array:

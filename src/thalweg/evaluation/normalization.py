@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import weakref
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, Literal
@@ -52,7 +53,9 @@ class ControlledNorm:
     """
 
     def __init__(self, name: str, module: nn.modules.batchnorm._BatchNorm) -> None:
-        self.name, self.module = name, module
+        # Weakly: the module holds this by its forward, and a copy of a model that held itself would
+        # stay in memory after its last use, until the collector of cycles comes by.
+        self.name, self._module = name, weakref.ref(module)
         self.mode: _Mode = "stored"
         self.differentiable = False
         self.mean, self.var = self._initial()
@@ -63,6 +66,13 @@ class ControlledNorm:
         module.forward = (  # type: ignore[method-assign]
             self._plain if plain else lambda *args, **kwargs: self._within(own, *args, **kwargs)
         )
+
+    @property
+    def module(self) -> nn.modules.batchnorm._BatchNorm:
+        """The layer, which the copy of the model holds."""
+        module = self._module()
+        assert module is not None
+        return module
 
     @property
     def kept(self) -> bool:

@@ -10,6 +10,8 @@ from torch import Tensor
 _SUMMED = 1 << 14
 # Entries of each vector that are converted to float64 at once.
 _CONVERTED = 1 << 20
+# Rows of columns that are factored at once.
+_FACTORED = 1 << 20
 
 
 def inner(rows: Tensor, others: Tensor) -> Tensor:
@@ -64,20 +66,38 @@ def lengths(rows: Tensor) -> Tensor:
 
 def orthonormal(columns: Tensor) -> Tensor:
     """
-    Give an orthonormal basis of what columns span.
+    Give an orthonormal basis of what columns span, in their place.
+
+    Parts of the rows are factored one by one, and then what is left of them together (Demmel et
+    al., Communication-optimal QR, SIAM J. Sci. Comput. 34, 2012): beside the columns themselves
+    little memory is needed.
 
     Parameters
     ----------
     columns : Tensor
-        Shape (W, k), k at most W.
+        Shape (W, k), k at most W; overwritten.
 
     Returns
     -------
     Tensor
-        Shape (W, k), orthonormal to the rounding of single entries, however long the columns are.
+        The same tensor, orthonormal to the rounding of single entries, however long it is.
     """
-    basis: Tensor = torch.linalg.qr(columns)[0]
+    parts = columns.split(max(_FACTORED, columns.shape[1]))
+    if len(parts) > 1 and len(parts[-1]) < columns.shape[1]:
+        parts = (*parts[:-2], columns[-len(parts[-2]) - len(parts[-1]) :])
+    upper = []
+    for part in parts:
+        basis, rest = torch.linalg.qr(part)
+        part.copy_(basis)
+        upper.append(rest)
+    if len(parts) > 1:
+        together = torch.linalg.qr(torch.cat(upper))[0].split(columns.shape[1])
+        for part, share in zip(parts, together, strict=True):
+            part.copy_(part @ share)
     # A step of Newton's method for the nearest orthonormal columns: what long sums left of the
     # Gram matrix beside the identity is squared.
-    gram = inner(basis.T, basis.T)
-    return basis @ (1.5 * torch.eye(len(gram), dtype=gram.dtype) - gram / 2).to(basis)
+    gram = inner(columns.T, columns.T)
+    step = (1.5 * torch.eye(len(gram), dtype=gram.dtype) - gram / 2).to(columns)
+    for part in parts:
+        part.copy_(part @ step)
+    return columns

@@ -18,6 +18,8 @@ from thalweg.run.seeds import torch_generator
 
 _PILOT = 16  # samples that fix how many there will be
 _FIRST_SKETCH = 8
+# Numbers that products of columns may hold at once.
+_HELD = 1 << 25
 # Two-sided 98% of Student's t for an interval that is promised at 95%: samples of a remainder
 # with few dominant eigenvalues are skewed.
 _QUANTILE = 0.99
@@ -194,12 +196,20 @@ class _HutchPlusPlus:
         del image
         new = orthonormal(self._outside(new))
         self.q = torch.cat([self.q, new], dim=1) if old else new
-        product = self.op @ new
+        rows, sizes = self._products_of(new)
         bar.update(2 * columns)
-        sizes = lengths(product.T)
         self.scale = max(self.scale, float(sizes.max()))
         self.q_squares += float(sizes.square().sum())
-        self._extend_core(inner(self.q.T, product.T), old)
+        self._extend_core(rows, old)
+
+    def _products_of(self, columns: Tensor) -> tuple[Tensor, Tensor]:
+        """Give Q'A times columns, and the lengths of A times each, some at a time."""
+        rows, sizes = [], []
+        for part in columns.split(max(1, _HELD // self.op.size), dim=1):
+            product = self.op @ part
+            rows.append(inner(self.q.T, product.T))
+            sizes.append(lengths(product.T))
+        return torch.cat(rows, dim=1), torch.cat(sizes)
 
     def _extend_core(self, columns: Tensor, old: int) -> None:
         corner = columns[old:]
@@ -209,8 +219,11 @@ class _HutchPlusPlus:
         self.core = core
 
     def _outside(self, v: Tensor) -> Tensor:
-        """Project away what Q spans."""
-        return v - self.q @ inner(self.q.T, v.movedim(0, -1)).to(self.q)
+        """Project away what Q spans, in place."""
+        if not self.q.shape[1]:
+            return v
+        project = v.addmv_ if v.dim() == 1 else v.addmm_
+        return project(self.q, inner(self.q.T, v.movedim(0, -1)).to(self.q), alpha=-1)
 
     def _worth_doubling(self) -> bool:
         size = self.q.shape[1]

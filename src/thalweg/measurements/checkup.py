@@ -194,16 +194,23 @@ def do(subject: Subject, part: str, places: tuple[int, ...], sizes: Any) -> dict
     """
     subject.take_check(sizes.get("checked"))
     with torch_threads(sizes.get("threads")):
-        try:
-            return _measured(subject.limited(*sizes["of"]), part, places, sizes)
-        except OutOfTime as error:
-            return error.answer
-        except ThalwegError as error:
-            if part in ("there", "fit"):
-                raise
-            return {"refused": str(error).partition("\n")[0]}
-        finally:
-            give_back()  # parts need the most at different places
+        answer = _answered(subject, part, places, sizes)
+    give_back()  # parts need the most at different places
+    return answer
+
+
+def _answered(
+    subject: Subject, part: str, places: tuple[int, ...], sizes: Any
+) -> dict[str, Any]:
+    """Measure a part; what a refused one held is free once this has returned."""
+    try:
+        return _measured(subject.limited(*sizes["of"]), part, places, sizes)
+    except OutOfTime as error:
+        return error.answer
+    except ThalwegError as error:
+        if part in ("there", "fit"):
+            raise
+        return {"refused": str(error).partition("\n")[0]}
 
 
 def _measured(less: Subject, part: str, places: tuple[int, ...], sizes: Any) -> dict[str, Any]:

@@ -10,6 +10,7 @@ from thalweg.measurements.checkup_clock import ending
 from thalweg.measurements.checkup_sizes import Sizes
 from thalweg.measurements.checkup_subject import Subject
 from thalweg.measurements.dataset_codec import pack
+from thalweg.run.freed_memory import give_back
 
 
 def aligned(subject: Subject, first: int, last: int, sizes: Sizes) -> dict[str, Any]:
@@ -22,6 +23,7 @@ def aligned(subject: Subject, first: int, last: int, sizes: Sizes) -> dict[str, 
     if found.cost > found.unaligned:
         return {"refused": "no order was found in which they are nearer than they are"}
     moved = replace(found.state_of(risk, b), name=subject.names[last])
+    give_back()
     line = barrier(risk, a, moved, points=sizes["points"], progress=ends)
     numbers = {name: getattr(found, name) for name in ("cost", "unaligned", "bound")}
     return pack({"line": line.assign_attrs(numbers)})

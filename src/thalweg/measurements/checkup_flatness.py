@@ -18,6 +18,7 @@ from thalweg.measurements.checkup_clock import ending
 from thalweg.measurements.checkup_sizes import Sizes
 from thalweg.measurements.checkup_subject import Subject
 from thalweg.risk import EmpiricalRisk
+from thalweg.run.freed_memory import give_back
 
 Array = NDArray[np.float64]
 # Relative to the weights: the noise, the distance of the worst direction; rise of the loss.
@@ -61,6 +62,7 @@ def curvature(subject: Subject, place: int, sizes: Sizes) -> dict[str, Any]:
     top = top_eigenvalues(Scaled(hessian, scales), 1, rtol=1e-3, **search)
     vectors = top.vectors
     del hessian  # its graph would be held through the ascents
+    give_back()
     worst = worst_sharpness(
         *(risk, w),
         radius=RADIUS,
@@ -85,6 +87,7 @@ def curvature(subject: Subject, place: int, sizes: Sizes) -> dict[str, Any]:
         "curved_samples": risk.samples,
     }
     del worst
+    give_back()
     proved = bound_rise(risk, w, scales, RADIUS * math.sqrt(len(w)))
     found |= (
         {"worst_most": proved.value} if proved.value is not None else {"unproved": proved.reason}

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from thalweg.curvature.vector_products import Traces
 from thalweg.errors import InvalidArgument, InvalidWeights, NotDefined
-from thalweg.evaluation.batch_size import choose_batch_size
+from thalweg.evaluation.batch_size import choose_batch_size, measure_activations
 from thalweg.evaluation.model_copy import ModelCopy
 from thalweg.landscape.provenance import Provenance, Split, Word
 from thalweg.problems.samples import Samples
@@ -89,6 +89,11 @@ class MeanLoss(ModelState):
         if self._batch_size is None:
             self._batch_size = choose_batch_size(self._measured, self._samples, self.memory)
         return self._batch_size
+
+    @property
+    def activation_bytes(self) -> int:
+        """Bytes that the evaluation of one sample keeps for a backward pass."""
+        return measure_activations(self._measured, self._samples).total
 
     @property
     def target_scale(self) -> float:

@@ -185,8 +185,21 @@ def not_a_chain(what: str) -> NotDefined:
 def run_steps(program: fx.GraphModule, inputs: Sequence[Any], look: Callable[..., Any]) -> None:
     """Evaluate a program; each step's value is what `look(step, value)` returns."""
 
-    class Watched(fx.Interpreter):
-        def run_node(self, n: fx.Node) -> Any:
-            return look(n, super().run_node(n))
+    _Watched(program, look).run(*inputs, enable_io_processing=False)
 
-    Watched(program).run(*inputs, enable_io_processing=False)
+
+class _Watched(fx.Interpreter):
+    """
+    A run whose steps are looked at.
+
+    At the level of the module: a class that each run made would hold itself, and with it all that
+    `look` holds, until the collector of cycles comes by.
+    """
+
+    def __init__(self, program: fx.GraphModule, look: Callable[..., Any]) -> None:
+        super().__init__(program)
+        self._look = look
+
+    def run_node(self, n: fx.Node) -> Any:
+        """Do one step."""
+        return self._look(n, super().run_node(n))
