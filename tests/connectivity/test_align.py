@@ -18,7 +18,7 @@ from torch.func import functional_call
 import thalweg as tw
 from aligned_models import GPT, LABELS, OURS, THEIRS, TOKENS, VECTORS, stirred
 from thalweg.connectivity import matching
-from thalweg.connectivity.activation_matching import match_activations
+from thalweg.connectivity.activation_matching import correlate_activations, match_activations
 from thalweg.connectivity.distance_bound import distance_bound
 from thalweg.connectivity.matching import Placement
 from thalweg.connectivity.symmetries import exchange, find_symmetries
@@ -96,6 +96,30 @@ def test_no_order_is_given_that_is_farther_than_the_given_one(monkeypatch):
     assert found.cost == found.unaligned and torch.equal(found.w, sibling)
     swapped = tw.align(risk, w, sibling, restarts=2, steps=200)
     assert swapped.cost <= swapped.unaligned
+
+
+def test_the_bar_of_a_search_is_full_at_its_end(digits):
+    risk, points = digits
+    bars = []
+
+    class Counted:
+        def __init__(self, total, label):
+            self.total, self.label, self.done, self.updates = total, label, 0, 0
+            bars.append(self)
+
+        def update(self, n=1):
+            self.done, self.updates = self.done + n, self.updates + 1
+
+        def __enter__(self):
+            return self
+
+        def __exit__(self, *_):
+            pass
+
+    tw.align_all(risk, points[:3], steps=60, restarts=0, progress=Counted)
+    (bar,) = bars
+    assert "evaluations" in bar.label
+    assert bar.done == bar.total == 120 and bar.updates > 10
 
 
 @pytest.mark.parametrize("by_hand", [False, True])
@@ -207,7 +231,8 @@ def test_matching_by_activations_takes_statistics_from_the_data():
     placement.move(symmetries.blocks[0], order)
     spoilt = placement.state.copy()
     spoilt[symmetries.weights : symmetries.weights + 8] = 1e3  # means that silence all units
-    (found,) = match_activations(symmetries, state, spoilt).values()
+    correlations = correlate_activations(symmetries, state, spoilt)
+    (found,) = match_activations(correlations).values()
     assert np.array_equal(order[found], np.arange(8))
 
 
@@ -297,7 +322,7 @@ def test_ten_pairs_of_digits_networks():
     assert done.returncode == 0, done.stdout + done.stderr
 
 
-def test_activations_in_pieces_give_the_same_orders(monkeypatch):
+def test_activations_in_pieces_give_the_same_correlations(monkeypatch):
     problem = tw.load_problem("digits", network="mlp", widths=(6, 5), train_size=90)
     risk = tw.EmpiricalRisk(problem)
     first, second = (
@@ -307,16 +332,16 @@ def test_activations_in_pieces_give_the_same_orders(monkeypatch):
     symmetries = find_symmetries(risk, points[0])
     states = [symmetries.state(w, risk.fixed()) for w in points]
     module = sys.modules["thalweg.connectivity.activation_matching"]
-    whole = module.match_activations(symmetries, *states)
+    whole = module.correlate_activations(symmetries, *states)
     monkeypatch.setattr(module, "_HELD", (6 + 5) * 7)  # seven samples at once
     pieces = [
         stop - start for start, stop in module._bounds(symmetries, _watched(module, symmetries))
     ]
     assert pieces == [7] * 12 + [6]
-    parts = module.match_activations(symmetries, *states)
+    parts = module.correlate_activations(symmetries, *states)
     assert whole.keys() == parts.keys()
-    for name, order in whole.items():
-        assert np.array_equal(order, parts[name])
+    for name, correlations in whole.items():
+        np.testing.assert_allclose(correlations, parts[name], rtol=0, atol=1e-12)
 
 
 def _watched(module, symmetries):

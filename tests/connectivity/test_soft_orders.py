@@ -7,9 +7,17 @@ import pytest
 import torch
 
 import thalweg as tw
-from thalweg.connectivity.matching import Placement, match_weights
-from thalweg.connectivity.refinement import Clock, Midpoint
-from thalweg.connectivity.soft_orders import descend_softly, doubly_stochastic, mix
+from thalweg.connectivity.activation_matching import correlate_activations, match_activations
+from thalweg.connectivity.matching import Placement, assign, match_weights, ordered_start
+from thalweg.connectivity.midpoint import Midpoint
+from thalweg.connectivity.search_clock import Clock
+from thalweg.connectivity.soft_orders import (
+    correlated,
+    descend_softly,
+    doubly_stochastic,
+    mix,
+    staying,
+)
 from thalweg.connectivity.symmetries import find_symmetries
 from thalweg.problems import MLP
 
@@ -88,18 +96,38 @@ def test_a_descent_ends_below_weight_matching_and_never_above_its_start(pair):
     plain = Placement.start(symmetries, second)
     matched = plain.copy()
     match_weights(symmetries, first, matched, np.random.default_rng(0))
-    found = descend_softly(midpoint, symmetries, plain, clock)
+    found = descend_softly(midpoint, symmetries, plain, staying(symmetries), clock)
     assert midpoint.loss(found) < 0.7 * midpoint.loss(matched) < 0.7 * midpoint.loss(plain)
     assert found is not plain and np.array_equal(plain.state, second)
     start = Placement.start(symmetries, first)
-    assert midpoint.loss(descend_softly(midpoint, symmetries, start, clock)) <= midpoint.loss(start)
+    assert midpoint.loss(
+        descend_softly(midpoint, symmetries, start, staying(symmetries), clock)
+    ) <= midpoint.loss(start)
 
 
 def test_a_descent_ends_with_its_clock(pair):
     symmetries, _, second = pair
     midpoint, clock = midpoint_of(pair, steps=20)
-    descend_softly(midpoint, symmetries, Placement.start(symmetries, second), clock)
+    stays = staying(symmetries)
+    descend_softly(midpoint, symmetries, Placement.start(symmetries, second), stays, clock)
     assert 20 <= clock.taken <= 22
     none = clock.started(0.0)
     start = Placement.start(symmetries, second)
-    assert none.over and descend_softly(midpoint, symmetries, start, none) is start
+    assert none.over() and descend_softly(midpoint, symmetries, start, stays, none) is start
+
+
+def test_a_descent_from_correlations_begins_at_the_matching_by_activations(pair):
+    symmetries, first, second = pair
+    correlations = correlate_activations(symmetries, first, second)
+    softness = correlated(symmetries, correlations)
+    orders = match_activations(correlations)
+    for block, logits in zip(symmetries.blocks, softness.logits, strict=True):
+        assert np.array_equal(assign(-logits), orders[block.name])
+    matched = ordered_start(symmetries, second, orders)
+    midpoint, clock = midpoint_of(pair)
+    plain = Placement.start(symmetries, second)
+    found = descend_softly(midpoint, symmetries, plain, softness, clock)
+    assert midpoint.loss(found) < 0.7 * midpoint.loss(matched)
+    other = correlated(symmetries, {})  # of which nothing is known: units stay
+    for block, logits in zip(symmetries.blocks, other.logits, strict=True):
+        assert np.array_equal(logits.argmax(1), np.arange(block.size))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -24,9 +24,9 @@ Array = NDArray[np.float64]
 _SAMPLES, _AT_ONCE, _HELD = 2000, 250, 1 << 24
 
 
-def match_activations(symmetries: Symmetries, first: Array, second: Array) -> dict[str, Indices]:
+def correlate_activations(symmetries: Symmetries, first: Array, second: Array) -> dict[str, Array]:
     """
-    Match the units of two networks by correlations of what linear layers read.
+    Correlate the units of two networks in what linear layers read.
 
     Parameters
     ----------
@@ -38,8 +38,8 @@ def match_activations(symmetries: Symmetries, first: Array, second: Array) -> di
     Returns
     -------
     dict of str to ndarray
-        Of each block that layers read, the order of the second's units of the largest sum of
-        correlations with the first's.
+        Of each block that layers read, shape (units, units): of the first's with the second's,
+        summed over layers that read it.
 
     References
     ----------
@@ -57,7 +57,12 @@ def match_activations(symmetries: Symmetries, first: Array, second: Array) -> di
     total: dict[str, Array] = {}
     for (_, _, block, _), sums in zip(watched, moments, strict=True):
         total[block.name] = total.get(block.name, 0.0) + sums.correlations()
-    return {name: assign(-correlations) for name, correlations in total.items()}
+    return total
+
+
+def match_activations(correlations: Mapping[str, Array]) -> dict[str, Indices]:
+    """Give, of each block, the order of the second's units of the largest sum of correlations."""
+    return {name: assign(-each) for name, each in correlations.items()}
 
 
 def _watched(symmetries: Symmetries) -> Iterator[tuple[Node, int, Block, Indices]]:

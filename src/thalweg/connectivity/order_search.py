@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from thalweg.connectivity.activation_matching import match_activations
+from thalweg.connectivity.activation_matching import correlate_activations, match_activations
 from thalweg.connectivity.alignment import Alignment
 from thalweg.connectivity.distance_bound import distance_bound
 from thalweg.connectivity.matching import (
@@ -19,8 +19,10 @@ from thalweg.connectivity.matching import (
     ordered_start,
     random_start,
 )
-from thalweg.connectivity.refinement import Clock, Midpoint, judging, refine
-from thalweg.connectivity.soft_orders import descend_softly
+from thalweg.connectivity.midpoint import Midpoint
+from thalweg.connectivity.refinement import refine
+from thalweg.connectivity.search_clock import Clock
+from thalweg.connectivity.soft_orders import correlated, descend_softly, staying
 from thalweg.connectivity.symmetries import Symmetries
 from thalweg.errors import SelfCheckFailed
 from thalweg.risk.risk import EmpiricalRisk
@@ -32,8 +34,8 @@ Array = NDArray[np.float64]
 _SAME_FUNCTION = 1e-6
 # Starts of the search by loss: the best so many of all matchings.
 _STARTS = 4
-# Share of the search that each of two soft descents may take.
-_SOFTLY = 0.4
+# Share of the search that each of two or three soft descents may take.
+_SOFTLY = 0.27
 # Rounds in which each of several networks is matched to the mean of the others.
 _ROUNDS = 20
 
@@ -44,8 +46,8 @@ class OrderSearch:
 
     Parameters
     ----------
-    risk : EmpiricalRisk
-        Of the network.
+    judge : EmpiricalRisk
+        By which orders are tried: one of `judging`.
     symmetries : Symmetries
         What may move.
     states : list of ndarray
@@ -60,7 +62,7 @@ class OrderSearch:
 
     def __init__(
         self,
-        risk: EmpiricalRisk,
+        judge: EmpiricalRisk,
         symmetries: Symmetries,
         states: list[Array],
         restarts: int,
@@ -68,7 +70,7 @@ class OrderSearch:
         seed: int,
     ) -> None:
         self._symmetries, self._states, self._restarts = symmetries, states, restarts
-        self._judge, self._limits, self._seed = judging(risk), clock, seed
+        self._judge, self._limits, self._seed = judge, clock, seed
 
     def unmoved(self) -> tuple[Placement, dict[str, float]]:
         """Leave the first network as it is."""
@@ -79,24 +81,29 @@ class OrderSearch:
         first, second, symmetries = self._states[0], self._states[number], self._symmetries
         rng = numpy_generator(self._seed, "alignment", number)
         plain = Placement.start(symmetries, second)
-        matched = self._matched(first, second, rng)
-        midpoint = self._midpoint(self._limits.started(), first)
+        correlations = correlate_activations(symmetries, first, second)
+        matched = self._matched(first, second, correlations, rng)
+        midpoint = Midpoint(self._judge, symmetries, [first], self._limits.started())
         named = {"unaligned": plain, "weights": matched[0], "activations": matched[1]}
         losses = {name: midpoint.loss(placement) for name, placement in named.items()}
         exact = min(matched, key=lambda placement: distance(symmetries, first, placement.state))
         if distance(symmetries, first, exact.state) <= 1e-12 * float(first @ first):
             return exact, losses | {"aligned": midpoint.loss(exact)}
-        best = self._by_loss(first, plain, matched, rng)
+        best = self._by_loss(midpoint, first, plain, matched, correlations, rng)
         return best, losses | {"aligned": midpoint.loss(best)}
 
-    def _matched(self, first: Array, second: Array, rng: np.random.Generator) -> list[Placement]:
+    def _matched(
+        self,
+        first: Array,
+        second: Array,
+        correlations: Mapping[str, Array],
+        rng: np.random.Generator,
+    ) -> list[Placement]:
         """Match by weights, by activations, by both, and by weights from random orders."""
         symmetries = self._symmetries
         by_weights = Placement.start(symmetries, second)
         match_weights(symmetries, first, by_weights, rng)
-        by_activations = ordered_start(
-            symmetries, second, match_activations(symmetries, first, second)
-        )
+        by_activations = ordered_start(symmetries, second, match_activations(correlations))
         if symmetries.heads:  # which only weights match
             match_weights(symmetries, first, by_activations, rng, heads_only=True)
         combined = by_activations.copy()
@@ -110,9 +117,11 @@ class OrderSearch:
 
     def _by_loss(
         self,
+        midpoint: Midpoint,
         first: Array,
         plain: Placement,
         matched: Sequence[Placement],
+        correlations: Mapping[str, Array],
         rng: np.random.Generator,
     ) -> Placement:
         """Search by the loss at the mean, among orders that are no farther than the given one."""
@@ -123,18 +132,17 @@ class OrderSearch:
             return distance(symmetries, first, placement.state) <= unaligned
 
         candidates = list(matched)
-        for start in (matched[1], plain):
+        stays, sharp = staying(symmetries), correlated(symmetries, correlations)
+        # Batches differ from descent to descent, so that a second one ends elsewhere.
+        others = [(plain, sharp)] if midpoint.batches else [(matched[1], stays), (plain, stays)]
+        for start, softness in ((plain, sharp), *others):
             part = self._limits.started(_SOFTLY)
-            there = self._midpoint(part, first)
-            candidates.append(descend_softly(there, symmetries, start, part))
-            clock.taken += part.taken
+            there = midpoint.within(part)
+            candidates.append(descend_softly(there, symmetries, start, softness, part))
+            clock.add(part)
         candidates = [*filter(nearer, candidates)] or [plain]
-        midpoint = self._midpoint(clock, first)
-        best = refine(midpoint, symmetries, candidates, clock, rng, most=_STARTS)
+        best = refine(midpoint.within(clock), symmetries, candidates, clock, rng, most=_STARTS)
         return best if nearer(best) else min(candidates, key=midpoint.loss)
-
-    def _midpoint(self, clock: Clock, first: Array) -> Midpoint:
-        return Midpoint(self._judge, self._symmetries, [first], clock)
 
     def together(self, placements: list[Placement]) -> None:
         """Match each network to the mean of the others, by weights and then by loss."""

@@ -2,166 +2,25 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from thalweg.connectivity.matching import Placement
+from thalweg.connectivity.midpoint import Midpoint
+from thalweg.connectivity.search_clock import Clock
 from thalweg.connectivity.symmetries import Block, Symmetries
-from thalweg.problems.problem import Problem
-from thalweg.risk.risk import EmpiricalRisk
-from thalweg.run.seeds import torch_generator
 
 Array = NDArray[np.float64]
 Swap = tuple[Block, int, int]
 
-# Samples on which swaps are judged at most. On CIFAR-10 500 were too few: the loss on them fell by
-# 24 % and that on 2000 by 1 %.
-_JUDGED = 2000
-# Share of the samples, those of the largest losses, that a swap must pass first: on digits a
-# quarter holds over 90 % of the loss between two networks, and passed all swaps that helped.
-_SCREENED, _SCREENED_AT_LEAST = 0.25, 100
 # Swaps that are tried after one gradient; disjoint ones that are tried at once.
 _PATIENCE, _AT_ONCE = 120, 8
 # Successes after which the gradient is taken anew.
 _RENEWED = 8
 # Swaps that a search is kicked with, among so many of those that the gradient likes best.
 _KICK, _AMONG = 4, 200
-
-
-@dataclass(eq=False)
-class Clock:
-    """
-    What a search may take.
-
-    Attributes
-    ----------
-    seconds : float
-        Of this process's computing time.
-    steps : int or None
-        Evaluations, whatever time they take.
-    """
-
-    seconds: float
-    steps: int | None
-    taken: int = 0
-    _start: float = field(default_factory=time.process_time)
-
-    def started(self, share: float = 1.0) -> Clock:
-        """Give another with as much, or a share of it, from now on."""
-        steps = None if self.steps is None else int(share * self.steps)
-        return Clock(share * self.seconds, steps)
-
-    @property
-    def over(self) -> bool:
-        """Whether nothing is left."""
-        if self.steps is not None:
-            return self.taken >= self.steps
-        return time.process_time() - self._start >= self.seconds
-
-
-class Midpoint:
-    """
-    The loss at the mean of networks, one of which changes.
-
-    Parameters
-    ----------
-    risk : EmpiricalRisk
-        What is judged: one of `judging`.
-    symmetries : Symmetries
-        Of the network.
-    others : sequence of ndarray
-        The states that stay.
-    clock : Clock
-        Counts evaluations.
-    """
-
-    def __init__(
-        self, risk: EmpiricalRisk, symmetries: Symmetries, others: Sequence[Array], clock: Clock
-    ) -> None:
-        self._size, self._clock = symmetries.weights, clock
-        self.share = 1 / (1 + len(others))
-        self._rest = np.sum(others, axis=0)[: self._size] * self.share
-        self.risk = self._screen = risk
-
-    def screen(self, placement: Placement) -> None:
-        """Choose the samples that swaps must pass first: those of the largest losses here."""
-        if self.risk.normalized or not self.risk.data.joined:
-            return
-        count = max(_SCREENED_AT_LEAST, int(_SCREENED * self.risk.samples))
-        if count < self.risk.samples:
-            losses = self.risk.sample_losses(self._between(placement))
-            hardest = losses.argsort(descending=True)[:count].cpu()
-            self._screen = _some(self.risk, hardest.sort().values)
-
-    def loss(self, placement: Placement) -> float:
-        """Evaluate the loss."""
-        self._clock.taken += 1
-        return self.risk.value(self._between(placement))
-
-    def screened(self, placement: Placement) -> float:
-        """Evaluate the loss on the samples that swaps must pass first."""
-        self._clock.taken += 1
-        return self._screen.value(self._between(placement))
-
-    @property
-    def screens(self) -> bool:
-        """Whether these are other samples than all."""
-        return self._screen is not self.risk
-
-    def gradient(self, placement: Placement) -> Array:
-        """Evaluate the gradient in the weights of the mean, shape (W,)."""
-        self._clock.taken += 1
-        return self._gradient(placement.state)
-
-    def slope(self, state: Array) -> Array:
-        """Evaluate the gradient in the weights of a state that is of no order, shape (W,)."""
-        self._clock.taken += 1
-        return self._gradient(state) * self.share
-
-    def _gradient(self, state: Array) -> Array:
-        return self.risk.gradient(self._mean(state)).double().cpu().numpy()
-
-    def _between(self, placement: Placement) -> torch.Tensor:
-        return self._mean(placement.state)
-
-    def _mean(self, state: Array) -> torch.Tensor:
-        mean = torch.from_numpy(self._rest + state[: self._size] * self.share)
-        return mean.to(self.risk.device, self.risk.dtype)
-
-
-def judging(risk: EmpiricalRisk) -> EmpiricalRisk:
-    """Give the risk on as many samples as swaps are judged on."""
-    if not risk.data.joined or risk.samples <= _JUDGED:
-        return risk
-    generator = torch_generator(0, "judged samples")
-    chosen = torch.randperm(risk.samples, generator=generator)[:_JUDGED].sort().values
-    return _some(risk, chosen)
-
-
-def _some(risk: EmpiricalRisk, indices: torch.Tensor) -> EmpiricalRisk:
-    problem, data = risk.problem, risk.problem.samples(risk.split).take(indices)
-    parts = Problem(
-        *(problem.model, problem.loss, data),
-        weight=problem.weight,
-        draws=problem.draws,
-        name=problem.name,
-        error=problem.error,
-    )
-    some = EmpiricalRisk(
-        *(parts,),
-        batchnorm=risk.policy,
-        dtype=risk.dtype,
-        device=risk.device,
-        memory=risk.memory,
-        check=False,
-    )
-    some.set_fixed(risk.fixed())
-    return some
 
 
 def refine(
@@ -200,13 +59,13 @@ def refine(
     Placement
         The best that was seen.
     """
-    ranked = sorted(((midpoint.loss(start), i) for i, start in enumerate(starts)))
+    ranked = sorted(((midpoint.tried(start), i) for i, start in enumerate(starts)))
     best, lowest = starts[ranked[0][1]], ranked[0][0]
     if not symmetries.blocks:
         return best
     queue = [(loss, starts[i].copy()) for loss, i in ranked[:most]]
     with midpoint.risk.stepping():
-        while not clock.over:
+        while not clock.over():
             loss, placement = queue.pop(0) if queue else _kicked(midpoint, symmetries, best, rng)
             loss = _descend(midpoint, symmetries, placement, loss, clock)
             if loss < lowest:
@@ -221,7 +80,7 @@ def _kicked(
     swaps = [swap for _, swap in _predicted(midpoint, symmetries, placement, _AMONG)]
     for number in rng.choice(len(swaps), min(_KICK, len(swaps)), replace=False):
         placement.swap(*swaps[number])
-    return midpoint.loss(placement), placement
+    return midpoint.tried(placement), placement
 
 
 def _descend(
@@ -229,7 +88,7 @@ def _descend(
 ) -> float:
     """Swap until no swap that the gradient likes helps; give the loss."""
     midpoint.screen(placement)
-    while not clock.over:
+    while not clock.over():
         swaps = [s for change, s in _predicted(midpoint, symmetries, placement) if change < 0]
         lower = _several(midpoint, placement, swaps, loss)
         if lower is None:
@@ -279,7 +138,7 @@ def _several(
     while len(chosen) > 1:
         for swap in chosen:
             placement.swap(*swap)
-        lower = midpoint.loss(placement)
+        lower = midpoint.tried(placement)
         if lower < loss:
             return lower
         for swap in reversed(chosen):
@@ -295,13 +154,13 @@ def _one_by_one(
     start, tried, successes = loss, 0, 0
     level = midpoint.screened(placement) if midpoint.screens else loss
     for block, i, j in _disjoint(swaps, touched):
-        if tried == _PATIENCE or successes == _RENEWED or clock.over:
+        if tried == _PATIENCE or successes == _RENEWED or clock.over():
             break
         tried += 1
         placement.swap(block, i, j)
         screened = midpoint.screened(placement)
         if screened < level:
-            lower = midpoint.loss(placement) if midpoint.screens else screened
+            lower = midpoint.tried(placement) if midpoint.screens else screened
             if lower < loss:
                 loss, level, successes = lower, screened, successes + 1
                 touched |= {(block.name, i), (block.name, j)}

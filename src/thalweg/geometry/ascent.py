@@ -90,6 +90,10 @@ class Ascent:
         while not self.ended and self.gradients < gradients:
             self._step(gradients)
 
+    def wait(self, steps: int) -> None:
+        """Remember so many steps at most, the last, while others go on."""
+        self._steps = self._steps[-steps:]
+
     def give_up(self) -> None:
         """Keep the point and its height, and free what only going on would need."""
         self._steps, self._gradient = [], self.point[:0]
@@ -180,7 +184,8 @@ def highest(
     bar : Bar
         Told of each.
     memory : int
-        Steps that each ascent remembers.
+        Steps that the ascent under way remembers; where they are fewer than `MEMORY`, because each
+        is long, the others wait with one.
 
     Returns
     -------
@@ -202,6 +207,8 @@ def highest(
             before = ascent.gradients
             allowed = max(0, gradients - spent) // (len(going) - place)
             ascent.advance(min(reach, before + allowed))
+            if memory < MEMORY:
+                ascent.wait(1)
             spent += ascent.gradients - before
             bar.update(ascent.gradients - before)
         going.sort(key=_height, reverse=True)

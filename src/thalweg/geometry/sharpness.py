@@ -197,7 +197,8 @@ def worst_sharpness(
         Ascents that are begun, at most, each of which holds two vectors of W numbers; by
         default all.
     memory : int
-        Steps that an ascent remembers, each two such vectors.
+        Steps that the ascent under way remembers, each two such vectors; where they are fewer than
+        by default, the others, which wait, keep one.
     seed : int
         Of random starts.
     progress : Progress

@@ -199,9 +199,7 @@ def do(subject: Subject, part: str, places: tuple[int, ...], sizes: Any) -> dict
     return answer
 
 
-def _answered(
-    subject: Subject, part: str, places: tuple[int, ...], sizes: Any
-) -> dict[str, Any]:
+def _answered(subject: Subject, part: str, places: tuple[int, ...], sizes: Any) -> dict[str, Any]:
     """Measure a part; what a refused one held is free once this has returned."""
     try:
         return _measured(subject.limited(*sizes["of"]), part, places, sizes)

@@ -18,7 +18,12 @@ def aligned(subject: Subject, first: int, last: int, sizes: Sizes) -> dict[str, 
     risk = subject.moving(sizes["samples"])
     ends = ending(sizes["most"] / len(subject.pairs))
     a, b = subject.points[first], subject.points[last]
-    how: Any = {"restarts": sizes["restarts"], "seconds": sizes["swaps"], "seed": subject.seed}
+    how: Any = {
+        "restarts": sizes["restarts"],
+        "seconds": sizes["swaps"],
+        "seed": subject.seed,
+        "progress": ends,
+    }
     found = align(risk, a, b, **how)
     if found.cost > found.unaligned:
         return {"refused": "no order was found in which they are nearer than they are"}

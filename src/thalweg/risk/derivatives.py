@@ -21,6 +21,30 @@ from thalweg.risk.mean_loss import MeanLoss
 class Derivatives(MeanLoss):
     """Gradients of a mean loss, of all samples and of mini-batches, and its curvature."""
 
+    def value(self, w: Tensor, batch: Tensor | None = None, /) -> float:
+        """
+        Evaluate the mean loss at ``w``.
+
+        Parameters
+        ----------
+        w : Tensor
+            Shape (W,).
+        batch : Tensor, optional
+            Indices of samples, shape (n,): their mean loss. Where batch-norm statistics change
+            with ``w``, they are the batch's own then, as in `gradient`.
+
+        Returns
+        -------
+        float
+        """
+        if batch is None:
+            return super().value(w)
+        measured = self._measured
+        measured.load(w)
+        with full_precision(), measured.norms.mode(self._step_mode(False)), measured.values():
+            evaluation, _ = measured.forward(self._passes.data.take(batch))
+            return float(evaluation.mean())
+
     def gradient(self, w: Tensor, batch: Tensor | None = None, /) -> Tensor:
         """
         Evaluate the gradient at ``w``.

@@ -184,7 +184,6 @@ def not_a_chain(what: str) -> NotDefined:
 @torch.no_grad()
 def run_steps(program: fx.GraphModule, inputs: Sequence[Any], look: Callable[..., Any]) -> None:
     """Evaluate a program; each step's value is what `look(step, value)` returns."""
-
     _Watched(program, look).run(*inputs, enable_io_processing=False)
 
 
