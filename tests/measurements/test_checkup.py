@@ -479,6 +479,25 @@ def test_the_worst_direction_has_an_upper_bound_where_one_is_proved(chain):
     assert f"or more and by {proved:.3g} at most, as is proved;" in found.answer
 
 
+def test_the_worst_step_of_many_weights_is_no_longer_than_one_of_them():
+    # A hundredth of all, put into few, told of rises of 1e9 on eleven million weights.
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(3, 4000), nn.ReLU(), nn.Linear(4000, 2))
+    x = torch.randn(20, 3)
+    problem = Problem(model, nn.CrossEntropyLoss(), (x, (x[:, 0] > 0).long()))
+    subject = Subject(problem, [open_point(problem, model.state_dict())], ["a"])
+    few = SIZES | {"products": 10, "trace_products": 0, "gradients": 12, "starts": 2}
+    flat = curvature(subject, 0, few)
+    weights = 4000 * 6 + 2
+    assert flat["worst_radius"] == pytest.approx(weights**-0.5)
+    risk, w = subject.few(0, 20)
+    largest = bound_rise(risk, w, perturbation_scales(risk.space, w, "adaptive"), 1.0)
+    assert flat["worst"] <= flat["worst_most"] == pytest.approx(largest.value, rel=1e-9)
+    assert (
+        "the worst step of 0.0065 raises it" in verdicts({"curvature": {0: flat}}, ["a"])[0].answer
+    )
+
+
 PROBLEM = """
 import torch
 from torch import nn

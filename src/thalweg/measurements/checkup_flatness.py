@@ -23,6 +23,10 @@ from thalweg.run.freed_memory import give_back
 Array = NDArray[np.float64]
 # Relative to the weights: the noise, the distance of the worst direction; rise of the loss.
 NOISE, RADIUS, RISE = 0.05, 0.01, 0.1
+# The worst step's length in units of single weights, at most: those of adaptive sharpness-aware
+# minimization are 0.5 to 2 (Kwon et al., ASAM, 2021). A hundredth of eleven million weights is as
+# long as thirty, all of which the worst direction puts into a few of them.
+_LONGEST = 1.0
 
 
 def noise(subject: Subject, place: int, sizes: Sizes) -> dict[str, Any]:
@@ -63,9 +67,10 @@ def curvature(subject: Subject, place: int, sizes: Sizes) -> dict[str, Any]:
     vectors = top.vectors
     del hessian  # its graph would be held through the ascents
     give_back()
+    radius = min(RADIUS, _LONGEST / math.sqrt(len(w)))
     worst = worst_sharpness(
         *(risk, w),
-        radius=RADIUS,
+        radius=radius,
         form="adaptive",
         max_gradients=sizes["gradients"],
         eigenvectors=vectors,
@@ -82,13 +87,14 @@ def curvature(subject: Subject, place: int, sizes: Sizes) -> dict[str, Any]:
         "eigenvalue_status": top.status,
         "eigenvalue_each": _array(_second_differences(risk, w, along, base)),
         "worst": worst.value,
+        "worst_radius": radius,
         "worst_status": worst.status,
         "worst_each": _array(rises),
         "curved_samples": risk.samples,
     }
     del worst
     give_back()
-    proved = bound_rise(risk, w, scales, RADIUS * math.sqrt(len(w)))
+    proved = bound_rise(risk, w, scales, radius * math.sqrt(len(w)))
     found |= (
         {"worst_most": proved.value} if proved.value is not None else {"unproved": proved.reason}
     )

@@ -165,7 +165,8 @@ def _curved(flat: dict[str, Any], name: str) -> Verdict:
         trust.append(f"noise on {flat['samples']:,} training samples")
     if "worst" in flat:
         told.append(
-            f"the worst step of 0.01 raises it by {flat['worst']:.3g} or more{_at_most(flat)};"
+            f"the worst step of {flat.get('worst_radius', 0.01):.2g} raises it by"
+            f" {flat['worst']:.3g} or more{_at_most(flat)};"
             f" largest eigenvalue in relative units {flat['eigenvalue']:.4g}"
             f" ± {flat['eigenvalue_error']:.2g}"
         )
