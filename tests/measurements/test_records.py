@@ -16,6 +16,7 @@ from thalweg.errors import InvalidArgument
 from thalweg.measurements.options import about_options
 from thalweg.measurements.registry import MEASUREMENTS
 from thalweg.measurements.spectrum_points import each_checkpoint
+from thalweg.measurements.told import Told
 from thalweg.report.commands import measurement_command
 from thalweg.run import open_run
 from thalweg.run.files import read_json
@@ -194,3 +195,14 @@ def test_several_checkpoints_of_a_spectrum_are_those_of_each_alone(ends, tmp_pat
     assert [row[0] for row in rest.rows] == ["a", "b"]
     with pytest.raises(InvalidArgument, match="no picture is known"):
         tw.plot(run.result("spectrum/density"))
+
+
+def test_bars_of_parts_count_in_the_units_of_the_task():
+    reported = []
+    told = Told(reported.append, 2.0)
+    told.update(3)
+    with told.part(10)(40, "search") as bar:
+        bar.update(20)
+        bar.update(20)
+    told.update(1)
+    assert reported == [6, 11, 16, 18]

@@ -31,6 +31,8 @@ COMPARED = {
 }
 _ENDS = ("", "_stderr", "_low", "_high")
 _CURVES = ("bezier", "chain", "band")
+# Units that the search for an order counts, and that for a curve.
+_SEARCH = 20 * UNITS_AN_EPOCH
 
 
 @dataclass(frozen=True)
@@ -82,7 +84,7 @@ def perform(job: Job) -> dict[str, Any]:
         "thalweg.measurements.barrier:measure_lines",
         {**job.spec, "options": chosen},
         label="lines",
-        units=job.options["points"] * UNITS_AN_EPOCH // 3,
+        units=_units(chosen),
     )
     (result,) = job.perform([task], "barrier")
     found, files = unpack(result), result["files"]
@@ -95,6 +97,13 @@ def perform(job: Job) -> dict[str, Any]:
     judged = _judged(data, job.options.get("allowed"))
     beside = {name: result[name] for name in ("alignment", "curve") if name in result}
     return _of_line(data) | {"one_basin": None if judged is None else asdict(judged)} | beside
+
+
+def _units(chosen: dict[str, Any]) -> int:
+    """Count the units of a task: those of lines, and of searches."""
+    lines = 2 if chosen["align"] else 1
+    searches = _SEARCH * (bool(chosen["align"]) + bool(chosen["curve"]))
+    return int(lines * chosen["points"] * UNITS_AN_EPOCH // 3 + searches)
 
 
 def measure_lines(run: Run, arguments: dict[str, Any], report: Report) -> dict[str, Any]:
@@ -114,7 +123,7 @@ def measure_lines(run: Run, arguments: dict[str, Any], report: Report) -> dict[s
     results, beside = {}, {}
     if chosen.get("align"):
         plain = barrier(risk, *points, **options)
-        found = align(risk, *points)
+        found = align(risk, *points, progress=told.part(_SEARCH))
         beside["alignment"] = _of_alignment(found, plain)
         points = [points[0], found.state_of(risk, points[1])]
         results["aligned"] = _as_dataset(found)
@@ -122,7 +131,8 @@ def measure_lines(run: Run, arguments: dict[str, Any], report: Report) -> dict[s
     if chosen.get("align"):
         results["lines"].attrs["aligned"] = _words_of(beside["alignment"])
     if chosen.get("curve"):
-        path = connect(risk, *points, kind=chosen["curve"], points=chosen["points"], test=False)
+        how: Any = {"points": chosen["points"], "test": False, "progress": told.part(_SEARCH / 2)}
+        path = connect(risk, *points, kind=chosen["curve"], **how)  # two bars
         beside["curve"] = _of_path(path)
     return pack(results) | beside | {"files": files}
 

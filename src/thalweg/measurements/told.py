@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Self
 
-from thalweg.run import Report
+from thalweg.run import Progress, Report
 
 # Progress moves in tenths of an epoch of the whole training set; other work counts in these units.
 UNITS_AN_EPOCH = 10
@@ -27,11 +27,31 @@ class Told:
 
     def update(self, n: int = 1, /) -> None:
         """Count ``n`` more units as done."""
-        self.done += n * self.units
+        self.add(n * self.units)
+
+    def add(self, units: float) -> None:
+        """Count units of the task."""
+        self.done += units
         self.report(int(self.done))
+
+    def part(self, units: float) -> Progress:
+        """Make bars of any total that count for so many units of the task."""
+        return lambda total, label: _Part(self, units / max(1, total))
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
         return None
+
+
+class _Part(Told):
+    """A bar whose units are counted by another."""
+
+    def __init__(self, whole: Told, units: float) -> None:
+        super().__init__(whole.report, units)
+        self._whole = whole
+
+    def add(self, units: float) -> None:
+        """Count units of the task."""
+        self._whole.add(units)
