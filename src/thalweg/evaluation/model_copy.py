@@ -109,7 +109,7 @@ class ModelCopy:
         self.functional = self.twice_differentiable = not scripted
         self.calibration: Samples | None = None
         self._forms: dict[int, tuple[Samples, Samples]] = {}
-        self._calibrated: Tensor | None = None
+        self._calibrated = False  # whether the statistics are those at the weights
         self._only_values = False
         with self.at_work():
             self._take_over()
@@ -167,7 +167,10 @@ class ModelCopy:
     def load(self, w: Tensor) -> None:
         """Go to the point ``w``: one copy of W numbers."""
         self.space.check(w)
-        self.weights.copy_(w)
+        alike = w.dtype == self.weights.dtype and w.device == self.weights.device
+        self._calibrated = self._calibrated and alike and torch.equal(w, self.weights)
+        if not self._calibrated:
+            self.weights.copy_(w)
 
     def settle(self, w: Tensor) -> None:
         """Go to ``w`` and have the statistics that the policy wants there."""
@@ -176,11 +179,11 @@ class ModelCopy:
             self._recalibrate()
 
     def _recalibrate(self) -> None:
-        if self._calibrated is not None and torch.equal(self._calibrated, self.weights):
+        if self._calibrated:
             return
         with self.values():
             self.norms.store(self.norms.estimate(lambda: self.each_calibration(lambda _: None)))
-        self._calibrated = self.weights.clone()
+        self._calibrated = True
 
     @property
     def keeps_statistics(self) -> bool:
@@ -291,7 +294,7 @@ class ModelCopy:
                     _check_alike(name, new, tensor)
                     tensor.data.copy_(new)
             self.norms.restore_buffers()
-        self._calibrated = None
+        self._calibrated = False
 
     def _fixed(self) -> list[tuple[str, Tensor]]:
         frozen = [(n, t) for n, t in self.model.named_parameters() if n not in self.space.names]

@@ -144,7 +144,7 @@ def _held(weights: int) -> Sizes:
     vectors = _MOST_HELD // weights
     return {
         "basis": min(32, max(8, vectors)),
-        "starts": min(_STARTS, max(5, vectors // 2)),
+        "starts": min(_STARTS, max(4, vectors // 2)),
         "memory": min(8, max(3, vectors // 4)),
     }
 
