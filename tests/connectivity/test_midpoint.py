@@ -73,7 +73,7 @@ def test_the_gradient_is_that_of_what_orders_are_tried_by(midpoint):
 
 def test_slopes_are_of_batches_that_change(midpoint):
     found, placement, *_ = midpoint
-    slopes = [found.slope(placement.state) for _ in range(300)]
+    slopes = [found.within(Clock(1.0, None)).slope(placement.state) for _ in range(300)]
     assert not np.array_equal(slopes[0], slopes[1])
     whole = found.gradient(placement) * found.share
     error = np.linalg.norm(np.mean(slopes, 0) - whole)

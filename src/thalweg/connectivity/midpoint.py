@@ -67,10 +67,10 @@ class Midpoint:
         self._rest = np.sum(others, axis=0)[: self._size] * self.share
         self.risk = self._screen = risk
         self.batches = _batches(risk)
-        self._drawn = 0
+        self._generator = torch_generator(0, "alignment draws")
 
     def within(self, clock: Clock) -> Midpoint:
-        """Give the same, counted by another clock."""
+        """Give the same, counted by another clock; batches are drawn on, not again."""
         other = copy.copy(self)
         other._clock = clock
         return other
@@ -133,13 +133,11 @@ class Midpoint:
         """
         self._clock.taken += 1
         w = self._mean(state)
-        batch = None if not self.batches else self._draw(len(self.batches[0]))
+        batch = None
+        if self.batches:
+            order = torch.randperm(self.risk.samples, generator=self._generator)
+            batch = order[: len(self.batches[0])]
         return self.risk.gradient(w, batch).double().cpu().numpy() * self.share
-
-    def _draw(self, size: int) -> Tensor:
-        self._drawn += 1
-        generator = torch_generator(0, "alignment batches", self._drawn)
-        return torch.randperm(self.risk.samples, generator=generator)[:size]
 
     def _mean(self, state: Array) -> Tensor:
         mean = torch.from_numpy(self._rest + state[: self._size] * self.share)

@@ -142,7 +142,8 @@ class OrderSearch:
             clock.add(part)
         candidates = [*filter(nearer, candidates)] or [plain]
         best = refine(midpoint.within(clock), symmetries, candidates, clock, rng, most=_STARTS)
-        return best if nearer(best) else min(candidates, key=midpoint.loss)
+        found = [best, plain] if nearer(best) else [*candidates, plain]
+        return min(found, key=midpoint.loss)
 
     def together(self, placements: list[Placement]) -> None:
         """Match each network to the mean of the others, by weights and then by loss."""
