@@ -1,4 +1,7 @@
-"""Make an environment for each rival: one torch for all, each tool and what it asks for on top."""
+"""Make an environment for each rival: one torch for all, each tool and what it asks for on top.
+
+A tool that needs no torch gets an environment without it.
+"""
 
 from __future__ import annotations
 
@@ -23,11 +26,12 @@ def made(name: str) -> bool:
     return (FOLDER / name / "made").exists()
 
 
-def make(name: str) -> str:
+def make(name: str, *, torch: bool = True) -> str:
     """Make a rival's environment unless it is there; say in words what went wrong, or nothing."""
     try:
-        _install("base", [_torch(), "numpy"])
-        if not made(name):
+        if torch:
+            _install("base", [_torch(), "numpy"])
+        if torch and not made(name):
             _create(name)
             packages = _packages("base")
             # Seen by interpreter and pip alike, so that torch is there once.
