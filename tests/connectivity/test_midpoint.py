@@ -73,7 +73,7 @@ def test_the_gradient_is_that_of_what_orders_are_tried_by(midpoint):
 
 def test_slopes_are_of_batches_that_change(midpoint):
     found, placement, *_ = midpoint
-    slopes = [found.within(Clock(1.0, None)).slope(placement.state) for _ in range(300)]
+    slopes = [found.within(Clock(1.0, None)).slope(placement.state).numpy() for _ in range(300)]
     assert not np.array_equal(slopes[0], slopes[1])
     whole = found.gradient(placement) * found.share
     error = np.linalg.norm(np.mean(slopes, 0) - whole)
@@ -84,7 +84,7 @@ def test_slopes_are_of_batches_that_change(midpoint):
 
 def test_batches_are_no_larger_than_memory_allows(midpoint, monkeypatch):
     risk, module = midpoint[0].risk, sys.modules["thalweg.connectivity.midpoint"]
-    risk.memory = 9 * risk.activation_bytes
+    risk.memory = 2 * 9 * risk.activation_bytes
     monkeypatch.setattr(module, "_AT_LEAST", 4)
     assert max(len(batch) for batch in module._batches(risk)) == 9
     monkeypatch.setattr(module, "_AT_LEAST", 12)

@@ -86,7 +86,7 @@ def test_the_slope_of_the_loss_in_soft_orders_is_that_of_differences(pair):
     at = torch.zeros((), dtype=torch.float64, requires_grad=True)
     state = mixed(at)
     slope = midpoint.slope(state.detach().numpy())
-    (derivative,) = torch.autograd.grad(state[: len(slope)] @ torch.from_numpy(slope), at)
+    (derivative,) = torch.autograd.grad(state[: len(slope)] @ slope, at)
     assert float(derivative) == pytest.approx((loss(1e-5) - loss(-1e-5)) / 2e-5, rel=1e-6)
 
 

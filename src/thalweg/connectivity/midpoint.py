@@ -125,11 +125,12 @@ class Midpoint:
             total += share * self.risk.gradient(w, batch).double().cpu().numpy()
         return total
 
-    def slope(self, state: Array) -> Array:
+    def slope(self, state: Array) -> Tensor:
         """
-        Evaluate the gradient in the weights of a state that is of no order, shape (W,).
+        Evaluate the gradient in the weights of a state that is of no order.
 
-        Where there are batches, of one of them, drawn anew at each call.
+        Shape (W,), in the risk's dtype, on the CPU. Where there are batches, it is that of one,
+        drawn anew at each call.
         """
         self._clock.taken += 1
         w = self._mean(state)
@@ -137,18 +138,20 @@ class Midpoint:
         if self.batches:
             order = torch.randperm(self.risk.samples, generator=self._generator)
             batch = order[: len(self.batches[0])]
-        return self.risk.gradient(w, batch).double().cpu().numpy() * self.share
+        return self.risk.gradient(w, batch).mul_(self.share).cpu()
 
     def _mean(self, state: Array) -> Tensor:
-        mean = torch.from_numpy(self._rest + state[: self._size] * self.share)
-        return mean.to(self.risk.device, self.risk.dtype)
+        mean = state[: self._size] * self.share
+        mean += self._rest
+        return torch.from_numpy(mean).to(self.risk.device, self.risk.dtype)
 
 
 def _batches(risk: EmpiricalRisk) -> list[Tensor]:
     """Part the samples into batches with statistics of their own; none where that is no gain."""
     if not (risk.normalized and risk.policy == "recalibrate" and risk.data.joined):
         return []
-    held = max(_AT_LEAST, risk.memory // risk.activation_bytes)
+    # A backward pass takes about as much again as it finds kept.
+    held = max(_AT_LEAST, risk.memory // (2 * risk.activation_bytes))
     count = math.ceil(risk.samples / min(_OF_A_BATCH, held))
     generator = torch_generator(0, "alignment batches")
     return list(torch.randperm(risk.samples, generator=generator).tensor_split(count))

@@ -63,10 +63,11 @@ def refine(
     best, lowest = starts[ranked[0][1]], ranked[0][0]
     if not symmetries.blocks:
         return best
-    queue = [(loss, starts[i].copy()) for loss, i in ranked[:most]]
+    queue = [(loss, starts[i]) for loss, i in ranked[:most]]
     with midpoint.risk.stepping():
         while not clock.over():
-            loss, placement = queue.pop(0) if queue else _kicked(midpoint, symmetries, best, rng)
+            loss, start = queue.pop(0) if queue else _kicked(midpoint, symmetries, best, rng)
+            placement = start.copy()
             loss = _descend(midpoint, symmetries, placement, loss, clock)
             if loss < lowest:
                 best, lowest = placement, loss

@@ -99,16 +99,17 @@ def descend_softly(
     if not leaves:
         return best
     uses = [[torch.from_numpy(rows) for rows in block.trained] for block in blocks]
-    state = torch.from_numpy(start.state)
+    state = torch.from_numpy(start.state).to(midpoint.risk.dtype)
     optimizer = torch.optim.Adam(leaves, lr=softness.rate)
     for step in range(1, _STEPS + 1):
         if clock.over() or step > last + _PATIENCE * _BETWEEN_LOOKS:
             break
-        shares = [doubly_stochastic(each / softness.temperature) for each in leaves]
+        shares = [doubly_stochastic(each / softness.temperature).to(state) for each in leaves]
         mixed = mix(state, uses, shares)
         slope = midpoint.slope(mixed.detach().numpy())
         optimizer.zero_grad()
-        mixed[: len(slope)].backward(torch.from_numpy(slope))
+        mixed[: len(slope)].backward(slope)
+        del mixed, slope  # as long as the weights: not held beside the next ones
         optimizer.step()
         if step % _BETWEEN_LOOKS == 0:
             placement = start.copy()

@@ -145,7 +145,7 @@ def _held(weights: int) -> Sizes:
     return {
         "basis": min(32, max(8, vectors)),
         "starts": min(_STARTS, max(4, vectors // 2)),
-        "memory": min(8, max(3, vectors // 4)),
+        "memory": min(8, max(2, vectors // 4)),
     }
 
 
