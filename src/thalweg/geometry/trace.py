@@ -19,7 +19,7 @@ from thalweg.run.seeds import torch_generator
 _PILOT = 16  # samples that fix how many there will be
 _FIRST_SKETCH = 8
 # Numbers that products of columns may hold at once.
-_HELD = 1 << 25
+_HELD = 1 << 24
 # Two-sided 98% of Student's t for an interval that is promised at 95%: samples of a remainder
 # with few dominant eigenvalues are skewed.
 _QUANTILE = 0.99
@@ -185,15 +185,8 @@ class _HutchPlusPlus:
     def _sketch(self, columns: int, bar: Bar) -> None:
         """Add columns to Q from fresh products."""
         start = torch.randn(self.op.size, columns, generator=self.generator, dtype=self.op.dtype)
-        start = start.to(self.op.device)
-        image = self.op @ start
         old = self.q.shape[1]
-        total = old + columns
-        self.squares = (self.squares * old + float(lengths(image.T).square().sum())) / total
-        self.rough = (self.rough * old + float(inner(start.T, image.T).trace())) / total
-        del start
-        new = orthonormal(self._outside(image))
-        del image
+        new = orthonormal(self._outside(self._image(start.to(self.op.device), old)))
         new = orthonormal(self._outside(new))
         self.q = torch.cat([self.q, new], dim=1) if old else new
         rows, sizes = self._products_of(new)
@@ -202,10 +195,28 @@ class _HutchPlusPlus:
         self.q_squares += float(sizes.square().sum())
         self._extend_core(rows, old)
 
+    def _image(self, start: Tensor, old: int) -> Tensor:
+        """Multiply random columns in their place; sum up what they tell of A."""
+        squares = rough = 0.0
+        for part in self._parts(start):
+            product = self.op @ part
+            squares += float(lengths(product.T).square().sum())
+            rough += float(inner(part.T, product.T).trace())
+            part.copy_(product)
+        total = old + start.shape[1]
+        self.squares = (self.squares * old + squares) / total
+        self.rough = (self.rough * old + rough) / total
+        return start
+
+    def _parts(self, columns: Tensor) -> tuple[Tensor, ...]:
+        """Part columns into as many as may be held twice."""
+        parts: tuple[Tensor, ...] = columns.split(max(1, _HELD // self.op.size), dim=1)
+        return parts
+
     def _products_of(self, columns: Tensor) -> tuple[Tensor, Tensor]:
         """Give Q'A times columns, and the lengths of A times each, some at a time."""
         rows, sizes = [], []
-        for part in columns.split(max(1, _HELD // self.op.size), dim=1):
+        for part in self._parts(columns):
             product = self.op @ part
             rows.append(inner(self.q.T, product.T))
             sizes.append(lengths(product.T))

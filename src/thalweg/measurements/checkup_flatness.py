@@ -60,6 +60,20 @@ def curvature(subject: Subject, place: int, sizes: Sizes) -> dict[str, Any]:
     """
     how = _how(subject, sizes)
     risk, w = subject.few(place, sizes["samples"])
+    found = _directions(risk, w, sizes, how)
+    give_back()  # what only the directions needed
+    if sizes["trace_products"]:
+        # Of the plain Hessian: what others print, and not invariant.
+        hessian = risk.hessian(w, method=sizes["method"])
+        total = trace(hessian, rtol=0.05, max_products=sizes["trace_products"], **how)
+        found |= {"trace": total.value, "trace_error": total.error, "trace_status": total.status}
+    return found
+
+
+def _directions(
+    risk: EmpiricalRisk, w: Tensor, sizes: Sizes, how: dict[str, Any]
+) -> dict[str, Any]:
+    """Measure the direction of the largest curvature, and the worst one."""
     hessian = risk.hessian(w, method=sizes["method"])
     scales = perturbation_scales(risk.space, w, "adaptive")
     search: Any = {"max_products": sizes["products"], "basis": sizes["basis"], **how}
@@ -98,11 +112,6 @@ def curvature(subject: Subject, place: int, sizes: Sizes) -> dict[str, Any]:
     found |= (
         {"worst_most": proved.value} if proved.value is not None else {"unproved": proved.reason}
     )
-    if sizes["trace_products"]:
-        # Of the plain Hessian: what others print, and not invariant.
-        hessian = risk.hessian(w, method=sizes["method"])
-        total = trace(hessian, rtol=0.05, max_products=sizes["trace_products"], **how)
-        found |= {"trace": total.value, "trace_error": total.error, "trace_status": total.status}
     return found
 
 
