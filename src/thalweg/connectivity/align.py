@@ -53,7 +53,7 @@ def align(
         Matchings by weights that begin at a random order.
     seconds : float, optional
         Of computing time for the search by loss, soft and by swaps; 0 for none. By default 6, or
-        what 1,200 gradients on 500 samples take where that is more, at most 120.
+        what 2,000 gradients on 500 samples take where that is more, at most 150.
     steps : int, optional
         Evaluations of the loss for it in place of seconds: the same answer on any machine.
     seed : int

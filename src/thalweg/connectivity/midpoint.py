@@ -31,7 +31,7 @@ _SCREENED, _SCREENED_AT_LEAST = 0.25, 100
 # at most, and at least, whatever memory is left for their activations.
 _OF_A_BATCH, _AT_LEAST = 500, 32
 # Seconds of a search: what so many gradients take, but not less nor more than these.
-_GRADIENTS, _LEAST, _MOST = 1200, 6.0, 120.0
+_GRADIENTS, _LEAST, _MOST = 2000, 6.0, 150.0
 
 
 class Midpoint:
