@@ -9,6 +9,7 @@ import json
 import logging
 import pathlib
 import random
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -389,3 +390,29 @@ def test_a_file_of_adapters_leaves_out_their_name():
     point = open_point(problem, file, partial=True)
     assert point.lacking == ("base_model.q.base_layer.weight", "base_model.q.base_layer.bias")
     assert bool((point.state["base_model.q.lora_B.default.weight"] == 1).all())
+
+
+def _never(*_):
+    raise AssertionError("a registered function was called")
+
+
+def test_what_other_libraries_register_stands_in_for_nothing_of_ours(state, tmp_path):
+    """PyTorch Geometric registers the true defaultdict; which of two torch takes is chance."""
+    torch.save(LAYOUTS["defaultdict"](state), tmp_path / "w.pt")
+    others = [(lambda *_, i=i: _never(i), "collections.defaultdict") for i in range(30)]
+    with torch.serialization.safe_globals([collections.defaultdict, *others]):
+        before = set(torch.serialization.get_safe_globals())
+        assert len(before) >= 31
+        for _ in range(3):
+            contents = load_weights(tmp_path / "w.pt")[0]
+        assert set(torch.serialization.get_safe_globals()) == before
+    assert len(contents) == len(state)
+
+
+def test_files_are_read_by_several_threads_at_once(state, tmp_path):
+    torch.save(LAYOUTS["defaultdict"](state), tmp_path / "w.pt")
+    before = set(torch.serialization.get_safe_globals())
+    with ThreadPoolExecutor(8) as pool:
+        read = [*pool.map(lambda _: load_weights(tmp_path / "w.pt")[0], range(200))]
+    assert all(len(contents) == len(state) for contents in read)
+    assert set(torch.serialization.get_safe_globals()) == before

@@ -3,16 +3,23 @@
 from __future__ import annotations
 
 import builtins
-from collections.abc import Callable, Iterable
+import threading
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
+import torch
 
 from thalweg.errors import InvalidArgument
 
 # Names by which a pickle may call for something, with what it gets. No code of a class is run:
 # values beside the weights are not used, so that something inert may stand in for them.
-Globals = list[Callable[..., Any] | tuple[Callable[..., Any], str]]
+Global = Callable[..., Any] | tuple[Callable[..., Any], str]
+Globals = list[Global]
+
+# torch keeps what may be named in one set for all threads.
+_ONE_AT_A_TIME = threading.RLock()
 
 
 class Inert:
@@ -105,6 +112,33 @@ def allowed_globals(allow: Iterable[str | type], stand_in: type) -> Globals:
         If an entry is neither.
     """
     return [(stand_in, _full_name(allowed)) for allowed in allow]
+
+
+@contextmanager
+def named_alone(globals_: Globals) -> Iterator[None]:
+    """
+    Let torch's reader know these by their names, inside the block, whatever else is registered.
+
+    Other libraries register the true classes of some names (PyTorch Geometric ``defaultdict``), and
+    which of two of a name torch takes is chance.
+    """
+    with _ONE_AT_A_TIME:
+        before: Globals = torch.serialization.get_safe_globals()
+        names = {_registered_name(each) for each in globals_}
+        others = [each for each in before if _registered_name(each) not in names]
+        torch.serialization.clear_safe_globals()
+        torch.serialization.add_safe_globals([*others, *globals_])
+        try:
+            yield
+        finally:
+            torch.serialization.clear_safe_globals()
+            torch.serialization.add_safe_globals(before)
+
+
+def _registered_name(registered: Global) -> str:
+    if isinstance(registered, tuple):
+        return registered[1]
+    return f"{registered.__module__}.{registered.__qualname__}"
 
 
 def _full_name(allowed: str | type) -> str:

@@ -21,6 +21,7 @@ from thalweg.problems.harmless_globals import (
     InertDict,
     allowed_globals,
     harmless_globals,
+    named_alone,
 )
 from thalweg.run.bounds import check_memory, shown_bytes
 from thalweg.run.checkpoints import read_checkpoint
@@ -236,7 +237,7 @@ def _read_torch(path: Path, start: bytes, allow: Iterable[str | type], mapped: b
     for stand_in in (Inert, InertDict) if allow else (Inert,):
         globals_ = harmless_globals() + allowed_globals(allow, stand_in)
         try:
-            with warnings.catch_warnings(), torch.serialization.safe_globals(globals_):
+            with warnings.catch_warnings(), named_alone(globals_):
                 # Of pickle protocols torch does not write; what cannot be read is refused below.
                 warnings.filterwarnings("ignore", message="Detected pickle protocol")
                 warnings.filterwarnings("ignore", message="TypedStorage is deprecated")
