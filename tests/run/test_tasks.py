@@ -143,9 +143,10 @@ def test_progress_counts_units_and_what_was_done_before(run):
     assert sum(progress.updates) == 8
 
 
-def test_progress_moves_within_a_task(run):
+@pytest.mark.parametrize("engine", [InProcess(), LocalProcesses(1)])
+def test_progress_moves_within_a_task(run, engine):
     progress = Recorder()
-    run_tasks(run, [task("slow", units=4)], engine=LocalProcesses(1), progress=progress)
+    run_tasks(run, [task("slow", units=4)], engine=engine, progress=progress)
     assert len(progress.updates) > 1
     assert sum(progress.updates) == 4
     assert not list(run.tasks.glob("*.progress"))

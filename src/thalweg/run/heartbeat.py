@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 import threading
 import time
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import TracebackType
 from typing import NamedTuple, Self
@@ -14,6 +15,29 @@ from thalweg.run.box import inside
 
 _SECONDS_BETWEEN_REPORTS = 0.5
 _SECONDS_BETWEEN_BEATS = 2.0
+
+
+# Who hears of a task that is done in this very process, by the path of its mark.
+_listeners: dict[Path, Callable[[int], object]] = {}
+
+
+@contextmanager
+def listening(path: Path, hear: Callable[[int], object]) -> Iterator[None]:
+    """
+    Hear of a task under way inside the block, if this process does it: nobody else could look.
+
+    Parameters
+    ----------
+    path : Path
+        Of `progress_path`.
+    hear : callable
+        Called with the units that are done, as often as the mark is written.
+    """
+    _listeners[path.resolve()] = hear
+    try:
+        yield
+    finally:
+        del _listeners[path.resolve()]
 
 
 class Mark(NamedTuple):
@@ -80,6 +104,8 @@ class Reporter:
         self.done = int(done)
         if time.monotonic() >= self.next:
             self._write()
+            if (hear := _listeners.get(self.path.resolve())) is not None:
+                hear(self.done)
 
     def _live(self) -> None:
         while not self._over.wait(_SECONDS_BETWEEN_BEATS):

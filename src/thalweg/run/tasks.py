@@ -9,13 +9,13 @@ from collections import Counter, deque
 from collections.abc import Iterable, Sequence
 from concurrent.futures import FIRST_COMPLETED, BrokenExecutor, Executor, Future, wait
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, partial
 from graphlib import TopologicalSorter
 from typing import Any
 
 from thalweg.errors import DamagedFile, InvalidArgument, TaskFailed
 from thalweg.run.engines import Engine, LocalProcesses
-from thalweg.run.heartbeat import Watch, progress_path, read_mark
+from thalweg.run.heartbeat import Watch, listening, progress_path, read_mark
 from thalweg.run.outcomes import (
     Report,
     forget_outcome,
@@ -271,8 +271,10 @@ class _Driver:
             "needs": [need.key for need in task.needs],
             "trusted": granted_entries(),
         }
-        try:
-            return self.executor.submit(perform, spec)
+        path = progress_path(self.run.tasks, task.key)
+        try:  # an engine that runs at once returns when all is done
+            with listening(path, partial(self._show_progress, task)):
+                return self.executor.submit(perform, spec)
         except BrokenExecutor as error:
             self._replace(error)
             return None
