@@ -6,7 +6,7 @@ import copy
 import itertools
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -16,7 +16,7 @@ from thalweg.curvature.double_backward import differentiable_twice
 from thalweg.curvature.linearize import Tensors
 from thalweg.errors import InvalidArgument, NotDefined
 from thalweg.evaluation.call import one_function
-from thalweg.evaluation.model_copy import ModelCopy, chunks
+from thalweg.evaluation.model_copy import ModelCopy, channels_last, chunks
 from thalweg.landscape.space import Parameter
 from thalweg.problems.functional import call_with
 from thalweg.problems.loss import Evaluation
@@ -96,7 +96,8 @@ class BatchFunctions:
         others = [p for p in space.parameters if p.layer not in chosen]
         self.varying, self.others = varying, others
         # Flat and real: complex weights are given their form where the model is called.
-        self.primals = tuple(w[p.slice] if p.complex else w[p.slice].view(p.shape) for p in varying)
+        primals = tuple(w[p.slice] if p.complex else w[p.slice].view(p.shape) for p in varying)
+        self.primals = self.laid_out(primals)
         self.fixed = tuple(w[p.slice] for p in others)
         self.entries = torch.cat([torch.arange(p.slice.start, p.slice.stop) for p in varying])
 
@@ -121,6 +122,12 @@ class BatchFunctions:
         return tuple(
             part.view(primal.shape) for part, primal in zip(parts, self.primals, strict=True)
         )
+
+    def laid_out(self, tensors: Tensors) -> Tensors:
+        """Lay tensors shaped as the varying weights out as the model's convolutions take them."""
+        if not self.measured.channels_last:
+            return tensors
+        return cast(Tensors, channels_last(tensors))  # otherwise each call would
 
     def batch(self, index: int) -> tuple[Tensors, TreeSpec]:
         """Give all that batch ``index`` is a function of, the varying weights first."""
@@ -187,7 +194,10 @@ class BatchFunctions:
     @staticmethod
     def _shaped(parameters: Sequence[Parameter], entries: Tensors) -> dict[str, Tensor]:
         pairs = zip(parameters, entries, strict=True)
-        return {p.name: p.shaped(tensor.reshape(-1)) for p, tensor in pairs}
+        return {
+            p.name: t if t.shape == p.shape and not p.complex else p.shaped(t.reshape(-1))
+            for p, t in pairs
+        }
 
     def loss(self, primals: Tensors, constants: Tensors, spec: TreeSpec) -> Tensor:
         """Evaluate this batch's share of the risk, 0-d."""

@@ -9,7 +9,8 @@ import torch
 from torch import Tensor, fx
 from torch.fx.experimental.proxy_tensor import make_fx
 
-from thalweg.curvature.simplify import add_in_place, drop_zeros
+from thalweg.curvature.passes import add_products, multiply_small_first, write_in_place
+from thalweg.curvature.simplify import simplify
 
 Tensors = tuple[Tensor, ...]
 
@@ -59,7 +60,8 @@ def trace_linear(
         return function(tensors[:count], tensors[count:])
 
     whole = make_fx(flat)(*direction, *constants)
-    drop_zeros(whole.graph)
+    simplify(whole.graph)
+    multiply_small_first(whole.graph)
     return _split(whole, count)
 
 
@@ -71,7 +73,7 @@ def _split(whole: fx.GraphModule, count: int) -> TracedMap:
         if any(source in moving for source in node.all_input_nodes):
             moving.add(node)
     end = nodes[-1]
-    outputs = end.all_input_nodes
+    outputs = list(end.args[0])  # of which two may be one
     users = [node for node in nodes if node in moving or node is end]
     needed = dict.fromkeys(
         source for node in users for source in node.all_input_nodes if source not in moving
@@ -89,12 +91,15 @@ def _graph(
     """Compile part of a graph into a function of ``inputs`` that returns ``outputs``."""
     graph = fx.Graph()
     twins = {node: graph.placeholder(f"input_{i}") for i, node in enumerate(inputs)}
+    for node, twin in twins.items():
+        twin.meta = dict(node.meta)
     for node in body:
         if node not in twins:
             twins[node] = graph.node_copy(node, twins.__getitem__)
     graph.output(tuple(twins[node] for node in outputs))
     graph.eliminate_dead_code()
-    add_in_place(graph)
+    add_products(graph)
+    write_in_place(graph)
     module = fx.GraphModule(whole, graph)
     return torch.no_grad()(module.forward)
 

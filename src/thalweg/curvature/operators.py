@@ -163,7 +163,8 @@ class WeightOperator(RiskOperator):
         return self._through(self._statistics, v)
 
     def _of_batches(self, direction: Tensors) -> Tensor:
-        return _sum_over_batches(self._functions, self._products, [direction])
+        laid_out = self._functions.laid_out(direction)
+        return _sum_over_batches(self._functions, self._products, [laid_out])
 
     def _through(self, statistics: Statistics, v: Tensor) -> Tensor:
         """Chain the product in weights and statistics with the statistics' derivatives."""
@@ -196,7 +197,10 @@ def _sum_over_batches(
         direction = directions[index if len(directions) > 1 else 0]
         for total, part in zip(totals, products(index, direction), strict=True):
             total += part
-    return functions.flatten(totals).to(functions.measured.dtype)
+    answer = torch.empty(functions.size, dtype=functions.measured.dtype, device=totals[0].device)
+    for place, total in zip(functions.unflatten(answer), totals, strict=True):
+        place.copy_(total)
+    return answer
 
 
 class Hessian(WeightOperator):
@@ -285,6 +289,7 @@ class Jacobian(RiskOperator):
         direction = self._pinned.unflatten(v)
         if self._statistics is not None:
             direction = (*direction, *self._statistics.push(direction)[0])
+        direction = self._functions.laid_out(direction)
         batches = range(len(self._pinned.bounds))
         return torch.cat([self._forward(i, direction)[0].reshape(-1) for i in batches])
 

@@ -1,4 +1,4 @@
-"""What a traced graph does for nothing is taken out of it: sums with zeros, copies into zeros."""
+"""What a traced graph does for nothing is taken out of it: zeros, copies, the same twice."""
 
 from __future__ import annotations
 
@@ -9,7 +9,8 @@ from typing import Any
 import torch
 from torch import fx
 
-Node = Any  # an fx.Node: what its arguments may be is too wide a union to write down
+from thalweg.curvature.graph_nodes import Node, alike, is_item, is_written, written_later
+
 _aten = torch.ops.aten
 # What `torch.func.jvp` fills to add to it, or to copy into it.
 _FILLED = {
@@ -20,13 +21,28 @@ _FILLED = {
 _VIEWS = {_aten.expand.default, _aten.view.default, _aten.alias.default, _aten.t.default}
 # Zeros where a factor is zeros.
 _PRODUCTS = {_aten.mm.default, _aten.bmm.default, _aten.mul.Tensor}
-# What gives a new tensor that is nobody else's.
-_NEW = {
-    _aten.convolution.default,
-    _aten.convolution_backward.default,
-    _aten.mm.default,
-    _aten.bmm.default,
+# What gives its argument back where shape, dtype and layout are the same.
+_COPIES = {
+    _aten._to_copy.default,
+    _aten.alias.default,
+    _aten.clone.default,
+    _aten.expand.default,
+    _aten.view.default,
 }
+
+
+def simplify(graph: fx.Graph) -> None:
+    """
+    Take out of a graph what it does for nothing, in place.
+
+    Parameters
+    ----------
+    graph : fx.Graph
+        Made by ``make_fx``, with examples of the tensors in ``meta["val"]``.
+    """
+    drop_zeros(graph)
+    drop_copies(graph)
+    merge_repeats(graph)
 
 
 def drop_zeros(graph: fx.Graph) -> None:
@@ -36,11 +52,6 @@ def drop_zeros(graph: fx.Graph) -> None:
     A derivative along a direction is zero in what does not depend on it, an image for one, and
     torch computes with these zeros as with any numbers. Values stay those they were, but for the
     sign of zeros, and for factors that are not finite.
-
-    Parameters
-    ----------
-    graph : fx.Graph
-        Made by ``make_fx``, with shapes and strides in ``meta["tensor_meta"]``.
     """
     zeros: set[Node] = set()
     repeats: dict[Node, Node] = {}  # of one value, which may lie otherwise in memory
@@ -49,47 +60,86 @@ def drop_zeros(graph: fx.Graph) -> None:
             zeros.add(node)
             continue
         same = _repeated(node, zeros)
-        if same is None or _is_written(node):
+        if same is None or is_written(node):
             continue
         repeats[node] = same
-        while same in repeats and not _alike(node, same):
+        while same in repeats and not alike(node, same):
             same = repeats[same]
-        if _alike(node, same):
-            node.replace_all_uses_with(same)
-            graph.erase_node(node)
+        if alike(node, same):
+            _replace(graph, node, same)
             del repeats[node]
     graph.eliminate_dead_code()
 
 
-def add_in_place(graph: fx.Graph) -> None:
+def drop_copies(graph: fx.Graph) -> None:
     """
-    Add to what a product has just made, where nothing else reads it.
+    Take copies of what nobody writes into out of a graph, in place.
 
-    Such sums are bound by memory, the more where the allocator maps each large block anew.
-
-    Parameters
-    ----------
-    graph : fx.Graph
-        Its placeholders stay as they are.
+    Double backward through batch norm expands each tensor to its own shape and copies that.
     """
-    for node in graph.nodes:
-        if node.target is not _aten.add.Tensor or node.kwargs:
+    written = written_later(graph)
+    for node in list(graph.nodes):
+        if node.target not in _COPIES or not alike(node, node.args[0]):
             continue
-        first, second = node.args
-        made_by = first.args[0] if _is_item(first) else first
-        if (
-            isinstance(made_by, fx.Node)
-            and made_by.target in _NEW
-            and first is not second
-            and len(first.users) == 1
-            and _alike(node, first)
-        ):
-            node.target = _aten.add_.Tensor
+        if written.isdisjoint((node, node.args[0])):
+            _replace(graph, node, node.args[0])
+
+
+def merge_repeats(graph: fx.Graph) -> None:
+    """
+    Compute once what a graph computes twice, in place.
+
+    Backward passes compute again what the forward pass had, images less their mean for one, and
+    both would be kept between products.
+    """
+    first: dict[Any, Node] = {}
+    written = written_later(graph)
+    for node in list(graph.nodes):
+        key = _computed(node)
+        if key is None or not written.isdisjoint((node, *node.all_input_nodes)):
+            continue
+        if key in first:
+            _replace(graph, node, first[key])
+        else:
+            first[key] = node
+
+
+def _replace(graph: fx.Graph, node: Node, other: Node) -> None:
+    node.replace_all_uses_with(other)
+    graph.erase_node(node)
+
+
+def _computed(node: Node) -> Any:
+    """Give what tells a computation from others; None of one that may give another answer."""
+    if node.op == "get_attr":
+        return node.op, node.target
+    if node.op != "call_function":
+        return None
+    if node.target is not operator.getitem:
+        schema = getattr(node.target, "_schema", None)
+        random = torch.Tag.nondeterministic_seeded in getattr(node.target, "tags", ())
+        if schema is None or schema.is_mutable or random:
+            return None
+    key = (node.target, _frozen(node.args), _frozen(dict(node.kwargs)))
+    try:
+        hash(key)
+    except TypeError:
+        return None
+    return key
+
+
+def _frozen(arguments: Any) -> Any:
+    """Give arguments as what can be hashed; equal numbers of two types are not the same."""
+    if isinstance(arguments, dict):
+        return tuple((name, _frozen(value)) for name, value in sorted(arguments.items()))
+    if isinstance(arguments, list | tuple):
+        return tuple(_frozen(value) for value in arguments)
+    return type(arguments), arguments
 
 
 def _is_zero(node: Node, zeros: Collection[Node]) -> bool:
     """Tell whether a node's value is zero whatever the arguments, and stays so."""
-    if _is_written(node):
+    if is_written(node):
         return False
     if node.target in _FILLED:
         return True
@@ -99,7 +149,7 @@ def _is_zero(node: Node, zeros: Collection[Node]) -> bool:
         return any(factor in zeros for factor in node.args)
     if node.target is _aten.convolution.default:
         return node.args[2] is None and (node.args[0] in zeros or node.args[1] in zeros)
-    if _is_item(node) and node.args[0].target is _aten.convolution_backward.default:
+    if is_item(node) and node.args[0].target is _aten.convolution_backward.default:
         slope, inputs, weights = node.args[0].args[:3]
         factor = {0: weights, 1: inputs}.get(node.args[1])  # of the input's and the weights'
         return slope in zeros or factor in zeros
@@ -110,38 +160,11 @@ def _repeated(node: Node, zeros: Collection[Node]) -> Node | None:
     """Give the node whose values this one repeats."""
     if node.target is _aten.add.Tensor and not node.kwargs:
         for term, other in (node.args, node.args[::-1]):
-            if other in zeros and _alike(node, term, "shape", "dtype"):
+            if other in zeros and alike(node, term, "shape", "dtype"):
                 return term
     if node.target is _aten.copy_.default:
         filled, source = node.args[:2]
         apart = filled.target in _FILLED and set(filled.users) == {node}
-        if apart and _alike(node, source, "shape", "dtype"):
+        if apart and alike(node, source, "shape", "dtype"):
             return source
     return None
-
-
-def _is_item(node: Any) -> bool:
-    return isinstance(node, fx.Node) and node.target is operator.getitem
-
-
-def _is_written(node: Node) -> bool:
-    """Tell whether something writes into a node's tensor, by itself or by a view of it."""
-    for user in node.users:
-        schema = getattr(user.target, "_schema", None)
-        if schema is None or user.args[0] is not node:
-            continue
-        shares = any(answer.alias_info is not None for answer in schema.returns)
-        if schema.is_mutable or (shares and _is_written(user)):
-            return True
-    return False
-
-
-def _alike(node: Node, other: Any, *features: str) -> bool:
-    """Tell whether two nodes give tensors of one shape, dtype and layout in memory."""
-    if not isinstance(other, fx.Node):
-        return False
-    metas = [each.meta.get("tensor_meta") for each in (node, other)]
-    return None not in metas and all(
-        getattr(metas[0], feature) == getattr(metas[1], feature)
-        for feature in features or ("shape", "dtype", "stride")
-    )

@@ -378,6 +378,7 @@ class Products:
             held = traced.prepare(*constants)
             # Twice: a product that overwrites what it was given would differ the second time.
             product = [traced.apply(*direction, *held) for _ in range(2)][1]
+            del held
         except Exception as error:  # any model may come; what cannot be traced is recomputed
             log.info("%s not traced: %s", self.map.name, str(error).partition("\n")[0])
             return None
