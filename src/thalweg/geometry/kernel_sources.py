@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING
@@ -217,12 +217,26 @@ def _rank_beside(
         products = (products - along.T @ along).tocsr()
     # Directions that share no weight are independent: most are of one layer or head.
     _, labels = connected_components(products, directed=False)
-    order = np.argsort(labels, kind="stable")
-    parts = np.split(order, np.flatnonzero(np.diff(labels[order])) + 1)
-    blocks = (products[part][:, part].toarray() for part in parts)
     # Of unit directions: the largest singular value is one or a little more.
     least = singular_cutoff(columns.shape) ** 2
-    return len(apart) + sum(rank_of(block, least) for block in blocks)
+    return len(apart) + sum(rank_of(block, least) for block in _blocks(products, labels))
+
+
+def _blocks(products: sparse.csr_array, labels: Array) -> Iterator[Array]:
+    """Cut a matrix into the dense blocks of which it is made, rows of one label each."""
+    order = np.argsort(labels, kind="stable")
+    ordered = products[order][:, order].tocoo()
+    starts = np.flatnonzero(np.diff(labels[order], prepend=-1))
+    sizes = np.diff(starts, append=len(labels))
+    of_block = np.repeat(np.arange(len(starts)), sizes)[ordered.row]
+    by_block = np.argsort(of_block, kind="stable")
+    counts = np.bincount(of_block, minlength=len(starts))
+    for start, size, entries in zip(
+        starts, sizes, np.split(by_block, np.cumsum(counts)[:-1]), strict=True
+    ):
+        block = np.zeros((size, size))
+        block[ordered.row[entries] - start, ordered.col[entries] - start] = ordered.data[entries]
+        yield block
 
 
 def _repeated(risk: EmpiricalRisk) -> int:
