@@ -5,8 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+from scipy import sparse
 
-from thalweg.geometry.kernel_sources import _Kernel
+from thalweg.geometry.kernel_sources import _blocks, _Kernel
 from thalweg.geometry.scalings import Direction
 
 
@@ -52,3 +53,18 @@ def test_too_many_near_the_tolerance_count_as_none_and_the_clear_ones_are_kept(m
     kernel = _Kernel(Diagonal([0.9e-6] * 20 + [0.0] * 10), 1e-6, seed=0)
     assert set(map(id, directions[20:])) <= set(map(id, kernel.holding(directions)))
     assert len(kernel.holding(directions)) < 15
+
+
+def test_blocks_are_cut_out_of_a_matrix_in_any_order() -> None:
+    rng = np.random.default_rng(0)
+    sizes = [3, 1, 4, 1, 2]
+    blocks = [rng.standard_normal((n, n)) for n in sizes]
+    blocks[3] = np.zeros((1, 1))  # a direction that was struck out
+    labels = np.repeat(np.arange(len(sizes)), sizes)
+    order = rng.permutation(len(labels))
+    matrix = sparse.csr_array(sparse.block_diag(blocks).toarray()[order][:, order])
+    cut = list(_blocks(matrix, labels[order]))
+    assert [len(block) for block in cut] == sizes
+    for block, expected in zip(cut, blocks, strict=True):
+        np.testing.assert_allclose(np.linalg.eigvals(block).sum(), np.trace(expected))
+        np.testing.assert_allclose(np.linalg.svd(block)[1], np.linalg.svd(expected)[1], atol=1e-14)
