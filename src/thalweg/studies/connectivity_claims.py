@@ -40,7 +40,8 @@ _BARRIER = (
 )
 _ALIGNED = (
     "The second network's units are brought into the order of the first's by weights, by "
-    "activations and by swaps that lower the loss at the mean of both. "
+    "activations, and by descents on soft orders and swaps that lower the loss at the mean of "
+    "both. "
 )
 _CURVED = "A Bezier curve with three inner points is trained to low loss. "
 
@@ -58,63 +59,79 @@ def judge(pairs: xr.Dataset | None, known: xr.Dataset | None) -> list[Claim]:
     """
     apart = Control(f"On {KNOWN[APART]}.", _known(known, APART, "curve", "barrier of the curve"))
     return [
-        Claim(
-            name="connectivity/curve",
-            statement="A curve of low loss joins two independently trained networks.",
-            source="Garipov et al. (2018); Draxler et al. (2018): no barriers between minima",
-            protocol=_TRAINED + _CURVED + _BARRIER,
-            statistic=_barrier(pairs, "curve"),
-            rule=RULES["curve"],
-            controls=(apart,),
-            section=_SECTION,
-            why=_missing(pairs),
-        ),
+        _curve(pairs, apart),
         _known_case(known, apart),
         _alignment(pairs),
-        Claim(
-            name="connectivity/one-basin",
-            statement="But for the order of their units, two independently trained networks lie in "
-            "one basin: the straight line between them is low once they are aligned.",
-            source="Entezari et al. (2022); Ainsworth et al., Git Re-Basin (2023)",
-            protocol=_TRAINED + _ALIGNED + _BARRIER,
-            statistic=_barrier(pairs, "aligned"),
-            rule=RULES["one-basin"],
-            controls=(
-                Control("The same networks, not aligned.", _barrier(pairs, "straight")),
-                Control(
-                    "The aligned network, half of its units in random order.",
-                    _barrier(pairs, "half_aligned"),
-                    near=True,
-                ),
-            ),
-            section=_SECTION,
-            why=_missing(pairs, "aligned"),
-        ),
-        Claim(
-            name="connectivity/copies",
-            statement="Perturbed copies of one network, trained on, are joined by a straight line "
-            "of low loss.",
-            source="Liao and Poggio (2017): perturbed copies come back to the same basin",
-            protocol=_TRAINED + _BARRIER,
-            statistic=_barrier(pairs, "copies"),
-            rule=RULES["copies"],
-            controls=(Control("Two independently trained networks.", _barrier(pairs, "straight")),),
-            section=_SECTION,
-            why=_missing(pairs),
-        ),
-        Claim(
-            name="connectivity/permuted-copy",
-            statement="A copy of a network with its units in random order is brought back exactly: "
-            "what alignment cannot do elsewhere is not for want of a search.",
-            source="The symmetry of networks under the order of their units",
-            protocol=_TRAINED + _ALIGNED + _BARRIER,
-            statistic=_barrier(pairs, "permuted_aligned"),
-            rule=RULES["permuted-copy"],
-            controls=(Control("The same copy, not aligned.", _barrier(pairs, "permuted")),),
-            section=_SECTION,
-            why=_missing(pairs, "aligned"),
-        ),
+        _one_basin(pairs),
+        _copies(pairs),
+        _permuted_copy(pairs),
     ]
+
+
+def _curve(pairs: xr.Dataset | None, apart: Control) -> Claim:
+    return Claim(
+        name="connectivity/curve",
+        statement="A curve of low loss joins two independently trained networks.",
+        source="Garipov et al. (2018); Draxler et al. (2018): no barriers between minima",
+        protocol=_TRAINED + _CURVED + _BARRIER,
+        statistic=_barrier(pairs, "curve"),
+        rule=RULES["curve"],
+        controls=(apart,),
+        section=_SECTION,
+        why=_missing(pairs),
+    )
+
+
+def _one_basin(pairs: xr.Dataset | None) -> Claim:
+    return Claim(
+        name="connectivity/one-basin",
+        statement="But for the order of their units, two independently trained networks lie in "
+        "one basin: the straight line between them is low once they are aligned.",
+        source="Entezari et al. (2022); Ainsworth et al., Git Re-Basin (2023)",
+        protocol=_TRAINED + _ALIGNED + _BARRIER,
+        statistic=_barrier(pairs, "aligned"),
+        rule=RULES["one-basin"],
+        controls=(
+            Control("The same networks, not aligned.", _barrier(pairs, "straight")),
+            Control(
+                "The aligned network, half of its units in random order.",
+                _barrier(pairs, "half_aligned"),
+                near=True,
+            ),
+        ),
+        section=_SECTION,
+        why=_missing(pairs, "aligned"),
+    )
+
+
+def _copies(pairs: xr.Dataset | None) -> Claim:
+    return Claim(
+        name="connectivity/copies",
+        statement="Perturbed copies of one network, trained on, are joined by a straight line "
+        "of low loss.",
+        source="Liao and Poggio (2017): perturbed copies come back to the same basin",
+        protocol=_TRAINED + _BARRIER,
+        statistic=_barrier(pairs, "copies"),
+        rule=RULES["copies"],
+        controls=(Control("Two independently trained networks.", _barrier(pairs, "straight")),),
+        section=_SECTION,
+        why=_missing(pairs),
+    )
+
+
+def _permuted_copy(pairs: xr.Dataset | None) -> Claim:
+    return Claim(
+        name="connectivity/permuted-copy",
+        statement="A copy of a network with its units in random order is brought back exactly: "
+        "what alignment cannot do elsewhere is not for want of a search.",
+        source="The symmetry of networks under the order of their units",
+        protocol=_TRAINED + _ALIGNED + _BARRIER,
+        statistic=_barrier(pairs, "permuted_aligned"),
+        rule=RULES["permuted-copy"],
+        controls=(Control("The same copy, not aligned.", _barrier(pairs, "permuted")),),
+        section=_SECTION,
+        why=_missing(pairs, "aligned"),
+    )
 
 
 def _known_case(known: xr.Dataset | None, apart: Control) -> Claim:
