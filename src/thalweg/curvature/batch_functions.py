@@ -16,7 +16,8 @@ from thalweg.curvature.double_backward import differentiable_twice
 from thalweg.curvature.linearize import Tensors
 from thalweg.errors import InvalidArgument, NotDefined
 from thalweg.evaluation.call import one_function
-from thalweg.evaluation.model_copy import ModelCopy, channels_last, chunks
+from thalweg.evaluation.layout import lay_out
+from thalweg.evaluation.model_copy import ModelCopy, chunks
 from thalweg.landscape.space import Parameter
 from thalweg.problems.functional import call_with
 from thalweg.problems.loss import Evaluation
@@ -125,9 +126,7 @@ class BatchFunctions:
 
     def laid_out(self, tensors: Tensors) -> Tensors:
         """Lay tensors shaped as the varying weights out as the model's convolutions take them."""
-        if not self.measured.channels_last:
-            return tensors
-        return cast(Tensors, channels_last(tensors))  # otherwise each call would
+        return cast(Tensors, lay_out(tensors, self.measured.layout))  # otherwise each call would
 
     def batch(self, index: int) -> tuple[Tensors, TreeSpec]:
         """Give all that batch ``index`` is a function of, the varying weights first."""

@@ -17,6 +17,7 @@ from thalweg.evaluation.call import one_function
 from thalweg.evaluation.converted_samples import convert_once
 from thalweg.evaluation.copying import as_evaluated, cast, cast_tensor, copy_module, dtype_of
 from thalweg.evaluation.inplace import InPlaceActivations
+from thalweg.evaluation.layout import WatchGroupNorm, lay_out
 from thalweg.evaluation.normalization import Normalization
 from thalweg.landscape.provenance import Policy
 from thalweg.landscape.space import ParameterSpace, plain_name
@@ -46,15 +47,6 @@ def to(batch: object, device: torch.device, dtype: torch.dtype) -> object:
     if type(batch) is tuple:  # walking a tree takes 40 microseconds, as a small model does
         return tuple(to(part, device, dtype) for part in batch)
     return tree_map_only(Tensor, lambda tensor: cast_tensor(tensor, device, dtype), batch)
-
-
-def channels_last(batch: object) -> object:
-    """Lay a batch's images, (n, C, H, W), out with the channels of a pixel side by side."""
-    return tree_map_only(
-        Tensor,
-        lambda t: t.contiguous(memory_format=torch.channels_last) if t.dim() == 4 else t,
-        batch,
-    )
 
 
 class ModelCopy:
@@ -104,7 +96,8 @@ class ModelCopy:
         self.device = device or _device_of(problem.model)
         self.model, self._lent = _copied(problem.model, borrow)
         self.borrowed = self._lent is not None
-        self.channels_last = self.changes_inputs = False
+        self.layout: torch.memory_format | None = None
+        self.changes_inputs = False
         scripted = any(isinstance(m, torch.jit.ScriptModule) for m in self.model.modules())
         self.functional = self.twice_differentiable = not scripted
         self.calibration: Samples | None = None
@@ -220,7 +213,7 @@ class ModelCopy:
 
     def _converted(self, batch: object) -> object:
         moved = to(batch, self.device, self.dtype)
-        return channels_last(moved) if self.channels_last else moved
+        return lay_out(moved, self.layout)
 
     def convert_once(self, samples: Samples, budget: int) -> Samples:
         """Give samples in the form in which the model takes them, if that fits into a budget."""
@@ -243,17 +236,23 @@ class ModelCopy:
         """
         Lay images out channels last where convolutions gain, a fifth to a third, and the model can.
 
-        A model that takes views of what a convolution gave, ``x.view(len(x), -1)``, cannot.
+        A model that takes views of what a convolution gave, ``x.view(len(x), -1)``, cannot. Where
+        there is a group norm, images are contiguous, whatever they were: see `WatchGroupNorm`.
         """
-        convolves = any(isinstance(module, nn.Conv2d) for module in self.model.modules())
-        if not convolves or self.device.type != "cpu" or self.dtype != torch.float32:
+        modules = list(self.model.modules())
+        convolves = any(isinstance(module, nn.Conv2d) for module in modules)
+        normalizes = any(isinstance(module, nn.GroupNorm) for module in modules)
+        if not (convolves or normalizes) or self.device.type != "cpu":
             return
-        self.channels_last = True
+        self.layout = torch.channels_last if self.dtype == torch.float32 else None
+        watch = WatchGroupNorm()
         try:
-            with self.values():
+            with self.values(), watch:
                 self.forward(samples.slice(0, min(2, len(samples))))
         except RuntimeError:
-            self.channels_last = False
+            self.layout = None
+        if normalizes or watch.seen:
+            self.layout = torch.contiguous_format
 
     @property
     def watched(self) -> bool:
