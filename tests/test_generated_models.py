@@ -8,6 +8,7 @@ the model: ``grow_case(seed)`` of `generated` makes it again.
 from __future__ import annotations
 
 import copy
+from typing import Literal
 
 import pytest
 import torch
@@ -32,6 +33,34 @@ def test_what_is_measured_is_the_users_function(seed: int) -> None:
 @pytest.mark.parametrize("seed", range(30, 300))
 def test_what_is_measured_is_the_users_function_however_often(seed: int) -> None:
     judge(seed)
+
+
+# Of the last three, two have zeros that torch does not store, one a weight counted in Python.
+@pytest.mark.parametrize("seed", [*range(0, 30, 5), 226, 242, 251])
+def test_products_by_a_trace_are_of_the_users_function(seed: int) -> None:
+    judge_trace(seed)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", range(31, 300, 2))
+def test_products_by_a_trace_are_of_the_users_function_however_often(seed: int) -> None:
+    judge_trace(seed)
+
+
+def judge_trace(seed: int) -> None:
+    case = grow_case(seed)
+    try:
+        risk = EmpiricalRisk(case.problem, dtype=torch.float64, **case.options)
+        w = risk.space.pack(case.model).double()
+        generator = torch.Generator().manual_seed(case.seed)
+        aside = w + 0.1 * torch.randn(len(w), generator=generator, dtype=torch.float64)
+        default = risk.hessian(aside)
+        default @ aside
+        if default.method != "differences":  # else torch has no second derivative to be traced
+            _judge_hessian(case, risk, aside, generator, method="trace")
+    except Exception as error:
+        error.add_note(str(case))
+        raise
 
 
 def judge(seed: int) -> None:
@@ -80,8 +109,14 @@ def _judge_gradient(case: Case, risk: EmpiricalRisk, w: Tensor, generator: torch
         _agree(found, gradient @ v, float(gradient.norm()), f"gradient, |g| {gradient.norm()}")
 
 
-def _judge_hessian(case: Case, risk: EmpiricalRisk, w: Tensor, generator: torch.Generator) -> None:
-    op = risk.hessian(w)
+def _judge_hessian(
+    case: Case,
+    risk: EmpiricalRisk,
+    w: Tensor,
+    generator: torch.Generator,
+    method: Literal["trace"] | None = None,
+) -> None:
+    op = risk.hessian(w, method=method)
     u, v = torch.randn(2, len(w), generator=generator, dtype=torch.float64)
     u, v = u / u.norm(), v / v.norm()
     hu, hv = op @ u, op @ v

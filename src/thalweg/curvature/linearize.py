@@ -9,10 +9,13 @@ import torch
 from torch import Tensor, fx
 from torch.fx.experimental.proxy_tensor import make_fx
 
+from thalweg.curvature.graph_nodes import tensor_of
 from thalweg.curvature.passes import add_products, multiply_small_first, write_in_place
 from thalweg.curvature.simplify import simplify
+from thalweg.errors import NotDefined
 
 Tensors = tuple[Tensor, ...]
+_MASKS = {torch.bool, torch.uint8}
 
 
 @dataclass(frozen=True)
@@ -53,6 +56,11 @@ def trace_linear(
     -------
     TracedMap
         Valid for all arguments of these shapes and dtypes.
+
+    Raises
+    ------
+    NotDefined
+        If a shape depends on values, such as that of the entries that a condition picks.
     """
     count = len(direction)
 
@@ -60,9 +68,22 @@ def trace_linear(
         return function(tensors[:count], tensors[count:])
 
     whole = make_fx(flat)(*direction, *constants)
+    _refuse_shapes_of_values(whole.graph)
     simplify(whole.graph)
     multiply_small_first(whole.graph)
     return _split(whole, count)
+
+
+def _refuse_shapes_of_values(graph: fx.Graph) -> None:
+    """Refuse what counts entries by their values: the count is built into a trace."""
+    for node in graph.nodes:
+        if torch.Tag.dynamic_output_shape not in getattr(node.target, "tags", ()):
+            continue
+        if node.target is torch.ops.aten.index.Tensor:
+            places = [tensor_of(place) for place in node.args[1]]
+            if not any(each is not None and each.dtype in _MASKS for each in places):
+                continue
+        raise NotDefined(f"the shape of {node.target} depends on values")
 
 
 def _split(whole: fx.GraphModule, count: int) -> TracedMap:
@@ -108,7 +129,8 @@ def stored_bytes(tensors: Sequence[Tensor], shared: Collection[int] = ()) -> int
     """Count the bytes of tensors, those of one place once and those of ``shared`` storages not."""
     sizes: dict[int, int] = {}
     for tensor in tensors:
-        if tensor.layout != torch.strided:  # given in the data, and kept there
+        # Sparse tensors are given in the data, and kept there; of zeros torch stores nothing.
+        if tensor.layout != torch.strided or tensor._is_zerotensor():
             continue
         storage = tensor.untyped_storage()
         if storage.data_ptr() not in shared:

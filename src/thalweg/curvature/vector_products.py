@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
@@ -325,7 +325,7 @@ class Products:
         """Give a function of the direction and the bytes that it holds."""
         constants, spec = self.pinned.batch(index)
         if method == "trace":
-            traced = self._trace(direction, constants, spec)
+            traced = self._trace(index, direction, constants, spec)
             if traced is not None:
                 held = traced.prepare(*constants)
                 return lambda v: traced.apply(*v, *held), self._bytes(held)
@@ -353,8 +353,9 @@ class Products:
         shared = (*functions.primals, *functions.fixed)
         return stored_bytes(tensors, {tensor.untyped_storage().data_ptr() for tensor in shared})
 
-    def _trace(self, direction: Tensors, constants: Tensors, spec: TreeSpec) -> TracedMap | None:
-        shapes = tuple((tuple(t.shape), t.dtype) for t in (*direction, *constants))
+    def _trace(
+        self, index: int, direction: Tensors, constants: Tensors, spec: TreeSpec
+    ) -> TracedMap | None:
         built_in = (
             self.map.name,
             tuple(self.pinned.varying),
@@ -362,30 +363,44 @@ class Products:
             self.pinned.whole,
             self.pinned.weight,
         )
-        key = (*built_in, shapes, str(spec))
+        key = (*built_in, _shapes((*direction, *constants)), str(spec))
         if key not in self._traces:
-            self._traces[key] = self._try_trace(direction, constants, spec)
+            batches = [constants, *self._another(index, constants)]
+            self._traces[key] = self._try_trace(direction, batches, spec)
         return self._traces[key]
 
+    def _another(self, index: int, constants: Tensors) -> Iterator[Tensors]:
+        """Give another batch of the same shapes, if there is one."""
+        bounds = self.pinned.bounds
+        size = bounds[index][1] - bounds[index][0]
+        for other in reversed(range(len(bounds))):
+            if other != index and bounds[other][1] - bounds[other][0] == size:
+                found = self.pinned.batch(other)[0]
+                if _shapes(found) == _shapes(constants):
+                    yield found
+                    return
+
     def _try_trace(
-        self, direction: Tensors, constants: Tensors, spec: TreeSpec
+        self, direction: Tensors, batches: Sequence[Tensors], spec: TreeSpec
     ) -> TracedMap | None:
+        """Trace the first of some batches; the trace must be right of all of them."""
+
         def function(v: Tensors, c: Tensors) -> Tensors:
             return self.map.function(self.pinned, v, c, spec)
 
         try:
-            traced = trace_linear(function, direction, constants)
-            held = traced.prepare(*constants)
-            # Twice: a product that overwrites what it was given would differ the second time.
-            product = [traced.apply(*direction, *held) for _ in range(2)][1]
-            del held
+            traced = trace_linear(function, direction, batches[0])
+            for constants in batches:
+                held = traced.prepare(*constants)
+                # Twice: a product that overwrites what it was given would differ the second time.
+                product = [traced.apply(*direction, *held) for _ in range(2)][1]
+                del held
+                if not _agree(product, function(direction, constants)):
+                    raise NotDefined("the trace depends on the batch's values")
         except Exception as error:  # any model may come; what cannot be traced is recomputed
             log.info("%s not traced: %s", self.map.name, str(error).partition("\n")[0])
             return None
-        if _agree(product, function(direction, constants)):
-            return traced
-        log.info("%s not traced: the trace depends on the batch's values", self.map.name)
-        return None
+        return traced
 
     def _choose(self, index: int, direction: Tensors) -> Method:
         plain, seconds = self._plain(index, direction)
@@ -398,7 +413,7 @@ class Products:
             nodes = _nodes(self.pinned.loss(_leaves(self.pinned), constants, spec))
         if nodes * _SECONDS_A_NODE > _PRODUCTS_TO_PAY * seconds:
             return plain
-        if self._trace(direction, constants, spec) is None:
+        if self._trace(index, direction, constants, spec) is None:
             return plain
         return "trace" if self._seconds("trace", index, direction) < seconds else plain
 
@@ -445,6 +460,10 @@ def _nodes(loss: Tensor) -> int:
             seen.add(node)
             waiting += [before for before, _ in node.next_functions]
     return len(seen)
+
+
+def _shapes(tensors: Tensors) -> tuple[tuple[tuple[int, ...], torch.dtype], ...]:
+    return tuple((tuple(tensor.shape), tensor.dtype) for tensor in tensors)
 
 
 def _agree(product: Tensors, expected: Tensors) -> bool:
