@@ -63,7 +63,7 @@ class Untouched:
         }
         batch = tree_map_only(Tensor, torch.clone, batch)
         with _restored(self.model), _forked_generators(self.model):
-            torch.manual_seed(seed)
+            _seed(self.model, seed)
             before = _states(self.model)
             value: T = call_with(_Call(function, self.model), tensors, (batch,))
             self.drew = _states(self.model) != before
@@ -100,6 +100,13 @@ def _restored(model: nn.Module) -> Iterator[None]:
 def _forked_generators(model: nn.Module) -> Iterator[None]:
     with torch.random.fork_rng(devices=_accelerators(model)):
         yield
+
+
+def _seed(model: nn.Module, seed: int) -> None:
+    """Seed the generators that are forked; ``torch.manual_seed`` seeds all that there are."""
+    torch.default_generator.manual_seed(seed)
+    for device in _accelerators(model):
+        torch.cuda.default_generators[device].manual_seed(seed)
 
 
 def _states(model: nn.Module) -> list[bytes]:
