@@ -234,10 +234,12 @@ class ModelCopy:
 
     def choose_layout(self, samples: Samples) -> None:
         """
-        Lay images out channels last where convolutions gain, a fifth to a third, and the model can.
+        Lay images out channels last where there are convolutions, and the model can.
 
-        A model that takes views of what a convolution gave, ``x.view(len(x), -1)``, cannot. Where
-        there is a group norm, images are contiguous, whatever they were: see `WatchGroupNorm`.
+        Products then take 5 to 25 % less; values between a fifth less (large images) and two fifths
+        more (many channels of few pixels). A model that takes views of what a convolution gave,
+        ``x.view(len(x), -1)``, cannot. Where there is a group norm, images are contiguous, whatever
+        they were: see `WatchGroupNorm`.
         """
         modules = list(self.model.modules())
         convolves = any(isinstance(module, nn.Conv2d) for module in modules)
