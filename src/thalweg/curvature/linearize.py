@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, fx
+from torch._guards import TracingContext, tracing
+from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.fx.experimental.proxy_tensor import make_fx
 
 from thalweg.curvature.graph_nodes import tensor_of
@@ -67,11 +70,17 @@ def trace_linear(
     def flat(*tensors: Tensor) -> Tensors:
         return function(tensors[:count], tensors[count:])
 
-    whole = make_fx(flat)(*direction, *constants)
+    with _one_fake_mode():
+        whole = make_fx(flat)(*direction, *constants)
     _refuse_shapes_of_values(whole.graph)
     simplify(whole.graph)
     multiply_small_first(whole.graph)
     return _split(whole, count)
+
+
+def _one_fake_mode() -> AbstractContextManager[object]:
+    """Have all steps note shapes in one mode: one made for each doubles what a trace takes."""
+    return tracing(TracingContext(FakeTensorMode(allow_fallback_kernels=True)))
 
 
 def _refuse_shapes_of_values(graph: fx.Graph) -> None:

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from thalweg.dynamics.checkpoint_writer import CheckpointWriter, split_state
+from thalweg.dynamics.landscape_state import LandscapeState
 from thalweg.dynamics.methods import method_kind
 from thalweg.dynamics.running_metrics import RunningMetrics
 from thalweg.dynamics.settings import Plan, Settings, digest
@@ -20,7 +21,6 @@ from thalweg.errors import NotDefined
 from thalweg.landscape.protocols import (
     Batched,
     Landscape,
-    Stateful,
     Stepped,
     evaluator,
     placed,
@@ -126,6 +126,7 @@ class Training:
             "landscape": words_of(landscape),
             "test": None if test is None else words_of(test),
         }
+        self._state = LandscapeState(landscape)
         self._stepping = landscape.stepping if isinstance(landscape, Stepped) else nullcontext
         self._evaluate = evaluator(landscape)
         self._evaluate_test = None if test is None else evaluator(test)
@@ -140,7 +141,7 @@ class Training:
         self, resume: bool, progress: Progress, buffers: Mapping[str, Tensor] | None
     ) -> TrainResult:
         """Take all steps that are left; ``buffers`` are those to begin with."""
-        with _left_as_found(self.landscape):
+        with self._state.left_as_found():
             with self._under_way(resume, progress, buffers) as bar:
                 while self.status is None:
                     with self._stepping():  # ends before anything is told
@@ -163,7 +164,7 @@ class Training:
     def _under_way(
         self, resume: bool, progress: Progress, buffers: Mapping[str, Tensor] | None
     ) -> Iterator[Bar]:
-        _set_fixed(self.landscape, dict(buffers or {}))
+        self._state.set_fixed(buffers or {})
         self._begin(resume)
         label = self.writer.trajectory if self.writer else "training"
         with progress(self.plan.total, label) as bar:
@@ -182,7 +183,7 @@ class Training:
             if self.plan.notes(0):
                 self._note()
             self._keep_checkpoint()
-        self._good = self.step, self.w.clone(), _buffers(self.landscape)
+        self._good = self.step, self.w.clone(), self._state.buffers()
 
     def _step(self, bar: Bar) -> bool:
         """Take one, and say whether it is to be looked at."""
@@ -209,7 +210,7 @@ class Training:
             self.status = "finished"
         if keeps or self.status is not None:
             self._keep_checkpoint()
-        self._good = self.step, self.w.clone(), _buffers(self.landscape)
+        self._good = self.step, self.w.clone(), self._state.buffers()
 
     def _note(self) -> None:
         step, plan = self.step, self.plan
@@ -254,7 +255,7 @@ class Training:
         self.status, self.diverged_at = "diverged", at
         self.step, w, buffers = self._good
         self.w.copy_(w)
-        _set_buffers(self.landscape, buffers)
+        self._state.set_buffers(buffers)
         self._keep_checkpoint()
         logger.warning(
             "training diverged: after %d steps the loss or a weight was not finite. What was"
@@ -270,7 +271,7 @@ class Training:
         tensors, structure = ({}, None) if self.status == "diverged" else self.method.state()
         weights = self.landscape.space.unpack(self.w)
         self.writer.keep(
-            self.step, {**weights, **_fixed(self.landscape), **tensors}, self._describe(structure)
+            self.step, {**weights, **self._state.fixed(), **tensors}, self._describe(structure)
         )
 
     def _describe(self, structure: Any) -> dict[str, Any]:
@@ -292,7 +293,7 @@ class Training:
     def _restore(self, tensors: dict[str, Tensor], about: dict[str, Any]) -> None:
         w, fixed = split_state(self.landscape.space, tensors)
         self.w.copy_(w)
-        _set_fixed(self.landscape, fixed)
+        self._state.set_fixed(fixed)
         self.step, self.history, self.status = about["step"], about["history"], about["status"]
         self.diverged_at = about["diverged_at"]
         self.running_metrics.restore(about["tally"])
@@ -309,7 +310,7 @@ class Training:
             history=self.history,
             checkpoints=self.writer.paths() if self.writer else [],
             snapshots=self.snapshots,
-            buffers=_buffers(self.landscape),
+            buffers=self._state.buffers(),
             diverged_at=self.diverged_at,
         )
 
@@ -322,30 +323,3 @@ def _no_error() -> NotDefined:
         "stop_error is given, and this landscape has no classification error: it is a regression"
         " or shows no outputs. Write stop_loss=... instead."
     )
-
-
-def _buffers(landscape: Landscape) -> dict[str, Tensor]:
-    return dict(landscape.buffers()) if isinstance(landscape, Stateful) else {}
-
-
-def _fixed(landscape: Landscape) -> dict[str, Tensor]:
-    return dict(landscape.fixed()) if isinstance(landscape, Stateful) else {}
-
-
-def _set_fixed(landscape: Landscape, tensors: dict[str, Tensor]) -> None:
-    if tensors and isinstance(landscape, Stateful):
-        landscape.set_fixed(tensors)
-
-
-def _set_buffers(landscape: Landscape, buffers: dict[str, Tensor]) -> None:
-    if buffers and isinstance(landscape, Stateful):
-        landscape.set_buffers(buffers)
-
-
-@contextmanager
-def _left_as_found(landscape: Landscape) -> Iterator[None]:
-    before = _fixed(landscape)
-    try:
-        yield
-    finally:
-        _set_fixed(landscape, before)

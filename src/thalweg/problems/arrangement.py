@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from functools import partial
 from typing import Any, Literal
 
@@ -89,6 +89,22 @@ class Arrangement(ABC):
             as_given = Batches(batches, what=f"the {split} data")
             return self._with_draws(as_given, split) if noisy else as_given
         return samples
+
+    def find_plain_splits(self) -> frozenset[str]:
+        """Look at all splits; give those to be taken as they are: without noise, in any batches."""
+        for split in self._split.keys() - self._arranged.keys():
+            self._arranged[split] = self._arrange(split)
+        return frozenset(
+            split for split, taken in self._arranged.items() if taken is self._split[split]
+        )
+
+    def take_plainly(self, splits: Collection[str]) -> None:
+        """Take splits as they are: so they were found to be taken on a problem of the same code."""
+        for split in self._split.keys() & splits:
+            samples, loss = self._split[split], self._loss
+            if samples.joined and isinstance(loss, TorchLoss):
+                self._find_ignored(loss, samples)
+            self._arranged[split] = samples
 
     def _check_samples(self, samples: Samples, noisy: bool) -> None:
         loss = self._loss

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import cache
 from typing import Any, Literal, get_args
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from thalweg.errors import InvalidArgument
@@ -79,9 +82,7 @@ def digits(
     Problem
         Named ``"digits"``.
     """
-    from sklearn.datasets import load_digits
-
-    pixels, labels = load_digits(return_X_y=True)
+    pixels, labels = _read_digits()
     order = torch.randperm(len(labels), generator=torch_generator(data_seed, "order"))
     x = torch.from_numpy(pixels).float().reshape(-1, 1, 8, 8)[order]
     y = torch.from_numpy(labels).long()[order]
@@ -103,6 +104,15 @@ def digits(
         name="digits",
         error=coder.error,
     )
+
+
+@cache
+def _read_digits() -> tuple[NDArray[np.float64], NDArray[np.int64]]:
+    """Read images and labels once a process; `digits` copies what it takes of them."""
+    from sklearn.datasets import load_digits
+
+    pixels, labels = load_digits(return_X_y=True)
+    return pixels, labels
 
 
 def cifar10(

@@ -14,7 +14,6 @@ from thalweg.curvature.operators import GaussNewton, Hessian, Jacobian
 from thalweg.curvature.vector_products import Method, Plan
 from thalweg.evaluation.batch_size import product_batch_size
 from thalweg.evaluation.call import one_function
-from thalweg.problems.precision import full_precision
 from thalweg.risk.mean_loss import MeanLoss
 
 
@@ -41,7 +40,7 @@ class Derivatives(MeanLoss):
             return super().value(w)
         measured = self._measured
         measured.load(w)
-        with full_precision(), measured.norms.mode(self._step_mode(False)), measured.values():
+        with measured.norms.mode(self._step_mode(False)), measured.values():
             evaluation, _ = measured.forward(self._passes.data.take(batch))
             return float(evaluation.mean())
 
@@ -170,7 +169,7 @@ class Derivatives(MeanLoss):
         measured.load(w)
         measured.gradient.zero_()
         mode = measured.norms.mode(self._step_mode(track))
-        with full_precision(), mode, measured.watching():
+        with one_function(), mode, measured.watching():
             evaluation, moved = measured.forward(passes.data.take(batch))
             loss = evaluation.mean()
             loss.backward()

@@ -19,9 +19,9 @@ from thalweg.basins.families import draw_parameters
 from thalweg.basins.fit import Library
 from thalweg.landscape.synthetic import FlatBasins
 from thalweg.problems import load_stored
-from thalweg.risk import EmpiricalRisk
 from thalweg.run import Report, Run
 from thalweg.run.seeds import derive_seed
+from thalweg.studies.alike import load_risk
 
 PLAIN = "plain"
 """Basins on a plain on which descents stop: of none of the families."""
@@ -38,9 +38,7 @@ def measure_networks(run: Run, arguments: dict[str, Any], report: Report) -> dic
         As `_answer` gives it; with ``predictive``, too, what is simulated from the best family.
     """
     seed = arguments["seed"]
-    risk = EmpiricalRisk(
-        load_stored(arguments["problem"], seed=seed), batch_size=arguments["evaluation_batch"]
-    )
+    risk = load_risk(arguments, seed=seed)
     design = Design(parents=arguments["parents"], copies=arguments["copies"])
     starts = [
         risk.space.pack(

@@ -23,6 +23,7 @@ from thalweg.problems import load_stored
 from thalweg.risk import EmpiricalRisk
 from thalweg.run import Report, Run
 from thalweg.run.seeds import derive_seed, numpy_generator, torch_generator
+from thalweg.studies.alike import load_risk
 
 APART, WINDING = "basins", "valley"
 KNOWN = {
@@ -82,8 +83,7 @@ def measure_pair(run: Run, arguments: dict[str, Any], report: Report) -> dict[st
 
 
 def _risk(arguments: Mapping[str, Any], seed: int) -> EmpiricalRisk:
-    problem = load_stored(arguments["problem"], seed=seed)
-    return EmpiricalRisk(problem, batch_size=arguments["evaluation_batch"])
+    return load_risk(arguments, seed=seed)
 
 
 def _start(arguments: Mapping[str, Any], risk: EmpiricalRisk, seed: int) -> Tensor:

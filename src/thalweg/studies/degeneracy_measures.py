@@ -17,6 +17,7 @@ from thalweg.geometry import degeneracy
 from thalweg.problems import MLP, Problem, load_problem
 from thalweg.risk import EmpiricalRisk
 from thalweg.run import Report, Run
+from thalweg.studies.alike import risk_alike
 
 # Steps of Gauss-Newton: all, and for the control that is stopped on the way.
 _STEPS, _EARLY = 40, 1
@@ -104,7 +105,7 @@ def measure_box(run: Run, arguments: dict[str, Any], report: Report) -> dict[str
     """
     x, labels = _digits(arguments)
     model = MLP(64, (arguments["width"],), _CLASSES, seed=arguments["seed"])
-    risk = EmpiricalRisk(Problem(model, nn.CrossEntropyLoss(), (x, labels), name="digits"))
+    risk = risk_alike(Problem(model, nn.CrossEntropyLoss(), (x, labels), name="digits"))
     w = train(
         risk,
         risk.space.pack(model),
@@ -117,7 +118,7 @@ def measure_box(run: Run, arguments: dict[str, Any], report: Report) -> dict[str
     if arguments["case"] == "contradictory":
         labels = labels.clone()
         labels[0] = (labels[0] + 1) % _CLASSES
-        risk = EmpiricalRisk(Problem(model, nn.CrossEntropyLoss(), (x, labels), name="digits"))
+        risk = risk_alike(Problem(model, nn.CrossEntropyLoss(), (x, labels), name="digits"))
     certificate = certify_margin(risk, w)
     return {
         "verdict": certificate.verdict,
@@ -153,7 +154,7 @@ def _regression(arguments: dict[str, Any]) -> tuple[EmpiricalRisk, Tensor]:
         y = torch.cat([y[:-count], again])
     model = MLP(64, (width,), outputs, arguments["activation"], seed=arguments["seed"]).double()
     problem = Problem(model, nn.MSELoss(), (x, y), name="digits")
-    risk = EmpiricalRisk(problem, dtype=torch.float64)
+    risk = risk_alike(problem, dtype=torch.float64)
     return risk, risk.space.pack(model)
 
 

@@ -10,11 +10,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from thalweg.connectivity import barrier
-from thalweg.problems import Point, load_stored
+from thalweg.problems import Point
 from thalweg.problems.between import States
 from thalweg.problems.checkpoints import open_points
 from thalweg.risk import EmpiricalRisk
 from thalweg.run import Progress, Report, Run, Task, silent, task_result
+from thalweg.studies.alike import load_risk
 from thalweg.studies.claim import Claim, Control, Rule, Statistic
 from thalweg.studies.intervals import cluster_mean
 from thalweg.studies.parents import cluster_words, copy_task, has_draws, on_draw, parent_task
@@ -90,8 +91,8 @@ def _line(config: dict[str, Any], group: str, number: int, ends: tuple[Task, ...
 
 def measure_line(run: Run, arguments: dict[str, Any], report: Report) -> dict[str, Any]:
     """Measure the line between the ends of two trajectories, and its middle sample by sample."""
-    problem = load_stored(arguments["problem"])
-    risk = EmpiricalRisk(problem, batch_size=arguments["evaluation_batch"])
+    risk = load_risk(arguments)
+    problem = risk.problem
     files = [run.checkpoints(name)[-1] for name in arguments["ends"]]
     ends = open_points(problem, files, tell=False)
     line = barrier(risk, ends[0], ends[1], points=arguments["points"])

@@ -9,10 +9,11 @@ import torch
 from torch import Tensor
 
 from thalweg.geometry import degeneracy
-from thalweg.problems import Problem, load_stored
+from thalweg.problems import Problem
 from thalweg.risk import EmpiricalRisk
 from thalweg.run import Report, Run
 from thalweg.run.seeds import torch_generator
+from thalweg.studies.alike import load_risk
 from thalweg.studies.equal_loss import train_to_level
 from thalweg.studies.invariant_measures import MEASURES, measure_robustness
 from thalweg.studies.narrow_networks import CLASSES
@@ -26,11 +27,11 @@ def measure_network(run: Run, arguments: dict[str, Any], report: Report) -> dict
 
     Robustness is NaN where the level was not reached; the rank is taken wherever training ended.
     """
-    problem, seed = load_stored(arguments["problem"], seed=arguments["seed"]), arguments["seed"]
-    risk = EmpiricalRisk(problem, batch_size=arguments["evaluation_batch"])
+    seed = arguments["seed"]
+    risk = load_risk(arguments, seed=seed)
     end = train_to_level(
         risk,
-        risk.space.pack(problem.model),
+        risk.space.pack(risk.problem.model),
         arguments["training"],
         level=arguments["level"],
         epochs=arguments["epochs"],

@@ -16,6 +16,7 @@ from thalweg.algebra import zero_system as exact_system
 from thalweg.polynomial import PolynomialActivation
 from thalweg.problems import Problem
 from thalweg.risk import EmpiricalRisk
+from thalweg.studies.alike import risk_alike
 
 _RAISED = str.maketrans("0123456789", "⁰¹²³⁴⁵⁶⁷⁸⁹")
 
@@ -59,7 +60,7 @@ class PolynomialNetwork:
         """Give the squared error of the model on the samples of a system, in float64."""
         inputs = torch.from_numpy(system.inputs).reshape(-1, *self.shape)
         data = (inputs, torch.from_numpy(system.targets))
-        return EmpiricalRisk(
+        return risk_alike(
             Problem(self.model, functional.mse_loss, data), dtype=torch.float64, device="cpu"
         )
 

@@ -11,8 +11,8 @@ from thalweg.landscape.protocols import Landscape
 from thalweg.landscape.provenance import Word
 from thalweg.landscape.space import ParameterSpace
 from thalweg.problems import load_problem
-from thalweg.risk import EmpiricalRisk
 from thalweg.run.seeds import torch_generator
+from thalweg.studies.alike import risk_alike
 
 ALIKE, WIDENING = "alike", "widening"
 KNOWN = {
@@ -41,7 +41,7 @@ def known_landscape(name: str, seed: int) -> tuple[Landscape, Tensor]:
         return valley, valley.beginning(seed)
     settings: dict[str, Any] = {"network": "mlp", "widths": [], "target": "onehot"}
     problem = load_problem("digits", train_size=_SAMPLES, data_seed=seed, seed=seed, **settings)
-    risk = EmpiricalRisk(problem)
+    risk = risk_alike(problem)
     return risk, risk.space.pack(problem.model)
 
 

@@ -8,9 +8,8 @@ from typing import Any
 from torch import Tensor
 
 from thalweg.landscape.protocols import Landscape
-from thalweg.problems import load_stored
-from thalweg.risk import EmpiricalRisk
 from thalweg.run import Report, Run
+from thalweg.studies.alike import load_risk
 from thalweg.studies.equal_loss import descend, train_to_level
 from thalweg.studies.invariant_measures import (
     MEASURES,
@@ -54,9 +53,8 @@ def select(run: Run, arguments: dict[str, Any], report: Report) -> dict[str, Any
 def _begin(arguments: dict[str, Any]) -> tuple[Landscape, Tensor]:
     if "landscape" in arguments:
         return known_landscape(arguments["landscape"], arguments["seed"])
-    problem = load_stored(arguments["problem"], seed=arguments["seed"])
-    risk = EmpiricalRisk(problem, batch_size=arguments["evaluation_batch"])
-    return risk, risk.space.pack(problem.model)
+    risk = load_risk(arguments, seed=arguments["seed"])
+    return risk, risk.space.pack(risk.problem.model)
 
 
 def volume(run: Run, arguments: dict[str, Any], report: Report) -> dict[str, Any]:

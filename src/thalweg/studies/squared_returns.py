@@ -14,6 +14,7 @@ from thalweg.geometry.spectral_measure import SpectralMeasure
 from thalweg.problems import load_stored
 from thalweg.risk import EmpiricalRisk
 from thalweg.run import Report, Run, Task
+from thalweg.studies.alike import risk_alike
 from thalweg.studies.flow_copies import perturb_landscape
 from thalweg.studies.parents import on_draw
 from thalweg.studies.trainings import UNITS_AN_EPOCH
@@ -88,7 +89,7 @@ def perturb_zero(run: Run, arguments: dict[str, Any], report: Report) -> dict[st
         If there are as many equations as weights.
     """
     problem = load_stored(arguments["problem"], seed=arguments["seed"])
-    risk = EmpiricalRisk(problem, dtype=torch.float64)
+    risk = risk_alike(problem, dtype=torch.float64)
     begin = risk.space.pack(problem.model).double()
     equations = risk.residuals(begin).numel()
     if equations >= risk.space.size:

@@ -15,6 +15,7 @@ from thalweg.measurements.told import UNITS_AN_EPOCH as UNITS_AN_EPOCH
 from thalweg.problems import load_stored
 from thalweg.risk import EmpiricalRisk
 from thalweg.run import Report, Run, Task
+from thalweg.studies.alike import risk_alike
 from thalweg.studies.watched_activations import Watch, with_polynomials
 
 # Passes forward: to re-estimate statistics, over the training set, and over a test set; an epoch
@@ -185,7 +186,7 @@ def _risk(arguments: dict[str, Any]) -> tuple[EmpiricalRisk, nn.Module]:
     problem = load_stored(arguments["problem"], seed=arguments["seed"])
     if "polynomial" in arguments:
         problem = with_polynomials(problem, **arguments["polynomial"])
-    return EmpiricalRisk(problem, batch_size=arguments["evaluation_batch"]), problem.model
+    return risk_alike(problem, batch_size=arguments["evaluation_batch"]), problem.model
 
 
 def _options(arguments: dict[str, Any], risk: EmpiricalRisk, report: Report) -> dict[str, Any]:
