@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,6 +17,8 @@ _FOLDS = 10
 _RESAMPLES = 400
 # Numbers of a resample's counts held at once (128 MB).
 _HELD = 1 << 24
+# Samples up to which counts are kept for the next quantity (16 MB).
+_KEPT_SAMPLES = 5_000
 
 
 @dataclass(frozen=True)
@@ -99,8 +102,18 @@ def _means(values: Array, counts: Array) -> Array:
     return means
 
 
-def _resamples(samples: int) -> Iterator[Array]:
+def _resamples(samples: int) -> Iterable[Array]:
     """Give counts of how often each sample is drawn, some resamples at a time."""
+    return _kept_resamples(samples) if samples <= _KEPT_SAMPLES else _draw_resamples(samples)
+
+
+@lru_cache(maxsize=4)
+def _kept_resamples(samples: int) -> tuple[Array, ...]:
+    """Draw them once for all quantities of a line, and for the lines after it."""
+    return tuple(_draw_resamples(samples))
+
+
+def _draw_resamples(samples: int) -> Iterator[Array]:
     generator = np.random.default_rng(0)
     at_once = max(1, min(_RESAMPLES, _HELD // samples))
     shares = np.full(samples, 1 / samples)

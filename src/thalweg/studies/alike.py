@@ -36,7 +36,7 @@ def load_risk(arguments: Mapping[str, Any], **settings: Any) -> EmpiricalRisk:
     return risk_alike(problem, batch_size=arguments["evaluation_batch"])
 
 
-def risk_alike(problem: Problem, **options: Any) -> EmpiricalRisk:
+def risk_alike(problem: Problem, *, code: str = "", **options: Any) -> EmpiricalRisk:
     """
     Make the risk of a problem, and look at it only where none like it was looked at before.
 
@@ -51,10 +51,12 @@ def risk_alike(problem: Problem, **options: Any) -> EmpiricalRisk:
         Alike are Thalweg's own networks of the same layers, whatever their widths, under one loss;
         and other models of the same classes that print the same, of one entry with the same
         settings but for ``seed``. Those of a user's file are never alike.
+    code : str
+        Of a study's own function: a name for all problems that it makes.
     **options
         Of `EmpiricalRisk`, but for ``check``.
     """
-    kind = _kind(problem, options)
+    kind = _kind(problem, code, options)
     if kind is None:
         return EmpiricalRisk(problem, **options)
     before = _LOOKED.get(kind)
@@ -66,15 +68,15 @@ def risk_alike(problem: Problem, **options: Any) -> EmpiricalRisk:
     return EmpiricalRisk(problem, check=before.checked or False, **options)
 
 
-def _kind(problem: Problem, options: Mapping[str, Any]) -> Hashable | None:
+def _kind(problem: Problem, code: str, options: Mapping[str, Any]) -> Hashable | None:
     """Tell problems of one code; None for those of a file, which is read anew for each."""
     classes = tuple(type(module) for module in problem.model.modules())
-    code = classes, str(problem.loss), tuple(sorted(options.items()))
-    if classes[0].__module__.startswith("thalweg."):
-        return (re.sub("[0-9.]+", "", str(problem.model)), *code)
+    how = classes, str(problem.loss), tuple(sorted(options.items()))
+    if code or classes[0].__module__.startswith("thalweg."):
+        return (code, re.sub("[0-9.]+", "", str(problem.model)), *how)
     spec = problem.spec or {"entry": problem.name, "settings": {}}
     if spec["entry"].rpartition(":")[0].endswith(".py"):
         return None
     settings = {name: value for name, value in spec["settings"].items() if name != "seed"}
     made = json.dumps([spec["entry"], settings], sort_keys=True, default=repr)
-    return (made, str(problem.model), *code)
+    return (made, str(problem.model), *how)

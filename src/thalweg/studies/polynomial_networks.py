@@ -60,9 +60,8 @@ class PolynomialNetwork:
         """Give the squared error of the model on the samples of a system, in float64."""
         inputs = torch.from_numpy(system.inputs).reshape(-1, *self.shape)
         data = (inputs, torch.from_numpy(system.targets))
-        return risk_alike(
-            Problem(self.model, functional.mse_loss, data), dtype=torch.float64, device="cpu"
-        )
+        problem = Problem(self.model, functional.mse_loss, data)
+        return risk_alike(problem, code="polynomial network", dtype=torch.float64, device="cpu")
 
     def loaded(self, system: ZeroSystem, weights: Any, signs: Any) -> torch.Tensor:
         """Load a real solution into the model and read its weight vector."""
