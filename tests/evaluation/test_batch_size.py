@@ -48,8 +48,8 @@ def test_what_a_sample_keeps_is_counted_once(model):
 @pytest.mark.parametrize(
     ("samples", "memory", "size"),
     [
-        (300, 1 << 30, (8 << 20) // MAP),  # bound by the largest activation
-        (100, 1 << 30, 100),  # by the data
+        (300, 1 << 30, 100),  # 64 would fill 4 MB, and a hundred no more than 8
+        (90, 1 << 30, 90),  # bound by the data
         (300, 1 << 20, (1 << 20) // (IMAGE + MAP)),  # by the budget
         (300, 10, 1),
     ],
@@ -73,3 +73,14 @@ def test_products_have_larger_batches_within_a_fourth_of_the_budget(memory, size
 def test_a_given_size_holds():
     risk = risk_of(layers(), batch_size=7)
     assert (risk.batch_size, risk._product_batch) == (7, 3)
+
+
+@pytest.mark.parametrize(
+    ("side", "size"),
+    [(4, (4 << 20) // (MAP // 16)), (16, 100), (24, (8 << 20) // (64 * 24 * 24 * 4))],
+)
+def test_small_activations_fill_four_megabytes_and_large_ones_eight(side, size):
+    model = nn.Sequential(nn.Conv2d(1, 64, 3, padding=1), nn.Flatten(), nn.Linear(64 * side**2, 2))
+    data = torch.zeros(2000, 1, side, side), torch.zeros(2000, dtype=torch.long)
+    risk = EmpiricalRisk(Problem(model, nn.CrossEntropyLoss(), data), check=False)
+    assert risk.batch_size == size

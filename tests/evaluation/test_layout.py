@@ -82,7 +82,14 @@ def behind_frozen() -> nn.Module:
     return model
 
 
-@pytest.mark.parametrize("make", [first, behind_frozen, Functional])
+class ByOperator(Functional):
+    def forward(self, x: Tensor) -> Tensor:
+        x, scale, shift = self.convolution(x), self.scale, self.shift
+        x = torch.ops.aten.native_group_norm(x, scale, shift, len(x), 4, 36, 2, 1e-5)[0]
+        return self.linear(torch.tanh(x).flatten(1))
+
+
+@pytest.mark.parametrize("make", [first, behind_frozen, Functional, ByOperator])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_a_group_norm_that_ends_the_process_is_never_given_channels_last(
     make: Callable[[], nn.Module], dtype: torch.dtype
@@ -101,6 +108,23 @@ def test_a_group_norm_that_ends_the_process_is_never_given_channels_last(
     for method in ("graph", "trace", "recompute"):
         product = risk.hessian(w, method=method) @ torch.ones_like(w)
         assert torch.allclose(product.double(), _product(model, x, y), atol=1e-5)
+
+
+@pytest.mark.filterwarnings("ignore:`torch.jit.script` is deprecated")
+@pytest.mark.parametrize("make", [first, behind_frozen])
+def test_a_group_norm_in_torchscript_is_never_given_channels_last(
+    make: Callable[[], nn.Module],
+) -> None:
+    torch.manual_seed(0)
+    model, (x, y) = make(), images()
+    given = x.contiguous(memory_format=torch.channels_last)
+    scripted = torch.jit.script(model)
+    risk = tw.EmpiricalRisk(tw.Problem(scripted, nn.CrossEntropyLoss(), (given, y)))
+    gradient = risk.gradient(risk.space.pack(scripted))
+    trained = [p for p in model.parameters() if p.requires_grad]
+    loss = nn.functional.cross_entropy(model(x), y)
+    expected = torch.cat([g.flatten() for g in torch.autograd.grad(loss, trained)])
+    assert torch.allclose(gradient, expected, atol=1e-5)
 
 
 def test_a_group_norm_whose_layer_alone_varies() -> None:

@@ -12,10 +12,12 @@ from thalweg.problems.samples import Samples
 
 # Blocks up to this size are kept by the allocator once one has been freed.
 _KEPT = 24 << 20
-# Of the largest activation of a batch, on a CPU. The larger a batch, the less its fixed costs weigh
-# (at 64 images of benchmarks/surface.py they are a sixth), until blocks of memory outgrow caches
-# and allocator: 2,000 images at once take a quarter more time than 256.
-_LARGEST = 8 << 20
+# Of the largest activation of a batch, on a CPU. The larger a batch, the less its fixed costs
+# weigh, until blocks of memory outgrow caches and allocator: of benchmarks/surface.py, 256 images
+# at once take a tenth more time than 128, and 500 a quarter more. Fewer than a hundred images pay
+# for many weights too often, and may fill twice as much.
+_LARGEST, _FEW = 4 << 20, 100
+_LARGEST_OF_FEW = 8 << 20
 # Products pay more for a batch, see `product_batch_size`.
 _LARGEST_OF_PRODUCTS = 16 << 20
 # What a product needs at its peak, in activations kept for one backward pass.
@@ -64,7 +66,10 @@ def choose_batch_size(measured: ModelCopy, samples: Samples, memory: int) -> int
     int
         At most all samples, at least one.
     """
-    return _size(measured, samples, memory, _LARGEST)
+    activations = measure_activations(measured, samples)
+    few = min(_FEW, _LARGEST_OF_FEW // activations.largest)
+    most = max(few, _LARGEST // activations.largest)
+    return _size(measured, samples, memory // activations.total, most)
 
 
 def product_batch_size(measured: ModelCopy, samples: Samples, memory: int) -> int:
@@ -75,14 +80,15 @@ def product_batch_size(measured: ModelCopy, samples: Samples, memory: int) -> in
     several hundred nodes. On a ResNet-18 that is as much as three images cost, so batches are as
     large as the budget allows.
     """
-    return _size(measured, samples, memory // _PEAK_OF_PRODUCTS, _LARGEST_OF_PRODUCTS)
-
-
-def _size(measured: ModelCopy, samples: Samples, memory: int, largest: int) -> int:
     activations = measure_activations(measured, samples)
-    fits = memory // activations.total
+    fits = memory // _PEAK_OF_PRODUCTS // activations.total
+    return _size(measured, samples, fits, _LARGEST_OF_PRODUCTS // activations.largest)
+
+
+def _size(measured: ModelCopy, samples: Samples, fits: int, most: int) -> int:
+    """Give as many samples as fit into memory, on a CPU at most those that caches serve fast."""
     if measured.device.type == "cpu":
-        fits = min(fits, largest // activations.largest)
+        fits = min(fits, most)
     return max(1, min(fits, len(samples)))
 
 

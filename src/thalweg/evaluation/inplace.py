@@ -35,9 +35,10 @@ class InPlaceSequential:
     def _forward(self, x: Tensor) -> Tensor:
         for layer, before in self._steps:
             if self.lean and before is not None and not _watched(before, layer):
-                layer.inplace = True  # type: ignore[assignment]
+                attributes = vars(layer)  # to set one through the module takes 5 microseconds
+                attributes["inplace"] = True
                 x = layer(x)
-                layer.inplace = False  # type: ignore[assignment]
+                attributes["inplace"] = False
             else:
                 x = layer(x)
         return x

@@ -238,12 +238,12 @@ class ModelCopy:
 
         Products then take 5 to 25 % less; values between a fifth less (large images) and two fifths
         more (many channels of few pixels). A model that takes views of what a convolution gave,
-        ``x.view(len(x), -1)``, cannot. Where there is a group norm, images are contiguous, whatever
-        they were: see `WatchGroupNorm`.
+        ``x.view(len(x), -1)``, cannot. Where there is a group norm, or may be one in TorchScript,
+        images are contiguous, whatever they were: see `WatchGroupNorm`.
         """
         modules = list(self.model.modules())
         convolves = any(isinstance(module, nn.Conv2d) for module in modules)
-        normalizes = any(isinstance(module, nn.GroupNorm) for module in modules)
+        normalizes = any(isinstance(m, (nn.GroupNorm, torch.jit.ScriptModule)) for m in modules)
         if not (convolves or normalizes) or self.device.type != "cpu":
             return
         self.layout = torch.channels_last if self.dtype == torch.float32 else None
