@@ -105,3 +105,11 @@ def test_mean_interval_of_one_sample_and_of_none_that_differ():
 def test_crossfit_of_one_sample_and_of_few():
     assert crossfit(np.array([[1.0], [3.0]])).value == 3.0
     assert crossfit(np.array([[1.0, 3.0], [2.0, 0.0]])).value == 0.5  # each chosen on the other
+
+
+def test_kept_resamples_are_those_that_are_drawn(monkeypatch):
+    """Counts are drawn once for all quantities of a line; nothing may write into them."""
+    table = np.random.default_rng(5).standard_normal((7, 60))
+    kept = [crossfit(table).stderr for _ in range(2)]
+    monkeypatch.setattr("thalweg.connectivity.crossfit._KEPT_SAMPLES", 0)
+    assert kept == [crossfit(table).stderr] * 2

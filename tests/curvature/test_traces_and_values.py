@@ -103,3 +103,17 @@ def test_a_trace_that_is_right_of_its_own_batch_alone_is_not_taken(
 def test_zeros_that_torch_does_not_store_take_no_bytes() -> None:
     zeros = torch._efficientzerotensor((5,), dtype=torch.float64)
     assert stored_bytes([zeros, torch.ones(2, dtype=torch.float64)]) == 16
+
+
+def test_steps_of_a_trace_note_their_shapes_in_one_mode(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A mode made for each step takes as long as the trace itself."""
+
+    def refuse(*_: object, **__: object) -> None:
+        raise AssertionError("a step makes a mode of its own")
+
+    monkeypatch.setattr("torch.fx.experimental.proxy_tensor.FakeTensorMode", refuse)
+    matrix, v = torch.randn(3, 3), torch.randn(3)
+    traced = trace_linear(lambda d, c: (torch.tanh(c[0]) @ d[0],), (v,), (matrix,))
+    other = torch.randn(3, 3)
+    (product,) = traced.apply(2 * v, *traced.prepare(other))
+    torch.testing.assert_close(product, torch.tanh(other) @ (2 * v))
