@@ -10,6 +10,8 @@ import torch
 from dynamics.cases import classification, start_of
 from run.killing import kill_at_random_moments
 from thalweg.dynamics import train
+from thalweg.errors import RunConflict
+from thalweg.risk import EmpiricalRisk
 from thalweg.run import create_run, read_checkpoint
 
 SGD = {"epochs": 8, "batch_size": 20, "every": 3, "seed": 3}
@@ -89,6 +91,21 @@ def test_an_interrupted_training_resumes_exactly(options, tmp_path):
     assert_same_files([whole, parts])
     events = [create_run(path, {"kind": "recording"}).events() for path in tmp_path.iterdir()]
     assert same(*events)
+
+
+def test_a_training_goes_on_whatever_was_checked_before_it(tmp_path):
+    """What a self-check compared is no part of the function; another function is refused."""
+    risk, model, *_ = classification(dtype=torch.float32)
+    w0 = start_of(risk, model)
+    whole = train(risk, w0, **SGD)
+    unchecked = EmpiricalRisk(risk.problem, dtype=torch.float32, check=False)
+    with pytest.raises(Interrupted):
+        train(unchecked, w0, **SGD, run=tmp_path / "run", progress=Stopping(7))
+    parts = train(risk, w0, **SGD, run=tmp_path / "run")
+    assert torch.equal(whole.w, parts.w)
+    frozen = EmpiricalRisk(risk.problem, dtype=torch.float32, batchnorm="frozen")
+    with pytest.raises(RunConflict, match="landscape"):
+        train(frozen, w0, **SGD, run=tmp_path / "run")
 
 
 def test_a_torn_last_checkpoint_is_passed_over(tmp_path):

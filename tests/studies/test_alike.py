@@ -10,7 +10,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from thalweg.problems import Problem, load_problem
+from thalweg.errors import DependsOnBatches
+from thalweg.problems import MLP, Problem, load_problem
 from thalweg.risk import EmpiricalRisk
 from thalweg.risk import self_check as self_check_module
 from thalweg.studies import alike
@@ -53,6 +54,8 @@ def test_a_second_seed_is_neither_checked_nor_looked_at(looks: dict[str, int]) -
     second.on("test")
     assert looks == before
     assert second.checked == first.checked
+    for risk in (first, second):
+        assert "of the first network of this code" in risk.described["self-check"]
     plain = EmpiricalRisk(load_problem("digits", **SMALL, seed=1))
     w = plain.space.pack(plain.problem.model)
     assert second.value(w) == plain.value(w)
@@ -101,7 +104,7 @@ class Cube(torch.autograd.Function):
 class Cubed(nn.Module):
     def __init__(self) -> None:
         super().__init__()
-        self.linear, self.cube = nn.Linear(3, 1), nn.Identity()
+        self.linear = nn.Linear(3, 1)
 
     def forward(self, x: Tensor) -> Tensor:
         y: Tensor = self.linear(x)
@@ -110,7 +113,7 @@ class Cubed(nn.Module):
 
 def test_models_of_other_classes_that_print_the_same_are_checked(looks: dict[str, int]) -> None:
     honest = Problem(Cubed(), nn.MSELoss(), (torch.randn(8, 3), torch.randn(8, 1)))
-    risk_alike(honest)
+    risk_alike(honest, code="cubes")
 
     class Lying(Cubed):
         def forward(self, x: Tensor) -> Tensor:
@@ -121,7 +124,7 @@ def test_models_of_other_classes_that_print_the_same_are_checked(looks: dict[str
     lying = Problem(Lying(), nn.MSELoss(), honest.train)
     assert str(lying.model) == str(honest.model)
     with pytest.raises(Exception, match="gradient is not that of the loss"):
-        risk_alike(lying)
+        risk_alike(lying, code="cubes")
 
 
 FILE = """
@@ -145,13 +148,9 @@ def test_a_file_that_may_have_changed_is_checked_each_time(
     assert looks["checks"] == 2
 
 
-class Noisy(nn.Module):
-    def __init__(self) -> None:
-        super().__init__()
-        self.linear = nn.Linear(3, 2)
-
+class Noisy(nn.Linear):
     def forward(self, x: Tensor) -> Tensor:
-        y: Tensor = self.linear(x)
+        y = super().forward(x)
         return y + 0.1 * torch.randn_like(y)
 
 
@@ -159,7 +158,8 @@ def test_noise_is_held_on_every_network(looks: dict[str, int]) -> None:
     """The second is found noisy, too: what is plain is taken over, and nothing else."""
     x, labels = torch.randn(12, 3), torch.arange(12) % 2
     for _ in range(2):
-        risk = risk_alike(Problem(Noisy(), nn.CrossEntropyLoss(), (x, labels)))
+        noisy = Problem(Noisy(3, 2), nn.CrossEntropyLoss(), (x, labels))
+        risk = risk_alike(noisy, code="noise")
         w = risk.space.pack(risk.problem.model)
         assert risk.value(w) == risk.value(w)
         assert "draw" in str(risk.described)
@@ -169,9 +169,25 @@ def test_ignored_targets_of_other_data_are_found(looks: dict[str, int]) -> None:
     x, labels = torch.randn(12, 3), torch.arange(12) % 2
     ignoring = torch.where(torch.arange(12) < 5, -100, labels)
     for targets in (labels, ignoring):
-        problem = Problem(nn.Linear(3, 2), nn.CrossEntropyLoss(), (x, targets))
+        problem = Problem(MLP(3, (4,), 2), nn.CrossEntropyLoss(), (x, targets))
         risk = risk_alike(problem, batch_size=5)
         w = risk.space.pack(problem.model)
         expected = nn.functional.cross_entropy(problem.model(x), targets)
         assert float(risk.value(w)) == pytest.approx(float(expected.detach()), rel=1e-6)
     assert looks["checks"] == 1
+
+
+def test_what_a_user_adds_to_a_network_of_ours_is_looked_at(looks: dict[str, int]) -> None:
+    x, labels = torch.randn(12, 3), torch.arange(12) % 2
+
+    def problem(weight: Any = None) -> Problem:
+        return Problem(MLP(3, (4,), 2), nn.CrossEntropyLoss(), (x, labels), weight=weight)
+
+    risk_alike(problem())
+    with pytest.raises(DependsOnBatches):
+        risk_alike(problem(weight=lambda batch: torch.full((len(batch[1]),), len(batch[1]))))
+    hooked = problem()
+    hooked.model.register_forward_hook(lambda module, inputs, outputs: outputs * 2)
+    checks = looks["checks"]
+    assert "first network" not in risk_alike(hooked).described["self-check"]
+    assert looks["checks"] == checks + 1

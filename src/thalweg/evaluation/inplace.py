@@ -37,8 +37,10 @@ class InPlaceSequential:
             if self.lean and before is not None and not _watched(before, layer):
                 attributes = vars(layer)  # to set one through the module takes 5 microseconds
                 attributes["inplace"] = True
-                x = layer(x)
-                attributes["inplace"] = False
+                try:
+                    x = layer(x)
+                finally:
+                    attributes["inplace"] = False
             else:
                 x = layer(x)
         return x

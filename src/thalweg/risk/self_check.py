@@ -58,6 +58,8 @@ class SelfCheck:
         Whether products with the Hessian come from differences, because torch's are wrong.
     functional : bool
         Whether the gradient of the operators is that of training.
+    alike : bool
+        Whether it was made of the first network of the same code in this process, for all of them.
     """
 
     level: Level
@@ -68,6 +70,7 @@ class SelfCheck:
     borrowed: bool
     differences: bool
     functional: bool = True
+    alike: bool = False
 
     @property
     def words(self) -> str:
@@ -78,7 +81,8 @@ class SelfCheck:
         if self.hessian is not None:
             parts.append("Hessian product equal to differences")
         parts.append("your model and data unchanged")
-        return f"{self.level}, {self.samples} samples: {'; '.join(parts)}"
+        of_whom = " of the first network of this code" if self.alike else ""
+        return f"{self.level}, {self.samples} samples{of_whom}: {'; '.join(parts)}"
 
     def to_dict(self) -> dict[str, Any]:
         """Give it as JSON values."""

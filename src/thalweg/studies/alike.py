@@ -5,16 +5,18 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Hashable, Mapping
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 from thalweg.problems import Problem, load_stored
+from thalweg.problems.criteria import is_torchs
 from thalweg.risk import EmpiricalRisk
 from thalweg.risk.self_check import SelfCheck
 
 
 class _Looked(NamedTuple):
     plain: frozenset[str]
-    checked: SelfCheck | None
+    checked: SelfCheck
 
 
 _LOOKED: dict[Hashable, _Looked] = {}
@@ -48,9 +50,9 @@ def risk_alike(problem: Problem, *, code: str = "", **options: Any) -> Empirical
     Parameters
     ----------
     problem : Problem
-        Alike are Thalweg's own networks of the same layers, whatever their widths, under one loss;
-        and other models of the same classes that print the same, of one entry with the same
-        settings but for ``seed``. Those of a user's file are never alike.
+        Alike are Thalweg's own networks of the same layers, whatever their widths, under one loss
+        of torch's; and other models of the same classes that print the same, of one entry with the
+        same settings but for ``seed``. Those of a user's file are never alike.
     code : str
         Of a study's own function: a name for all problems that it makes.
     **options
@@ -62,21 +64,37 @@ def risk_alike(problem: Problem, *, code: str = "", **options: Any) -> Empirical
     before = _LOOKED.get(kind)
     if before is None:
         risk = EmpiricalRisk(problem, **options)
+        assert risk.checked is not None
+        # All say the same of the check, whichever was the first in its process.
+        risk.checked = replace(risk.checked, alike=True)
         _LOOKED[kind] = _Looked(problem.find_plain_splits(), risk.checked)
         return risk
     problem.take_plainly(before.plain)
-    return EmpiricalRisk(problem, check=before.checked or False, **options)
+    return EmpiricalRisk(problem, check=before.checked, **options)
 
 
 def _kind(problem: Problem, code: str, options: Mapping[str, Any]) -> Hashable | None:
-    """Tell problems of one code; None for those of a file, which is read anew for each."""
+    """Tell problems of one code; None for those whose code nothing here tells."""
     classes = tuple(type(module) for module in problem.model.modules())
     how = classes, str(problem.loss), tuple(sorted(options.items()))
-    if code or classes[0].__module__.startswith("thalweg."):
+    if code or _is_own(problem):
         return (code, re.sub("[0-9.]+", "", str(problem.model)), *how)
-    spec = problem.spec or {"entry": problem.name, "settings": {}}
-    if spec["entry"].rpartition(":")[0].endswith(".py"):
+    # A file is read anew for each problem, and may have changed.
+    if problem.spec is None or problem.spec["entry"].rpartition(":")[0].endswith(".py"):
         return None
-    settings = {name: value for name, value in spec["settings"].items() if name != "seed"}
-    made = json.dumps([spec["entry"], settings], sort_keys=True, default=repr)
+    settings = {name: value for name, value in problem.spec["settings"].items() if name != "seed"}
+    made = json.dumps([problem.spec["entry"], settings], sort_keys=True, default=repr)
     return (made, str(problem.model), *how)
+
+
+def _is_own(problem: Problem) -> bool:
+    """Say whether all code of a problem is Thalweg's or torch's, and nobody has hooked into it."""
+    modules = list(problem.model.modules())
+    return (
+        type(problem.model).__module__.startswith("thalweg.")
+        and all(type(module).__module__.startswith(("thalweg.", "torch.")) for module in modules)
+        and not any(module._forward_hooks or module._forward_pre_hooks for module in modules)
+        and is_torchs(problem.loss)
+        and problem.weight is None
+        and problem.draws is None
+    )
