@@ -1,14 +1,26 @@
-"""What tests need from outside: real data and a browser, each a skip with its reason if absent."""
+"""What tests need from outside: random numbers, real data and a browser; absent data is a skip."""
 
 from __future__ import annotations
 
 import os
+import random
 import shutil
 from pathlib import Path
 
+import numpy as np
 import pytest
+import torch
 
 ROOT = Path(__file__).resolve().parent.parent
+SEED = int(os.environ.get("THALWEG_TEST_SEED", "0"))
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup():
+    """Seed what a test and its fixtures draw: the same numbers alone, in any order and process."""
+    random.seed(SEED)
+    np.random.seed(SEED)
+    torch.manual_seed(SEED)
 
 
 @pytest.fixture(scope="session")

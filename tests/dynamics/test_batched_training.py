@@ -138,7 +138,7 @@ class Decides(nn.Module):
 
     def forward(self, x):
         y = self.linear(x)
-        return y if float(y.detach().sum()) > 0 else -y
+        return y if float(self.linear.weight.detach().sum()) > 0 else -y
 
 
 def test_a_model_that_decides_by_values_is_refused():
