@@ -121,3 +121,9 @@ class NotSymmetric(ThalwegError, ValueError):
 
 class NotFinite(ThalwegError, ArithmeticError):
     """A computation gave NaN or an infinite number where it can go no further."""
+
+
+def first_line(error: BaseException) -> str:
+    """Quote what an error says, by its first line; its class where it says nothing."""
+    lines = (line.strip() for line in str(error).splitlines())
+    return next(filter(None, lines), type(error).__name__)

@@ -102,3 +102,39 @@ def test_an_unknown_way_is_refused():
     risk = tw.EmpiricalRisk(tw.Problem(chain(), CRITERION, (MODELS["plain"][1], LABELS)))
     with pytest.raises(InvalidArgument, match="differences"):
         risk.gauss_newton(risk.space.pack(risk.problem.model), method="fast")
+
+
+@pytest.mark.parametrize("method", ["graph", "recompute", "trace"])
+def test_a_way_that_torch_cannot_take_is_refused_in_our_words(method):
+    risk, w = risk_of("bag of embeddings")
+    words = rf"Hessian of .* by method='{method}' \(.+\). Leave method= out"
+    with pytest.raises(NotDefined, match=words):
+        risk.hessian(w, method=method) @ w
+
+
+def test_a_refusal_without_words_is_quoted_by_its_class():
+    class Mute(torch.autograd.Function):
+        @staticmethod
+        def forward(ctx, x):
+            ctx.save_for_backward(x)
+            return x.square()
+
+        @staticmethod
+        def backward(ctx, slope):
+            if torch.is_grad_enabled():
+                raise NotImplementedError
+            return 2 * ctx.saved_tensors[0] * slope
+
+    class Net(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.linear = nn.Linear(4, 3)
+
+        def forward(self, x):
+            return Mute.apply(self.linear(x))
+
+    x = torch.randn(len(LABELS), 4)
+    risk = tw.EmpiricalRisk(tw.Problem(Net(), CRITERION, (x, LABELS)), dtype=torch.float64)
+    w = risk.space.pack(risk.problem.model).double()
+    with pytest.raises(NotDefined, match=r"method='graph' \(NotImplementedError\)"):
+        risk.hessian(w, method="graph") @ w

@@ -13,7 +13,7 @@ from torch.utils._pytree import TreeSpec
 
 from thalweg.curvature.linearize import Tensors
 from thalweg.curvature.operators import Jacobian
-from thalweg.errors import InvalidArgument
+from thalweg.errors import InvalidArgument, first_line
 
 # Samples of which the graph is read.
 _FEW = 4
@@ -137,7 +137,7 @@ class OutputRows:
             except Exception as error:  # torch's transforms know many models, not all
                 if len(self._ways) == 1:
                     raise
-                reason = str(error).partition("\n")[0]
+                reason = first_line(error)
                 log.info("rows of the Jacobian not %s: %s", way.__name__.strip("_"), reason)
                 del self._ways[0]
 

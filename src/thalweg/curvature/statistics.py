@@ -15,6 +15,7 @@ from thalweg.curvature.batch_functions import BatchFunctions
 from thalweg.curvature.differences import along, double, in_double
 from thalweg.curvature.double_backward import differentiable_twice
 from thalweg.curvature.linearize import Tensors, stored_bytes
+from thalweg.errors import first_line
 from thalweg.evaluation.call import one_function
 from thalweg.evaluation.model_copy import CALIBRATION_BATCH, chunks
 from thalweg.evaluation.saved_tensors import watch_saved
@@ -158,7 +159,7 @@ class Statistics:
             try:
                 return batch.push(v, curved=self.weighed)
             except RuntimeError as error:  # NotImplementedError is one
-                log.info("statistics by differences: %s", str(error).partition("\n")[0])
+                log.info("statistics by differences: %s", first_line(error))
                 self.by_differences = True
         return self._differences(batch, v)
 

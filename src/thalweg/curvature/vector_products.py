@@ -16,7 +16,7 @@ from thalweg.curvature.batch_functions import BatchFunctions
 from thalweg.curvature.differences import along, in_double
 from thalweg.curvature.linearize import Tensors, TracedMap, stored_bytes, trace_linear
 from thalweg.curvature.operations import CountOperations
-from thalweg.errors import InvalidArgument, NotDefined
+from thalweg.errors import InvalidArgument, NotDefined, ThalwegError, first_line
 from thalweg.evaluation.saved_tensors import watch_saved
 
 Method = Literal["trace", "graph", "recompute", "differences"]
@@ -294,6 +294,8 @@ class Products:
             )
         self.pinned, self.map = plan.pinned, map
         self._traces, self._left, self._method = plan.traces, plan.memory, plan.method
+        self._asked = plan.method is not None
+        self._name = plan.pinned.measured.problem.name
         self._kept: dict[int, Apply] = {}
         self.error = 0.0
 
@@ -309,13 +311,27 @@ class Products:
         Raises
         ------
         NotDefined
-            If torch can differentiate the network in no way.
+            If torch can differentiate the network in no way, or not in the way that was asked for.
         """
         if self._method is None:
             self._method = self._choose(index, direction)
+        if not self._asked:
+            return self._product(self._method, index, direction)
+        try:
+            return self._product(self._method, index, direction)
+        except ThalwegError:
+            raise
+        except (RuntimeError, TypeError) as error:  # NotImplementedError is a RuntimeError
+            raise NotDefined(
+                f"torch gives no products with the {self.map.name} of {self._name} by"
+                f" method={self._method!r} ({first_line(error)}). Leave method= out, and a"
+                " way is chosen that it can take."
+            ) from error
+
+    def _product(self, method: Method, index: int, direction: Tensors) -> Tensors:
         apply = self._kept.get(index)
         if apply is None:
-            apply, size = self._prepare(self._method, index, direction)
+            apply, size = self._prepare(method, index, direction)
             if size <= self._left:
                 self._kept[index] = apply
                 self._left -= size
@@ -398,7 +414,7 @@ class Products:
                 if not _agree(product, function(direction, constants)):
                     raise NotDefined("the trace depends on the batch's values")
         except Exception as error:  # any model may come; what cannot be traced is recomputed
-            log.info("%s not traced: %s", self.map.name, str(error).partition("\n")[0])
+            log.info("%s not traced: %s", self.map.name, first_line(error))
             return None
         return traced
 
@@ -433,10 +449,10 @@ class Products:
                 return way, self._seconds(way, index, direction)
             except (RuntimeError, TypeError) as error:  # NotImplementedError is a RuntimeError
                 refusals.append(error)
-                log.info("%s, %s: %s", self.map.name, way, str(error).partition("\n")[0])
+                log.info("%s, %s: %s", self.map.name, way, first_line(error))
         raise NotDefined(
-            f"torch gives no products with the {self.map.name} of"
-            f" {self.pinned.measured.problem.name} ({str(refusals[0]).splitlines()[0]})."
+            f"torch gives no products with the {self.map.name} of {self._name}"
+            f" ({first_line(refusals[0])})."
         ) from refusals[0]
 
     def _seconds(self, method: Method, index: int, direction: Tensors) -> float:

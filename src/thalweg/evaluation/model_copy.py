@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves, tree_map_only
 
-from thalweg.errors import InvalidProblem, InvalidWeights
+from thalweg.errors import InvalidProblem, InvalidWeights, first_line
 from thalweg.evaluation.borrowed import Borrowed
 from thalweg.evaluation.call import one_function
 from thalweg.evaluation.converted_samples import convert_once
@@ -320,7 +320,7 @@ def _copied(model: nn.Module, borrow: bool) -> tuple[nn.Module, Borrowed | None]
                 "%s cannot be copied (%s); your own module is measured instead, lent for each call"
                 " and given back as it was.",
                 type(model).__name__,
-                str(error).partition("\n")[0] or type(error).__name__,
+                first_line(error),
             )
     inner = dict(model.named_children()).get("_orig_mod", model)
     return inner, Borrowed(inner)

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from thalweg.errors import InvalidArgument, ThalwegError
+from thalweg.errors import InvalidArgument, ThalwegError, first_line
 from thalweg.measurements import checkup_parts as measure
 from thalweg.measurements.checkup_aligned import aligned
 from thalweg.measurements.checkup_clock import Clock, OutOfTime
@@ -208,7 +208,7 @@ def _answered(subject: Subject, part: str, places: tuple[int, ...], sizes: Any) 
     except ThalwegError as error:
         if part in ("there", "fit"):
             raise
-        return {"refused": str(error).partition("\n")[0]}
+        return {"refused": first_line(error)}
 
 
 def _measured(less: Subject, part: str, places: tuple[int, ...], sizes: Any) -> dict[str, Any]:

@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from thalweg.errors import ThalwegError
+from thalweg.errors import ThalwegError, first_line
 from thalweg.evaluation.call import one_function
 from thalweg.evaluation.model_copy import to
 from thalweg.measurements.checkup_sizes import Sizes
@@ -52,7 +52,7 @@ def inside(subject: Subject, place: int, sizes: Sizes) -> dict[str, Any]:
         chosen = torch.arange(risk.samples)[:: max(1, risk.samples // count)][:count]
         products = _products(model, risk, layers, chosen)
     except (ThalwegError, RuntimeError, TypeError) as error:  # models that are called otherwise
-        return {"refused": str(error).partition("\n")[0]}
+        return {"refused": first_line(error)}
     return {"layers": layers, "products": products, "judged": risk.split}
 
 

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.utils._pytree import tree_leaves
 
-from thalweg.errors import InvalidProblem
+from thalweg.errors import InvalidProblem, first_line
 from thalweg.problems.batches import (
     HELD_BYTES,
     UNAUGMENT,
@@ -128,6 +128,6 @@ def _length(dataset: Any, what: str) -> int:
 def _not_collated(what: str, row: Any, error: Exception) -> InvalidProblem:
     return InvalidProblem(
         f"{what}: samples ({type(row).__name__}) do not make a batch"
-        f" ({str(error).splitlines()[0]}); give tensors of one shape: transform images to tensors"
+        f" ({first_line(error)}); give tensors of one shape: transform images to tensors"
         " in __getitem__, pad sequences, or give a DataLoader with a collate_fn that does."
     )

@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from thalweg.errors import InvalidArgument
+from thalweg.errors import InvalidArgument, first_line
 from thalweg.problems.images import Images, read_images
 from thalweg.problems.misclassification import NearestClass
 from thalweg.problems.networks import MLP, AllConv
@@ -334,7 +334,7 @@ def _placed(model: nn.Module, device: str) -> nn.Module:
         return model.to(device)
     except (RuntimeError, AssertionError, ValueError) as error:
         raise InvalidArgument(
-            f"device={device!r}: {str(error).splitlines()[0].rstrip('.')}. Write 'cpu', or a device"
+            f"device={device!r}: {first_line(error).rstrip('.')}. Write 'cpu', or a device"
             " that this machine's torch has."
         ) from None
 

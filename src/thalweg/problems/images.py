@@ -19,7 +19,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from thalweg.errors import DataUnavailable, InvalidProblem, MissingExtra
+from thalweg.errors import DataUnavailable, InvalidProblem, MissingExtra, first_line
 from thalweg.run.files import write_atomic
 from thalweg.run.progress import Progress, silent
 
@@ -179,7 +179,7 @@ def _hub(name: str, split: str) -> _Source | None:
         # The library raises many kinds: no such name, no network, no permission.
         raise DataUnavailable(
             f"the data set {name!r} cannot be loaded from the Hugging Face hub"
-            f" ({type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}). Check"
+            f" ({type(error).__name__}: {first_line(error)}). Check"
             " its name and the network, or give a folder in the same layout: data='/path/to/folder'"
             " (--data on the command line)."
         ) from None

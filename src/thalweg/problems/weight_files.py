@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from thalweg.errors import CheckpointRefused
+from thalweg.errors import CheckpointRefused, first_line
 from thalweg.problems.harmless_globals import (
     Inert,
     InertDict,
@@ -249,7 +249,7 @@ def _read_torch(path: Path, start: bytes, allow: Iterable[str | type], mapped: b
         except (EOFError, RuntimeError, ValueError, KeyError, IndexError, AttributeError,
                 TypeError, OSError) as error:  # fmt: skip
             raise CheckpointRefused(
-                f"{path} cannot be read: truncated, or no checkpoint ({_first_line(error)}). {SAFE}"
+                f"{path} cannot be read: truncated, or no checkpoint ({_in_words(error)}). {SAFE}"
             ) from None
     if "Unsupported operand" in reason:
         raise CheckpointRefused(
@@ -292,9 +292,9 @@ def _why_refused(path: Path, allow: Iterable[str | type]) -> str:
     )
 
 
-def _first_line(error: Exception) -> str:
+def _in_words(error: Exception) -> str:
     """Quote an error, but for torch's advice to load in a way that runs code."""
-    line = str(error).splitlines()[0] if str(error) else type(error).__name__
+    line = first_line(error)
     return "not what torch.save writes" if "weights_only" in line else line
 
 

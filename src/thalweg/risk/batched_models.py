@@ -12,7 +12,7 @@ from torch.func import grad, vmap
 from torch.utils._pytree import tree_map_only
 
 from thalweg.curvature.batch_functions import Forward
-from thalweg.errors import InvalidProblem, NotDefined
+from thalweg.errors import InvalidProblem, NotDefined, first_line
 from thalweg.evaluation.call import one_function
 from thalweg.evaluation.model_copy import ModelCopy
 from thalweg.landscape.provenance import Provenance, Word
@@ -95,7 +95,7 @@ class BatchedModels:
         except RuntimeError as error:
             raise InvalidProblem(
                 f"{self.risk.problem.name}: copies cannot be evaluated as one batch of models"
-                f" ({str(error).splitlines()[0]}). Train them one after another: write"
+                f" ({first_line(error)}). Train them one after another: write"
                 " together=False."
             ) from error
         for i, member in enumerate(members):

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from thalweg.curvature.gram import gram, pull_back
 from thalweg.curvature.operators import Jacobian
-from thalweg.errors import InvalidArgument, ThalwegError
+from thalweg.errors import InvalidArgument, ThalwegError, first_line
 from thalweg.evaluation.batch_size import keep_large_blocks
 from thalweg.evaluation.model_copy import ModelCopy
 from thalweg.evaluation.normalization import check_policy
@@ -126,7 +126,7 @@ class EmpiricalRisk(Derivatives):
                 # Only a copy's: a borrowed module is not told from the model by them.
                 if measured.borrowed or isinstance(difference, ThalwegError):
                     raise
-                why = str(difference).partition("\n")[0]
+                why = first_line(difference)
 
     @property
     def _calibration(self) -> Samples:

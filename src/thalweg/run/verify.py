@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from thalweg.errors import ThalwegError
+from thalweg.errors import ThalwegError, first_line
 from thalweg.run.box import files_below
 from thalweg.run.digests import (
     file_checksum,
@@ -178,7 +178,7 @@ def _gone(run: Run) -> Iterator[Finding]:
 
 
 def _short(error: Exception, path: Path, name: str) -> str:
-    text = str(error).splitlines()[0] if str(error) else type(error).__name__
+    text = first_line(error)
     return text.replace(f"{path} is damaged: ", "").replace(str(path), name).rstrip(".")
 
 

@@ -16,7 +16,7 @@ from thalweg.connectivity import align, barrier, connect
 from thalweg.connectivity.matching import Placement, random_start
 from thalweg.connectivity.symmetries import Symmetries, find_symmetries
 from thalweg.dynamics import perturb, train
-from thalweg.errors import NotDefined, SelfCheckFailed
+from thalweg.errors import NotDefined, SelfCheckFailed, first_line
 from thalweg.landscape.protocols import Landscape
 from thalweg.landscape.synthetic import FlatBasins, Valley
 from thalweg.problems import load_stored
@@ -135,7 +135,7 @@ class _Ways:
             symmetries = find_symmetries(self.risk, w0)
             aligned = align(self.risk, w0, w1, **options)
         except (NotDefined, SelfCheckFailed) as error:
-            return str(error).partition("\n")[0]
+            return first_line(error)
         rng = numpy_generator(self.seed, "random orders")
         self.line("aligned", w0, aligned.w)
         self.line("shuffled", w0, _shuffled(symmetries, self.risk, w1, rng))

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, fx, nn
 from torch.utils._pytree import tree_leaves
 
-from thalweg.errors import NotDefined
+from thalweg.errors import NotDefined, first_line
 from thalweg.tracing.functions import as_module, with_tensors
 from thalweg.tracing.graph import Graph, Node, run_steps
 from thalweg.tracing.layers import found_around
@@ -70,14 +70,14 @@ def trace(model: nn.Module, *args: Any, **kwargs: Any) -> Graph:
         try:
             return _graph_of(model, *_by_fx(model, args, kwargs), "torch.fx")
         except Exception as error:  # any code may come, and stumble over symbols
-            reason = f"torch.fx says: {_first_line(error)}"
+            reason = f"torch.fx says: {first_line(error)}"
             log.info("%s not read by %s", type(model).__name__, reason)
     try:
         return _graph_of(model, *_by_export(model, args, kwargs), "torch.export")
     except Exception as error:  # any code may come
         raise NotDefined(
             f"the structure of {type(model).__name__} cannot be read ({reason}; torch.export says:"
-            f" {_first_line(error)}). A branch on values (if, bool() or .item() of a tensor) makes"
+            f" {first_line(error)}). A branch on values (if, bool() or .item() of a tensor) makes"
             " it another network for other samples or weights; branches on shapes do no harm."
         ) from None
 
@@ -218,7 +218,3 @@ def _sources(*arguments: Any) -> list[fx.Node]:
 def _attribute(program: fx.GraphModule, target: str) -> Any:
     owner, _, name = target.rpartition(".")
     return getattr(program.get_submodule(owner), name)
-
-
-def _first_line(error: Exception) -> str:
-    return str(error).partition("\n")[0] or type(error).__name__
