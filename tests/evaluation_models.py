@@ -96,6 +96,29 @@ def hook_by_partial() -> nn.Module:
     return model
 
 
+_COLLECTED: list[Tensor] = []
+
+
+def _collect(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
+    _COLLECTED.append(output)
+
+
+class HooksAtFirstCall(nn.Module):
+    """Hooked twice, its layer would count twice: as it is in libraries that put hooks in late."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.last, self.hooked = nn.Linear(5, 6), nn.Linear(6, 3), False
+
+    def forward(self, x: Tensor) -> Tensor:
+        if not self.hooked:
+            self.first.register_forward_hook(_collect)
+            self.hooked = True
+        _COLLECTED.clear()
+        last = self.last(torch.tanh(self.first(x)))
+        return last + torch.stack(_COLLECTED).sum(0)[:, :3]
+
+
 class Locked(nn.Module):
     """A lock cannot be copied."""
 
@@ -334,6 +357,7 @@ MODELS: dict[str, tuple[Callable[[], nn.Module], Tensor]] = {
     "hook that closes over a layer": (hook_on_original, VECTORS),
     "hook that closes over a weight": (hook_on_weight, VECTORS),
     "hook made by partial": (hook_by_partial, VECTORS),
+    "hooks at the first call": (HooksAtFirstCall, VECTORS),
     "holds a lock": (Locked, VECTORS),
     "parameters in a list": (ParametersInList, VECTORS),
     "frozen layers": (Adapter, VECTORS),

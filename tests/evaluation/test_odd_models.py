@@ -9,7 +9,8 @@ import torch
 from torch import Tensor, nn
 
 import thalweg as tw
-from evaluation_models import LABELS, MODELS
+from evaluation_models import LABELS, MODELS, Padded
+from thalweg.errors import InvalidProblem, NotDefined
 from thalweg.polynomial import PolynomialActivation
 
 CRITERION = nn.CrossEntropyLoss()
@@ -25,12 +26,25 @@ def case(request):
     return request.param, model.eval(), inputs
 
 
+@pytest.fixture(params=MODELS)
+def fresh(request):
+    """Give a model as its constructor leaves it, in evaluation mode, and its inputs."""
+    make, inputs = MODELS[request.param]
+    return make().eval(), inputs
+
+
 def state_of(model: nn.Module) -> dict[str, object]:
     tensors = {**dict(model.named_parameters()), **dict(model.named_buffers())}
     held = {name: (tensor, tensor.detach().clone()) for name, tensor in tensors.items()}
     slopes = [p.grad for p in model.parameters()]
     attributes = [dict(vars(module)) for module in model.modules()]
-    return {"tensors": held, "slopes": slopes, "attributes": attributes}
+    contents = [
+        list(value.items() if isinstance(value, dict) else value)
+        for attributes_ in attributes
+        for value in attributes_.values()
+        if isinstance(value, dict | list | set)
+    ]
+    return {"tensors": held, "slopes": slopes, "attributes": attributes, "contents": contents}
 
 
 def assert_unchanged(model: nn.Module, before: dict[str, object]) -> None:
@@ -41,6 +55,8 @@ def assert_unchanged(model: nn.Module, before: dict[str, object]) -> None:
         assert now is tensor and torch.equal(now.detach(), values), name
     for was, now in zip(before["attributes"], after["attributes"], strict=True):
         assert was.keys() == now.keys() and all(now[name] is was[name] for name in was)
+    for was, now in zip(before["contents"], after["contents"], strict=True):
+        assert len(was) == len(now) and all(a is b or a == b for a, b in zip(was, now, strict=True))
 
 
 def own_gradient(model: nn.Module, inputs: Tensor) -> Tensor:
@@ -71,6 +87,33 @@ def test_value_and_gradient_are_the_models_own(case):
     torch.testing.assert_close(gradient, own_gradient(model, inputs), rtol=1e-4, atol=1e-6)
 
 
+def test_a_fresh_model_is_as_it_was(fresh):
+    """Also one that nobody has called yet: libraries put hooks in place at a first call."""
+    model, inputs = fresh
+    before = state_of(model)
+    risk = tw.EmpiricalRisk(tw.Problem(model, CRITERION, (inputs, LABELS)))
+    value = risk.value(risk.space.pack(model))
+    assert_unchanged(model, before)
+    if not any(isinstance(module, Padded) for module in model.modules()):
+        assert value == pytest.approx(CRITERION(model(inputs.clone()), LABELS).item(), rel=1e-5)
+
+
+def test_a_trace_leaves_the_model_as_it_was(case):
+    """A model that is lent is exchanged while it is traced: its numbers stay numbers."""
+    name, model, inputs = case
+    risk = tw.EmpiricalRisk(tw.Problem(model, CRITERION, (inputs, LABELS)), dtype=torch.float64)
+    w = risk.space.pack(model).double()
+    before = state_of(model)
+    try:
+        product = risk.hessian(w, method="trace") @ torch.ones_like(w)
+    except NotDefined as refusal:
+        assert "method='trace'" in str(refusal), name
+    else:
+        expected = risk.hessian(w) @ torch.ones_like(w)
+        torch.testing.assert_close(product, expected, rtol=1e-5, atol=1e-7)
+    assert_unchanged(model, before)
+
+
 def test_hessian_products_are_differences_of_gradients(case):
     _, model, inputs = case
     problem = tw.Problem(model, CRITERION, (inputs, LABELS))
@@ -88,6 +131,61 @@ def test_hessian_products_are_differences_of_gradients(case):
     torch.testing.assert_close(again, product, rtol=1e-9, atol=1e-9)
 
 
+def weighed(outputs: Tensor, coefficients: Tensor) -> Tensor:
+    """A loss whose gradient is J' times the coefficients, over n."""
+    return (outputs * coefficients).sum(1)
+
+
+def test_many_points_and_risks_made_of_a_risk_are_of_the_same_function(case):
+    """What a self-check found of a model holds for the float64 risk, and the points, made of it."""
+    name, model, inputs = case
+    generator = torch.Generator().manual_seed(3)
+    coefficients = torch.randn(len(inputs), 3, generator=generator)
+    risk = tw.EmpiricalRisk(tw.Problem(model, weighed, (inputs, coefficients)))
+    w = risk.space.pack(model)
+    aside = w + 0.1 * torch.randn(len(w), generator=generator)
+    before, gradient = state_of(model), risk.gradient(aside)
+    values, gradients = risk.values_and_gradients(torch.stack([w, aside]))
+    assert values.tolist() == pytest.approx([risk.value(w), risk.value(aside)], rel=1e-4, abs=1e-6)
+    torch.testing.assert_close(gradients[1], gradient, rtol=1e-3, atol=1e-5)
+    assert risk.in_double().checked == risk.checked
+    if risk.checked.functional:
+        pulled = risk.pull_back(aside, coefficients.double().flatten() / len(inputs))
+        torch.testing.assert_close(pulled.float(), gradient, rtol=1e-3, atol=1e-5)
+    else:
+        for derived in (lambda: risk.gram(aside), lambda: tw.degeneracy(risk, aside)):
+            with pytest.raises(NotDefined, match="no call can replace"):
+                derived()
+        with pytest.raises(InvalidProblem, match="together=False"):
+            risk.copies(2)
+    assert_unchanged(model, before)
+    assert risk.checked.functional or name in (
+        "parameters in a list",
+        "hook that closes over a weight",
+    )
+
+
+@pytest.mark.parametrize("name", ["hook that closes over a layer", "forward wrapped", "plain"])
+def test_degeneracy_counts_the_rank_of_the_users_model(name):
+    """In float64, of a float32 risk: the model that is measured there is the same one."""
+    torch.manual_seed(0)
+    make, inputs = MODELS[name]
+    model, own = make().eval(), make().double().eval()
+    risk = tw.EmpiricalRisk(tw.Problem(model, CRITERION, (inputs, LABELS)))
+    w = risk.space.pack(model)
+    w[: len(w) // 3] = 0  # fewer directions count than at the model's own weights
+    own.load_state_dict(risk.space.unpack(w.double()), strict=False)
+    rows = [
+        torch.cat(
+            [t.flatten() for t in torch.autograd.grad(y, own.parameters(), retain_graph=True)]
+        )
+        for y in own(inputs.double()).flatten()
+    ]
+    expected = int(torch.linalg.matrix_rank(torch.stack(rows)))
+    assert tw.degeneracy(risk, w).rank == expected
+    assert tw.degeneracy(risk, risk.space.pack(model)).rank != expected
+
+
 def test_what_cannot_be_copied_is_lent_and_said(caplog):
     make, inputs = MODELS["hook that closes over a layer"]
     with caplog.at_level(logging.WARNING, "thalweg"):
@@ -97,20 +195,22 @@ def test_what_cannot_be_copied_is_lent_and_said(caplog):
 
 
 def test_a_lent_model_is_given_back_after_an_error():
+    angry = [False]
+
     class Moody(nn.Module):
         def __init__(self) -> None:
             super().__init__()
-            self.inner, self.angry = MODELS["holds a lock"][0](), [False]
+            self.inner = MODELS["holds a lock"][0]()
 
         def forward(self, x: Tensor) -> Tensor:
-            if self.angry[0]:
+            if angry[0]:
                 raise RuntimeError("no")
             return self.inner(x)
 
     model = Moody().train()
     risk = tw.EmpiricalRisk(tw.Problem(model, CRITERION, (MODELS["plain"][1], LABELS)))
     before = state_of(model)
-    model.angry[0] = True
+    angry[0] = True
     with pytest.raises(RuntimeError, match="no"):
         risk.value(risk.space.pack(model) + 1)
     assert_unchanged(model, before)

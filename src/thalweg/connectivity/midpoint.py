@@ -190,7 +190,7 @@ def _some(risk: EmpiricalRisk, indices: torch.Tensor) -> EmpiricalRisk:
         dtype=risk.dtype,
         device=risk.device,
         memory=risk.memory,
-        check=False,
+        check=risk.checked or False,
     )
     some.set_fixed(risk.fixed())
     return some

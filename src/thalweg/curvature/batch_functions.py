@@ -9,19 +9,16 @@ from contextlib import contextmanager
 from typing import Any, cast
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.utils._pytree import TreeSpec, tree_flatten, tree_unflatten
 
 from thalweg.curvature.double_backward import differentiable_twice
 from thalweg.curvature.linearize import Tensors
 from thalweg.errors import InvalidArgument, NotDefined
-from thalweg.evaluation.call import one_function
 from thalweg.evaluation.layout import lay_out
 from thalweg.evaluation.model_copy import ModelCopy, chunks
 from thalweg.landscape.space import Parameter
-from thalweg.problems.functional import call_with
 from thalweg.problems.loss import Evaluation
-from thalweg.problems.problem import Problem
 from thalweg.problems.samples import Samples
 
 
@@ -83,7 +80,6 @@ class BatchFunctions:
         self.statistics = [
             (mean.detach().clone(), var.detach().clone()) for mean, var in measured.norms.stored()
         ]
-        self.module = Forward(measured.problem, measured.model)
 
     def _set_weights(self, w: Tensor, layers: Iterable[str] | None) -> None:
         space = self.measured.space
@@ -150,17 +146,15 @@ class BatchFunctions:
         tensors, statistics, leaves = self._take_apart(constants)
         weights, statistics = self._pick(primals, statistics)
         tensors |= self._shaped(self.varying, weights)
-        named = {f"model.{name}": tensor for name, tensor in tensors.items()}
-        measured, norms = self.measured, self.measured.norms
+        norms = self.measured.norms
         before = norms.stored()
         norms.store(statistics, differentiable=len(weights) < len(primals))
         try:
             mode = norms.mode("batch" if self.whole else "stored")
-            with one_function(), measured.at_work(), differentiable_twice(), mode:
-                answer: Evaluation = call_with(self.module, named, (tree_unflatten(leaves, spec),))
+            with differentiable_twice(), mode:
+                return self.measured.forward_with(tensors, tree_unflatten(leaves, spec))
         finally:
             norms.store(before)
-        return answer
 
     def _take_apart(
         self, constants: Tensors
@@ -284,18 +278,6 @@ class BatchFunctions:
                 outputs, tree_unflatten(leaves, spec)
             )
         return evaluation.total() / self.weight
-
-
-class Forward(nn.Module):
-    """A model with its loss, as one module: weights are then replaced by name."""
-
-    def __init__(self, problem: Problem, model: nn.Module) -> None:
-        super().__init__()
-        self.problem, self.model = problem, model
-
-    def forward(self, batch: Any) -> Evaluation:
-        """Evaluate losses and outputs of a batch."""
-        return self.problem.evaluate(self.model, batch)
 
 
 def _bounds(samples: int, size: int) -> Iterable[tuple[int, int]]:

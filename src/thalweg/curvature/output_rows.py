@@ -14,6 +14,7 @@ from torch.utils._pytree import TreeSpec
 from thalweg.curvature.linearize import Tensors
 from thalweg.curvature.operators import Jacobian
 from thalweg.errors import InvalidArgument, first_line
+from thalweg.evaluation.vectorized import vectorized
 
 # Samples of which the graph is read.
 _FEW = 4
@@ -133,7 +134,8 @@ class OutputRows:
         while True:
             way = self._ways[0]
             try:
-                return way(names, index, told)
+                with vectorized():
+                    return way(names, index, told)
             except Exception as error:  # torch's transforms know many models, not all
                 if len(self._ways) == 1:
                     raise

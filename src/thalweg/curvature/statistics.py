@@ -16,10 +16,8 @@ from thalweg.curvature.differences import along, double, in_double
 from thalweg.curvature.double_backward import differentiable_twice
 from thalweg.curvature.linearize import Tensors, stored_bytes
 from thalweg.errors import first_line
-from thalweg.evaluation.call import one_function
 from thalweg.evaluation.model_copy import CALIBRATION_BATCH, chunks
 from thalweg.evaluation.saved_tensors import watch_saved
-from thalweg.problems.functional import call_with
 
 log = logging.getLogger("thalweg")
 
@@ -239,14 +237,14 @@ class Statistics:
         """Evaluate a calibration batch's share of the moments of all layers, flat."""
         functions, norms = self.pinned, self.pinned.measured.norms
         batch = functions.measured.moved(self._samples.slice(start, stop))
-        named = {f"model.{name}": tensor for name, tensor in functions.named(primals).items()}
+        named = functions.named(primals)
         if (
             primals[0].dtype != functions.measured.dtype
         ):  # differences are taken in double precision
             named, batch = tree_map_only(Tensor, double, (named, batch))
         mode = norms.mode("differentiate")
-        with one_function(), functions.measured.at_work(), differentiable_twice(), mode:
-            call_with(functions.module, named, (batch,))
+        with differentiable_twice(), mode:
+            functions.measured.forward_with(named, batch)
             rows = [
                 [(mean * (n / total), square * (n / total)) for mean, square, n in norm.moments]
                 for norm, total in zip(norms.norms, self._counts, strict=True)

@@ -284,6 +284,8 @@ class Products:
     ------
     InvalidArgument
         If the plan's method is none of this map's.
+    NotDefined
+        If it differentiates what torch cannot.
     """
 
     def __init__(self, plan: Plan, map: BatchMap) -> None:
@@ -293,11 +295,22 @@ class Products:
                 f"method={plan.method!r} of the {map.name}; write one of {methods}."
             )
         self.pinned, self.map = plan.pinned, map
+        if plan.method not in (None, "differences") and not self._differentiable:
+            raise NotDefined(
+                f"method={plan.method!r} of the {map.name} of {plan.pinned.measured.problem.name}:"
+                " torch's second derivatives are not those of this function. Leave method= out, or"
+                " write method='differences'."
+            )
         self._traces, self._left, self._method = plan.traces, plan.memory, plan.method
         self._asked = plan.method is not None
         self._name = plan.pinned.measured.problem.name
         self._kept: dict[int, Apply] = {}
         self.error = 0.0
+
+    @property
+    def _differentiable(self) -> bool:
+        """Whether torch's derivatives, of as many orders as the map has, are the function's."""
+        return self.pinned.measured.twice_differentiable or self.map is TRANSPOSED
 
     @property
     def method(self) -> Method | None:
@@ -441,7 +454,7 @@ class Products:
         )
         if self.map.differences is not None:
             ways.append("differences")
-        if not (self.pinned.measured.twice_differentiable or self.map is TRANSPOSED):
+        if not self._differentiable:
             ways = ["differences"]
         refusals: list[Exception] = []
         for way in ways:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
 
-import torch
 from torch import Tensor, nn
+from torch.utils._python_dispatch import _disable_current_modes
+
+from thalweg.problems.module_attributes import ModuleAttributes
 
 
 class Borrowed:
@@ -17,7 +18,8 @@ class Borrowed:
     Functions that refer to a module or to its weights (a wrapped ``forward``, a hook that closes
     over them) are shared by all copies, and go on reading the original. It is then lent: inside the
     block its weights and buffers have the borrower's numbers, its modules the borrower's attributes
-    and modes; after it all is its own, also after an error.
+    and modes, and its containers the borrower's contents, among them hooks: some models put hooks
+    in place at their first call. After it all is its own, also after an error.
 
     What is computed inside a block may refer to the weights, so derivatives are taken inside too.
 
@@ -28,18 +30,13 @@ class Borrowed:
     """
 
     def __init__(self, model: nn.Module) -> None:
-        modules = list(model.modules())
         self._depth = 0
         tensors = {id(t): t for t in (*model.parameters(), *model.buffers())}
         self._tensors = list(tensors.values())
         self._numbers: list[tuple[Tensor, Tensor | None]] = [
             (tensor.detach().clone(), None) for tensor in self._tensors
         ]
-        # TorchScript has no attributes of Python but its mode.
-        self._modules = [m for m in modules if not isinstance(m, torch.jit.ScriptModule)]
-        self._attributes = [_own_dicts(vars(module)) for module in self._modules]
-        self._scripted = [m for m in modules if isinstance(m, torch.jit.ScriptModule)]
-        self._modes = [False for _ in self._scripted]
+        self._attributes = ModuleAttributes(model)
 
     @contextmanager
     def __call__(self) -> Iterator[None]:
@@ -56,6 +53,11 @@ class Borrowed:
 
     def _exchange(self) -> None:
         """Give the module what is held here, and hold what it had."""
+        with _disable_current_modes():  # the numbers of a tensor, while it is traced, are its own
+            self._exchange_numbers()
+        self._attributes.exchange()
+
+    def _exchange_numbers(self) -> None:
         for place, tensor in enumerate(self._tensors):
             before = tensor.data, tensor.grad if tensor.is_leaf else None
             if before[1] is not None:
@@ -64,17 +66,3 @@ class Borrowed:
             if slope is not None:
                 tensor.grad = slope
             self._numbers[place] = before
-        for place, module in enumerate(self._modules):
-            attributes = dict(vars(module))
-            vars(module).clear()
-            vars(module).update(self._attributes[place])
-            self._attributes[place] = attributes
-        for place, module in enumerate(self._scripted):
-            before_, module.training = module.training, self._modes[place]
-            self._modes[place] = before_
-
-
-def _own_dicts(attributes: dict[str, Any]) -> dict[str, Any]:
-    """Have assignments to weights and buffers, of other tensors, reach the borrower's dicts."""
-    own = {name: dict(attributes[name]) for name in ("_parameters", "_buffers")}
-    return attributes | own

@@ -16,6 +16,7 @@ from thalweg.evaluation.borrowed import Borrowed
 from thalweg.evaluation.call import one_function
 from thalweg.evaluation.converted_samples import convert_once
 from thalweg.evaluation.copying import as_evaluated, cast, cast_tensor, copy_module, dtype_of
+from thalweg.evaluation.forward import Forward
 from thalweg.evaluation.inplace import InPlaceActivations
 from thalweg.evaluation.layout import WatchGroupNorm, lay_out
 from thalweg.evaluation.normalization import Normalization
@@ -53,8 +54,8 @@ class ModelCopy:
     """
     A deep copy of a problem's model in evaluation mode, its weights views into a flat vector.
 
-    `forward` is the one call of the model: whatever is measured, value or derivative, goes through
-    it, in one mode and with the same kernels.
+    Whatever is measured, value or derivative, goes through `forward`, at the copy's own weights, or
+    through `forward_with`, at others: in one mode and with the same kernels.
 
     Parameters
     ----------
@@ -96,6 +97,7 @@ class ModelCopy:
         self.device = device or _device_of(problem.model)
         self.model, self._lent = _copied(problem.model, borrow)
         self.borrowed = self._lent is not None
+        self._forward = Forward(problem, self.model)
         self.layout: torch.memory_format | None = None
         self.changes_inputs = False
         scripted = any(isinstance(m, torch.jit.ScriptModule) for m in self.model.modules())
@@ -205,6 +207,22 @@ class ModelCopy:
         with one_function(), self.at_work():
             evaluation = self.problem.evaluate(self.model, moved)
         return evaluation.detached() if self._only_values else evaluation, moved
+
+    def forward_with(self, tensors: Mapping[str, Tensor], moved: object) -> Evaluation:
+        """
+        Evaluate a batch with tensors in place of weights and buffers: a function of all of them.
+
+        Parameters
+        ----------
+        tensors : mapping of str to Tensor
+            By name.
+        moved : object
+            The batch, as `moved` gives it; it may be given again.
+        """
+        if self.changes_inputs:
+            moved = tree_map_only(Tensor, Tensor.clone, moved)
+        with one_function(), self.at_work():
+            return self._forward.with_tensors(tensors, moved)
 
     def moved(self, batch: object) -> object:
         """Give a batch as the model takes it: device, dtype and layout."""

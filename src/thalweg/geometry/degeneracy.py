@@ -179,7 +179,8 @@ def degeneracy(
     exact = _in_float64(risk)
     w = risk.space.check(w).detach().to(exact.device, torch.float64)
     # A few products: what is kept to make many of them cheap costs more than they do.
-    jacobian = exact.jacobian(w, method="recompute")
+    differences = exact.checked is not None and exact.checked.differences
+    jacobian = exact.jacobian(w, method=None if differences else "recompute")
     matrix, method = _matrix(exact, w, jacobian, progress)
     jacobian = exact.jacobian(w) if method == "lanczos" else jacobian
     values, square = _eigenvalues(matrix, method, progress)
@@ -201,10 +202,9 @@ def _in_float64(risk: EmpiricalRisk) -> EmpiricalRisk:
         batchnorm=policy,
         dtype=torch.float64,
         device=risk.device,
-        check=False,  # of the same problem, which was checked
+        check=risk.checked or False,
     )
     exact.set_fixed(risk.fixed())
-    exact.checked = risk.checked
     return exact
 
 

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_map_only
 
 from thalweg.problems.functional import call_with
+from thalweg.problems.module_attributes import ModuleAttributes
 from thalweg.run.seeds import torch_generator
 
 T = TypeVar("T")
@@ -83,17 +84,13 @@ class _Call(nn.Module):
 
 @contextmanager
 def _restored(model: nn.Module) -> Iterator[None]:
-    """Put modes and attributes back: some forwards keep what they computed from the weights."""
-    before = [(module, module.training, dict(module.__dict__)) for module in model.modules()]
+    """Evaluate in the block; put back whatever the model changes of itself there."""
+    own = ModuleAttributes(model)
     model.eval()
     try:
         yield
     finally:
-        for module, training, attributes in before:
-            module.training = training
-            for name in module.__dict__.keys() - attributes.keys():
-                del module.__dict__[name]
-            module.__dict__.update(attributes)
+        own.exchange()
 
 
 @contextmanager

@@ -11,13 +11,11 @@ from torch import Tensor
 from torch.func import grad, vmap
 from torch.utils._pytree import tree_map_only
 
-from thalweg.curvature.batch_functions import Forward
 from thalweg.errors import InvalidProblem, NotDefined, first_line
 from thalweg.evaluation.call import one_function
 from thalweg.evaluation.model_copy import ModelCopy
 from thalweg.landscape.provenance import Provenance, Word
 from thalweg.landscape.space import ParameterSpace
-from thalweg.problems.functional import call_with
 
 if TYPE_CHECKING:
     from thalweg.risk.risk import EmpiricalRisk
@@ -50,8 +48,9 @@ class BatchedModels:
     Raises
     ------
     InvalidProblem
-        If the model watches its pre-activations, which are recorded one network at a time; or if
-        the data are batches as given, which differ in shape.
+        If the model watches its pre-activations, which are recorded one network at a time; if the
+        data are batches as given, which differ in shape; or if the model keeps its weights where no
+        call can replace them.
     """
 
     def __init__(self, risk: EmpiricalRisk, measured: ModelCopy, count: int) -> None:
@@ -65,8 +64,13 @@ class BatchedModels:
                 "batches as given differ in shape, so copies cannot be evaluated as one batch of"
                 " models; train the copies one after another: write together=False."
             )
+        if not measured.functional:
+            raise InvalidProblem(
+                "the model keeps its weights where no call can replace them, so copies cannot be"
+                " evaluated as one batch of models; train the copies one after another: write"
+                " together=False."
+            )
         self.risk, self.measured = risk, measured
-        self._forward = Forward(measured.problem, measured.model)
         self.members = tuple(Copy(risk) for _ in range(count))
 
     def prepare(self, requests: Sequence[Request]) -> None:
@@ -88,7 +92,7 @@ class BatchedModels:
         weights = torch.stack([request.w for request in requests])
         buffers = _stack([member.held for member in members])
         try:
-            with one_function():
+            with one_function():  # backward, too
                 gradients, (losses, outputs, after) = vmap(grad(self._loss, has_aux=True))(
                     weights, buffers, batches
                 )
@@ -115,10 +119,9 @@ class BatchedModels:
         # Batch norm writes to its buffers: to clones, which are handed out.
         after = {name: tensor.clone() for name, tensor in buffers.items()}
         tensors = self.measured.space.unpack(w) | after
-        named = {f"model.{name}": tensor for name, tensor in tensors.items()}
         frozen = self.measured.keeps_statistics
         with self.measured.norms.mode("stored" if frozen else "running"):
-            evaluation = call_with(self._forward, named, (batch,))
+            evaluation = self.measured.forward_with(tensors, batch)
         loss, outputs = evaluation.mean(), evaluation.outputs
         shown = () if outputs is None else (outputs.detach(),)  # vmap gives tensors only
         return loss, (loss.detach(), shown, after)

@@ -170,11 +170,10 @@ class EmpiricalRisk(Derivatives):
             device=self.device,
             batch_size=self._given_batch_size,
             memory=self.memory,
-            check=False,
+            check=self.checked or False,
         )
         risk.set_fixed(self.fixed())
         risk.hold(w)
-        risk.checked = self.checked
         return risk
 
     def hold(self, w: Tensor, /) -> None:
@@ -243,10 +242,9 @@ class EmpiricalRisk(Derivatives):
             dtype=torch.float64,
             device=cpu,
             memory=memory,
-            check=False,
+            check=self.checked or False,
         )
         exact.set_fixed(self.fixed())
-        exact.checked = self.checked
         return exact
 
     def values_and_gradients(self, points: Tensor, /) -> tuple[Tensor, Tensor]:

@@ -13,6 +13,7 @@ from thalweg.geometry.spectrum import top_eigenvalues
 from thalweg.problems import Problem, load_stored
 from thalweg.risk import EmpiricalRisk
 from thalweg.run import Report, Run, Task, read_checkpoint
+from thalweg.studies.alike import risk_alike
 from thalweg.studies.shares import shares
 from thalweg.studies.trainings import UNITS_AN_EPOCH
 
@@ -70,7 +71,7 @@ def split_displacement(run: Run, arguments: dict[str, Any], report: Report) -> d
     """
     problem = load_stored(arguments["problem"])
     seen, unseen = _parted(problem, arguments["samples"])
-    risk = EmpiricalRisk(seen, check=False)  # training checked the whole problem
+    risk = risk_alike(seen)
     home = _end(run, arguments["parent"], risk, -1)
     operator = risk.gauss_newton(home)
     largest = top_eigenvalues(operator, 1, rtol=_TOP_RTOL, max_products=_TOP_PRODUCTS, probe=0)
@@ -103,7 +104,7 @@ def _end(run: Run, trajectory: str, risk: EmpiricalRisk, which: int) -> Tensor:
 
 
 def _curvature(problem: Problem, run: Run, parent: str, along: Tensor) -> float:
-    risk = EmpiricalRisk(problem, check=False)
+    risk = risk_alike(problem)
     home = _end(run, parent, risk, -1)
     v = along.double()
     return float(v @ (risk.gauss_newton(home) @ along).double())

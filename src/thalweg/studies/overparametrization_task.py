@@ -96,4 +96,4 @@ def _repeated(risk: EmpiricalRisk) -> EmpiricalRisk:
     order[samples - count :] = order[:count]
     train = problem.samples("train").take(order)
     model = Problem(problem.model, problem.loss, train, name=problem.name)
-    return EmpiricalRisk(model, check=False)
+    return EmpiricalRisk(model, check=risk.checked or False)
