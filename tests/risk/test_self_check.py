@@ -59,6 +59,36 @@ class Detaching(StraightThrough):
         return self.last(torch.tanh(self.first(x)).detach())
 
 
+class PartDetaches(nn.Module):
+    """A hundredth of it scales the rows of its weights by lengths that it detaches (DoRA)."""
+
+    def __init__(self, detaches: bool) -> None:
+        super().__init__()
+        self.most, self.detaches = (
+            nn.Sequential(nn.Linear(5, 200), nn.Tanh(), nn.Linear(200, 3)),
+            detaches,
+        )
+        self.first, self.last = nn.Linear(5, 6), nn.Linear(6, 3)
+        self.size = nn.Parameter(self.first.weight.norm(dim=1).detach())
+
+    def forward(self, x: Tensor) -> Tensor:
+        lengths = self.first.weight.norm(dim=1)
+        scales = self.size / (lengths.detach() if self.detaches else lengths)
+        return self.most(x) + 0.1 * self.last(torch.tanh(scales * self.first(x)))
+
+
+class PartInFloat32(nn.Module):
+    """Differences of its loss are 0 by short steps, and rough by long ones."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.last = nn.Linear(5, 40), nn.Linear(40, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        hidden = F.layer_norm(self.first(x).float(), (40,))
+        return self.last(torch.tanh(hidden).to(x.dtype))
+
+
 class PaddedByFunction(nn.Module):
     def __init__(self) -> None:
         super().__init__()
@@ -93,6 +123,11 @@ FAULTS = {
     "NumPy": (ThroughNumpy, VECTORS, "has no gradient"),
     "straight through": (StraightThrough, VECTORS, "the gradient is not that of the loss"),
     "detach": (Detaching, VECTORS, "the gradient is not that of the loss"),
+    "detach in a small part": (
+        lambda: PartDetaches(True),
+        VECTORS,
+        "the gradient is not that of the loss",
+    ),
     "wrong backward": (lambda: Applies(TanhWrong.apply), VECTORS, "not that of the loss"),
     "F.embedding(padding_idx=0)": (PaddedByFunction, TOKENS, r"\(padding_idx=0\) leaves row 0"),
 }
@@ -116,6 +151,16 @@ def test_what_is_right_passes_and_says_so(level):
     assert risk.checked.gradient < 1e-6 and risk.checked.hessian < 1e-6
     assert "losses equal your model's" in risk.described["self-check"]
     assert tw.barrier(risk, *torch.randn(2, risk.space.size), points=3).attrs["self-check"]
+
+
+@pytest.mark.parametrize("make", [lambda: PartDetaches(False), PartInFloat32])
+@pytest.mark.parametrize("seed", range(5))
+def test_what_is_rough_or_small_is_no_fault(make, seed, caplog):
+    torch.manual_seed(seed)
+    data = VECTORS.double(), LABELS
+    checked = tw.EmpiricalRisk(tw.Problem(make().double(), CRITERION, data)).checked
+    assert not checked.differences and not caplog.text
+    assert checked.gradient is not None and checked.gradient < 0.01
 
 
 def test_a_closed_over_network_follows_the_weights(caplog):

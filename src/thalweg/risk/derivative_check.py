@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+import math
 from collections.abc import Iterator
 from typing import Any
 
@@ -21,8 +23,10 @@ from thalweg.risk.value_check import ROUNDING
 
 # Differences whose own error is larger decide nothing: a kink, or a function too rough.
 _UNDECIDED = 0.02
-# A fault leaves out or adds a term; what rounding and truncation leave is far below.
-WRONG = 0.02
+# A fault leaves out or adds a term; what rounding and truncation leave is far below. A small term
+# shows in float64, as the same difference at two lengths.
+_WRONG = 0.02
+_SMALL = 1e-3
 
 
 class DerivativeCheck:
@@ -48,7 +52,7 @@ class DerivativeCheck:
         self.samples, self.w, self.generator = samples, w, generator
         self.precise = True  # whether derivatives are compared in float64
 
-    def differences(self) -> tuple[float | None, float | None]:
+    def differences(self) -> tuple[float | None, float | None, bool]:
         """
         Compare a slope with losses, and a product with the Hessian with gradients.
 
@@ -56,6 +60,8 @@ class DerivativeCheck:
         -------
         gradient, hessian : float or None
             Relative differences; None where differences are too rough to tell.
+        wrong : bool
+            Whether torch's products with the Hessian are not those of the gradient.
 
         Raises
         ------
@@ -79,8 +85,8 @@ class DerivativeCheck:
         slope = sum(float((g * v).sum()) for g, v in zip(slopes, direction, strict=True))
         gradient = self._compare_slope(functions, fixed, spec, direction, slope)
         if not self.measured.twice_differentiable:
-            return gradient, None
-        return gradient, self._compare_products(functions, fixed, spec, direction)
+            return gradient, None, False
+        return gradient, *self._compare_products(functions, fixed, spec, direction)
 
     def _weight(self) -> float:
         """Give what the samples weigh together; refuse options that replace gradients."""
@@ -113,11 +119,17 @@ class DerivativeCheck:
         return double
 
     def _direction(self, functions: BatchFunctions, slopes: Tensors) -> Tensors:
-        """Mix the gradient, along which something happens, with noise, which meets every weight."""
+        """
+        Mix the gradient, along which something happens, with noise, which meets every weight.
+
+        Half of the slope is the noise's where that can be told from rounding: along the gradient
+        alone, a term that is left out hides behind it.
+        """
         noise = scaled_noise(self.measured.space, self.w, 1.0, self.generator)
         noise = noise.to(slopes[0].dtype)
         flat = torch.cat([slope.reshape(-1) for slope in slopes])
-        mixed = noise / noise.norm() + flat / flat.norm().clamp_min(1e-300)
+        share = len(flat) ** -0.5 if self.precise else 1.0
+        mixed = noise / noise.norm() + share * flat / flat.norm().clamp_min(1e-300)
         return functions.unflatten(mixed)
 
     def _compare_gradients(self, slopes: Tensors) -> None:
@@ -146,18 +158,20 @@ class DerivativeCheck:
         def value(primals: Tensors) -> Tensors:
             return (functions.value(primals, fixed, spec),)
 
-        difference, expected = None, 0.0
-        for (rise,), error in _differences(value, fixed, direction):
-            expected = float(rise)
-            scale = max(abs(slope), abs(expected))
-            difference = abs(slope - expected) / scale if scale else 0.0
-            if difference <= self._tolerance(error):
-                return difference
-        if difference is None:
-            return None
+        rises: list[float] = []
+
+        def compared() -> Iterator[tuple[float, float]]:
+            for (rise,), error in _differences(value, fixed, direction):
+                rises.append(float(rise))
+                scale = max(abs(slope), abs(rises[-1]))
+                yield abs(slope - rises[-1]) / scale if scale else 0.0, error
+
+        difference, wrong = self._judge(compared())
+        if not wrong:
+            return difference
         raise SelfCheckFailed(
             f"{self.problem.name}: the gradient is not that of the loss: along a direction the loss"
-            f" rises by {expected:.6g} a unit, the gradient says {slope:.6g}. Something in the"
+            f" rises by {rises[-1]:.6g} a unit, the gradient says {slope:.6g}. Something in the"
             " model or its loss stops gradients or replaces them (detach, .data, no_grad, rounding,"
             " padding_idx or max_norm of F.embedding, a function with a backward of its own). Write"
             " check=False where this is meant: all derivatives are then those of autograd."
@@ -165,26 +179,63 @@ class DerivativeCheck:
 
     def _compare_products(
         self, functions: BatchFunctions, fixed: Tensors, spec: Any, direction: Tensors
-    ) -> float | None:
+    ) -> tuple[float | None, bool]:
         def gradient(primals: Tensors) -> Tensors:
             return functions.gradient(primals, fixed, spec)
 
         try:
             product = HESSIAN.graph(functions.at(fixed), fixed, spec)(direction)
         except RuntimeError:  # it has no second derivative, and products will be differences
-            return None
+            return None, False
         claimed = _joined(product)
+
+        def compared() -> Iterator[tuple[float, float]]:
+            for differences, error in _differences(gradient, fixed, direction):
+                expected = _joined(differences)
+                size = max(float(claimed.norm()), float(expected.norm()))
+                yield float((claimed - expected).norm()) / size if size else 0.0, error
+
+        return self._judge(compared(), _WRONG)
+
+    def _judge(
+        self, compared: Iterator[tuple[float, float]], most: float = math.inf
+    ) -> tuple[float | None, bool]:
+        """
+        Judge by differences of several lengths, each with its relative error.
+
+        Parameters
+        ----------
+        compared : iterator
+            Pairs of a difference and its error, by shorter and shorter steps.
+        most : float
+            The largest difference that a large error can explain.
+
+        Returns
+        -------
+        difference : float or None
+            Of the length that decides; None if all are too rough.
+        wrong : bool
+            Whether it is no rounding.
+        """
         tried: list[tuple[float, float]] = []
-        for differences, error in _differences(gradient, fixed, direction):
-            expected = _joined(differences)
-            size = max(float(claimed.norm()), float(expected.norm()))
-            difference = float((claimed - expected).norm()) / size if size else 0.0
-            if difference <= min(self._tolerance(error), WRONG):
-                return difference
+        for difference, error in compared:
             tried.append((error, difference))
+            if difference <= min(self._tolerance(error), _SMALL):
+                return difference, False
+        for before, after in itertools.pairwise(tried):
+            if self._is_small_term(*before) and 0.9 < after[1] / before[1] < 1.1:
+                return after[1], True
+        explained = [d for e, d in tried if d <= min(self._tolerance(e), most)]
+        if explained or not tried:
+            return min(explained, default=None), False
         # The best differences decide, if they do: across kinks they may be as far off as a fault.
-        error, difference = min(tried, default=(0.0, 0.0))
-        return None if difference <= self._tolerance(error) else difference
+        error, difference = min(tried)
+        wrong = most == math.inf or difference > self._tolerance(error)
+        return (difference if wrong else None), wrong
+
+    def _is_small_term(self, error: float, difference: float) -> bool:
+        """Say whether a difference is larger than errors explain, if not large."""
+        return self.precise and self._tolerance(error) < difference < _WRONG
 
     def _tolerance(self, error: float = 0.0) -> float:
         return 20 * error + (1e-4 if self.precise else 2e-2)
