@@ -5,7 +5,9 @@ from __future__ import annotations
 import functools
 import threading
 import warnings
+import weakref
 from collections.abc import Callable
+from typing import ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -117,6 +119,24 @@ class HooksAtFirstCall(nn.Module):
         _COLLECTED.clear()
         last = self.last(torch.tanh(self.first(x)))
         return last + torch.stack(_COLLECTED).sum(0)[:, :3]
+
+
+class ResetByItsClass(nn.Module):
+    """A state between steps that its class resets, of the instances that it has made."""
+
+    instances: ClassVar[weakref.WeakSet[ResetByItsClass]] = weakref.WeakSet()
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.last, self.state = nn.Linear(5, 6), nn.Linear(6, 3), 0.0
+        self.instances.add(self)
+
+    def forward(self, x: Tensor) -> Tensor:
+        for instance in self.instances:
+            instance.state = 0.0
+        for _ in range(3):
+            self.state = torch.tanh(self.first(x) + 0.5 * self.state)
+        return self.last(self.state)
 
 
 class Locked(nn.Module):
@@ -358,6 +378,7 @@ MODELS: dict[str, tuple[Callable[[], nn.Module], Tensor]] = {
     "hook that closes over a weight": (hook_on_weight, VECTORS),
     "hook made by partial": (hook_by_partial, VECTORS),
     "hooks at the first call": (HooksAtFirstCall, VECTORS),
+    "reset by its class": (ResetByItsClass, VECTORS),
     "holds a lock": (Locked, VECTORS),
     "parameters in a list": (ParametersInList, VECTORS),
     "frozen layers": (Adapter, VECTORS),

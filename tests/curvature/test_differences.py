@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import nn
 
 import thalweg as tw
@@ -138,3 +139,27 @@ def test_a_refusal_without_words_is_quoted_by_its_class():
     w = risk.space.pack(risk.problem.model).double()
     with pytest.raises(NotDefined, match=r"method='graph' \(NotImplementedError\)"):
         risk.hessian(w, method="graph") @ w
+
+
+def test_a_model_that_computes_in_float32_has_differences_in_float32():
+    class Quantized(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.bag, self.last = nn.EmbeddingBag(9, 4), nn.Linear(4, 3)
+
+        def forward(self, tokens):
+            return F.linear(self.bag(tokens).float(), self.last.weight, self.last.bias)
+
+    torch.manual_seed(0)
+    tokens = torch.randint(0, 9, (len(LABELS), 5))
+    risk = tw.EmpiricalRisk(tw.Problem(Quantized(), CRITERION, (tokens, LABELS)))
+    w = risk.space.pack(risk.problem.model)
+    v = torch.randn(len(w))
+    hessian = risk.hessian(w)
+    product = hessian @ v
+    precise = nn.Sequential(nn.EmbeddingBag(9, 4), nn.Linear(4, 3))
+    exact = tw.EmpiricalRisk(tw.Problem(precise, CRITERION, (tokens, LABELS)), dtype=torch.float64)
+    expected = exact.hessian(w.double()) @ v.double()
+    assert hessian.method == "differences"
+    off = float((product.double() - expected).norm() / expected.norm())
+    assert off <= max(hessian.error, 1e-3) < 0.05

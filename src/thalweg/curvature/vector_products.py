@@ -192,22 +192,38 @@ def _leaves(functions: BatchFunctions) -> Tensors:
 def _hessian_differences(
     functions: BatchFunctions, v: Tensors, constants: Tensors, spec: TreeSpec
 ) -> tuple[Tensors, float]:
-    def gradient(primals: Tensors) -> Tensors:
-        # Differences lose half of the digits, so they are taken in double precision.
+    def gradient(primals: Tensors, fixed: Tensors) -> Tensors:
         return functions.gradient(primals, fixed, spec)
 
-    fixed = in_double(constants) if functions.measured.functional else constants
-    return along(gradient, fixed[: len(v)], v)
+    return _along(functions, gradient, v, constants)
 
 
 def _jacobian_differences(
     functions: BatchFunctions, v: Tensors, constants: Tensors, spec: TreeSpec
 ) -> tuple[Tensors, float]:
-    def outputs(primals: Tensors) -> Tensors:
+    def outputs(primals: Tensors, fixed: Tensors) -> Tensors:
         return (functions.outputs(primals, fixed, spec).detach(),)
 
-    fixed = in_double(constants)
-    return along(outputs, fixed[: len(v)], v)
+    return _along(functions, outputs, v, constants)
+
+
+def _along(
+    functions: BatchFunctions,
+    function: Callable[[Tensors, Tensors], Tensors],
+    v: Tensors,
+    constants: Tensors,
+) -> tuple[Tensors, float]:
+    """Take differences in double precision, as they lose half of the digits, if the model can."""
+
+    def differences(fixed: Tensors) -> tuple[Tensors, float]:
+        return along(lambda primals: function(primals, fixed), fixed[: len(v)], v)
+
+    if functions.measured.functional:
+        try:
+            return differences(in_double(constants))
+        except RuntimeError as error:  # it computes in float32 somewhere
+            log.info("differences in double precision: %s", first_line(error))
+    return differences(constants)
 
 
 def _gauss_newton_differences(

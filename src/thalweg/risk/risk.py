@@ -14,12 +14,13 @@ from torch import Tensor, nn
 
 from thalweg.curvature.gram import gram, pull_back
 from thalweg.curvature.operators import Jacobian
-from thalweg.errors import InvalidArgument, ThalwegError, first_line
+from thalweg.errors import InvalidArgument, NotDeterministic, ThalwegError, first_line
 from thalweg.evaluation.batch_size import keep_large_blocks
 from thalweg.evaluation.model_copy import ModelCopy
 from thalweg.evaluation.normalization import check_policy
 from thalweg.landscape.provenance import Split
 from thalweg.problems.batches import digest
+from thalweg.problems.module_attributes import ModuleAttributes
 from thalweg.problems.problem import Problem
 from thalweg.problems.samples import Samples
 from thalweg.risk.batched_models import BatchedModels
@@ -110,7 +111,7 @@ class EmpiricalRisk(Derivatives):
         policy, level = check_policy(batchnorm), check_level(check)
         _say_dropout(problem.model)
         keep_large_blocks()
-        why = ""
+        why, own = "", ModuleAttributes(problem.model)
         for borrow in (False, True):
             measured = ModelCopy(problem, policy, dtype, place, borrow=borrow)
             self._setup(measured, split, batch_size, memory)
@@ -124,9 +125,12 @@ class EmpiricalRisk(Derivatives):
                 return
             except (NotTheModel, RuntimeError) as difference:
                 # Only a copy's: a borrowed module is not told from the model by them.
-                if measured.borrowed or isinstance(difference, ThalwegError):
+                refused = isinstance(difference, ThalwegError)
+                if measured.borrowed or (refused and not isinstance(difference, NotDeterministic)):
                     raise
-                why = first_line(difference)
+                sentence = first_line(difference).partition(". ")[0]
+                why = sentence.removeprefix(f"{problem.name}: ")
+                own.exchange()  # what its class or a function did to the model through the copy
 
     @property
     def _calibration(self) -> Samples:
