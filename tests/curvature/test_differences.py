@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import warnings
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -11,6 +13,7 @@ import thalweg as tw
 from evaluation_models import LABELS, MODELS, chain
 from thalweg.curvature.differences import along
 from thalweg.errors import InvalidArgument, NotDefined
+from thalweg.evaluation import call
 
 CRITERION = nn.CrossEntropyLoss()
 
@@ -163,3 +166,41 @@ def test_a_model_that_computes_in_float32_has_differences_in_float32():
     assert hessian.method == "differences"
     off = float((product.double() - expected).norm() / expected.norm())
     assert off <= max(hessian.error, 1e-3) < 0.05
+
+
+def mean_square(outputs: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+    return ((outputs - targets) ** 2).mean()
+
+
+with warnings.catch_warnings():
+    warnings.simplefilter("ignore", DeprecationWarning)  # of torch, of TorchScript
+    scripted_mean_square = torch.jit.script(mean_square)
+
+
+@pytest.mark.parametrize("guarded", [True, False])
+def test_functions_of_torchscript_keep_their_derivatives(guarded, monkeypatch):
+    """Torch (2.13) gives zeros forward once a function has been optimized, after some calls."""
+    if not guarded:  # then the comparison of two ways finds it
+        monkeypatch.setattr(call, "_outside_of_transforms", lambda function: function)
+    torch.manual_seed(0)
+    data = MODELS["plain"][1].double(), torch.randn(len(LABELS), 3, dtype=torch.float64)
+    model = chain().double()
+    risk, plain = (
+        tw.EmpiricalRisk(tw.Problem(model, loss, data))
+        for loss in (scripted_mean_square, nn.MSELoss())
+    )
+    w = risk.space.pack(risk.problem.model)
+    v, u = torch.randn(len(w), dtype=w.dtype), torch.randn(3 * len(LABELS), dtype=w.dtype)
+    for product in (
+        lambda r: r.hessian(w) @ v,
+        lambda r: r.gauss_newton(w) @ v,
+        lambda r: r.jacobian(w) @ v,
+        lambda r: r.jacobian(w).T @ u,
+        lambda r: r.gram(w),
+        lambda r: r.values_and_gradients(torch.stack([w, w + 0.1]))[1],
+    ):
+        torch.testing.assert_close(product(risk), product(plain), rtol=1e-9, atol=1e-12)
+    assert tw.degeneracy(risk, w).rank == tw.degeneracy(plain, w).rank
+    for method in ("recompute", "trace"):
+        with pytest.raises(NotDefined, match="Leave method= out"):
+            risk.gauss_newton(w, method=method) @ v

@@ -126,7 +126,14 @@ class BatchFunctions:
 
     def batch(self, index: int) -> tuple[Tensors, TreeSpec]:
         """Give all that batch ``index`` is a function of, the varying weights first."""
-        start, stop = self.bounds[index]
+        return self._constants(*self.bounds[index])
+
+    def first(self, count: int) -> tuple[Tensors, TreeSpec]:
+        """Give the same of the first ``count`` samples, or of the first batch that is given."""
+        start, stop = self.bounds[0]
+        return self._constants(start, min(stop, count) if self.samples.joined else stop)
+
+    def _constants(self, start: int, stop: int) -> tuple[Tensors, TreeSpec]:
         moved = self.measured.moved(self.samples.slice(start, stop))
         leaves, spec = tree_flatten(moved)
         flat = [tensor for pair in self.statistics for tensor in pair]

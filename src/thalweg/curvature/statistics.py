@@ -17,7 +17,7 @@ from thalweg.curvature.double_backward import differentiable_twice
 from thalweg.curvature.linearize import Tensors, stored_bytes
 from thalweg.errors import first_line
 from thalweg.evaluation.model_copy import CALIBRATION_BATCH, chunks
-from thalweg.evaluation.saved_tensors import watch_saved
+from thalweg.evaluation.saved_tensors import with_saved
 
 log = logging.getLogger("thalweg")
 
@@ -219,8 +219,7 @@ class Statistics:
 
     def _counted(self, start: int, stop: int) -> tuple[_Batch, int]:
         """Make a batch, and count the bytes that its graphs hold."""
-        with watch_saved() as saved:
-            batch = self._batch(start, stop)
+        batch, saved = with_saved(lambda: self._batch(start, stop))
         return batch, stored_bytes(saved)
 
     def _batch(self, start: int, stop: int) -> _Batch:

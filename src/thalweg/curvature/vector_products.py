@@ -17,7 +17,7 @@ from thalweg.curvature.differences import along, in_double
 from thalweg.curvature.linearize import Tensors, TracedMap, stored_bytes, trace_linear
 from thalweg.curvature.operations import CountOperations
 from thalweg.errors import InvalidArgument, NotDefined, ThalwegError, first_line
-from thalweg.evaluation.saved_tensors import watch_saved
+from thalweg.evaluation.saved_tensors import with_saved
 
 Method = Literal["trace", "graph", "recompute", "differences"]
 Apply = Callable[[Tensors], Tensors]
@@ -27,6 +27,10 @@ Traces = dict[Any, TracedMap | None]
 # each node of the loss's graph.
 _WORTH_TRACING, _PRODUCTS_TO_PAY, _SECONDS_A_NODE = 0.1, 10, 0.02
 _AGREEMENT = {torch.float32: 1e-3, torch.float64: 1e-9}
+# Samples on which two ways are compared; rounding, also of a part in float32, makes a smaller
+# difference than a derivative that is left out.
+_FEW = 4
+_SLIGHT = 1e-3
 log = logging.getLogger("thalweg")
 
 
@@ -378,6 +382,7 @@ class Products:
             return self._kept_graph(constants, spec)
         if method == "differences":
             return lambda v: self._by_differences(v, constants, spec), self._bytes(constants)
+        self._check_transforms(direction)
         function = self.map.function
         return lambda v: function(self.pinned, v, constants, spec), self._bytes(constants)
 
@@ -388,8 +393,7 @@ class Products:
         return tuple(part.to(self.pinned.measured.dtype) for part in product)
 
     def _kept_graph(self, constants: Tensors, spec: TreeSpec) -> tuple[Apply, int]:
-        with watch_saved() as saved:
-            apply = self.map.graph(self.pinned, constants, spec)
+        apply, saved = with_saved(lambda: self.map.graph(self.pinned, constants, spec))
         return apply, self._bytes(saved)
 
     def _bytes(self, tensors: Sequence[Tensor]) -> int:
@@ -434,6 +438,7 @@ class Products:
             return self.map.function(self.pinned, v, c, spec)
 
         try:
+            self._check_transforms(direction)
             traced = trace_linear(function, direction, batches[0])
             for constants in batches:
                 held = traced.prepare(*constants)
@@ -446,6 +451,37 @@ class Products:
             log.info("%s not traced: %s", self.map.name, first_line(error))
             return None
         return traced
+
+    def _check_transforms(self, direction: Tensors) -> None:
+        """
+        Compare a product by torch's function transforms with one by its graphs, on a few samples.
+
+        Raises
+        ------
+        NotDefined
+            If they differ: some functions lose their derivatives forward without a word.
+        """
+        agree = self.pinned.measured.transforms
+        if self.map is TRANSPOSED:  # backward only
+            return
+        if self.map.name not in agree:
+            agree[self.map.name] = self._agrees_by_transforms(direction)
+        if not agree[self.map.name]:
+            raise NotDefined(
+                f"torch's function transforms leave derivatives of {self._name} out: the"
+                f" {self.map.name} by them is not that of its graph. Leave method= out, and a right"
+                " way is chosen."
+            )
+
+    def _agrees_by_transforms(self, direction: Tensors) -> bool:
+        constants, spec = self.pinned.first(_FEW)
+        product = self.map.function(self.pinned, direction, constants, spec)
+        try:
+            expected = self.map.graph(self.pinned, constants, spec)(direction)
+        except (RuntimeError, TypeError) as error:  # then there is nothing to compare it with
+            log.info("%s, graph: %s", self.map.name, first_line(error))
+            return True
+        return _agree(product, expected, _SLIGHT)
 
     def _choose(self, index: int, direction: Tensors) -> Method:
         plain, seconds = self._plain(index, direction)
@@ -470,9 +506,9 @@ class Products:
         )
         if self.map.differences is not None:
             ways.append("differences")
+        refusals: list[Exception] = []
         if not self._differentiable:
             ways = ["differences"]
-        refusals: list[Exception] = []
         for way in ways:
             try:
                 return way, self._seconds(way, index, direction)
@@ -511,7 +547,7 @@ def _shapes(tensors: Tensors) -> tuple[tuple[tuple[int, ...], torch.dtype], ...]
     return tuple((tuple(tensor.shape), tensor.dtype) for tensor in tensors)
 
 
-def _agree(product: Tensors, expected: Tensors) -> bool:
+def _agree(product: Tensors, expected: Tensors, least: float = 0.0) -> bool:
     difference = torch.cat([(f - e).reshape(-1) for f, e in zip(product, expected, strict=True)])
     size = torch.cat([e.reshape(-1) for e in expected]).norm()
-    return bool(difference.norm() <= _AGREEMENT.get(size.dtype, 1e-2) * size)
+    return bool(difference.norm() <= max(least, _AGREEMENT.get(size.dtype, 1e-2)) * size)

@@ -7,7 +7,7 @@ from typing import NamedTuple
 import torch
 
 from thalweg.evaluation.model_copy import ModelCopy
-from thalweg.evaluation.saved_tensors import watch_saved
+from thalweg.evaluation.saved_tensors import with_saved
 from thalweg.problems.samples import Samples
 
 # Blocks up to this size are kept by the allocator once one has been freed.
@@ -96,10 +96,10 @@ def measure_activations(measured: ModelCopy, samples: Samples) -> Activations:
     """Run the model on two samples, and see what it keeps of each."""
     size = min(2, len(samples))
     sizes: dict[int, int] = {}
-    with measured.derivatives(), watch_saved() as saved:
+    with measured.derivatives():
         state = (*measured.model.parameters(), *measured.model.buffers())
         storages = {tensor.untyped_storage().data_ptr() for tensor in state}
-        measured.forward(samples.slice(0, size))
+        _, saved = with_saved(lambda: measured.forward(samples.slice(0, size)))
     for tensor in saved:
         place = tensor.untyped_storage().data_ptr()
         if place not in storages:

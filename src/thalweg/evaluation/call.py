@@ -21,7 +21,8 @@ def one_function() -> AbstractContextManager[None]:
 
     Inside the block attention is computed by its formula, for the fused kernels have no second
     derivative and the inference path of ``nn.TransformerEncoder`` passes over what padded tokens
-    give; activation checkpoints keep their activations, for what they evaluate anew may meanwhile
+    give; functions of TorchScript refuse to be differentiated forward, where torch gives zeros;
+    activation checkpoints keep their activations, for what they evaluate anew may meanwhile
     be at other weights, and has no right second derivative where they are reentrant; compiled
     functions run as they were written; float32 is multiplied in float32, not in the shorter
     formats that GPUs use by default in convolutions (TF32) and others by
@@ -42,6 +43,9 @@ def _entered() -> Iterator[None]:
         for name, replacement in _UNCHECKPOINTED.items():
             stack.callback(setattr, checkpointing, name, getattr(checkpointing, name))
             setattr(checkpointing, name, replacement)
+        scripted = torch.jit.ScriptFunction
+        stack.callback(setattr, scripted, "__call__", scripted.__call__)
+        scripted.__call__ = _outside_of_transforms(scripted.__call__)  # type: ignore[method-assign]
         stack.enter_context(sdpa_kernel(SDPBackend.MATH))
         stack.enter_context(_uncompiled())
         stack.enter_context(full_precision())
@@ -81,6 +85,17 @@ class _Inside:
 
     def __exit__(self, *_: object) -> None:
         _Inside.depth -= 1
+
+
+def _outside_of_transforms(call: Callable[..., Any]) -> Callable[..., Any]:
+    """Refuse calls of a TorchScript function within transforms, which leave its derivatives out."""
+
+    def guarded(function: Any, *args: Any, **kwargs: Any) -> Any:
+        if torch._C._functorch.maybe_current_level() is not None:
+            raise RuntimeError("a TorchScript function has no derivative forward")
+        return call(function, *args, **kwargs)
+
+    return guarded
 
 
 class _Whole:

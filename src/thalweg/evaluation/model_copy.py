@@ -81,6 +81,9 @@ class ModelCopy:
     twice_differentiable : bool
         Whether torch's second derivatives are those of the function; differences of gradients are
         taken where not.
+    transforms : dict of str to bool
+        Of which linear maps the products by torch's function transforms are those of its graphs,
+        as far as that was looked at: its forward derivatives do not know all functions.
     """
 
     def __init__(
@@ -102,10 +105,12 @@ class ModelCopy:
         self.changes_inputs = False
         scripted = any(isinstance(m, torch.jit.ScriptModule) for m in self.model.modules())
         self.functional = self.twice_differentiable = not scripted
+        self.transforms: dict[str, bool] = {}
         self.calibration: Samples | None = None
         self._forms: dict[int, tuple[Samples, Samples]] = {}
         self._calibrated = False  # whether the statistics are those at the weights
         self._only_values = False
+        self._differentiates = False  # whether the loss takes derivatives in the weights itself
         with self.at_work():
             self._take_over()
 
@@ -132,7 +137,8 @@ class ModelCopy:
         """
         Evaluate values only inside the block: nothing is kept for derivatives in the weights.
 
-        Autograd stays on, for losses that differentiate the network in its inputs.
+        Autograd stays on, for losses that differentiate the network in its inputs; also in the
+        weights, where the loss differentiates in them (a gradient's norm as a penalty, MAML).
         """
         if self._only_values:
             yield
@@ -157,7 +163,7 @@ class ModelCopy:
 
     def _require_gradients(self, required: bool) -> None:
         for parameter in self._trained:
-            parameter.requires_grad_(required)
+            parameter.requires_grad_(required or self._differentiates)
 
     def load(self, w: Tensor) -> None:
         """Go to the point ``w``: one copy of W numbers."""
@@ -221,6 +227,9 @@ class ModelCopy:
         """
         if self.changes_inputs:
             moved = tree_map_only(Tensor, Tensor.clone, moved)
+        if self._differentiates:
+            trained = set(self.space.names)
+            tensors = {n: _in_graph(t) if n in trained else t for n, t in tensors.items()}
         with one_function(), self.at_work():
             return self._forward.with_tensors(tensors, moved)
 
@@ -240,8 +249,15 @@ class ModelCopy:
             self._forms[key] = samples, convert_once(samples, self._converted, budget)
         return self._forms[key][1]
 
-    def find_changed_inputs(self, samples: Samples) -> None:
-        """Find out, on copies of the first samples, whether the model overwrites its inputs."""
+    def look_at(self, samples: Samples) -> None:
+        """Find out, on the first samples, what the model overwrites and its loss differentiates."""
+        try:
+            self._find_changed_inputs(samples)
+        except RuntimeError:
+            self._differentiates = True
+            self._find_changed_inputs(samples)
+
+    def _find_changed_inputs(self, samples: Samples) -> None:
         self.changes_inputs = True
         with self.values():
             moved = self.moved(samples.slice(0, min(2, len(samples))))
@@ -318,6 +334,10 @@ class ModelCopy:
     def _fixed(self) -> list[tuple[str, Tensor]]:
         frozen = [(n, t) for n, t in self.model.named_parameters() if n not in self.space.names]
         return sorted([*frozen, *self.model.named_buffers()], key=lambda pair: pair[0])
+
+
+def _in_graph(tensor: Tensor) -> Tensor:
+    return tensor if tensor.requires_grad else tensor.detach().requires_grad_()
 
 
 def _check_alike(name: str, tensor: Tensor, own: Tensor) -> None:

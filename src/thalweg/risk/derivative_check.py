@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -27,6 +27,23 @@ _UNDECIDED = 0.02
 # shows in float64, as the same difference at two lengths.
 _WRONG = 0.02
 _SMALL = 1e-3
+
+
+class Compared(NamedTuple):
+    """
+    What a comparison of derivatives gave.
+
+    Attributes
+    ----------
+    gradient, hessian : float or None
+        Relative differences; None where differences are too rough to tell.
+    differences : bool
+        Whether torch's products with the Hessian are not those of the gradient.
+    """
+
+    gradient: float | None
+    hessian: float | None = None
+    differences: bool = False
 
 
 class DerivativeCheck:
@@ -52,16 +69,14 @@ class DerivativeCheck:
         self.samples, self.w, self.generator = samples, w, generator
         self.precise = True  # whether derivatives are compared in float64
 
-    def differences(self) -> tuple[float | None, float | None, bool]:
+    def compare(self) -> Compared:
         """
         Compare a slope with losses, and a product with the Hessian with gradients.
 
         Returns
         -------
-        gradient, hessian : float or None
-            Relative differences; None where differences are too rough to tell.
-        wrong : bool
-            Whether torch's products with the Hessian are not those of the gradient.
+        Compared
+            Of the functions that derivatives are then taken of.
 
         Raises
         ------
@@ -85,8 +100,13 @@ class DerivativeCheck:
         slope = sum(float((g * v).sum()) for g, v in zip(slopes, direction, strict=True))
         gradient = self._compare_slope(functions, fixed, spec, direction, slope)
         if not self.measured.twice_differentiable:
-            return gradient, None, False
-        return gradient, *self._compare_products(functions, fixed, spec, direction)
+            return Compared(gradient)
+        try:
+            product = _joined(HESSIAN.graph(functions.at(fixed), fixed, spec)(direction))
+        except RuntimeError:  # it has no second derivative, and products will be differences
+            return Compared(gradient)
+        found = self._compare_products(functions, fixed, spec, direction, product)
+        return Compared(gradient, *found)
 
     def _weight(self) -> float:
         """Give what the samples weigh together; refuse options that replace gradients."""
@@ -178,22 +198,21 @@ class DerivativeCheck:
         )
 
     def _compare_products(
-        self, functions: BatchFunctions, fixed: Tensors, spec: Any, direction: Tensors
+        self,
+        functions: BatchFunctions,
+        fixed: Tensors,
+        spec: Any,
+        direction: Tensors,
+        product: Tensor,
     ) -> tuple[float | None, bool]:
         def gradient(primals: Tensors) -> Tensors:
             return functions.gradient(primals, fixed, spec)
 
-        try:
-            product = HESSIAN.graph(functions.at(fixed), fixed, spec)(direction)
-        except RuntimeError:  # it has no second derivative, and products will be differences
-            return None, False
-        claimed = _joined(product)
-
         def compared() -> Iterator[tuple[float, float]]:
             for differences, error in _differences(gradient, fixed, direction):
                 expected = _joined(differences)
-                size = max(float(claimed.norm()), float(expected.norm()))
-                yield float((claimed - expected).norm()) / size if size else 0.0, error
+                size = max(float(product.norm()), float(expected.norm()))
+                yield float((product - expected).norm()) / size if size else 0.0, error
 
         return self._judge(compared(), _WRONG)
 

@@ -140,7 +140,7 @@ class EmpiricalRisk(Derivatives):
         """Find out how the model takes its inputs, and that it answers alike when asked twice."""
         measured = self._measured
         measured.calibration = self._calibration
-        measured.find_changed_inputs(self._calibration)
+        measured.look_at(self._calibration)
         measured.choose_layout(self._calibration)
         measured.calibration = measured.convert_once(self._calibration, self.memory // FOR_SAMPLES)
         self._passes.check_deterministic()

@@ -172,24 +172,24 @@ class _Check:
             derivatives = DerivativeCheck(
                 self.measured, self.slopes, self.points[1], self.generator
             )
-            gradient, hessian, wrong = derivatives.differences()
+            compared = derivatives.compare()
         content.check_unchanged()
-        if wrong:
+        if compared.differences:
             log.warning(
                 "%s: torch's products with the Hessian are off by %.2g from differences of"
                 " gradients (something in the model stops second derivatives); products are taken"
                 " from differences.",
                 self.problem.name,
-                hessian,
+                compared.hessian,
             )
         return SelfCheck(
             self.level,
             len(self.values),
             copy,
-            gradient,
-            None if wrong else hessian,
+            compared.gradient,
+            None if compared.differences else compared.hessian,
             self.measured.borrowed,
-            wrong,
+            compared.differences,
             self.measured.functional,
         )
 
