@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from thalweg.evaluation.call import unwrap_compiled
 from thalweg.polynomial.activation import PolynomialActivation
+from thalweg.problems.module_attributes import to_evaluation_mode
 
 _COMPLEX = {torch.float32: torch.complex64, torch.float64: torch.complex128}
 _CONTAINERS = (list, tuple, set, Mapping)
@@ -85,7 +86,7 @@ def as_evaluated(model: nn.Module) -> nn.Module:
     how often a row is read; the function of the weights is the same without any of it. A bag of
     embeddings leaves the padding out of its sum: that is another function, and stays.
     """
-    for module in model.eval().modules():
+    for module in to_evaluation_mode(model).modules():
         if isinstance(module, nn.Embedding):
             module.padding_idx = None
         if isinstance(module, nn.Embedding | nn.EmbeddingBag):

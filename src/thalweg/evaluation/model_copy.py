@@ -365,6 +365,12 @@ def _copied(model: nn.Module, borrow: bool) -> tuple[nn.Module, Borrowed | None]
 
 
 def _device_of(model: nn.Module) -> torch.device:
+    if any(tensor.is_meta for tensor in (*model.parameters(), *model.buffers())):
+        raise InvalidProblem(
+            f"{type(model).__name__} lies on the meta device, where tensors have shapes and no"
+            " numbers; load its weights first: model.load_state_dict(weights, assign=True), or"
+            " model.to_empty(device='cpu') and then its own initialization."
+        )
     devices = {parameter.device for parameter in model.parameters()}
     if len(devices) > 1:
         raise InvalidProblem(

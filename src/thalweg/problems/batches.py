@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import hashlib
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.utils._pytree import tree_flatten, tree_leaves, tree_unflatten
@@ -25,14 +27,26 @@ def plain_batch(batch: Any, what: str) -> Any:
     if isinstance(batch, (tuple, list)):
         parts = [plain_batch(element, what) for element in batch]
         return parts if isinstance(batch, list) else tuple(parts)
-    if type(batch).__module__ == "numpy":
-        return torch.as_tensor(batch)
-    if not isinstance(batch, Tensor):
+    if isinstance(batch, Tensor):
+        return batch.detach()
+    array = np.asarray(batch) if is_array(batch) else None
+    if array is None or array.dtype.kind not in "biufc":
+        of_objects = "" if array is None else f" of {array.dtype}"
         raise InvalidProblem(
-            f"{what} hold a {type(batch).__name__} where a tensor is expected; make it a tensor in"
-            " the dataset's __getitem__ or the loader's collate_fn."
+            f"{what} hold a {type(batch).__name__}{of_objects} where a tensor is expected; make it"
+            " a tensor in the dataset's __getitem__ or the loader's collate_fn, or write"
+            " torch.as_tensor(x) of an array of numbers, torch.as_tensor(x.toarray()) of a sparse"
+            " matrix."
         )
-    return batch.detach()
+    with warnings.catch_warnings():
+        # Nobody writes to it: a memory map need not be copied.
+        warnings.filterwarnings("ignore", message="The given NumPy array is not writable")
+        return torch.as_tensor(array)
+
+
+def is_array(data: Any) -> bool:
+    """Say whether NumPy takes it for an array: its own, and tables of pandas and xarray."""
+    return hasattr(type(data), "__array__")
 
 
 def batch_length(batch: Any, what: str = "a batch") -> int:
@@ -46,7 +60,10 @@ def batch_length(batch: Any, what: str = "a batch") -> int:
     """
     leaves = [leaf for leaf in tree_leaves(batch) if isinstance(leaf, Tensor)]
     if not leaves or any(leaf.dim() == 0 for leaf in leaves):
-        raise InvalidProblem(f"{what}: expected tensors whose first dimension counts samples.")
+        raise InvalidProblem(
+            f"{what}: expected tensors whose first dimension counts samples. Of a stream of single"
+            " samples write DataLoader(stream, batch_size=N)."
+        )
     if any(leaf.layout != torch.strided for leaf in leaves):
         raise InvalidProblem(
             f"{what}: a sparse tensor cannot be cut into samples; give tw.Whole(data), or a dense"

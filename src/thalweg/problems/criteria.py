@@ -122,7 +122,10 @@ class TorchCriterion:
         else:
             _check_shapes(self.name, outputs, targets)
             targets = targets if targets.is_floating_point() else targets.to(outputs.dtype)
-        return self._at(outputs)(outputs, targets)
+        try:
+            return self._at(outputs)(outputs, targets)
+        except IndexError:
+            raise _unknown_classes(self.name, outputs, targets) from None
 
     def weights(self, targets: Tensor, *, may_ignore: bool = True) -> Tensor | None:
         """
@@ -281,6 +284,16 @@ def _check_classes(name: str, outputs: Tensor, targets: Tensor) -> None:
             f" {tuple(targets.shape)}. Give targets.squeeze(1), targets.argmax(1) of one-hot rows,"
             " or outputs with the classes in the second dimension, outputs.transpose(1, 2)."
         )
+
+
+def _unknown_classes(name: str, outputs: Tensor, targets: Tensor) -> InvalidProblem:
+    least, most, classes = int(targets.min()), int(targets.max()), outputs.shape[1]
+    return InvalidProblem(
+        f"{name}: class numbers of a batch reach from {least} to {most}, and outputs of shape"
+        f" {tuple(outputs.shape)} are of the classes 0 to {classes - 1}. Give the model an output"
+        " for each class, number the classes from 0, or name the one that is no class:"
+        " ignore_index."
+    )
 
 
 def _check_shapes(name: str, outputs: Tensor, targets: Tensor) -> None:

@@ -112,9 +112,13 @@ def _check_count(loss: Callable[..., Any]) -> None:
     several = any(p.kind is p.VAR_POSITIONAL for p in parameters)
     if not parameters or (len(needed) <= 2 and (len(plain) >= 2 or several)):
         return
+    write = "`lambda model, batch: loss(model, *batch)`"
+    if isinstance(loss, nn.Module):
+        write = "`lambda model, batch: criterion(model(batch[0]), *batch[1:])`"
+        write += ", or `criterion(*model(*batch))` where the model gives all that it compares"
     raise InvalidProblem(
         f"the loss takes {len(needed)} arguments ({', '.join(p.name for p in plain)}), expected 2."
-        f" {_RULE}. Write e.g. `lambda model, batch: loss(model, *batch)`."
+        f" {_RULE}. Write e.g. {write}."
     )
 
 

@@ -56,6 +56,16 @@ class ModuleAttributes:
             self._modes[place] = mode
 
 
+def to_evaluation_mode(model: nn.Module) -> nn.Module:
+    """Have a model evaluate; an exported program has one mode, that in which it was exported."""
+    try:
+        return model.eval()
+    except NotImplementedError:
+        for module in model.modules():
+            module.training = False
+        return model
+
+
 def _refill(container: Any, contents: Any) -> None:
     container.clear()
     if isinstance(container, list | deque):

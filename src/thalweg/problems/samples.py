@@ -16,6 +16,7 @@ from thalweg.problems.batches import (
     UNSHUFFLE,
     batch_length,
     empty,
+    is_array,
     not_fixed,
     plain_batch,
     read_once,
@@ -145,9 +146,7 @@ def _is_batch(data: Any) -> bool:
     """Say whether data are one batch of all samples: a pair, or a tuple of tensors."""
     if not (isinstance(data, (tuple, list)) and len(data) > 1):
         return False
-    tensors = [
-        isinstance(element, Tensor) or type(element).__name__ == "ndarray" for element in data
-    ]
+    tensors = [isinstance(element, Tensor) or is_array(element) for element in data]
     return any(tensors) if len(data) == 2 else isinstance(data, tuple) and tensors[-1]
 
 

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_map_only
 
 from thalweg.problems.functional import call_with
-from thalweg.problems.module_attributes import ModuleAttributes
+from thalweg.problems.module_attributes import ModuleAttributes, to_evaluation_mode
 from thalweg.run.seeds import torch_generator
 
 T = TypeVar("T")
@@ -86,7 +86,7 @@ class _Call(nn.Module):
 def _restored(model: nn.Module) -> Iterator[None]:
     """Evaluate in the block; put back whatever the model changes of itself there."""
     own = ModuleAttributes(model)
-    model.eval()
+    to_evaluation_mode(model)
     try:
         yield
     finally:

@@ -30,7 +30,6 @@ from thalweg.risk.mean_loss import FOR_SAMPLES
 from thalweg.risk.per_sample import PerSample
 from thalweg.risk.self_check import SelfCheck, check_level, self_check
 from thalweg.risk.spec import load_again, write_spec
-from thalweg.risk.value_check import NotTheModel
 from thalweg.run.progress import Progress, silent
 
 _BORROWED = (
@@ -123,7 +122,7 @@ class EmpiricalRisk(Derivatives):
                 if why:
                     log.warning(_BORROWED, problem.name, why)
                 return
-            except (NotTheModel, RuntimeError) as difference:
+            except Exception as difference:
                 # Only a copy's: a borrowed module is not told from the model by them.
                 refused = isinstance(difference, ThalwegError)
                 if measured.borrowed or (refused and not isinstance(difference, NotDeterministic)):

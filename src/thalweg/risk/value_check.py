@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 from typing import Any
 
 import torch
@@ -15,6 +16,7 @@ from thalweg.evaluation.copying import dtype_of
 from thalweg.evaluation.model_copy import ModelCopy, to
 from thalweg.landscape.space import plain_name
 from thalweg.problems.loss import Evaluation
+from thalweg.problems.module_attributes import to_evaluation_mode
 from thalweg.problems.samples import Samples
 
 # Relative differences of one function evaluated twice in a precision, by other kernels.
@@ -60,12 +62,30 @@ class ValueCheck:
         with self.measured.values():
             copied = [self._losses(w, batch) for w in self.points]
         self._check_moves(own, copied)
-        scale = max(float(losses.abs().max()) for losses in own)
-        apart = max(float((a - b).abs().max()) for a, b in zip(own, copied, strict=True))
+        self._say_what_is_not_finite(own[0])
+        expected, measured = torch.stack(own), torch.stack(copied)
+        finite = torch.isfinite(expected) & torch.isfinite(measured)
+        expected, measured = expected[finite], measured[finite]
+        if not len(expected):
+            return math.nan
+        scale, apart = float(expected.abs().max()), float((expected - measured).abs().max())
         difference = apart / scale if scale else apart
-        if torch.isfinite(torch.stack([*own, *copied])).all() and difference > self._rounding:
+        if difference > self._rounding:
             self._say_difference(own, copied)
         return difference
+
+    def _say_what_is_not_finite(self, losses: Tensor) -> None:
+        finite = int(torch.isfinite(losses).sum())
+        if finite == losses.numel():
+            return
+        log.warning(
+            "%s: at the model's own weights %d of the %d losses that the self-check looked at are"
+            " not finite numbers; see whether the data hold NaN or infinite numbers, and whether"
+            " the loss divides by zero or takes a logarithm of it.",
+            self.problem.name,
+            losses.numel() - finite,
+            losses.numel(),
+        )
 
     @property
     def _rounding(self) -> float:
@@ -82,7 +102,7 @@ class ValueCheck:
         lent = Borrowed(model)
         losses = []
         with one_function(), lent():
-            model.eval()
+            to_evaluation_mode(model)
             device = next(model.parameters()).device
             moved = to(batch, device, _dtype_taken(model))
             named = {plain_name(name): p for name, p in model.named_parameters()}
@@ -103,11 +123,11 @@ class ValueCheck:
         )
 
     def _say_difference(self, own: list[Tensor], copied: list[Tensor]) -> None:
-        measured, expected = (float(losses[0].mean()) for losses in (copied, own))
-        moved, expected_moved = (float(losses[1].mean()) for losses in (copied, own))
+        measured, expected = _told_apart(copied[0], own[0])
+        moved, expected_moved = _told_apart(copied[1], own[1])
         if self.measured.dtype == torch.float32 and dtype_of(self.problem.model) == torch.float64:
             log.warning(
-                "%s: in float32, as asked, the loss is %.6g where your float64 model gives %.6g;"
+                "%s: in float32, as asked, the loss is %s where your float64 model gives %s;"
                 " leave out dtype to measure in float64.",
                 self.problem.name,
                 measured,
@@ -115,8 +135,8 @@ class ValueCheck:
             )
             return
         words = (
-            f"the loss measured is {measured:.6g} where your model gives {expected:.6g}, and"
-            f" {moved:.6g} where it gives {expected_moved:.6g} at moved weights"
+            f"the loss measured is {measured} where your model gives {expected}, and {moved} where"
+            f" it gives {expected_moved} at moved weights"
         )
         if not self.measured.borrowed:
             raise NotTheModel(words)
@@ -125,6 +145,13 @@ class ValueCheck:
             " buffers decides what it computes; write the model so that forward depends on these"
             " and on its inputs alone, or check=False to measure it nevertheless."
         )
+
+
+def _told_apart(*losses: Tensor) -> tuple[str, ...]:
+    """Write means with as many digits as tell them apart, six at least."""
+    means = [float(of_samples.mean()) for of_samples in losses]
+    written = (tuple(f"{mean:.{digits}g}" for mean in means) for digits in range(6, 18))
+    return next((words for words in written if len(set(words)) > 1), tuple(map(str, means)))
 
 
 def _dtype_taken(model: nn.Module) -> torch.dtype:
