@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 import thalweg as tw
-from evaluation_models import LABELS, MODELS, Padded
+from evaluation_models import LABELS, MODELS, VECTORS, Padded, chain
 from thalweg.errors import InvalidProblem, NotDefined
 from thalweg.polynomial import PolynomialActivation
 
@@ -122,7 +122,8 @@ def test_hessian_products_are_differences_of_gradients(case):
     generator = torch.Generator().manual_seed(2)
     v = torch.randn(len(w), dtype=torch.float64, generator=generator)
     hessian = exact.hessian(w)
-    product = hessian @ v
+    with torch.no_grad():  # as Lanczos and others call it
+        product = hessian @ v
     exact.value(w + 0.5)  # the risk goes elsewhere; the operator stays at w
     again = hessian @ v
     step = 1e-5
@@ -260,3 +261,40 @@ def test_a_model_is_measured_in_the_dtype_that_it_computes_in(model):
     x = torch.randn(5, 4).to(next(model.parameters()))
     risk = tw.EmpiricalRisk(tw.Problem(model, CRITERION, (x, torch.arange(5) % 3)))
     assert risk.dtype == model(x).dtype
+
+
+def test_no_structure_is_read_off_a_copy_that_is_not_the_model():
+    """Its outputs would show a symmetry that the model does not have: a hook reads the original."""
+
+    class Hooked(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.first, self.last = nn.Linear(5, 6), nn.Linear(6, 3)
+            first, numbers = self.first, torch.arange(1.0, 7.0)
+            self.last.register_forward_hook(
+                lambda _, __, outputs: outputs + (torch.tanh(first.bias) * numbers).sum()
+            )
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.last(torch.tanh(self.first(x)))
+
+    targets = torch.randn(len(LABELS), 3)
+    risk = tw.EmpiricalRisk(tw.Problem(Hooked(), nn.MSELoss(), (VECTORS, targets)))
+    w = torch.randn(2, risk.space.size)
+    with pytest.raises(NotDefined, match="no copy is the model"):
+        tw.align(risk, *w)
+    found = tw.degeneracy(risk, w[0])
+    assert found.nullity == sum(found.split.values())  # none of them by a structure
+
+
+def test_a_model_on_parallel_devices_is_what_it_holds():
+    torch.manual_seed(0)
+    plain = chain()
+    risks = [
+        tw.EmpiricalRisk(tw.Problem(model, CRITERION, (VECTORS, LABELS)))
+        for model in (plain, nn.DataParallel(plain))
+    ]
+    w = torch.randn(2, risks[0].space.size)
+    one, other = (tw.align(risk, *w, seconds=1) for risk in risks)
+    assert one.difference < 1e-12 and other.difference < 1e-12
+    assert one.w.tolist() == other.w.tolist()

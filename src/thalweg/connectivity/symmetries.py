@@ -12,11 +12,11 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from torch.func import functional_call
 from torch.utils._pytree import tree_leaves
 
 from thalweg.errors import NotDefined
 from thalweg.evaluation.model_copy import to
+from thalweg.problems.functional import call_with
 from thalweg.problems.problem import Problem
 from thalweg.risk.risk import EmpiricalRisk
 from thalweg.run.seeds import numpy_generator
@@ -158,7 +158,7 @@ class Symmetries:
         weights = torch.from_numpy(state[: self.weights])
         named = self.risk.space.unpack(weights) | self.statistics(state)
         with torch.no_grad():
-            output = functional_call(self._model, named, args, kwargs)
+            output = call_with(self._model, named, args, kwargs)
         return [leaf for leaf in tree_leaves(output) if isinstance(leaf, Tensor)]
 
     @contextmanager

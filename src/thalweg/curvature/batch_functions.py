@@ -223,7 +223,7 @@ class BatchFunctions:
 
     def _gradient_in_place(self, primals: Tensors, constants: Tensors, spec: TreeSpec) -> Tensors:
         """Take the gradient by moving, where a call cannot be given weights (TorchScript)."""
-        with self.measured.at_work(), self._moved_to(primals):
+        with self.measured.at_work(), self._moved_to(primals), torch.enable_grad():
             self.measured.gradient.zero_()
             self._share_in_place(constants, spec).backward()
             slopes = self.measured.gradient.clone()

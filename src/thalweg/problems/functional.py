@@ -10,7 +10,12 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 
-def call_with(module: nn.Module, tensors: Mapping[str, Tensor], args: tuple[Any, ...]) -> Any:
+def call_with(
+    module: nn.Module,
+    tensors: Mapping[str, Tensor],
+    args: tuple[Any, ...],
+    kwargs: Mapping[str, Any] | None = None,
+) -> Any:
     """
     Call a module with these tensors in place of its own of the same names.
 
@@ -24,7 +29,7 @@ def call_with(module: nn.Module, tensors: Mapping[str, Tensor], args: tuple[Any,
         Left as it was.
     tensors : mapping of str to Tensor
         By any of their names in the module.
-    args : tuple
+    args, kwargs
         Of the call.
 
     Examples
@@ -37,6 +42,9 @@ def call_with(module: nn.Module, tensors: Mapping[str, Tensor], args: tuple[Any,
     >>> isinstance(line.weight, nn.Parameter)
     True
     """
+    if isinstance(module, nn.DataParallel):  # torch refuses it; on one device it is what it holds
+        inner = {name.removeprefix("module."): tensor for name, tensor in tensors.items()}
+        return call_with(module.module, inner, args, kwargs)
     places: dict[int, list[str]] = defaultdict(list)
     for name, identity in _named_tensors(module):
         places[identity].append(name)
@@ -46,7 +54,7 @@ def call_with(module: nn.Module, tensors: Mapping[str, Tensor], args: tuple[Any,
         for name, tensor in tensors.items()
         for place in (places[aliases[name]] if name in aliases else [name])
     }
-    return functional_call(module, by_name, args, tie_weights=False)
+    return functional_call(module, by_name, args, dict(kwargs or {}), tie_weights=False)
 
 
 def _named_tensors(module: nn.Module, *, remove_duplicate: bool = True) -> list[tuple[str, int]]:

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor, nn
 
-from thalweg.errors import NotDefined
+from thalweg.errors import NotDefined, first_line
 from thalweg.evaluation.copying import as_evaluated, cast, copy_module
 from thalweg.evaluation.model_copy import ModelCopy
 from thalweg.landscape.provenance import Policy
@@ -83,14 +83,21 @@ class ModelState:
         Raises
         ------
         NotDefined
-            If it cannot be copied.
+            If it cannot be copied, or no copy is the model.
         """
+        if self._measured.borrowed:
+            raise NotDefined(
+                f"the structure of {type(self.problem.model).__name__} is read off a copy of it,"
+                " and no copy is the model: it cannot be copied, or a function (a hook, a wrapped"
+                " forward) refers to the original; write that as a part of its forward, which"
+                " reads self."
+            )
         try:
             model = copy_module(self.problem.model)
         except Exception as error:  # any module may come, and say anything
             raise NotDefined(
                 f"the structure of {type(self.problem.model).__name__} is read off a copy of it,"
-                f" and it cannot be copied: {str(error).partition(chr(10))[0]}."
+                f" and it cannot be copied: {first_line(error)}."
             ) from None
         as_evaluated(cast(model, torch.device("cpu"), torch.float64))
         state = dict(model.named_parameters()) | dict(model.named_buffers())
