@@ -170,3 +170,31 @@ def test_the_network_of_the_problem_is_compared(tmp_path):
     assert verify(tmp_path / "b.json").verdict == "verified"
     compared = verify(tmp_path / "b.json", problem=("teacher", settings))
     assert compared.verdict == "refused" and "network of 'teacher'" in compared.reasons[0]
+
+
+MARGIN_PROBLEM = """
+import torch, thalweg as tw
+from torch import nn
+
+def make(dtype="float64"):
+    torch.manual_seed(0)
+    kind = getattr(torch, dtype)
+    model = nn.Sequential(nn.Linear(4, 6), nn.Tanh(), nn.Linear(6, 3)).to(kind)
+    x = torch.randn(20, 4, dtype=kind)
+    y = model(x).argmax(1)
+    return tw.Problem(model, nn.CrossEntropyLoss(), (x, y))
+"""
+
+
+@pytest.mark.parametrize("dtype", ["float64", "float32"])
+def test_a_margin_is_compared_with_a_problem_of_its_own_precision(dtype, tmp_path):
+    """Its network is evaluated as it was certified, in double."""
+    (tmp_path / "own.py").write_text(MARGIN_PROBLEM)
+    entry, settings = f"{tmp_path / 'own.py'}:make", {"dtype": dtype}
+    problem = tw.load_problem(entry, **settings)
+    risk = tw.EmpiricalRisk(problem, batchnorm="frozen", dtype=torch.float64)
+    found = tw.certify_margin(risk, risk.space.pack(problem.model).double())
+    assert found.verdict == "certified"
+    write_certificate(found, tmp_path / "a.json")
+    compared = verify(tmp_path / "a.json", problem=(entry, settings))
+    assert compared.verdict == "verified", compared.reasons

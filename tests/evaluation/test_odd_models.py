@@ -84,6 +84,7 @@ def test_value_and_gradient_are_the_models_own(case):
     own = CRITERION(model(inputs.clone()), LABELS).item()
     assert value == pytest.approx(own, rel=1e-5) and again == pytest.approx(value, rel=1e-6)
     assert step != value
+    assert risk.output_shape == (1, 3)
     torch.testing.assert_close(gradient, own_gradient(model, inputs), rtol=1e-4, atol=1e-6)
 
 

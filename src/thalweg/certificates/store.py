@@ -315,14 +315,14 @@ def _compare_problem(
         settings = dict(named.get("settings", {})) | settings
     try:
         problem = load_problem(name, **settings)
-        risk = EmpiricalRisk(problem, batchnorm="frozen", dtype=torch.float64, check=False)
-        read = links.Chain(risk)
-        network = Chain.of(read, risk.space.pack(problem.model).double()).to_dict()
+        risk = EmpiricalRisk(problem, batchnorm="frozen", dtype=torch.float64)
+        read, w = links.Chain(risk), risk.space.pack(problem.model).double()
+        network = Chain.of(read, w).to_dict()
     except ThalwegError as error:
         return [f"the problem {name!r} cannot be loaded to compare it: {error}"]
     inputs, targets = read.inputs(0, risk.samples), read.targets(0, risk.samples)
     if checker.FORMATS[content["format"]] == "margin":
-        targets = labels_and_threshold(problem, targets, problem.model(inputs[:1].float()))[0]
+        targets = labels_and_threshold(problem, targets, read.whole(w, inputs[:1]))[0]
     of_problem = [
         tensor.double().flatten(1).numpy() for tensor in (inputs, targets.view(len(targets), -1))
     ]

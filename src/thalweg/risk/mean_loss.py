@@ -143,6 +143,13 @@ class MeanLoss(ModelState):
         """Evaluate ``loss`` and, where it is defined, ``error`` in one pass."""
         return self._at(w).evaluate(count_wrong=True)
 
+    @property
+    def output_shape(self) -> torch.Size | None:
+        """Shape of the network's outputs on the first sample; None where the loss shows none."""
+        with self._measured.values():
+            outputs = self._measured.forward(self.data.slice(0, 1))[0].outputs
+        return None if outputs is None else outputs.shape
+
     def sample_losses(self, w: Tensor, /) -> Tensor:
         """
         Evaluate every sample's loss at ``w``.

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from thalweg.geometry import degeneracy
-from thalweg.problems import Problem
 from thalweg.risk import EmpiricalRisk
 from thalweg.run import Report, Run
 from thalweg.run.seeds import torch_generator
@@ -95,5 +95,4 @@ def _repeated(risk: EmpiricalRisk) -> EmpiricalRisk:
     count = max(1, samples // 10)
     order[samples - count :] = order[:count]
     train = problem.samples("train").take(order)
-    model = Problem(problem.model, problem.loss, train, name=problem.name)
-    return EmpiricalRisk(model, check=risk.checked or False)
+    return EmpiricalRisk(replace(problem, train=train), check=risk.checked or False)

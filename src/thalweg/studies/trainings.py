@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import copy
 from typing import Any, Self
 
 import numpy as np
-import torch
 from torch import nn
 
 from thalweg import dynamics
@@ -207,13 +205,9 @@ def _options(arguments: dict[str, Any], risk: EmpiricalRisk, report: Report) -> 
 
 def _sizes(risk: EmpiricalRisk) -> dict[str, Any]:
     """Count weights W, samples N and outputs C."""
-    problem = risk.problem
-    with torch.no_grad():
-        outputs = problem.evaluate(
-            copy.deepcopy(problem.model).eval(), problem.samples("train").slice(0, 1)
-        ).outputs
+    shape = risk.output_shape
     sizes = {"weights": risk.space.size, "samples": risk.samples}
-    return sizes | ({} if outputs is None else {"outputs": outputs.shape[-1]})
+    return sizes | ({} if shape is None else {"outputs": shape[-1]})
 
 
 def _work(training: dict[str, Any], epochs: int, checkpoints: int) -> int:
