@@ -273,11 +273,14 @@ def test_an_optimizer_s_state_that_no_file_holds_leaves_the_weights(thing, tmp_p
     assert "Adam.param_groups.0.thing" in message
     assert steps(tmp_path / "run") == [0, 2, 4, 6, 8]
     again, optimizer = make()
+    before = {name: value.clone() for name, value in again.named_parameters()}
     with (
         pytest.raises(CheckpointMismatch, match="was not kept"),
         record(again, optimizer, run=tmp_path / "run") as recorder,
     ):
         recorder.restore()
+    for name, tensor in again.named_parameters():  # not half restored
+        assert torch.equal(tensor, before[name]), name
 
 
 def test_tensors_that_no_file_holds_are_left_out_and_said(tmp_path, caplog):

@@ -23,8 +23,9 @@ def flatten_state(state: Any, *, prefix: str = PREFIX) -> tuple[dict[str, Tensor
     Parameters
     ----------
     state : object
-        What ``optimizer.state_dict()`` or a module's ``get_extra_state()`` gives: dicts (keys text
-        or numbers), lists, tuples, sets, tensors, NumPy arrays and numbers, bytes and plain values.
+        What ``optimizer.state_dict()`` or a module's ``get_extra_state()`` gives: dicts (keys text,
+        numbers, or tuples of these), lists, tuples, sets, tensors, NumPy arrays and numbers, bytes
+        and plain values.
     prefix : str
         What the names of the tensors begin with.
 
@@ -66,7 +67,8 @@ def restore_state(tensors: Mapping[str, Tensor], structure: Any, *, prefix: str 
     if kind == "complex":
         return complex(*value)
     if kind == "dict":
-        return {key: restore_state(tensors, item, prefix=prefix) for key, item in value}
+        rows = ([restore_state(tensors, part, prefix=prefix) for part in row] for row in value)
+        return {key: item for key, item in rows}
     items = [restore_state(tensors, item, prefix=prefix) for item in value]
     return items if kind == "list" else {"tuple": tuple, "set": set}[kind](items)
 
@@ -90,15 +92,20 @@ class _Encoder:
             return value
         if isinstance(value, Tensor):
             return {"tensor": self._keep(value, path)}
-        if isinstance(value, Mapping):
-            rows = [[key, self.encode(item, _join(path, key))] for key, item in value.items()]
-            if all(key is None or isinstance(key, bool | int | float | str) for key in value):
-                return {"dict": rows}
+        if isinstance(value, Mapping) and all(map(_is_key, value)):
+            rows = [
+                [self._key(key, path), self.encode(item, _join(path, key))]
+                for key, item in value.items()
+            ]
+            return {"dict": rows}
         # A named tuple would come back without its names.
         if isinstance(value, list | tuple | set) and not hasattr(value, "_fields"):
             items = [self.encode(item, _join(path, i)) for i, item in enumerate(value)]
             return {_container(value): items}
         return self._encode_rare(value, path)
+
+    def _key(self, key: Any, path: str) -> Any:
+        return self.encode(key, path) if isinstance(key, tuple) else key
 
     def _encode_rare(self, value: Any, path: str) -> Any:
         if isinstance(value, np.ndarray | np.generic) and value.dtype.kind in "biufc":
@@ -127,6 +134,12 @@ class _Encoder:
             self._tensors[self._prefix + path] = tensor
             self._paths[id(tensor)] = path
         return self._paths[id(tensor)]
+
+
+def _is_key(key: Any) -> bool:
+    if isinstance(key, tuple) and not hasattr(key, "_fields"):
+        return all(map(_is_key, key))
+    return key is None or isinstance(key, bool | int | float | str)
 
 
 def _container(value: list[Any] | tuple[Any, ...] | set[Any]) -> str:

@@ -315,14 +315,11 @@ def _device(model: nn.Module) -> torch.device:
     return torch.device("cpu") if parameter is None else parameter.device
 
 
-def restore_optimizers(
-    optimizers: Sequence[Any],
-    model: nn.Module,
-    tensors: Mapping[str, Tensor],
-    about: Mapping[str, Any],
-) -> None:
+def recorded_states(
+    optimizers: Sequence[Any], tensors: Mapping[str, Tensor], about: Mapping[str, Any]
+) -> list[Any]:
     """
-    Load recorded states into optimizers, with parameter groups that were added on the way.
+    Read the recorded states of optimizers, before anything is changed.
 
     Raises
     ------
@@ -343,10 +340,18 @@ def restore_optimizers(
             f"it holds the states of {_few(states)}, and got {_few(kinds)}; give those that were"
             " given when it was recorded, in the same order"
         )
+    return list(states.values())
+
+
+def restore_optimizers(
+    optimizers: Sequence[Any], model: nn.Module, states: Sequence[Any], about: Mapping[str, Any]
+) -> None:
+    """Load recorded states into optimizers, with parameter groups that were added on the way."""
+    everyone = with_inner(optimizers)
     rename = plain_names(model)
     weights = {rename(name): parameter for name, parameter in model.named_parameters()}
     share_groups = _shared_groups(everyone)
-    for optimizer, state, groups in zip(everyone, states.values(), about["groups"], strict=True):
+    for optimizer, state, groups in zip(everyone, states, about["groups"], strict=True):
         _add_groups(optimizer, groups, weights)
         optimizer.load_state_dict(state)
     share_groups()

@@ -21,6 +21,7 @@ from thalweg.dynamics.recorded_state import (
     fingerprint,
     optimizers_state,
     plain_names,
+    recorded_states,
     restore_model,
     restore_optimizers,
     versions,
@@ -149,8 +150,9 @@ class Recorder:
             return self.step
         tensors, about = latest
         try:
+            states = recorded_states(self.optimizers, tensors, about)
             restore_model(self.model, tensors, about)
-            restore_optimizers(self.optimizers, self.model, tensors, about)
+            restore_optimizers(self.optimizers, self.model, states, about)
         except (RuntimeError, ValueError, KeyError, TypeError, AttributeError) as error:
             raise CheckpointMismatch(
                 f"the last checkpoint of {self._writer.trajectory!r} does not fit: {error}"
