@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import collections
 import datetime
+import gzip
 import json
 import logging
 import pathlib
@@ -209,6 +210,34 @@ def test_gguf_and_torchscript_are_refused_by_name(state, tmp_path):
     torch.jit.save(torch.jit.trace(net(), torch.ones(1, 5)), tmp_path / "s.pt")
     with pytest.raises(CheckpointRefused, match=r"TorchScript archive.*state_dict"):
         load_weights(tmp_path / "s.pt")
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "words"),
+    [
+        ("w.pt.gz", gzip.compress(b"weights"), "compressed by gzip"),
+        ("w.h5", b"\x89HDF\r\n\x1a\n" + bytes(60), "HDF5 file"),
+        ("w.onnx", b"\x08\x07\x12\x07pytorch" + bytes(60), "ONNX graph"),
+        ("w.msgpack", b"\x82\xa6params\x80", "file of Flax"),
+        ("w.pt", b"version https://git-lfs.github.com/spec/v1\noid", "git lfs pull"),
+        ("w.pt", b"<!DOCTYPE html><html>404</html>", "web page"),
+        ("w.npy", b"\x93NUMPY\x01\x00" + bytes(60), r"np\.savez"),
+        ("w.tar", bytes(257) + b"ustar" + bytes(300), "tar archive"),
+        ("w.pt", b"just a text", "no archive and no pickle"),
+        ("w.pt", b"", r"w\.pt is empty"),
+    ],
+)
+def test_what_is_no_checkpoint_is_called_by_its_name(name, content, words, tmp_path):
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(CheckpointRefused, match=words):
+        load_weights(tmp_path / name)
+
+
+@pytest.mark.filterwarnings("ignore")  # of torch's exporter
+def test_an_exported_program_is_refused_by_name(tmp_path):
+    torch.export.save(torch.export.export(net(), (torch.ones(2, 5),)), tmp_path / "w.pt2")
+    with pytest.raises(CheckpointRefused, match=r"exported program.*torch\.export\.load"):
+        load_weights(tmp_path / "w.pt2")
 
 
 def test_arrays_of_objects_are_refused(tmp_path):

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from thalweg.errors import CheckpointRefused, first_line
+from thalweg.problems.foreign_files import LONGEST, refuse_foreign
 from thalweg.problems.harmless_globals import (
     Inert,
     InertDict,
@@ -96,13 +97,9 @@ def read_weights(
     if path.name.endswith(_INDEX):
         return _read_shards(path, allow)
     with path.open("rb") as file:
-        start = file.read(9)
-    if start.startswith(b"GGUF"):
-        raise CheckpointRefused(
-            f"{path} is a GGUF file: weights quantized for inference under other names. Give the"
-            " checkpoint it was made from (.safetensors or .pt)."
-        )
-    if path.suffix == ".safetensors" or start[8:] == b"{":  # 8 bytes of length, then a JSON header
+        start = file.read(LONGEST)
+    refuse_foreign(path, start)
+    if path.suffix == ".safetensors" or start[8:9] == b"{":  # 8 bytes of length, then a JSON header
         tensors, about = read_checkpoint(path, resume=resume)
         return Contents(tensors, about, {})
     if start.startswith(b"PK") and _is_numpy(path):
@@ -230,6 +227,10 @@ def _read_torch(path: Path, start: bytes, allow: Iterable[str | type], mapped: b
         raise CheckpointRefused(
             f"{path} is truncated: a torch file without its end. Copy or download it again."
         )
+    if not (zipped or start.startswith(b"\x80")):
+        kind = "no file of torch.save: no archive and no pickle"
+        what = kind if start else "empty: truncated, or never written"
+        raise CheckpointRefused(f"{path} is {what}. {SAFE}")
     if zipped:
         _check_plain(path)
     reason = ""
@@ -262,6 +263,11 @@ def _read_torch(path: Path, start: bytes, allow: Iterable[str | type], mapped: b
 def _check_plain(path: Path) -> None:
     members = _members(path)
     names = {member.filename.rpartition("/")[2] for member in members}
+    if "archive_format" in names:
+        raise CheckpointRefused(
+            f"{path} is an exported program with its weights. Save the weights alone:"
+            f" torch.save(torch.export.load({path.name!r}).state_dict, 'w.pt')."
+        )
     if "constants.pkl" in names:
         raise CheckpointRefused(
             f"{path} is a TorchScript archive: a program with its weights. Save the weights alone:"
