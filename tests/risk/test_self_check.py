@@ -29,6 +29,13 @@ class Cached(nn.Module):
         return x @ self.kept
 
 
+def called() -> nn.Module:
+    """A model that has kept what it computed before it is measured."""
+    model = Cached()
+    model(VECTORS)
+    return model
+
+
 class WithoutGradient(nn.Module):
     def __init__(self) -> None:
         super().__init__()
@@ -118,7 +125,7 @@ FAULTS = {
         TOKENS,
         r"\(scale_grad_by_freq=True\) divides the gradient",
     ),
-    "kept from the weights": (Cached, VECTORS, "does not depend on the model's weights"),
+    "kept from the weights": (called, VECTORS, "does not depend on the model's weights"),
     "no_grad": (WithoutGradient, VECTORS, "has no gradient"),
     "NumPy": (ThroughNumpy, VECTORS, "has no gradient"),
     "straight through": (StraightThrough, VECTORS, "the gradient is not that of the loss"),

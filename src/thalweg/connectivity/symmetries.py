@@ -17,6 +17,7 @@ from torch.utils._pytree import tree_leaves
 from thalweg.errors import NotDefined
 from thalweg.evaluation.model_copy import to
 from thalweg.problems.functional import call_with
+from thalweg.problems.module_attributes import left_alone
 from thalweg.problems.problem import Problem
 from thalweg.risk.risk import EmpiricalRisk
 from thalweg.run.seeds import numpy_generator
@@ -157,7 +158,7 @@ class Symmetries:
         """Evaluate the network, in float64, with the statistics of the state."""
         weights = torch.from_numpy(state[: self.weights])
         named = self.risk.space.unpack(weights) | self.statistics(state)
-        with torch.no_grad():
+        with torch.no_grad(), left_alone(self._model):
             output = call_with(self._model, named, args, kwargs)
         return [leaf for leaf in tree_leaves(output) if isinstance(leaf, Tensor)]
 

@@ -3,19 +3,15 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator, Mapping
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from thalweg.evaluation.call import unwrap_compiled
 from thalweg.polynomial.activation import PolynomialActivation
-from thalweg.problems.module_attributes import to_evaluation_mode
+from thalweg.problems.module_attributes import tensors_within, to_evaluation_mode
 
 _COMPLEX = {torch.float32: torch.complex64, torch.float64: torch.complex128}
-_CONTAINERS = (list, tuple, set, Mapping)
-_DEPTH = 4
 
 
 def copy_module(model: nn.Module) -> nn.Module:
@@ -30,7 +26,8 @@ def copy_module(model: nn.Module) -> nn.Module:
     Exception
         Whatever the module's parts raise where they cannot be copied.
     """
-    computed = {id(t): t.detach().clone() for t in _attribute_tensors(model) if not t.is_leaf}
+    held = (tensor for module in model.modules() for tensor in tensors_within(vars(module)))
+    computed = {id(t): t.detach().clone() for t in held if not t.is_leaf}
     copied = unwrap_compiled(copy.deepcopy(model, computed))
     for parameter in copied.parameters():
         if not parameter.is_leaf:  # TorchScript's copies are computed from the originals
@@ -99,23 +96,3 @@ def _cast_attributes(module: nn.Module, device: torch.device, dtype: torch.dtype
     for name, value in list(vars(module).items()):
         if isinstance(value, Tensor) and not isinstance(value, nn.Parameter):
             vars(module)[name] = cast_tensor(value, device, dtype)
-
-
-def _attribute_tensors(model: nn.Module) -> Iterator[Tensor]:
-    """Find tensors in the attributes of modules, and in what these hold."""
-    seen: set[int] = set()
-    for module in model.modules():
-        yield from _within(vars(module), seen, _DEPTH)
-
-
-def _within(value: Any, seen: set[int], depth: int) -> Iterator[Tensor]:
-    if id(value) in seen or depth < 0:
-        return
-    seen.add(id(value))
-    if isinstance(value, Tensor):
-        yield value
-    elif isinstance(value, _CONTAINERS):
-        for element in value.values() if isinstance(value, Mapping) else value:
-            yield from _within(element, seen, depth - 1)
-    elif not isinstance(value, nn.Module | type) and hasattr(value, "__dict__"):
-        yield from _within(vars(value), seen, depth - 1)

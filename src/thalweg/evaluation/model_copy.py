@@ -24,6 +24,7 @@ from thalweg.landscape.provenance import Policy
 from thalweg.landscape.space import ParameterSpace, plain_name
 from thalweg.polynomial import PolynomialActivation
 from thalweg.problems.loss import Evaluation
+from thalweg.problems.module_attributes import Kept, ModuleAttributes
 from thalweg.problems.problem import Problem
 from thalweg.problems.samples import Samples
 
@@ -110,6 +111,7 @@ class ModelCopy:
         self._forms: dict[int, tuple[Samples, Samples]] = {}
         self._calibrated = False  # whether the statistics are those at the weights
         self._only_values = False
+        self._kept: Kept | None = None
         self._differentiates = False  # whether the loss takes derivatives in the weights itself
         with self.at_work():
             self._take_over()
@@ -211,6 +213,7 @@ class ModelCopy:
         """Evaluate a batch: losses with their weights, and the batch as it was moved."""
         moved = self.moved(batch)
         with one_function(), self.at_work():
+            self._forget()
             evaluation = self.problem.evaluate(self.model, moved)
         return evaluation.detached() if self._only_values else evaluation, moved
 
@@ -231,7 +234,13 @@ class ModelCopy:
             trained = set(self.space.names)
             tensors = {n: _in_graph(t) if n in trained else t for n, t in tensors.items()}
         with one_function(), self.at_work():
+            self._forget()
             return self._forward.with_tensors(tensors, moved)
+
+    def _forget(self) -> None:
+        """Take away what earlier calls have left in the model, at other weights perhaps."""
+        if self._kept is not None:
+            self._kept.take_away()
 
     def moved(self, batch: object) -> object:
         """Give a batch as the model takes it: device, dtype and layout."""
@@ -250,12 +259,16 @@ class ModelCopy:
         return self._forms[key][1]
 
     def look_at(self, samples: Samples) -> None:
-        """Find out, on the first samples, what the model overwrites and its loss differentiates."""
-        try:
-            self._find_changed_inputs(samples)
-        except RuntimeError:
-            self._differentiates = True
-            self._find_changed_inputs(samples)
+        """Find out, on the first samples, what the model overwrites, keeps and differentiates."""
+        with self.at_work():
+            before = ModuleAttributes(self.model)
+            try:
+                self._find_changed_inputs(samples)
+            except RuntimeError:
+                self._differentiates = True
+                self._find_changed_inputs(samples)
+            kept = Kept(before)
+        self._kept = kept if kept.tensors else None
 
     def _find_changed_inputs(self, samples: Samples) -> None:
         self.changes_inputs = True

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_map_only
 
 from thalweg.problems.functional import call_with
-from thalweg.problems.module_attributes import ModuleAttributes, to_evaluation_mode
+from thalweg.problems.module_attributes import left_alone, to_evaluation_mode
 from thalweg.run.seeds import torch_generator
 
 T = TypeVar("T")
@@ -63,7 +63,7 @@ class Untouched:
             for name, tensor in own.items()
         }
         batch = tree_map_only(Tensor, torch.clone, batch)
-        with _restored(self.model), _forked_generators(self.model):
+        with left_alone(self.model), _forked_generators(self.model):
             _seed(self.model, seed)
             before = _states(self.model)
             value: T = call_with(_Call(function, self.model), tensors, (batch,))
@@ -79,18 +79,8 @@ class _Call(nn.Module):
         self.function, self.model = function, model
 
     def forward(self, batch: Any) -> Any:
-        return self.function(self.model, batch)
-
-
-@contextmanager
-def _restored(model: nn.Module) -> Iterator[None]:
-    """Evaluate in the block; put back whatever the model changes of itself there."""
-    own = ModuleAttributes(model)
-    to_evaluation_mode(model)
-    try:
-        yield
-    finally:
-        own.exchange()
+        # Inside of the call: some models write to their weights as they change their mode.
+        return self.function(to_evaluation_mode(self.model), batch)
 
 
 @contextmanager

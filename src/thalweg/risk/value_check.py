@@ -99,14 +99,14 @@ class ValueCheck:
     def _losses_of_user(self, batch: Any) -> list[Tensor]:
         """Evaluate the user's own module, lent for it and given back, at both points."""
         model, space = self.problem.model, self.measured.space
-        lent = Borrowed(model)
+        device = next(model.parameters()).device
+        moved = to(batch, device, _dtype_taken(model))
         losses = []
-        with one_function(), lent():
-            to_evaluation_mode(model)
-            device = next(model.parameters()).device
-            moved = to(batch, device, _dtype_taken(model))
-            named = {plain_name(name): p for name, p in model.named_parameters()}
-            for w in self.points:
+        for w in self.points:
+            lent = Borrowed(model)  # anew: it may keep what it computes at one point
+            with one_function(), lent():
+                to_evaluation_mode(model)
+                named = {plain_name(name): p for name, p in model.named_parameters()}
                 for name, tensor in space.unpack(w).items():
                     named[name].data.copy_(tensor)
                 losses.append(_counted(self.problem.evaluate(model, _cloned(moved))))

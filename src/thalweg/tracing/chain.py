@@ -14,6 +14,7 @@ from thalweg.landscape.space import ParameterSpace
 from thalweg.polynomial import PolynomialActivation
 from thalweg.problems.functional import call_with
 from thalweg.problems.loss import pair
+from thalweg.problems.module_attributes import left_alone
 from thalweg.problems.problem import Problem
 from thalweg.problems.samples import Samples
 from thalweg.tracing.graph import Node, not_a_chain
@@ -177,7 +178,8 @@ class Chain:
     @torch.no_grad()
     def whole(self, w: Tensor, x: Tensor) -> Tensor:
         """Evaluate the user's module itself, by its own code, on what it is given: (n, ...)."""
-        outputs: Tensor = call_with(self.model, self.space.unpack(w), (x,))
+        with left_alone(self.model):
+            outputs: Tensor = call_with(self.model, self.space.unpack(w), (x,))
         return outputs
 
 

@@ -14,6 +14,7 @@ from torch import Tensor, fx, nn
 from torch.utils._pytree import tree_leaves
 
 from thalweg.errors import NotDefined, first_line
+from thalweg.problems.module_attributes import left_alone
 from thalweg.tracing.functions import as_module, with_tensors
 from thalweg.tracing.graph import Graph, Node, run_steps
 from thalweg.tracing.layers import found_around
@@ -64,6 +65,11 @@ def trace(model: nn.Module, *args: Any, **kwargs: Any) -> Graph:
     [('input', 'input', []), ('inner', 'Linear', ['input']), ('relu', 'relu', ['inner']),
      ('add', 'add', ['input', 'relu'])]
     """
+    with left_alone(model):
+        return _traced(model, args, kwargs)
+
+
+def _traced(model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Graph:
     around = [f"{name} {words}" for name, words in found_around(model).items()]
     reason = around[0] if around else ""
     if not around:
