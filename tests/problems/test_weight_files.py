@@ -212,21 +212,21 @@ def test_gguf_and_torchscript_are_refused_by_name(state, tmp_path):
         load_weights(tmp_path / "s.pt")
 
 
-@pytest.mark.parametrize(
-    ("name", "content", "words"),
-    [
-        ("w.pt.gz", gzip.compress(b"weights"), "compressed by gzip"),
-        ("w.h5", b"\x89HDF\r\n\x1a\n" + bytes(60), "HDF5 file"),
-        ("w.onnx", b"\x08\x07\x12\x07pytorch" + bytes(60), "ONNX graph"),
-        ("w.msgpack", b"\x82\xa6params\x80", "file of Flax"),
-        ("w.pt", b"version https://git-lfs.github.com/spec/v1\noid", "git lfs pull"),
-        ("w.pt", b"<!DOCTYPE html><html>404</html>", "web page"),
-        ("w.npy", b"\x93NUMPY\x01\x00" + bytes(60), r"np\.savez"),
-        ("w.tar", bytes(257) + b"ustar" + bytes(300), "tar archive"),
-        ("w.pt", b"just a text", "no archive and no pickle"),
-        ("w.pt", b"", r"w\.pt is empty"),
-    ],
-)
+FOREIGN = {
+    "gzip": ("w.pt.gz", gzip.compress(b"weights", mtime=0), "compressed by gzip"),
+    "HDF5": ("w.h5", b"\x89HDF\r\n\x1a\n" + bytes(60), "HDF5 file"),
+    "ONNX": ("w.onnx", b"\x08\x07\x12\x07pytorch" + bytes(60), "ONNX graph"),
+    "Flax": ("w.msgpack", b"\x82\xa6params\x80", "file of Flax"),
+    "Git LFS": ("w.pt", b"version https://git-lfs.github.com/spec/v1\noid", "git lfs pull"),
+    "page": ("w.pt", b"<!DOCTYPE html><html>404</html>", "web page"),
+    "array": ("w.npy", b"\x93NUMPY\x01\x00" + bytes(60), r"np\.savez"),
+    "tar": ("w.tar", bytes(257) + b"ustar" + bytes(300), "tar archive"),
+    "text": ("w.pt", b"just a text", "no archive and no pickle"),
+    "nothing": ("w.pt", b"", r"w\.pt is empty"),
+}
+
+
+@pytest.mark.parametrize(("name", "content", "words"), FOREIGN.values(), ids=FOREIGN)
 def test_what_is_no_checkpoint_is_called_by_its_name(name, content, words, tmp_path):
     (tmp_path / name).write_bytes(content)
     with pytest.raises(CheckpointRefused, match=words):
