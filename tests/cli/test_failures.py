@@ -8,11 +8,13 @@ import signal
 import subprocess
 import sys
 import time
+from typing import Any
 
 import pytest
 import torch
 from typer.testing import CliRunner
 
+import thalweg
 from thalweg.cli.main import app, main
 from thalweg.errors import TaskFailed
 from thalweg.problems import load_problem
@@ -177,3 +179,47 @@ def test_tasks_of_a_measurement_are_timed(tmp_path, monkeypatch, command, where)
     words = [command, "digits", "--checkpoint", "w.pt", "--task-timeout", "7", "--set"]
     answer = CliRunner().invoke(app, [*words, "widths=[2]", "--set", "train_size=20"])
     assert isinstance(answer.exception, TaskFailed) and str(answer.exception) == "1 7.0"
+
+
+OWN = """
+import torch, thalweg as tw
+from torch import nn
+
+class Sulky(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.line = nn.Linear(4, 2)
+
+    def forward(self, x):
+        assert self.training, "only in training mode"
+        return self.line(x)
+
+def make():
+    data = torch.randn(20, 4), torch.randint(0, 2, (20,))
+    return tw.Problem(Sulky(), nn.CrossEntropyLoss(), data)
+"""
+
+
+def test_an_error_of_the_users_own_code_is_one_line_with_its_place(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "own.py").write_text(OWN)
+    torch.save(torch.nn.Linear(4, 2).state_dict(), tmp_path / "w.pt")
+    state = {f"line.{name}": t for name, t in torch.load(tmp_path / "w.pt").items()}
+    torch.save(state, tmp_path / "w.pt")
+    words = ["spectrum", "own.py:make", "--checkpoint", "w.pt", "--out", "run"]
+    code, lines = called(monkeypatch, capsys, *words)
+    assert code == 1 and "Traceback" not in "".join(lines)
+    assert "own.py:11, in forward: AssertionError: only in training mode" in lines[-1]
+    monkeypatch.setenv("THALWEG_TRACEBACK", "1")
+    with pytest.raises(AssertionError, match="only in training mode"):
+        called(monkeypatch, capsys, *words)
+
+
+def test_an_error_of_ours_keeps_its_traceback(monkeypatch, capsys):
+    """A mistake in the package is to be reported, with the calls that led there."""
+    within: dict[str, Any] = {}
+    ours = compile("def stumble(*_, **__): raise ZeroDivisionError", thalweg.__file__, "exec")
+    exec(ours, within)
+    monkeypatch.setattr("thalweg.cli.runs.list_runs", within["stumble"])
+    with pytest.raises(ZeroDivisionError):
+        called(monkeypatch, capsys, "runs")

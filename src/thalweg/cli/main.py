@@ -15,6 +15,7 @@ from typer.core import TyperGroup
 from thalweg.cli import algebra, certify, output_of_runs, runs
 from thalweg.cli.claims import claims
 from thalweg.cli.measure import command
+from thalweg.cli.users_code import said_by_users_code
 from thalweg.errors import ThalwegError
 from thalweg.measurements.registry import MEASUREMENTS
 
@@ -98,11 +99,13 @@ def main() -> None:
     except MemoryError:
         typer.echo(f"Error: {_NO_MEMORY}", err=True)
         sys.exit(1)
-    except RuntimeError as error:
+    except Exception as error:
         # torch has no class of its own for it.
-        if not any(sign in str(error) for sign in _TORCH_SIGNS):
+        no_memory = any(sign in str(error) for sign in _TORCH_SIGNS)
+        said = _NO_MEMORY if no_memory else said_by_users_code(error)
+        if said is None:
             raise
-        typer.echo(f"Error: {_NO_MEMORY}", err=True)
+        typer.echo(f"Error: {said}", err=True)
         sys.exit(1)
 
 
