@@ -215,11 +215,15 @@ def test_an_error_of_the_users_own_code_is_one_line_with_its_place(tmp_path, mon
         called(monkeypatch, capsys, *words)
 
 
-def test_an_error_of_ours_keeps_its_traceback(monkeypatch, capsys):
+@pytest.mark.parametrize("through_the_users", [False, True])
+def test_an_error_of_ours_keeps_its_traceback(monkeypatch, capsys, through_the_users):
     """A mistake in the package is to be reported, with the calls that led there."""
     within: dict[str, Any] = {}
     ours = compile("def stumble(*_, **__): raise ZeroDivisionError", thalweg.__file__, "exec")
     exec(ours, within)
-    monkeypatch.setattr("thalweg.cli.runs.list_runs", within["stumble"])
+    stumble = within["stumble"]
+    monkeypatch.setattr(
+        "thalweg.cli.runs.list_runs", (lambda *_: stumble()) if through_the_users else stumble
+    )
     with pytest.raises(ZeroDivisionError):
         called(monkeypatch, capsys, "runs")

@@ -10,8 +10,10 @@ from pathlib import Path
 from thalweg.errors import first_line
 
 TRACEBACK = "THALWEG_TRACEBACK"
-_PACKAGE = str(Path(__file__).resolve().parents[1])
-_LIBRARIES = {os.path.realpath(path) for path in sysconfig.get_paths().values() if "lib" in path}
+_PACKAGE = str(Path(__file__).resolve().parents[1]) + os.sep
+_LIBRARIES = tuple(
+    os.path.realpath(path) + os.sep for path in sysconfig.get_paths().values() if "lib" in path
+)
 
 
 def said_by_users_code(error: Exception) -> str | None:
@@ -26,7 +28,8 @@ def said_by_users_code(error: Exception) -> str | None:
     Returns
     -------
     str or None
-        None where no code of the user's was called, or the calls that led there are asked for.
+        None where no code of the user's was called, or called the package, which then raised; and
+        where the calls that led there are asked for.
     """
     if os.environ.get(TRACEBACK):
         return None
@@ -34,7 +37,7 @@ def said_by_users_code(error: Exception) -> str | None:
     places = [os.path.realpath(frame.filename) for frame in frames]
     ours = [i for i, place in enumerate(places) if place.startswith(_PACKAGE)]
     own = [i for i in range(min(ours, default=0), len(frames)) if _is_users(places[i])]
-    if not own:
+    if not own or max(ours, default=-1) > own[-1]:
         return None
     frame = frames[own[-1]]
     return (
@@ -45,5 +48,4 @@ def said_by_users_code(error: Exception) -> str | None:
 
 
 def _is_users(place: str) -> bool:
-    libraries = (_PACKAGE, "<", *_LIBRARIES)
-    return os.path.isfile(place) and not place.startswith(libraries)
+    return os.path.isfile(place) and not place.startswith((_PACKAGE, *_LIBRARIES))

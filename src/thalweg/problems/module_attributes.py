@@ -12,8 +12,8 @@ from torch import Tensor, nn
 
 # What can be emptied and filled again: torch's registries of weights, modules and hooks, and the
 # containers that users write.
-_MISSING = object()
 _CONTAINERS = (dict, OrderedDict, defaultdict, list, set, deque)
+_MISSING = object()
 
 
 class ModuleAttributes:
